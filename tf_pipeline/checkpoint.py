@@ -1,0 +1,459 @@
+"""Read and write Hugging Face checkpoints by walking the attribute paths of a model.
+
+The path of an attribute is the checkpoint key: ``model.bert.encoder.layer[0].output_.dense`` holds
+``bert.encoder.layer.0.output.dense.weight`` (a trailing underscore, needed where Keras reserves a name, is not part of
+the key). There are no mapping tables.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from tf_pipeline.hub import repository_file
+from tf_pipeline.layers import Parameter
+
+logger = logging.getLogger(__name__)
+
+SAFETENSORS = "model.safetensors"
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+TORCH_BIN = "pytorch_model.bin"
+TORCH_BIN_INDEX = "pytorch_model.bin.index.json"
+
+# Buffers that old checkpoints carry and that hold no information.
+_BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
+# A file is reopened after this many bytes, so that pages already copied do not count against this process twice.
+_REMAP_BYTES = 64 * 2**20
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or does not fit the model; the message names the file or the keys."""
+
+
+@dataclass
+class Slot:
+    """A place for one tensor: a leaf layer of a model and the parameter of it."""
+
+    layer: keras.layers.Layer
+    parameter: Parameter
+
+    @property
+    def variable(self) -> keras.Variable:
+        """The Keras variable."""
+        return getattr(self.layer, self.parameter.variable)
+
+    def read(self) -> np.ndarray:
+        """The value in the checkpoint's layout."""
+        value = np.asarray(keras.ops.convert_to_numpy(self.variable.value))
+        return np.ascontiguousarray(value.T if self.parameter.transpose else value)
+
+
+@dataclass
+class LoadingReport:
+    """What happened to each key of a checkpoint.
+
+    Attributes:
+        missing: keys of the model that the checkpoint lacks; they are newly initialised.
+        unused: keys of the checkpoint that the model has no place for.
+        mismatched: ``(key, shape in the checkpoint, shape in the model)``; they are newly initialised.
+    """
+
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+
+    def warn(self, model_name: str, source: str) -> None:
+        """Log what is not exactly as in the checkpoint."""
+        if self.unused:
+            logger.warning(
+                "Some weights of the checkpoint at %s were not used when initializing %s: %s. This is expected if the "
+                "checkpoint was made for another task.", source, model_name, self.unused
+            )  # fmt: skip
+        new = self.missing + [
+            f"{key} (checkpoint {list(there)}, model {list(here)})" for key, there, here in self.mismatched
+        ]
+        if new:
+            logger.warning(
+                "Some weights of %s were not initialized from the checkpoint at %s and are newly initialized: %s. "
+                "Train the model on a downstream task before using it.", model_name, source, new
+            )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ walking a model
+
+
+def named_slots(layer: Any, prefix: str = "") -> Iterator[tuple[str, Slot]]:
+    """Yield ``(checkpoint key, slot)`` for every parameter below ``layer``, in the order of construction."""
+    if isinstance(layer, (list, tuple)):
+        for index, item in enumerate(layer):
+            yield from named_slots(item, f"{prefix}{index}.")
+    elif hasattr(layer, "checkpoint_parameters"):
+        for parameter in layer.checkpoint_parameters():
+            yield f"{prefix}{parameter.name}".rstrip("."), Slot(layer, parameter)
+    elif isinstance(layer, keras.layers.Layer):
+        for name, child in vars(layer).items():
+            if not name.startswith("_") and isinstance(child, (keras.layers.Layer, list, tuple)):
+                yield from named_slots(child, f"{prefix}{name.removesuffix('_')}.")
+
+
+def create_variables(model: keras.Model, tensors: Mapping[str, tf.Tensor] | None = None) -> None:
+    """Create every variable of ``model`` that is not there yet, from ``tensors`` where they have its key.
+
+    Args:
+        model: a model whose layers are constructed.
+        tensors: lazily read tensors by checkpoint key, in the checkpoint's layout; others start at random.
+    """
+    tensors = tensors or {}
+    leaves: dict[int, tuple[str, keras.layers.Layer, dict[str, Parameter]]] = {}
+    for key, slot in named_slots(model):
+        path = key.removesuffix(f".{slot.parameter.name}") if slot.parameter.name else key
+        leaves.setdefault(id(slot.layer), (path, slot.layer, {}))[2][key] = slot.parameter
+    for path, layer, parameters in leaves.values():
+        if not layer.built:
+            with contextlib.ExitStack() as stack:
+                for key, parameter in parameters.items():
+                    if key in tensors:
+                        stack.enter_context(_initialised_with(layer, parameter, tensors, key))
+                for part in path.split(".")[:-1]:
+                    stack.enter_context(keras.name_scope(part))
+                layer.create_variables()
+    for layer in model._flatten_layers():
+        layer.built = True
+
+
+@contextlib.contextmanager
+def _initialised_with(layer, parameter: Parameter, tensors: Mapping[str, tf.Tensor], key: str):
+    """Let ``layer`` create ``parameter`` from the tensor ``key`` instead of by its own initialiser."""
+    own = getattr(layer, parameter.initializer)
+
+    def from_checkpoint(shape, dtype=None):
+        value = tensors[key]
+        return tf.cast(tf.transpose(value) if parameter.transpose else value, dtype)
+
+    setattr(layer, parameter.initializer, from_checkpoint)
+    try:
+        yield
+    finally:
+        setattr(layer, parameter.initializer, own)
+
+
+# --------------------------------------------------------------------------------------------- reading checkpoints
+
+
+class SafetensorsReader(Mapping):
+    """Tensors of one or more safetensors files by key, each read when it is asked for.
+
+    Args:
+        files: the file that holds each key.
+    """
+
+    def __init__(self, files: Mapping[str, Path]):
+        self._files = dict(files)
+        self._open_path: Path | None = None
+        self._handle = None
+        self._bytes_read = 0
+
+    @classmethod
+    def open(cls, paths: list[Path]) -> "SafetensorsReader":
+        """Open files and learn their keys.
+
+        Raises:
+            CheckpointError: if a file is cut off or is not a safetensors file.
+        """
+        files = {}
+        for path in paths:
+            with _open_safetensors(path) as handle:
+                files.update(dict.fromkeys(handle.keys(), path))
+        return cls(files)
+
+    def _file(self, key: str):
+        path = self._files[key]
+        if path != self._open_path or self._bytes_read > _REMAP_BYTES:
+            self._handle, self._open_path, self._bytes_read = _open_safetensors(path), path, 0
+        return self._handle
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of one tensor, read from the header."""
+        return tuple(self._file(key).get_slice(key).get_shape())
+
+    def __getitem__(self, key: str) -> tf.Tensor:
+        value = self._file(key).get_tensor(key)
+        self._bytes_read += value.nbytes
+        return tf.convert_to_tensor(value)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+class TorchReader(Mapping):
+    """Tensors of ``pytorch_model.bin`` files by key, read by torch with ``weights_only=True``."""
+
+    def __init__(self, paths: list[Path]):
+        try:
+            import torch
+        except ImportError as error:
+            raise CheckpointError(
+                f"{paths[0].parent} holds only {TORCH_BIN}, which takes PyTorch to read. Install it (pip install torch), or convert "
+                "the checkpoint once on a machine that has it: AutoModel.from_pretrained(X).save_pretrained(Y) of "
+                f"transformers writes {SAFETENSORS}."
+            ) from error
+        self._tensors: dict[str, Any] = {}
+        for path in paths:
+            try:
+                self._tensors.update(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+            except Exception as error:
+                raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of one tensor."""
+        return tuple(self._tensors[key].shape)
+
+    def __getitem__(self, key: str) -> tf.Tensor:
+        import torch
+
+        tensor = self._tensors[key].detach().contiguous()
+        if tensor.dtype == torch.bfloat16:
+            return tf.bitcast(tf.convert_to_tensor(tensor.view(torch.int16).numpy()), tf.bfloat16)
+        return tf.convert_to_tensor(tensor.numpy())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+class RenamedReader(Mapping):
+    """A reader seen through other names: ``{name: name in the file}``."""
+
+    def __init__(self, reader, names: Mapping[str, str]):
+        self._reader, self._names = reader, dict(names)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of one tensor."""
+        return self._reader.shape(self._names[key])
+
+    def __getitem__(self, key: str) -> tf.Tensor:
+        return self._reader[self._names[key]]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _open_safetensors(path: Path):
+    try:
+        return safe_open(path, framework="np")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is cut off, corrupt or not a safetensors file ({error}). Fetch or save it again."
+        ) from error
+
+
+def open_checkpoint(source: str | os.PathLike, **hub_options: Any):
+    """Find the weights of a checkpoint and open them without reading tensors.
+
+    Args:
+        source: a local folder, a ``.safetensors`` file, or a hub id.
+        **hub_options: ``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``subfolder``.
+
+    Returns:
+        A mapping from checkpoint keys to tensors, with ``shape(key)``.
+
+    Raises:
+        CheckpointError: if there are no weights, a shard is missing, or a file is corrupt.
+    """
+    if str(source).endswith(".safetensors") and Path(source).is_file():
+        return SafetensorsReader.open([Path(source)])
+    for name, reader in (
+        (SAFETENSORS, SafetensorsReader.open),
+        (SAFETENSORS_INDEX, SafetensorsReader.open),
+        (TORCH_BIN, TorchReader),
+        (TORCH_BIN_INDEX, TorchReader),
+    ):
+        path = repository_file(source, name, required=False, **hub_options)
+        if path is not None:
+            return reader(_shards(source, path, **hub_options) if name.endswith(".index.json") else [path])
+    raise CheckpointError(
+        f"{source} has no weights: none of {SAFETENSORS}, {SAFETENSORS_INDEX}, {TORCH_BIN}, {TORCH_BIN_INDEX} is there."
+    )
+
+
+def _shards(source, index: Path, **hub_options: Any) -> list[Path]:
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    paths = [repository_file(source, name, required=False, **hub_options) for name in names]
+    if absent := [name for name, path in zip(names, paths, strict=True) if path is None]:
+        raise CheckpointError(f"{source} is incomplete: {index.name} names {absent}, which are not there.")
+    return paths
+
+
+# ----------------------------------------------------------------------------------------------------- loading
+
+
+def load(
+    model, source: str | os.PathLike, reader, strict: bool = True, ignore_mismatched_sizes: bool = False
+) -> LoadingReport:
+    """Create the variables of ``model`` from a checkpoint.
+
+    A head that the checkpoint lacks is newly initialised and reported; tensors of another head are reported unused.
+
+    Args:
+        model: a model constructed under :func:`tf_pipeline.model.deferred_variables`.
+        source: what messages call the checkpoint.
+        reader: what :func:`open_checkpoint` returned.
+        strict: whether a tensor of the body that is missing or unexpected is an error, as it should be unless the
+            caller changed the number of layers.
+        ignore_mismatched_sizes: initialise tensors of another shape anew instead of failing.
+
+    Returns:
+        The report, also logged as warnings.
+
+    Raises:
+        CheckpointError: naming the keys that do not fit.
+    """
+    slots = dict(named_slots(model))
+    names = match_names(model, slots, reader)
+    tensors = RenamedReader(reader, {key: name for key, name in names.items() if key in slots})
+    report = LoadingReport()
+    for key in [key for key in tensors if tensors.shape(key) != slots[key].parameter.shape]:
+        report.mismatched.append((key, tensors.shape(key), slots[key].parameter.shape))
+    if report.mismatched and not ignore_mismatched_sizes:
+        lines = "\n".join(f"  {key}: checkpoint {list(a)}, model {list(b)}" for key, a, b in report.mismatched)
+        raise CheckpointError(
+            f"{source} does not fit {type(model).__name__}; these shapes differ:\n{lines}\n"
+            "Pass ignore_mismatched_sizes=True to initialize them anew."
+        )
+    wrong = {key for key, *_ in report.mismatched}
+    report.missing = sorted(set(slots) - set(tensors))
+    report.unused = sorted(name for key, name in names.items() if key not in slots)
+    _check_body(model, source, [*report.missing], [key for key in names if key not in slots], strict)
+    create_variables(model, RenamedReader(reader, {k: n for k, n in names.items() if k in slots and k not in wrong}))
+    report.warn(type(model).__name__, str(source))
+    return report
+
+
+def match_names(model, slots: Mapping[str, Slot], reader) -> dict[str, str]:
+    """Map model keys to names in the file; names the model has no place for map from themselves, prefix adjusted.
+
+    Accepts a base-model prefix too many or too few, ``LayerNorm.gamma``/``beta``, and tied weights under either name.
+    """
+    prefix = f"{model.base_model_prefix}."
+    in_file = any(name.startswith(prefix) for name in reader)
+    in_model = any(key.startswith(prefix) for key in slots)
+    names: dict[str, str] = {}
+    for name in reader:
+        if _BUFFERS.search(name):
+            continue
+        key = re.sub(r"(LayerNorm|layer_norm)\.(gamma|beta)$", _modern_norm, name)
+        if in_file and not in_model:
+            key = key.removeprefix(prefix)
+        elif in_model and not in_file and prefix + key in slots:
+            key = prefix + key
+        names[key] = name
+    for alias, key in model.tied_weights().items():
+        if alias in names and key in names:
+            if not np.array_equal(reader[names[alias]].numpy(), reader[names[key]].numpy()):
+                raise CheckpointError(
+                    f"{alias} and {key} are tied by the config but differ in the checkpoint; pass "
+                    "tie_word_embeddings=False to keep both."
+                )
+            del names[alias]
+        elif alias in names:
+            names[key] = names.pop(alias)
+    return names
+
+
+def _modern_norm(match: re.Match) -> str:
+    return f"{match[1]}.{'weight' if match[2] == 'gamma' else 'bias'}"
+
+
+def _check_body(model, source, missing: list[str], unexpected: list[str], strict: bool) -> None:
+    """Refuse a checkpoint whose body is not exactly the model's."""
+    if not strict:
+        return
+    missing = [key for key in missing if model.in_body(key)]
+    unexpected = [key for key in unexpected if model.in_body(key)]
+    if missing or unexpected:
+        parts = [f"missing: {missing}"] * bool(missing) + [f"unexpected: {unexpected}"] * bool(unexpected)
+        raise CheckpointError(f"The body of {source} does not fit {type(model).__name__}; {'; '.join(parts)}.")
+
+
+# ------------------------------------------------------------------------------------------------------ saving
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike):
+    """Yield an empty folder whose files are moved into ``path`` at the end, or dropped if the block fails."""
+    target = Path(path)
+    if target.is_file():
+        raise CheckpointError(f"{target} is a file; give a folder to save to.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield staging
+        target.mkdir(exist_ok=True)
+        for file in sorted(staging.iterdir()):
+            os.replace(file, target / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def save_weights(model, folder: Path, max_shard_size: int | str = "50GB") -> list[str]:
+    """Write the weights of ``model`` as safetensors that PyTorch loads bit for bit.
+
+    Args:
+        model: the model.
+        folder: where to write.
+        max_shard_size: size past which the weights are split, in bytes or as ``"5GB"``.
+
+    Returns:
+        The names of the files written.
+    """
+    from huggingface_hub import split_state_dict_into_shards_factory
+
+    slots = dict(named_slots(model))
+    plan = split_state_dict_into_shards_factory(
+        slots,
+        get_storage_size=lambda slot: slot.variable.value.dtype.size * int(np.prod(slot.parameter.shape)),
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_shard_size,
+    )
+    for name, keys in plan.filename_to_tensors.items():
+        save_file({key: slots[key].read() for key in keys}, folder / name, metadata={"format": "pt"})
+    written = list(plan.filename_to_tensors)
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / SAFETENSORS_INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        written.append(SAFETENSORS_INDEX)
+    return written
+
+
+def remove_stale_weights(folder: str | os.PathLike, written: list[str]) -> None:
+    """Delete weights of an earlier save that the files just written replace."""
+    for file in Path(folder).iterdir():
+        if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", file.name) and file.name not in written:
+            file.unlink()

@@ -1,0 +1,77 @@
+"""Find the files of a checkpoint: in a local folder, in the hub's cache, or on the hub."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "subfolder", "force_download")
+
+
+class RepositoryError(OSError):
+    """A checkpoint that cannot be found; the message says where was looked and what to do."""
+
+
+def split_hub_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options that say where a checkpoint comes from out of ``options``."""
+    return {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+
+
+def repository_file(source: str | os.PathLike, name: str, required: bool = True, **hub_options: Any) -> Path | None:
+    """Path of one file of a checkpoint, downloaded through ``huggingface_hub`` if it is not local.
+
+    Args:
+        source: a folder or a hub id such as ``"google-bert/bert-base-uncased"``.
+        name: the file's name.
+        required: raise if the file is not there, rather than return ``None``.
+        **hub_options: any of ``HUB_OPTIONS``.
+
+    Raises:
+        RepositoryError: if the folder, the repository or (if required) the file cannot be found.
+    """
+    if os.path.isdir(source):
+        path = Path(source, hub_options.get("subfolder") or "", name)
+        if path.is_file():
+            return path
+        if required:
+            raise RepositoryError(f"{source} has no {name}; it is not a checkpoint folder.")
+        return None
+    return _hub_file(str(source), name, required, **hub_options)
+
+
+def _hub_file(repo_id: str, name: str, required: bool, **hub_options: Any) -> Path | None:
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(hf_hub_download(repo_id, name, **hub_options))
+    except LocalEntryNotFoundError as error:
+        if not required and _is_cached(repo_id, **hub_options):
+            return None
+        offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
+        raise RepositoryError(
+            f"{name} of {repo_id!r} is not in the local cache and the hub cannot be reached{offline}. Check the "
+            f"connection, or pass the path of a local folder; no folder {repo_id!r} exists here."
+        ) from error
+    except EntryNotFoundError as error:
+        if required:
+            raise RepositoryError(f"The hub repository {repo_id!r} has no {name}.") from error
+        return None
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise RepositoryError(
+            f"{repo_id!r} is neither a local folder nor a hub repository that can be read: {error}"
+        ) from error
+
+
+def _is_cached(repo_id: str, **hub_options: Any) -> bool:
+    """Whether some revision's config is in the cache, so that an absent file is absent rather than not fetched."""
+    from huggingface_hub import try_to_load_from_cache
+
+    options = {key: hub_options[key] for key in ("cache_dir", "revision") if hub_options.get(key)}
+    return isinstance(try_to_load_from_cache(repo_id, "config.json", **options), str)

@@ -1,0 +1,134 @@
+"""Turn what callers pass into tensors, and say clearly what is wrong with it when something is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
+
+_TABLES = {"input_ids": "vocab_size", "token_type_ids": "type_vocab_size", "position_ids": "max_position_embeddings"}
+
+
+def as_inputs(model, first: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Gather the inputs of a call, however they were passed, into one dictionary of tensors.
+
+    Raises:
+        TypeError: for an input that the model does not take.
+        ValueError: for lists of unequal length.
+    """
+    inputs = dict(zip(INPUT_NAMES[1:], args, strict=False)) | dict(kwargs)
+    if isinstance(first, Mapping):
+        inputs = dict(first) | inputs
+    elif first is not None:
+        inputs["input_ids"] = first
+    if unknown := [name for name in inputs if name not in model.input_names]:
+        raise TypeError(f"{type(model).__name__} does not take {unknown}; it takes {list(model.input_names)}.")
+    return {name: _as_tensor(name, value) for name, value in inputs.items() if value is not None}
+
+
+def _as_tensor(name: str, value: Any) -> Any:
+    if isinstance(value, tf.RaggedTensor):
+        raise ValueError(f"{name} is a ragged tensor; give a padded one: {name}.to_tensor(), with an attention_mask.")
+    if keras.ops.is_tensor(value) or isinstance(value, (keras.KerasTensor, tf.Variable)):
+        return value
+    try:
+        return tf.convert_to_tensor(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{name} cannot be made a tensor ({error}). If its rows have different lengths, pad them: "
+            "tokenizer(texts, padding=True, return_tensors='tf')."
+        ) from error
+
+
+def check_inputs(model, inputs: Mapping[str, Any]) -> None:
+    """Refuse inputs of a wrong rank, shape or (when values are at hand) value.
+
+    Shapes are checked when they are known: at once in eager mode and while tracing. A dynamic length is checked in the
+    graph.
+
+    Raises:
+        ValueError: naming the input, what is wrong and what is expected.
+    """
+    if ("input_ids" in inputs) == ("inputs_embeds" in inputs):
+        raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+    leading = "input_ids" if "input_ids" in inputs else "inputs_embeds"
+    for name, value in inputs.items():
+        _check_rank(model, name, value)
+    _check_shapes(inputs, leading, model.input_rank)
+    _check_length(model, inputs, leading)
+    for name, key in _TABLES.items():
+        if name in inputs:
+            _check_values(model, name, inputs[name], key)
+
+
+def _check_rank(model, name: str, value: tf.Tensor) -> None:
+    rank = value.shape.rank
+    allowed = {"inputs_embeds": (model.input_rank + 1,)}.get(name, (model.input_rank,))
+    if name == "attention_mask":
+        allowed = (2, 3, 4) if model.input_rank == 2 else (3,)
+    if rank is None or rank in allowed:
+        return
+    shape = ["batch", "choices", "seq"] if model.input_rank == 3 else ["batch", "seq"]
+    wanted = ", ".join(shape + ["hidden"] * (name == "inputs_embeds"))
+    hint = ""
+    if rank == min(allowed) - 1:
+        what = "choices" if model.input_rank == 3 else "batch"
+        hint = (
+            f" The {what} dimension is missing: models take several sequences at a time. Add it with "
+            f"tf.expand_dims({name}, axis={1 if what == 'choices' else 0})."
+        )
+    raise ValueError(f"{name} has shape {tuple(value.shape)}, but {type(model).__name__} takes [{wanted}].{hint}")
+
+
+def _check_shapes(inputs: Mapping[str, Any], leading: str, rank: int) -> None:
+    expected = inputs[leading].shape[:rank]
+    for name, value in inputs.items():
+        if name == leading:
+            continue
+        shape = value.shape
+        if name == "attention_mask" and shape.rank is not None and shape.rank > rank:
+            seq = expected[-1]
+            fits = shape.is_compatible_with(
+                [expected[0], seq, seq] if shape.rank == 3 else [expected[0], None, seq, seq]
+            )
+        else:
+            fits = shape.is_compatible_with(expected) or (
+                name == "position_ids" and shape[0] == 1 and shape[-1] == expected[-1]
+            )
+        if not fits:
+            raise ValueError(
+                f"{name} has shape {tuple(shape)}, which does not fit {leading} of shape {tuple(inputs[leading].shape)}."
+            )
+
+
+def _check_length(model, inputs: Mapping[str, Any], leading: str) -> None:
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is None or "position_ids" in inputs:
+        return
+    axis = model.input_rank - 1
+    length = inputs[leading].shape[axis]
+    message = (
+        f"The sequence is longer than the {limit} positions of {type(model).__name__} (max_position_embeddings). "
+        f"Shorten it with tokenizer(text, truncation=True, max_length={limit}), or split it into windows."
+    )
+    if length is None:
+        tf.debugging.assert_less_equal(tf.shape(inputs[leading])[axis], limit, message=message)
+    elif length > limit:
+        raise ValueError(f"{message} It has {length} tokens.")
+
+
+def _check_values(model, name: str, value: tf.Tensor, key: str) -> None:
+    size = getattr(model.config, key, None)
+    if not size or not isinstance(value, tf.Tensor) or not hasattr(value, "numpy") or not tf.executing_eagerly():
+        return
+    if value.dtype.is_floating:
+        raise ValueError(f"{name} has dtype {value.dtype.name}, but ids are integers.")
+    low, high = int(tf.reduce_min(value)), int(tf.reduce_max(value))
+    if low < 0 or high >= size:
+        wrong = low if low < 0 else high
+        raise ValueError(
+            f"{name} holds {wrong}, which is outside 0 … {size - 1} ({key}={size} in the config)."
+            + (" Do the tokenizer and the model belong together?" if name == "input_ids" else "")
+        )

@@ -1,0 +1,21 @@
+"""Computation that architecture families share."""
+
+from tf_pipeline.layers.activations import ACTIVATIONS, get_activation
+from tf_pipeline.layers.attention import attention_bias, dot_product_attention
+from tf_pipeline.layers.core import Bias, Embedding, LayerNorm, Linear, Parameter, VocabularyProjector
+from tf_pipeline.layers.embeddings import flatten_choices, position_vectors
+
+__all__ = [
+    "ACTIVATIONS",
+    "Bias",
+    "Embedding",
+    "LayerNorm",
+    "Linear",
+    "Parameter",
+    "VocabularyProjector",
+    "attention_bias",
+    "dot_product_attention",
+    "flatten_choices",
+    "get_activation",
+    "position_vectors",
+]

@@ -1,0 +1,242 @@
+"""The leaf layers that own weights: Keras' own, with PyTorch's names and shapes for what they store.
+
+Each leaf says in :meth:`checkpoint_parameters` how it is stored in a checkpoint, and creates its variables only in
+``build``. That lets a model be constructed first, its checkpoint keys be read off the attribute paths, and each
+variable be created directly from the tensor on disk.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """How one variable of a leaf layer is stored in a checkpoint.
+
+    Attributes:
+        name: last part of the checkpoint key, such as ``weight``; empty if the layer itself is the parameter.
+        shape: shape in the checkpoint.
+        variable: attribute of the layer that holds the Keras variable.
+        initializer: attribute of the layer that holds its initializer.
+        transpose: whether the checkpoint stores the transpose of the variable.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    variable: str
+    initializer: str
+    transpose: bool = False
+
+
+class Linear(keras.layers.Dense):
+    """A dense layer stored as ``torch.nn.Linear``: ``weight`` ``[out, in]`` and ``bias`` ``[out]``.
+
+    ``[..., in]`` to ``[..., out]``. Weights start from a normal distribution, the bias from zeros.
+
+    Args:
+        in_features: size of the last axis of the input.
+        out_features: size of the last axis of the output.
+        std: standard deviation of the initial weights (config: ``initializer_range``).
+        use_bias: whether there is a bias.
+        dtype: Keras dtype policy.
+    """
+
+    def __init__(self, in_features: int, out_features: int, std: float = 0.02, use_bias: bool = True, dtype=None):
+        super().__init__(
+            out_features, use_bias=use_bias, kernel_initializer=keras.initializers.RandomNormal(stddev=std), dtype=dtype
+        )
+        self.in_features = in_features
+
+    def create_variables(self) -> None:
+        """Create the variables; the shapes are known from the constructor."""
+        self.build((None, self.in_features))
+
+    def checkpoint_parameters(self) -> Sequence[Parameter]:
+        """``weight`` and ``bias``, as PyTorch names them."""
+        weight = Parameter("weight", (self.units, self.in_features), "_kernel", "kernel_initializer", transpose=True)
+        bias = Parameter("bias", (self.units,), "bias", "bias_initializer")
+        return (weight, bias) if self.use_bias else (weight,)
+
+    def call(self, inputs, training=None):
+        """Apply the layer to ``[..., in]``; tokens are flattened so that the product is one plain matrix multiply."""
+        if self.lora_enabled or self.quantization_mode:
+            return super().call(inputs, training=training)
+        outputs = tf.matmul(tf.reshape(inputs, [-1, self.in_features]), self.kernel)
+        if self.use_bias:
+            outputs = tf.nn.bias_add(outputs, self.bias)
+        return tf.reshape(outputs, tf.concat([tf.shape(inputs)[:-1], [self.units]], 0))
+
+    def compute_output_shape(self, input_shape):
+        """``[..., out]``."""
+        return (*input_shape[:-1], self.units)
+
+
+class Embedding(keras.layers.Embedding):
+    """A lookup table stored as ``torch.nn.Embedding``: ``weight`` ``[num, dim]``.
+
+    Integer ids ``[...]`` to vectors ``[..., dim]``. As in PyTorch, the row ``padding_idx`` starts at zero and gets no
+    gradient from lookups. An id outside the table is an error on CPU; where XLA would clamp it silently, the vector
+    is NaN.
+    """
+
+    def __init__(self, num: int, dim: int, std: float = 0.02, padding_idx: int | None = None, dtype=None):
+        initializer = (
+            PaddedNormal(std, padding_idx) if padding_idx is not None else keras.initializers.RandomNormal(stddev=std)
+        )
+        super().__init__(num, dim, embeddings_initializer=initializer, dtype=dtype)
+        self.padding_idx = padding_idx
+
+    def create_variables(self) -> None:
+        """Create the table."""
+        self.build()
+
+    def checkpoint_parameters(self) -> Sequence[Parameter]:
+        """``weight``, as PyTorch names it."""
+        return (Parameter("weight", (self.input_dim, self.output_dim), "_embeddings", "embeddings_initializer"),)
+
+    def table(self) -> tf.Tensor:
+        """All rows, ``[num, dim]``, in the compute dtype."""
+        return tf.cast(tf.convert_to_tensor(self.embeddings), self.compute_dtype)
+
+    def call(self, ids):
+        """Look up ``ids`` ``[...]``; returns ``[..., dim]`` in the compute dtype."""
+        if self.lora_enabled or self.quantization_mode:
+            return super().call(ids)
+        vectors = tf.cast(tf.gather(tf.convert_to_tensor(self.embeddings), ids), self.compute_dtype)
+        if self.padding_idx is not None:
+            vectors = _without_gradient(vectors, tf.equal(ids, tf.cast(self.padding_idx, ids.dtype)))
+        in_table = (ids >= 0) & (ids < self.input_dim)
+        poison = tf.where(in_table, tf.constant(0.0, vectors.dtype), tf.constant(float("nan"), vectors.dtype))
+        return vectors + poison[..., tf.newaxis]
+
+
+@tf.custom_gradient
+def _without_gradient(vectors, blocked):
+    """``vectors`` unchanged; the gradient is zero where ``blocked``."""
+
+    def gradient(upstream):
+        return tf.where(blocked[..., tf.newaxis], tf.zeros_like(upstream), upstream), None
+
+    return tf.identity(vectors), gradient
+
+
+class LayerNorm(keras.layers.LayerNormalization):
+    """Layer normalisation over the last axis, stored as ``torch.nn.LayerNorm``: ``weight`` and ``bias`` ``[dim]``.
+
+    Half precision is normalised in float32 and rounded once, as PyTorch does.
+    """
+
+    def __init__(self, dim: int, eps: float, dtype=None):
+        super().__init__(epsilon=eps, dtype=dtype)
+        self.dim = dim
+
+    def create_variables(self) -> None:
+        """Create ``gamma`` and ``beta``."""
+        self.build((None, self.dim))
+
+    def checkpoint_parameters(self) -> Sequence[Parameter]:
+        """``weight`` and ``bias``, as PyTorch names them."""
+        return (
+            Parameter("weight", (self.dim,), "gamma", "gamma_initializer"),
+            Parameter("bias", (self.dim,), "beta", "beta_initializer"),
+        )
+
+    def call(self, inputs):
+        """Normalise ``[..., dim]``."""
+        x = tf.cast(inputs, tf.float32) if inputs.dtype.size < 4 else inputs
+        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+        normal = centred * tf.math.rsqrt(variance + tf.constant(self.epsilon, x.dtype))
+        return tf.cast(normal * tf.cast(self.gamma, x.dtype) + tf.cast(self.beta, x.dtype), inputs.dtype)
+
+
+class Bias(keras.layers.Layer):
+    """A bare parameter vector ``[dim]``, zero at first; its checkpoint key is the attribute path itself."""
+
+    def __init__(self, dim: int, dtype=None):
+        super().__init__(dtype=dtype)
+        self.dim = dim
+        self.initializer = keras.initializers.Zeros()
+
+    def build(self, input_shape=None):
+        """Create the vector."""
+        self.value = self.add_weight(shape=(self.dim,), initializer=self.initializer, name="bias")
+
+    def create_variables(self) -> None:
+        """Create the vector."""
+        self.build()
+
+    def checkpoint_parameters(self) -> Sequence[Parameter]:
+        """The vector, under the layer's own path."""
+        return (Parameter("", (self.dim,), "value", "initializer"),)
+
+    def call(self, inputs):
+        """Add the vector to ``[..., dim]``."""
+        return inputs + self.value
+
+
+class VocabularyProjector(keras.layers.Layer):
+    """Scores over the vocabulary: a :class:`Linear` whose ``weight`` may be the word embeddings.
+
+    Args:
+        hidden_size: size of the hidden states.
+        vocab_size: number of tokens.
+        std: standard deviation of the initial weights, if there are any.
+        tied: whether the weight is the word embeddings (config: ``tie_word_embeddings``).
+        use_bias: whether there is a bias.
+        dtype: Keras dtype policy.
+    """
+
+    def __init__(self, hidden_size: int, vocab_size: int, std: float, tied: bool, use_bias: bool = True, dtype=None):
+        super().__init__(dtype=dtype)
+        self.hidden_size, self.vocab_size, self.tied, self.use_bias = hidden_size, vocab_size, tied, use_bias
+        self.kernel_initializer = keras.initializers.RandomNormal(stddev=std)
+        self.bias_initializer = keras.initializers.Zeros()
+
+    def build(self, input_shape=None):
+        """Create the weight unless it is tied, and the bias if there is one."""
+        if not self.tied:
+            shape = (self.vocab_size, self.hidden_size)
+            self.kernel = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="kernel")
+        if self.use_bias:
+            self.bias = self.add_weight(shape=(self.vocab_size,), initializer=self.bias_initializer, name="bias")
+
+    def create_variables(self) -> None:
+        """Create the variables."""
+        self.build()
+
+    def checkpoint_parameters(self) -> Sequence[Parameter]:
+        """``weight`` unless it is tied, and ``bias`` if there is one, as PyTorch names them."""
+        weight = Parameter("weight", (self.vocab_size, self.hidden_size), "kernel", "kernel_initializer")
+        bias = Parameter("bias", (self.vocab_size,), "bias", "bias_initializer")
+        return (weight,) * (not self.tied) + (bias,) * self.use_bias
+
+    def call(self, hidden_states, word_embeddings):
+        """``[batch, seq, hidden]``, and the word embeddings ``[vocab, hidden]``, to ``[batch, seq, vocab]``."""
+        table = word_embeddings if self.tied else tf.convert_to_tensor(self.kernel)
+        shape = tf.shape(hidden_states)
+        scores = tf.matmul(tf.reshape(hidden_states, [-1, self.hidden_size]), table, transpose_b=True)
+        if self.use_bias:
+            scores = tf.nn.bias_add(scores, self.bias)
+        return tf.reshape(scores, [shape[0], shape[1], self.vocab_size])
+
+
+class PaddedNormal(keras.initializers.Initializer):
+    """Normal values with the row ``padding_idx`` at zero, as ``torch.nn.Embedding`` starts."""
+
+    def __init__(self, std: float, padding_idx: int):
+        self.std, self.padding_idx = std, padding_idx
+
+    def __call__(self, shape, dtype=None) -> Any:
+        """Draw ``shape`` ``[num, dim]``."""
+        values = keras.initializers.RandomNormal(stddev=self.std)(shape, dtype)
+        row = tf.range(shape[0])[:, tf.newaxis] == self.padding_idx
+        return tf.where(row, tf.zeros_like(values), values)
+
+    def get_config(self) -> dict[str, Any]:
+        """The two arguments."""
+        return {"std": self.std, "padding_idx": self.padding_idx}

@@ -1,0 +1,33 @@
+"""What tables of vectors are used for besides looking up words."""
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def position_vectors(table, position_ids: tf.Tensor | None, length: tf.Tensor) -> tf.Tensor:
+    """Rows of a learned position table.
+
+    Args:
+        table: an :class:`~tf_pipeline.layers.Embedding` of ``[max_positions, hidden]``.
+        position_ids: ``[batch or 1, seq]``, or ``None`` to count from 0.
+        length: number of tokens, a scalar.
+
+    Returns:
+        ``[batch or 1, seq, hidden]``. Without ``position_ids`` the rows are a slice, which fails under XLA too, where
+        a gather beyond the table would be clamped silently.
+    """
+    if position_ids is not None:
+        return table(position_ids)
+    rows = tf.slice(tf.convert_to_tensor(table.embeddings), [0, 0], [length, table.output_dim])
+    return tf.cast(rows, table.compute_dtype)[tf.newaxis]
+
+
+def flatten_choices(inputs: dict[str, Any]) -> tuple[dict[str, Any], tf.Tensor]:
+    """Merge the first two axes of ``[batch, choices, seq, ...]`` inputs; returns them and the number of choices."""
+    tensors = {name: value for name, value in inputs.items() if tf.is_tensor(value)}
+    choices = tf.shape(next(iter(tensors.values())))[1]
+    flat = {name: tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], 0)) for name, value in tensors.items()}
+    for name, value in tensors.items():
+        flat[name].set_shape([None, *value.shape[2:]])
+    return inputs | flat, choices

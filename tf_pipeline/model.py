@@ -1,0 +1,364 @@
+"""The base class of every model: Hugging Face's loading and calling, Keras' training, saving and export."""
+
+import contextlib
+import contextvars
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from transformers import AutoConfig, PreTrainedConfig
+
+from tf_pipeline import checkpoint
+from tf_pipeline.hub import split_hub_options
+from tf_pipeline.inputs import INPUT_NAMES, as_inputs, check_inputs
+from tf_pipeline.losses import Loss
+from tf_pipeline.outputs import ModelOutput
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+_DEFERRED = contextvars.ContextVar("deferred", default=False)
+
+
+@contextlib.contextmanager
+def deferred_variables():
+    """Construct models without creating variables, so that a checkpoint can create them from its tensors."""
+    token = _DEFERRED.set(True)
+    try:
+        yield
+    finally:
+        _DEFERRED.reset(token)
+
+
+def resolve_dtype(dtype: Any, config: PreTrainedConfig | None = None) -> keras.DTypePolicy:
+    """The Keras dtype policy that ``dtype`` names.
+
+    Args:
+        dtype: a name in ``DTYPES``, a Keras policy or its name (``"mixed_bfloat16"``), ``"auto"`` for the dtype in
+            the config, or ``None`` for Keras' global policy.
+        config: where ``"auto"`` looks.
+
+    Raises:
+        ValueError: for a dtype that models cannot compute in.
+    """
+    if dtype == "auto":
+        dtype = getattr(config, "dtype", None) or "float32"
+    if dtype is None:
+        return keras.config.dtype_policy()
+    name = dtype.name if isinstance(dtype, tf.DType) else str(dtype).removeprefix("torch.")
+    try:
+        policy = dtype if isinstance(dtype, keras.DTypePolicy) else keras.dtype_policies.get(name)
+    except ValueError:
+        policy = None
+    if policy is None or policy.compute_dtype not in DTYPES:
+        raise ValueError(
+            f"dtype {name!r} is not supported; use one of {', '.join(DTYPES)}, 'auto', or a Keras policy such as "
+            "'mixed_bfloat16'."
+        )
+    return policy
+
+
+class TFPreTrainedModel(keras.Model):
+    """A Keras model with a Hugging Face config, whose attribute paths are the keys of its checkpoint.
+
+    Subclasses construct their layers in ``__init__``, end it with :meth:`post_init`, and implement :meth:`forward`.
+
+    Attributes:
+        config: the Hugging Face config.
+        base_model_prefix: attribute of a head model that holds its body, such as ``"bert"``.
+        input_rank: rank of ``input_ids``: 2, or 3 for multiple choice.
+        tensor_names: inputs that are not labels.
+        label_names: inputs that are labels.
+        task_loss: the loss computed from labels, or ``None``.
+        supported_config: values a config key may have, where not every value is implemented.
+    """
+
+    base_model_prefix = ""
+    input_rank = 2
+    tensor_names: tuple[str, ...] = INPUT_NAMES
+    label_names: tuple[str, ...] = ()
+    task_loss: Loss | None = None
+    supported_config: dict[str, tuple[Any, ...]] = {}
+    # Parts of a body that checkpoints made for another head leave out.
+    optional_body = re.compile(r"^pooler\.")
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable(package="tf_pipeline")(cls)
+
+    def __init__(self, config: PreTrainedConfig, dtype: Any = None, name: str | None = None):
+        if keras.backend.backend() != "tensorflow":
+            raise RuntimeError(
+                f"tf_pipeline needs Keras on TensorFlow, but Keras runs on {keras.backend.backend()!r}; set the "
+                "environment variable KERAS_BACKEND=tensorflow before Keras is imported."
+            )
+        super().__init__(dtype=resolve_dtype(dtype, config), name=name)
+        self._check_config(config)
+        self.config = config
+
+    def _check_config(self, config: PreTrainedConfig) -> None:
+        for key, allowed in self.supported_config.items():
+            value = getattr(config, key, allowed[0])
+            if value not in allowed:
+                raise ValueError(
+                    f"{type(self).__name__} does not implement {key}={value!r} of the config; supported: "
+                    f"{', '.join(map(repr, allowed))}."
+                )
+
+    def post_init(self) -> None:
+        """Create the variables, unless a checkpoint is about to."""
+        if not _DEFERRED.get():
+            checkpoint.create_variables(self)
+
+    # ------------------------------------------------------------------------------------------------- structure
+
+    @property
+    def base_model(self) -> "TFPreTrainedModel":
+        """The body: the model without its head."""
+        return getattr(self, self.base_model_prefix, self)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of parameters, tied ones counted once."""
+        return sum(math.prod(slot.parameter.shape) for _, slot in checkpoint.named_slots(self))
+
+    def tied_weights(self) -> dict[str, str]:
+        """Checkpoint keys that are another name of a key of this model."""
+        return {}
+
+    def in_body(self, key: str) -> bool:
+        """Whether a checkpoint key belongs to the part of the body that every checkpoint must have."""
+        prefix = f"{self.base_model_prefix}."
+        if self.base_model is not self:
+            if not key.startswith(prefix):
+                return False
+            key = key.removeprefix(prefix)
+        children = {name.removesuffix("_") for name in vars(self.base_model)}
+        return key.split(".")[0] in children and not self.optional_body.search(key)
+
+    # --------------------------------------------------------------------------------------------------- calling
+
+    def forward(self, **inputs: Any) -> ModelOutput:
+        """Compute the outputs from checked inputs, as the PyTorch class of the same name does."""
+        raise NotImplementedError
+
+    def __call__(self, input_ids: Any = None, *args: Any, **kwargs: Any) -> ModelOutput | tuple:
+        """Run the model.
+
+        Inputs are given by keyword, by position in the order of ``INPUT_NAMES``, or as one dictionary, which is what a
+        tokenizer returns: ``model(**encoded)`` and ``model(encoded)`` are the same.
+
+        Args:
+            input_ids: token ids, int ``[batch, seq]``, or the dictionary of inputs.
+            *args: ``attention_mask``, ``token_type_ids``, … by position.
+            **kwargs: ``attention_mask`` (int ``[batch, seq]``, 1 for tokens to attend to; or ``[batch, query, key]``, or
+                ``[batch, heads or 1, query, key]``), ``token_type_ids`` and ``position_ids`` (int ``[batch, seq]``),
+                ``inputs_embeds`` (float ``[batch, seq, hidden]``, instead of ``input_ids``), the head's labels,
+                ``output_hidden_states``, ``output_attentions``, ``return_dict`` and ``training``.
+
+        Returns:
+            The outputs, with a ``loss`` if labels were given; a tuple if ``return_dict=False``.
+
+        Raises:
+            ValueError: for inputs of a wrong shape or value; the message says how to mend them.
+        """
+        options = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
+        inputs = as_inputs(self, input_ids, args, kwargs)
+        return super().__call__(inputs, **options)
+
+    def call(self, inputs, output_hidden_states=None, output_attentions=None, return_dict=None, training=None):
+        """Check the inputs, run :meth:`forward`, and add the loss if labels are among the inputs."""
+        labels = {name: inputs[name] for name in self.label_names if name in inputs}
+        tensors = {name: value for name, value in inputs.items() if name not in labels}
+        check_inputs(self, tensors)
+        outputs = self.forward(
+            **tensors,
+            output_hidden_states=_given(output_hidden_states, self.config.output_hidden_states),
+            output_attentions=_given(output_attentions, self.config.output_attentions),
+            training=bool(training),
+        )
+        if labels and (loss := self.compute_task_loss(outputs, labels)) is not None:
+            outputs = type(outputs)(outputs, loss=loss)
+        return outputs if _given(return_dict, self.config.return_dict) else outputs.to_tuple()
+
+    def compute_task_loss(self, outputs: ModelOutput, labels: Mapping[str, Any]) -> tf.Tensor | None:
+        """The head's own loss, a scalar, from its outputs and its labels by name."""
+        labels = {name: tf.convert_to_tensor(value) for name, value in labels.items()}
+        return type(self).task_loss(outputs, labels, self.config)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Inputs that this model takes, labels included."""
+        return (*self.tensor_names, *self.label_names)
+
+    # -------------------------------------------------------------------------------------------------- training
+
+    def compile(self, *args: Any, jit_compile: bool = False, **kwargs: Any) -> None:
+        """Keras' ``compile``; without a loss, the head's own is used.
+
+        XLA is off unless asked for: it compiles anew for every shape, while a graph of dynamic shape traces once.
+        """
+        super().compile(*args, jit_compile=jit_compile, **kwargs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The user's loss on the logits if ``compile`` was given one, else the head's own."""
+        if self._compile_loss is not None:
+            y, y_pred = self._targets(x, y), self._scores(y_pred)
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        if sample_weight is not None:
+            raise ValueError("sample_weight needs a loss of your own: pass loss= to compile().")
+        if y is not None:
+            loss = self.compute_task_loss(y_pred, y if isinstance(y, Mapping) else {self.label_names[0]: y})
+        else:
+            loss = y_pred.get("loss")
+        if loss is None:
+            raise ValueError(
+                f"{type(self).__name__} has no labels to compute its loss from: give {list(self.label_names)} with "
+                "the inputs or as y, or pass loss= to compile()."
+            )
+        return tf.add_n([loss, *self.losses]) if self.losses else loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """The user's metrics, on the logits and the labels."""
+        return super().compute_metrics(x, self._targets(x, y), self._scores(y_pred), sample_weight)
+
+    def _targets(self, x, y):
+        if y is not None or not isinstance(x, Mapping):
+            return y
+        labels = {name: x[name] for name in self.label_names if name in x}
+        return next(iter(labels.values())) if len(labels) == 1 else labels or None
+
+    def _scores(self, outputs: ModelOutput):
+        scores = {name: value for name, value in outputs.items() if name.endswith("logits")}
+        return next(iter(scores.values())) if len(scores) == 1 else scores
+
+    def predict_step(self, data):
+        """One batch of ``predict``; the loss is left out, because it has no batch axis."""
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return self(
+            {name: value for name, value in x.items() if name not in self.label_names} if isinstance(x, Mapping) else x,
+            training=False,
+        )
+
+    # ---------------------------------------------------------------------------------------------------- saving
+
+    def get_config(self) -> dict[str, Any]:
+        """What ``.keras`` files and :meth:`from_config` need: the Hugging Face config and the dtype policy."""
+        config = self.config.to_dict() | {"model_type": self.config.model_type}
+        return {"config": config, "dtype": keras.saving.serialize_keras_object(self.dtype_policy), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: PreTrainedConfig | dict[str, Any], custom_objects=None, **kwargs: Any):
+        """A model with random weights, from a Hugging Face config or from what :meth:`get_config` returned."""
+        if isinstance(config, PreTrainedConfig):
+            return cls(config, **kwargs)
+        settings = dict(config["config"])
+        hf_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        dtype = config["dtype"]
+        dtype = keras.saving.deserialize_keras_object(dtype) if isinstance(dtype, dict) else dtype
+        return cls(hf_config, dtype=dtype, name=config.get("name"))
+
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs: Any):
+        """Keras' ``export``, with a dynamic batch and length.
+
+        The default signature takes one dictionary with int32 ``[batch, seq]`` ``input_ids``, ``attention_mask`` and
+        whatever else :meth:`default_signature` names.
+        """
+        signature = input_signature or [self.default_signature()]
+        return super().export(filepath, format=format, verbose=verbose, input_signature=signature, **kwargs)
+
+    def default_signature(self) -> dict[str, tf.TensorSpec]:
+        """Inputs of an exported model, each int32 of ``input_rank`` dynamic axes."""
+        names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in self.tensor_names]
+        return {name: tf.TensorSpec([None] * self.input_rank, tf.int32, name) for name in names}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike,
+        config: PreTrainedConfig | str | os.PathLike | None = None,
+        dtype: Any = None,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ):
+        """Load a checkpoint that PyTorch or :meth:`save_pretrained` wrote.
+
+        Args:
+            source: a local folder or a hub id.
+            config: a config, or where to read it, instead of the checkpoint's own.
+            dtype: see :func:`resolve_dtype`; ``"auto"`` keeps the checkpoint's.
+            ignore_mismatched_sizes: initialize weights of another shape anew instead of failing.
+            output_loading_info: also return the :class:`~tf_pipeline.checkpoint.LoadingReport`.
+            **kwargs: hub options (``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``subfolder``) and
+                config values to change, such as ``num_labels=6``.
+
+        Raises:
+            CheckpointError: if the weights are absent, corrupt or do not fit; the message names them.
+            RepositoryError: if the checkpoint cannot be found.
+        """
+        hub_options = split_hub_options(kwargs)
+        config, layers_changed = load_config(config if config is not None else source, hub_options, kwargs)
+        with deferred_variables():
+            model = cls(config, dtype=dtype)
+        reader = checkpoint.open_checkpoint(source, **hub_options)
+        report = checkpoint.load(
+            model, source, reader, strict=not layers_changed, ignore_mismatched_sizes=ignore_mismatched_sizes
+        )
+        return (model, report) if output_loading_info else model
+
+    def save_pretrained(self, folder: str | os.PathLike, max_shard_size: int | str = "50GB") -> None:
+        """Write ``config.json`` and ``model.safetensors`` that PyTorch loads bit for bit.
+
+        Files are written beside the folder and moved into place, so a failed save leaves an earlier one intact.
+
+        Args:
+            folder: where to save; made if it does not exist.
+            max_shard_size: size past which the weights are split over several files.
+        """
+        with checkpoint.atomic_folder(folder) as staging:
+            written = checkpoint.save_weights(self, staging, max_shard_size)
+            self.config.architectures = [type(self).__name__.removeprefix("TF")]
+            self.config.dtype = self.variable_dtype
+            self.config.save_pretrained(staging)
+        checkpoint.remove_stale_weights(Path(folder), written)
+
+
+_OPTIONS = ("output_hidden_states", "output_attentions", "return_dict", "training")
+
+
+def load_config(source: Any, hub_options: dict[str, Any], changes: dict[str, Any]) -> tuple[PreTrainedConfig, bool]:
+    """Read a config and change values of it.
+
+    Args:
+        source: a config, a folder or a hub id.
+        hub_options: where on the hub.
+        changes: values to set.
+
+    Returns:
+        The config, and whether the changes alter the number of layers.
+
+    Raises:
+        TypeError: for a value that the config does not have.
+    """
+    from tf_pipeline.auto import AutoConfig
+
+    if isinstance(source, PreTrainedConfig):
+        config = type(source).from_dict(source.to_dict())
+    else:
+        config = AutoConfig.from_pretrained(source, **hub_options)
+    if unknown := [name for name in changes if not hasattr(config, name)]:
+        raise TypeError(f"{type(config).__name__} has no value {unknown}, and from_pretrained no such argument.")
+    layers = config.num_hidden_layers
+    for name, value in changes.items():
+        setattr(config, name, value)
+    config.validate()
+    return config, config.num_hidden_layers != layers
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value

@@ -1,0 +1,1 @@
+"""Architecture families, one module each; the module is named after the config's ``model_type``."""

@@ -1,0 +1,122 @@
+"""What models return: ordered results read by attribute, by key and by integer.
+
+Each class lists its fields in the order of its PyTorch twin in ``transformers.modeling_outputs``; a field that was
+not computed (no labels, so no loss) is absent, so ``outputs[0]`` is the first tensor there is.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import optree
+
+
+class ModelOutput(OrderedDict):
+    """Named results in a fixed order; fields that are ``None`` are left out.
+
+    ``outputs.logits``, ``outputs["logits"]`` and ``outputs[0]`` name the same tensor. Instances are understood by
+    ``tf.nest`` and by Keras' own tree functions, so they pass through ``tf.function``, ``fit``, ``predict`` and the
+    functional API.
+    """
+
+    fields: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.fields = tuple(cls.__dict__.get("__annotations__", ())) or cls.fields
+        optree.register_pytree_node(cls, _flatten, lambda keys, values: cls(zip(keys, values)), namespace="keras")
+
+    def __init__(self, items: Any = (), /, **values: Any):
+        given = dict(items, **values)
+        if unknown := set(given) - set(self.fields):
+            raise TypeError(f"{type(self).__name__} has no field {sorted(unknown)}; it has {list(self.fields)}")
+        super().__init__((name, given[name]) for name in self.fields if given.get(name) is not None)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in type(self).fields:
+            return self.get(name)
+        raise AttributeError(f"{type(self).__name__} has no field {name!r}; it has {list(type(self).fields)}")
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """All results that are present, in the order of the fields."""
+        return tuple(self.values())
+
+
+def _flatten(output: ModelOutput):
+    return tuple(output.values()), tuple(output.keys()), tuple(output.keys())
+
+
+class BaseModelOutput(ModelOutput):
+    """A body's result. ``last_hidden_state`` is ``[batch, seq, hidden]``.
+
+    ``hidden_states`` holds the embeddings and then each layer's output, each ``[batch, seq, hidden]``;
+    ``attentions`` holds each layer's probabilities ``[batch, heads, seq, seq]``.
+    """
+
+    last_hidden_state: Any
+    hidden_states: tuple | None
+    attentions: tuple | None
+
+
+class BaseModelOutputWithPooling(ModelOutput):
+    """A body's result with ``pooler_output`` ``[batch, hidden]``, made from the first token."""
+
+    last_hidden_state: Any
+    pooler_output: Any
+    hidden_states: tuple | None
+    attentions: tuple | None
+
+
+class PreTrainingOutput(ModelOutput):
+    """``prediction_logits`` ``[batch, seq, vocab]`` and ``seq_relationship_logits`` ``[batch, 2]``."""
+
+    loss: Any
+    prediction_logits: Any
+    seq_relationship_logits: Any
+    hidden_states: tuple | None
+    attentions: tuple | None
+
+
+class LogitsOutput(ModelOutput):
+    """One tensor of ``logits``: the shape depends on the head, and each subclass states it."""
+
+    loss: Any
+    logits: Any
+    hidden_states: tuple | None
+    attentions: tuple | None
+
+
+class CausalLMOutput(LogitsOutput):
+    """``logits`` are ``[batch, seq, vocab]``; position ``t`` scores token ``t + 1``."""
+
+
+class MaskedLMOutput(LogitsOutput):
+    """``logits`` are ``[batch, seq, vocab]``."""
+
+
+class SequenceClassifierOutput(LogitsOutput):
+    """``logits`` are ``[batch, num_labels]``."""
+
+
+class TokenClassifierOutput(LogitsOutput):
+    """``logits`` are ``[batch, seq, num_labels]``."""
+
+
+class MultipleChoiceModelOutput(LogitsOutput):
+    """``logits`` are ``[batch, num_choices]``."""
+
+
+class NextSentencePredictorOutput(LogitsOutput):
+    """``logits`` are ``[batch, 2]``: is the next sentence, is not."""
+
+
+class QuestionAnsweringModelOutput(ModelOutput):
+    """``start_logits`` and ``end_logits`` are ``[batch, seq]``."""
+
+    loss: Any
+    start_logits: Any
+    end_logits: Any
+    hidden_states: tuple | None
+    attentions: tuple | None
