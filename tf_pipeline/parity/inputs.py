@@ -1,0 +1,56 @@
+"""Random inputs for a model: ids, masks padded on either side, types, labels."""
+
+from typing import Any
+
+import numpy as np
+
+
+def random_inputs(
+    model, batch: int = 5, length: int = 13, padding: str | None = "right", labels: bool = False, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Inputs as NumPy arrays.
+
+    Args:
+        model: a model of this package.
+        batch: number of rows.
+        length: number of positions.
+        padding: ``"right"`` or ``"left"`` for rows of different lengths, the first of them full; ``None`` for no mask.
+        labels: whether to add the head's labels.
+        seed: seed.
+    """
+    rng = np.random.default_rng(seed)
+    config = model.config
+    shape = (batch, length) if model.input_rank == 2 else (batch, 3, length)
+    inputs = {"input_ids": rng.integers(2, config.vocab_size, shape)}
+    if padding is not None:
+        lengths = rng.integers(1, length + 1, shape[:-1])
+        lengths[0] = length
+        steps = np.arange(length)
+        kept = steps < lengths[..., None] if padding == "right" else steps >= length - lengths[..., None]
+        inputs["attention_mask"] = kept.astype(np.int64)
+        inputs["input_ids"] = np.where(kept, inputs["input_ids"], config.pad_token_id or 0)
+    if "token_type_ids" in model.tensor_names:
+        inputs["token_type_ids"] = rng.integers(0, config.type_vocab_size, shape)
+    if labels:
+        inputs |= random_labels(model, inputs, rng)
+    return inputs
+
+
+def random_labels(model, inputs: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Labels for each of the head's label inputs; a third of token labels is -100."""
+    shape = inputs["input_ids"].shape
+    labels: dict[str, Any] = {}
+    for name in model.label_names:
+        if name.endswith("_positions"):
+            labels[name] = rng.integers(0, shape[-1] + 2, shape[0])  # some beyond the end, which do not count
+        elif name == "next_sentence_label" or "NextSentence" in type(model).__name__:
+            labels[name] = rng.integers(0, 2, shape[0])
+        elif model.input_rank == 3:
+            labels[name] = rng.integers(0, shape[1], shape[0])
+        elif "SequenceClassification" in type(model).__name__:
+            labels[name] = rng.integers(0, model.config.num_labels, shape[0])
+        else:
+            classes = model.config.num_labels if "Token" in type(model).__name__ else model.config.vocab_size
+            tokens = rng.integers(0, classes, shape)
+            labels[name] = np.where(rng.random(shape) < 1 / 3, -100, tokens)
+    return labels

@@ -1,0 +1,83 @@
+"""Tiny random checkpoints of every family and head: one row of config values a family.
+
+Values are away from the defaults (eps, activation, head count, positions, types), so that a constant written where a
+config value belongs shows. A new family adds its row here and is tested everywhere.
+"""
+
+import os
+from typing import Any
+
+TINY_CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": {
+        "vocab_size": 99,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 37,
+        "hidden_act": "gelu_new",
+        "max_position_embeddings": 48,
+        "type_vocab_size": 3,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+        "num_labels": 5,
+    },
+    "distilbert": {
+        "vocab_size": 99,
+        "dim": 32,
+        "n_layers": 3,
+        "n_heads": 4,
+        "hidden_dim": 37,
+        "activation": "relu",
+        "max_position_embeddings": 48,
+        "pad_token_id": 1,
+        "num_labels": 5,
+    },
+}
+
+# Heads that only take some values.
+HEAD_CONFIGS: dict[str, dict[str, Any]] = {
+    "QuestionAnswering": {"num_labels": 2},
+    "LMHeadModel": {"is_decoder": True},
+}
+
+
+def tiny_config(model_type: str, class_name: str, **changes: Any):
+    """The tiny config of a family, fit for one of its classes."""
+    from transformers import AutoConfig
+
+    values = dict(TINY_CONFIGS[model_type])
+    for suffix, needed in HEAD_CONFIGS.items():
+        if class_name.endswith(suffix):
+            values |= needed
+    return AutoConfig.for_model(model_type, **(values | changes))
+
+
+def random_checkpoint(
+    folder: str | os.PathLike, class_name: str, config: Any, std: float = 0.2, seed: int = 0
+) -> str | os.PathLike:
+    """Write a PyTorch checkpoint in which every parameter is random.
+
+    Hugging Face's own initial values (zero biases, unit norms, weights of 0.02) would hide a bias that is not used or a
+    wrong GELU; normal noise of ``std`` is added to all of them.
+
+    Args:
+        folder: where to write.
+        class_name: our class, such as ``"TFBertModel"``; PyTorch's is named the same without ``TF``.
+        config: its config.
+        std: standard deviation of the noise.
+        seed: seed of the noise.
+
+    Returns:
+        ``folder``.
+    """
+    import torch
+    import transformers
+
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    model = getattr(transformers, class_name.removeprefix("TF"))(config).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += std * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    model.float().save_pretrained(folder)
+    return folder

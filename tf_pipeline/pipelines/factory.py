@@ -1,0 +1,79 @@
+"""``pipeline(task)``: find the pipeline of a task, load its model and tokenizer, put them together."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from tf_pipeline.pipelines.base import Pipeline
+from tf_pipeline.pipelines.feature_extraction import FeatureExtractionPipeline
+from tf_pipeline.pipelines.text_classification import TextClassificationPipeline
+
+logger = logging.getLogger(__name__)
+
+TASKS: dict[str, type[Pipeline]] = {
+    "feature-extraction": FeatureExtractionPipeline,
+    "text-classification": TextClassificationPipeline,
+}
+ALIASES = {"sentiment-analysis": "text-classification"}
+
+BUNDLED_CHECKPOINT = Path(__file__).parent.parent / "assets" / "sentiment"
+
+
+def supported_tasks() -> list[str]:
+    """Names of the tasks, aliases included."""
+    return sorted([*TASKS, *ALIASES])
+
+
+def pipeline(
+    task: str,
+    model: Any = None,
+    tokenizer: Any = None,
+    config: Any = None,
+    dtype: Any = None,
+    model_kwargs: dict[str, Any] | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    **kwargs: Any,
+) -> Pipeline:
+    """Put a model and its tokenizer together for a task.
+
+    Args:
+        task: one of :func:`supported_tasks`.
+        model: a model, a local folder or a hub id; the checkpoint that comes with the package if not given.
+        tokenizer: a tokenizer, a folder or a hub id; the model's own if not given.
+        config: a config, a folder or a hub id, instead of the model's own.
+        dtype: dtype or Keras policy of the model, such as ``"bfloat16"``.
+        model_kwargs: more arguments of ``from_pretrained``.
+        revision: branch, tag or commit on the hub.
+        token: access token of the hub.
+        **kwargs: ``batch_size``, ``token_budget``, and defaults for the task's own arguments, such as ``top_k``.
+
+    Returns:
+        The task's pipeline.
+
+    Raises:
+        ValueError: for an unknown task, or a model and tokenizer that do not fit.
+    """
+    name = ALIASES.get(task, task)
+    if name not in TASKS:
+        raise ValueError(f"Task {task!r} is not supported; supported are {', '.join(supported_tasks())}.")
+    if model is None:
+        model = BUNDLED_CHECKPOINT
+        logger.warning(
+            "No model was given, so the checkpoint that comes with tf_pipeline is used: a small English film-review "
+            "classifier (%s). Name a model for anything that matters.", BUNDLED_CHECKPOINT
+        )  # fmt: skip
+    hub = {key: value for key, value in (("revision", revision), ("token", token)) if value is not None}
+    if isinstance(model, (str, os.PathLike)):
+        tokenizer = model if tokenizer is None else tokenizer
+        model = (
+            TASKS[name].auto_class().from_pretrained(model, config=config, dtype=dtype, **hub, **(model_kwargs or {}))
+        )
+    elif tokenizer is None:
+        raise ValueError("A model given as an object needs its tokenizer too: pass tokenizer=.")
+    if isinstance(tokenizer, (str, os.PathLike)):
+        from tf_pipeline.tokenization import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer, **hub)
+    return TASKS[name](model=model, tokenizer=tokenizer, **kwargs)

@@ -1,0 +1,67 @@
+"""Turn texts into vectors."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_pipeline.pipelines.base import Pipeline
+
+POOLINGS = ("mean", "cls")
+
+
+class FeatureExtractionPipeline(Pipeline):
+    """Hidden states of a body, or one pooled vector a text.
+
+    Arguments of a call: ``truncation``, ``tokenize_kwargs``, ``return_tensors``, and beyond Hugging Face's ``pooling``
+    (``"mean"`` over the tokens or ``"cls"``, the first one) and ``normalize`` (vectors of length 1).
+
+    The answer for a text is a nested list ``[1, seq, hidden]``, or ``[hidden]`` if pooled; with ``return_tensors=True``
+    a tensor.
+    """
+
+    task = "feature-extraction"
+
+    @classmethod
+    def auto_class(cls) -> type:
+        """The body."""
+        from tf_pipeline.auto import TFAutoModel
+
+        return TFAutoModel
+
+    def sanitize_parameters(
+        self, truncation=None, tokenize_kwargs=None, return_tensors=False, pooling=None, normalize=False, **others: Any
+    ):
+        """See the class; other arguments of the tokenizer belong into ``tokenize_kwargs``."""
+        tokenizer_kwargs = dict(tokenize_kwargs or {})
+        if others:
+            raise TypeError(
+                f"feature-extraction takes no {sorted(others)}; arguments of the tokenizer go into tokenize_kwargs."
+            )
+        if truncation is not None:
+            if "truncation" in tokenizer_kwargs:
+                raise ValueError("truncation is given twice: as an argument and in tokenize_kwargs.")
+            tokenizer_kwargs["truncation"] = truncation
+        if pooling is not None and pooling not in POOLINGS:
+            raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}.")
+        return tokenizer_kwargs, {"return_tensors": return_tensors, "pooling": pooling, "normalize": normalize}
+
+    def select(self, outputs: Mapping[str, np.ndarray], mask: np.ndarray, row: int) -> dict[str, np.ndarray]:
+        """The hidden states of one text's own tokens, without padding."""
+        return {"last_hidden_state": outputs["last_hidden_state"][row : row + 1, mask[row] != 0]}
+
+    def postprocess(
+        self,
+        model_outputs: Mapping[str, Any],
+        return_tensors: bool = False,
+        pooling: str | None = None,
+        normalize=False,
+    ):
+        """Hidden states ``[1, seq, hidden]`` as they are, or pooled to ``[hidden]``."""
+        features = np.asarray(model_outputs["last_hidden_state"])
+        if pooling is not None:
+            features = features[0].mean(axis=0) if pooling == "mean" else features[0, 0]
+        if normalize:
+            features = features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
+        return tf.convert_to_tensor(features) if return_tensors else features.tolist()

@@ -1,0 +1,83 @@
+"""Classify texts or pairs of texts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tf_pipeline.pipelines.base import Pipeline
+
+FUNCTIONS = ("sigmoid", "softmax", "none")
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Logistic function, element by element."""
+    return 1.0 / (1.0 + np.exp(-logits))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+class TextClassificationPipeline(Pipeline):
+    """Labels and scores for texts; also known as ``sentiment-analysis``.
+
+    Arguments of a call: ``top_k`` (number of labels, ``None`` for all; best first) and ``function_to_apply``
+    (``"sigmoid"``, ``"softmax"`` or ``"none"``; by default none for regression, sigmoid for multi-label or a single
+    label, else softmax).
+
+    A lone text gives ``[{"label": …, "score": …}]``, and with ``top_k`` the sorted list; a list gives one dictionary a
+    text, or with ``top_k`` one list a text.
+    """
+
+    task = "text-classification"
+
+    @classmethod
+    def auto_class(cls) -> type:
+        """Sequence classification."""
+        from tf_pipeline.auto import TFAutoModelForSequenceClassification
+
+        return TFAutoModelForSequenceClassification
+
+    def sanitize_parameters(self, top_k: Any = "", function_to_apply: str | None = None, **tokenizer_kwargs):
+        """See the class; every other argument goes to the tokenizer."""
+        task_kwargs: dict[str, Any] = {}
+        if top_k != "":  # not given: the one best label, not in a list
+            if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+                raise ValueError(f"top_k is {top_k!r}, but has to be a positive number, or None for all labels.")
+            task_kwargs["top_k"] = top_k
+        if function_to_apply is not None:
+            if function_to_apply.lower() not in FUNCTIONS:
+                raise ValueError(f"function_to_apply {function_to_apply!r} is not one of {', '.join(FUNCTIONS)}.")
+            task_kwargs["function_to_apply"] = function_to_apply.lower()
+        return tokenizer_kwargs, task_kwargs
+
+    def __call__(self, inputs, **parameters: Any):
+        """See :meth:`Pipeline.__call__`; a lone string without ``top_k`` gives a list of one, as Hugging Face's does."""
+        result = super().__call__(inputs, **parameters)
+        return [result] if isinstance(inputs, str) and "top_k" not in self._defaults | parameters else result
+
+    def default_function(self) -> str:
+        """The activation that the config asks for."""
+        config = self.model.config
+        if config.problem_type == "regression":
+            return "none"
+        if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+            return "sigmoid"
+        return "softmax"
+
+    def postprocess(
+        self, model_outputs: Mapping[str, Any], function_to_apply: str | None = None, top_k: int | None | str = ""
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """Logits ``[1, num_labels]`` to the best label with its score, or to a sorted list if ``top_k`` is given."""
+        logits = np.asarray(model_outputs["logits"])[0]
+        function = function_to_apply or self.default_function()
+        scores = {"sigmoid": sigmoid, "softmax": softmax, "none": lambda x: x}[function](logits)
+        order = np.argsort(-scores, kind="stable")
+        ranked = [{"label": self.model.config.id2label[int(i)], "score": float(scores[i])} for i in order]
+        return ranked[0] if top_k == "" else ranked[:top_k]
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, labels={list(self.model.config.id2label.values())})"

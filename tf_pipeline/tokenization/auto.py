@@ -1,0 +1,143 @@
+"""``AutoTokenizer`` is Hugging Face's own; ``return_tensors="tf"``, which ``transformers`` 5 dropped, works again.
+
+Tokenizers are made to return NumPy arrays, which become int32 tensors, as in ``transformers`` 4. Everything else, and
+every other value of ``return_tensors``, is untouched.
+"""
+
+import contextlib
+import os
+from functools import cache
+from typing import Any
+
+import numpy as np
+import transformers
+
+from tf_pipeline.hub import RepositoryError, repository_file, split_hub_options
+
+
+class AutoTokenizer:
+    """Loads the tokenizer of a checkpoint."""
+
+    def __init__(self):
+        raise TypeError("AutoTokenizer is made by AutoTokenizer.from_pretrained(source).")
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike, *args: Any, **kwargs: Any):
+        """Load a tokenizer as ``transformers.AutoTokenizer`` does.
+
+        Args:
+            source: a local folder or a hub id.
+            *args: passed on.
+            **kwargs: passed on: ``revision``, ``use_fast``, ``padding_side``, ``model_max_length``, …
+
+        Returns:
+            The tokenizer. Its calls take ``return_tensors="tf"``, and ``padding_side`` and ``truncation_side``
+            (``"left"`` or ``"right"``) for one call.
+
+        Raises:
+            RepositoryError: if ``source`` is neither a folder nor a hub repository that can be read.
+        """
+        _check_found(source, **split_hub_options(dict(kwargs)))
+        return with_tensorflow(transformers.AutoTokenizer.from_pretrained(source, *args, **kwargs))
+
+
+def _check_found(source: str | os.PathLike, **hub_options: Any) -> None:
+    """Fail early and clearly: without any tokenizer file, ``transformers`` guesses and fails far from the cause."""
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+    if not any(repository_file(source, name, required=False, **hub_options) for name in names):
+        raise RepositoryError(f"{source} has no tokenizer: none of {', '.join(names)} is there.")
+
+
+def with_tensorflow(tokenizer):
+    """Let a Hugging Face tokenizer take ``return_tensors="tf"``; returns the same object."""
+    if not isinstance(tokenizer, TensorFlowTensors):
+        tokenizer.__class__ = _tensorflow_class(type(tokenizer))
+    return tokenizer
+
+
+@cache
+def _tensorflow_class(base: type) -> type:
+    # The name stays: save_pretrained writes it into tokenizer_config.json.
+    return type(base.__name__, (TensorFlowTensors, base), {"__module__": base.__module__, "__doc__": base.__doc__})
+
+
+class TensorFlowTensors:
+    """Adds ``return_tensors="tf"`` and ``truncation_side=`` to the calls of a tokenizer."""
+
+    def __call__(self, *args: Any, truncation_side: str | None = None, **kwargs: Any):
+        """Tokenize, as the class beneath does."""
+        with self._truncating(truncation_side):
+            return _with_tensors(super().__call__, *args, **kwargs)
+
+    def encode(self, *args: Any, truncation_side: str | None = None, **kwargs: Any):
+        """Token ids of one text, as the class beneath gives them."""
+        with self._truncating(truncation_side):
+            return _with_tensors(super().encode, *args, **kwargs)
+
+    def pad(self, encoded_inputs, *args: Any, **kwargs: Any):
+        """Pad encoded inputs, which may hold TensorFlow tensors."""
+        return _with_tensors(super().pad, _as_numpy(encoded_inputs), *args, **kwargs)
+
+    def apply_chat_template(self, *args: Any, **kwargs: Any):
+        """Format and tokenize a conversation, as the class beneath does."""
+        return _with_tensors(super().apply_chat_template, *args, **kwargs)
+
+    def decode(self, token_ids, *args: Any, **kwargs: Any):
+        """Text of token ids, which may be a TensorFlow tensor."""
+        return super().decode(_as_numpy(token_ids), *args, **kwargs)
+
+    def batch_decode(self, sequences, *args: Any, **kwargs: Any):
+        """Texts of a batch of token ids, which may be a TensorFlow tensor."""
+        return super().batch_decode(_as_numpy(sequences), *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _truncating(self, side: str | None):
+        own = self.truncation_side
+        if side not in (None, "left", "right"):
+            raise ValueError(f"truncation_side {side!r} is not supported; use 'left' or 'right'.")
+        self.truncation_side = side or own
+        try:
+            yield
+        finally:
+            self.truncation_side = own
+
+    def __reduce__(self):
+        # The class is made at run time; pickle the one beneath and wrap it again.
+        return _restore, (type(self).__mro__[2], self.__dict__)
+
+
+def _restore(base: type, state: dict[str, Any]):
+    tokenizer = base.__new__(base)
+    tokenizer.__dict__.update(state)
+    return with_tensorflow(tokenizer)
+
+
+def _with_tensors(method, *args: Any, return_tensors: Any = None, **kwargs: Any):
+    if str(return_tensors) != "tf":
+        return method(*args, return_tensors=return_tensors, **kwargs)
+    result = method(*args, return_tensors="np", **kwargs)
+    if not hasattr(result, "items"):
+        return _as_tensor(result)
+    for name, value in result.items():
+        result[name] = _as_tensor(value, name)
+    return result
+
+
+def _as_tensor(value: Any, name: str = "input_ids"):
+    import tensorflow as tf
+
+    array = np.asarray(value)
+    if array.dtype == object:
+        raise ValueError(
+            f"The rows of {name} have different lengths, so they make no tensor: pass padding=True (and "
+            "truncation=True where texts may be longer than the model takes)."
+        )
+    return tf.convert_to_tensor(array.astype(np.int32) if array.dtype.kind in "iub" else array)
+
+
+def _as_numpy(value: Any):
+    if hasattr(value, "items"):
+        return type(value)({name: _as_numpy(item) for name, item in value.items()})
+    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], int):
+        return [_as_numpy(item) for item in value]
+    return value.numpy() if hasattr(value, "numpy") and type(value).__module__.startswith("tensorflow") else value
