@@ -1,7 +1,7 @@
 """Find the model class for a checkpoint: ``config.json`` names the family, the auto class names the head.
 
-The family's module is ``tf_pipeline.models.<model_type>`` with ``-`` as ``_``; the head is found by the end of the class
-name. A new family is therefore found without registering it.
+The family's module is ``tf_pipeline.models.<model_type>`` with ``-`` as ``_``; the head is found by the end of the
+class name. A new family is therefore found without registering it.
 """
 
 import importlib
@@ -28,8 +28,11 @@ class AutoConfig(transformers.AutoConfig):
 
         Raises:
             RepositoryError: if it cannot be found.
-            ValueError: if it is not valid JSON or names no known ``model_type``.
+            OSError: if it is not valid JSON.
+            ValueError: if it names no known ``model_type``, or if ``source`` is a file of weights.
         """
+        if str(source).endswith((".safetensors", ".bin")):
+            raise ValueError(f"{source} holds weights and no config; pass config= as well, or the folder of both.")
         if not os.path.isfile(source):
             try:
                 repository_file(source, "config.json", **split_hub_options(dict(kwargs)))
@@ -51,9 +54,8 @@ def family_module(model_type: str) -> ModuleType:
     """
     name = model_type.replace("-", "_")
     if name not in _family_names():
-        raise ValueError(
-            f"model_type {model_type!r} is not supported; supported are {', '.join(n.replace('_', '-') for n in _family_names())}."
-        )
+        supported = ", ".join(family.replace("_", "-") for family in _family_names())
+        raise ValueError(f"model_type {model_type!r} is not supported; supported are {supported}.")
     return importlib.import_module(f"tf_pipeline.models.{name}")
 
 

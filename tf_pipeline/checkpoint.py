@@ -9,9 +9,11 @@ import contextlib
 import json
 import logging
 import os
+import pickle
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +58,19 @@ class Slot:
         return getattr(self.layer, self.parameter.variable)
 
     def read(self) -> np.ndarray:
-        """The value in the checkpoint's layout."""
-        value = np.asarray(keras.ops.convert_to_numpy(self.variable.value))
+        """The value in the checkpoint's layout, LoRA merged.
+
+        Raises:
+            CheckpointError: for a quantized layer, whose integers are not the weights.
+        """
+        if getattr(self.layer, "quantization_mode", None):
+            raise CheckpointError(
+                f"{self.layer.path} is quantized ({self.layer.quantization_mode}), which this format cannot hold; call "
+                "save_pretrained before quantizing, or save a .keras file."
+            )
+        # Keras' `kernel` and `embeddings` are `_kernel` and `_embeddings` with the LoRA update added.
+        merged = getattr(self.layer, self.parameter.variable.removeprefix("_"))
+        value = np.asarray(keras.ops.convert_to_numpy(merged)).astype(self.variable.dtype, copy=False)
         return np.ascontiguousarray(value.T if self.parameter.transpose else value)
 
 
@@ -141,6 +154,8 @@ def _initialised_with(layer, parameter: Parameter, tensors: Mapping[str, tf.Tens
 
     def from_checkpoint(shape, dtype=None):
         value = tensors[key]
+        if not value.dtype.is_floating:
+            raise CheckpointError(f"{key} holds {value.dtype.name} rather than floats; is the checkpoint quantized?")
         return tf.cast(tf.transpose(value) if parameter.transpose else value, dtype)
 
     setattr(layer, parameter.initializer, from_checkpoint)
@@ -212,16 +227,24 @@ class TorchReader(Mapping):
             import torch
         except ImportError as error:
             raise CheckpointError(
-                f"{paths[0].parent} holds only {TORCH_BIN}, which takes PyTorch to read. Install it (pip install torch), or convert "
-                "the checkpoint once on a machine that has it: AutoModel.from_pretrained(X).save_pretrained(Y) of "
-                f"transformers writes {SAFETENSORS}."
+                f"{paths[0].parent} holds only {paths[0].name}, which takes PyTorch to read. Install it (pip install "
+                "torch), or convert the checkpoint once on a machine that has it: "
+                f"AutoModel.from_pretrained(X).save_pretrained(Y) of transformers writes {SAFETENSORS}."
             ) from error
         self._tensors: dict[str, Any] = {}
         for path in paths:
             try:
-                self._tensors.update(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+                # Only the zip format, of torch 1.6 and later, can be mapped; early checkpoints are plain pickles.
+                tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            except pickle.UnpicklingError as error:
+                raise CheckpointError(
+                    f"{path} was not unpickled: it is corrupt, or holds more than tensors and could run code."
+                ) from error
             except Exception as error:
                 raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
+            if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
+                raise CheckpointError(f"{path} is not a state dict: it holds other things than tensors by name.")
+            self._tensors.update(tensors)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of one tensor."""
@@ -234,6 +257,9 @@ class TorchReader(Mapping):
         if tensor.dtype == torch.bfloat16:
             return tf.bitcast(tf.convert_to_tensor(tensor.view(torch.int16).numpy()), tf.bfloat16)
         return tf.convert_to_tensor(tensor.numpy())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._tensors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -278,7 +304,7 @@ def open_checkpoint(source: str | os.PathLike, **hub_options: Any):
     """Find the weights of a checkpoint and open them without reading tensors.
 
     Args:
-        source: a local folder, a ``.safetensors`` file, or a hub id.
+        source: a local folder, a ``.safetensors`` or ``.bin`` file, or a hub id.
         **hub_options: ``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``subfolder``.
 
     Returns:
@@ -287,8 +313,8 @@ def open_checkpoint(source: str | os.PathLike, **hub_options: Any):
     Raises:
         CheckpointError: if there are no weights, a shard is missing, or a file is corrupt.
     """
-    if str(source).endswith(".safetensors") and Path(source).is_file():
-        return SafetensorsReader.open([Path(source)])
+    if Path(source).is_file():
+        return TorchReader([Path(source)]) if Path(source).suffix == ".bin" else SafetensorsReader.open([Path(source)])
     for name, reader in (
         (SAFETENSORS, SafetensorsReader.open),
         (SAFETENSORS_INDEX, SafetensorsReader.open),
@@ -298,13 +324,23 @@ def open_checkpoint(source: str | os.PathLike, **hub_options: Any):
         path = repository_file(source, name, required=False, **hub_options)
         if path is not None:
             return reader(_shards(source, path, **hub_options) if name.endswith(".index.json") else [path])
+    cache = "" if Path(source).is_dir() else " (or in the cache, if the hub cannot be reached)"
     raise CheckpointError(
-        f"{source} has no weights: none of {SAFETENSORS}, {SAFETENSORS_INDEX}, {TORCH_BIN}, {TORCH_BIN_INDEX} is there."
+        f"{source} has no weights: none of {SAFETENSORS}, {SAFETENSORS_INDEX}, {TORCH_BIN}, {TORCH_BIN_INDEX} is "
+        f"there{cache}."
     )
 
 
+def stored_dtype(reader: Mapping[str, tf.Tensor]) -> str | None:
+    """Name of the dtype that a checkpoint is stored in: that of its first floating tensor."""
+    return next((value.dtype.name for value in reader.values() if value.dtype.is_floating), None)
+
+
 def _shards(source, index: Path, **hub_options: Any) -> list[Path]:
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is not an index of shards: {error!r}.") from error
     paths = [repository_file(source, name, required=False, **hub_options) for name in names]
     if absent := [name for name, path in zip(names, paths, strict=True) if path is None]:
         raise CheckpointError(f"{source} is incomplete: {index.name} names {absent}, which are not there.")
@@ -325,8 +361,7 @@ def load(
         model: a model constructed under :func:`tf_pipeline.model.deferred_variables`.
         source: what messages call the checkpoint.
         reader: what :func:`open_checkpoint` returned.
-        strict: whether a tensor of the body that is missing or unexpected is an error, as it should be unless the
-            caller changed the number of layers.
+        strict: whether the body must have as many layers as the checkpoint; not if the caller asked for more or fewer.
         ignore_mismatched_sizes: initialise tensors of another shape anew instead of failing.
 
     Returns:
@@ -350,7 +385,7 @@ def load(
     wrong = {key for key, *_ in report.mismatched}
     report.missing = sorted(set(slots) - set(tensors))
     report.unused = sorted(name for key, name in names.items() if key not in slots)
-    _check_body(model, source, [*report.missing], [key for key in names if key not in slots], strict)
+    _check_body(model, source, slots, names, strict)
     create_variables(model, RenamedReader(reader, {k: n for k, n in names.items() if k in slots and k not in wrong}))
     report.warn(type(model).__name__, str(source))
     return report
@@ -371,8 +406,10 @@ def match_names(model, slots: Mapping[str, Slot], reader) -> dict[str, str]:
         key = re.sub(r"(LayerNorm|layer_norm)\.(gamma|beta)$", _modern_norm, name)
         if in_file and not in_model:
             key = key.removeprefix(prefix)
-        elif in_model and not in_file and prefix + key in slots:
+        elif in_model and not in_file and (prefix + key in slots or model.in_body(prefix + key)):
             key = prefix + key
+        if key in names:
+            raise CheckpointError(f"The checkpoint has {key} twice, as {names[key]} and as {name}.")
         names[key] = name
     for alias, key in model.tied_weights().items():
         if alias in names and key in names:
@@ -391,15 +428,21 @@ def _modern_norm(match: re.Match) -> str:
     return f"{match[1]}.{'weight' if match[2] == 'gamma' else 'bias'}"
 
 
-def _check_body(model, source, missing: list[str], unexpected: list[str], strict: bool) -> None:
-    """Refuse a checkpoint whose body is not exactly the model's."""
+def _check_body(model, source, slots: Mapping[str, Slot], names: Mapping[str, str], strict: bool) -> None:
+    """Refuse a checkpoint whose body is not exactly the model's, whole layers more or fewer excepted if not strict."""
+    missing = [key for key in slots if key not in names and model.in_body(key)]
+    unexpected = [key for key in names if key not in slots and model.in_body(key)]
     if not strict:
-        return
-    missing = [key for key in missing if model.in_body(key)]
-    unexpected = [key for key in unexpected if model.in_body(key)]
+        missing = [key for key in missing if _layer(key) in set(map(_layer, names))]
+        unexpected = [key for key in unexpected if _layer(key) in set(map(_layer, slots))]
     if missing or unexpected:
         parts = [f"missing: {missing}"] * bool(missing) + [f"unexpected: {unexpected}"] * bool(unexpected)
         raise CheckpointError(f"The body of {source} does not fit {type(model).__name__}; {'; '.join(parts)}.")
+
+
+def _layer(key: str) -> str:
+    """The numbered layer that a key belongs to, such as ``bert.encoder.layer.3.``; empty outside of layers."""
+    return re.match(r"(.*?\.\d+\.)?", key)[0]
 
 
 # ------------------------------------------------------------------------------------------------------ saving
@@ -409,17 +452,22 @@ def _check_body(model, source, missing: list[str], unexpected: list[str], strict
 def atomic_folder(path: str | os.PathLike):
     """Yield an empty folder whose files are moved into ``path`` at the end, or dropped if the block fails."""
     target = Path(path)
-    if target.is_file():
+    if target.exists() and not target.is_dir():
         raise CheckpointError(f"{target} is a file; give a folder to save to.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    made = not target.exists()
+    target.mkdir(parents=True, exist_ok=True)
+    # Inside the target: what is beside it may be read-only or on another file system, where nothing can be moved from.
+    staging = Path(tempfile.mkdtemp(prefix=".saving-", dir=target))
+    readable = target.stat().st_mode & 0o044
     try:
         yield staging
-        target.mkdir(exist_ok=True)
         for file in sorted(staging.iterdir()):
+            file.chmod(0o600 | readable)  # safetensors writes files that only their owner may read
             os.replace(file, target / file.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        if made and not any(target.iterdir()):
+            target.rmdir()
 
 
 def save_weights(model, folder: Path, max_shard_size: int | str = "50GB") -> list[str]:

@@ -3,10 +3,12 @@
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tf_pipeline import __version__
@@ -69,9 +71,49 @@ def run(
 
         results = pipeline(task, model=model, dtype=dtype)(texts, **parameters)
     except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {error}", soft_wrap=True, highlight=False)
-        raise typer.Exit(1) from None
+        _fail(error, 1)
     _print(texts, results, as_json or task == "feature-extraction")
+
+
+@app.command()
+def parity(
+    checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint that PyTorch can load too.")],
+    texts: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="File of texts, one a line.")] = None,
+    model_class: Annotated[
+        str | None, typer.Option("--class", help="Such as TFBertModel; by default what the config names.")
+    ] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="May be repeated; float64 and float32 by default.")] = None,
+    mode: Annotated[str, typer.Option(help="How TensorFlow runs: eager, function or xla.")] = "function",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every check to this file.")] = None,
+) -> None:
+    """Prove that a checkpoint computes the same in TensorFlow and in PyTorch, or show where it does not.
+
+    Every hidden state, attention and logit is compared: float64 with PyTorch's to 1e-10, narrower dtypes by whether our
+    rounding error stays within twice PyTorch's own. Needs torch. The exit status is 0 if all is equal, 1 if not, and 2
+    if nothing could be compared.
+
+    tf-pipeline parity ./my-checkpoint --dtype float32 --json report.json
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        from tf_pipeline.parity import SAMPLE_TEXTS, compare
+
+        lines = texts.read_text(encoding="utf-8").splitlines() if texts else SAMPLE_TEXTS
+        lines = [line for line in lines if line.strip()]
+        report = compare(checkpoint, model_class, lines, dtypes=dtype or ("float64", "float32"), mode=mode)
+        if json_file:
+            report.write_json(json_file)
+    except (ValueError, OSError, ImportError, AttributeError) as error:
+        _fail(error, 2)
+    report.print()
+    for check in report.failures[:8]:
+        Console(stderr=True).print(f"not equal: {check}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def _fail(error: Exception, status: int) -> None:
+    Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+    raise typer.Exit(status) from None
 
 
 def _lines() -> list[str]:

@@ -33,40 +33,55 @@ def repository_file(source: str | os.PathLike, name: str, required: bool = True,
         if path.is_file():
             return path
         if required:
-            raise RepositoryError(f"{source} has no {name}; it is not a checkpoint folder.")
+            raise RepositoryError(f"{path.parent} has no {name}; it is not a checkpoint folder.")
         return None
     return _hub_file(str(source), name, required, **hub_options)
 
 
 def _hub_file(repo_id: str, name: str, required: bool, **hub_options: Any) -> Path | None:
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors, hf_hub_download
 
     try:
         return Path(hf_hub_download(repo_id, name, **hub_options))
-    except LocalEntryNotFoundError as error:
+    except errors.LocalEntryNotFoundError as error:
         if not required and _is_cached(repo_id, **hub_options):
             return None
-        offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
         raise RepositoryError(
-            f"{name} of {repo_id!r} is not in the local cache and the hub cannot be reached{offline}. Check the "
-            f"connection, or pass the path of a local folder; no folder {repo_id!r} exists here."
+            f"{name} of {repo_id!r} is not in the local cache and the hub cannot be reached: "
+            f"{_offline_reason(error, hub_options)}. Check the connection, or pass the path of a local folder; no "
+            f"folder {repo_id!r} exists here."
         ) from error
-    except EntryNotFoundError as error:
+    except errors.EntryNotFoundError as error:
         if required:
-            raise RepositoryError(f"The hub repository {repo_id!r} has no {name}.") from error
+            raise RepositoryError(f"The hub repository {repo_id!r} has no {_path(name, hub_options)}.") from error
         return None
-    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+    except errors.GatedRepoError as error:
+        raise RepositoryError(
+            f"The hub repository {repo_id!r} is gated: ask for access on its page, then log in with `hf auth login` or "
+            f"pass token=. {error}"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise RepositoryError(
+            f"The hub repository {repo_id!r} has no revision {hub_options.get('revision')!r}."
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise RepositoryError(
             f"{repo_id!r} is neither a local folder nor a hub repository that can be read: {error}"
         ) from error
+    except (errors.HfHubHTTPError, ValueError) as error:
+        raise RepositoryError(f"{name} of {repo_id!r} could not be fetched from the hub: {error}") from error
+
+
+def _path(name: str, hub_options: dict[str, Any]) -> str:
+    return "/".join(filter(None, (hub_options.get("subfolder"), name)))
+
+
+def _offline_reason(error: Exception, hub_options: dict[str, Any]) -> str:
+    from huggingface_hub import constants
+
+    if hub_options.get("local_files_only"):
+        return "local_files_only=True was given"
+    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else str(error.__cause__ or error).rstrip(".")
 
 
 def _is_cached(repo_id: str, **hub_options: Any) -> bool:
@@ -74,4 +89,4 @@ def _is_cached(repo_id: str, **hub_options: Any) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     options = {key: hub_options[key] for key in ("cache_dir", "revision") if hub_options.get(key)}
-    return isinstance(try_to_load_from_cache(repo_id, "config.json", **options), str)
+    return isinstance(try_to_load_from_cache(repo_id, _path("config.json", hub_options), **options), str)

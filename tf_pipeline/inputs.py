@@ -15,10 +15,13 @@ def as_inputs(model, first: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict
     """Gather the inputs of a call, however they were passed, into one dictionary of tensors.
 
     Raises:
-        TypeError: for an input that the model does not take.
+        TypeError: for an input that the model does not take, or that is given twice.
         ValueError: for lists of unequal length.
     """
-    inputs = dict(zip(INPUT_NAMES[1:], args, strict=False)) | dict(kwargs)
+    positional = dict(zip(INPUT_NAMES[1:], args, strict=False))
+    if len(args) > len(positional) or positional.keys() & kwargs.keys():
+        raise TypeError(f"Give each input once; by position they are {', '.join(INPUT_NAMES)}.")
+    inputs = positional | dict(kwargs)
     if isinstance(first, Mapping):
         inputs = dict(first) | inputs
     elif first is not None:
@@ -55,12 +58,25 @@ def check_inputs(model, inputs: Mapping[str, Any]) -> None:
         raise ValueError("Give exactly one of input_ids and inputs_embeds.")
     leading = "input_ids" if "input_ids" in inputs else "inputs_embeds"
     for name, value in inputs.items():
+        _check_dtype(name, value)
         _check_rank(model, name, value)
-    _check_shapes(inputs, leading, model.input_rank)
+    _check_shapes(model, inputs, leading)
     _check_length(model, inputs, leading)
     for name, key in _TABLES.items():
         if name in inputs:
             _check_values(model, name, inputs[name], key)
+
+
+def _check_dtype(name: str, value: tf.Tensor) -> None:
+    dtype = tf.as_dtype(value.dtype)
+    if name in _TABLES and not dtype.is_integer:
+        hint = " Encode text first: tokenizer(text, return_tensors='tf')." if dtype == tf.string else ""
+        raise ValueError(f"{name} has dtype {dtype.name}, but ids are integers.{hint}")
+    if name == "attention_mask" and dtype.is_floating and value.shape.rank == 4:
+        raise ValueError(
+            "attention_mask is a float tensor of rank 4, as additive masks are (0 where visible); give integers or "
+            "booleans that are nonzero where a token may be seen: attention_mask == 0."
+        )
 
 
 def _check_rank(model, name: str, value: tf.Tensor) -> None:
@@ -68,8 +84,11 @@ def _check_rank(model, name: str, value: tf.Tensor) -> None:
     allowed = {"inputs_embeds": (model.input_rank + 1,)}.get(name, (model.input_rank,))
     if name == "attention_mask":
         allowed = (2, 3, 4) if model.input_rank == 2 else (3,)
-    if rank is None or rank in allowed:
+    if rank in allowed:
         return
+    if rank is None:
+        axes = ", ".join(["None"] * allowed[0])
+        raise ValueError(f"{name} has no known rank; state it where it is lost: tf.ensure_shape({name}, [{axes}]).")
     shape = ["batch", "choices", "seq"] if model.input_rank == 3 else ["batch", "seq"]
     wanted = ", ".join(shape + ["hidden"] * (name == "inputs_embeds"))
     hint = ""
@@ -82,8 +101,13 @@ def _check_rank(model, name: str, value: tf.Tensor) -> None:
     raise ValueError(f"{name} has shape {tuple(value.shape)}, but {type(model).__name__} takes [{wanted}].{hint}")
 
 
-def _check_shapes(inputs: Mapping[str, Any], leading: str, rank: int) -> None:
+def _check_shapes(model, inputs: Mapping[str, Any], leading: str) -> None:
+    rank = model.input_rank
     expected = inputs[leading].shape[:rank]
+    if leading == "inputs_embeds" and inputs[leading].shape[-1] not in (None, model.config.hidden_size):
+        raise ValueError(
+            f"inputs_embeds has shape {tuple(inputs[leading].shape)}, but hidden_size is {model.config.hidden_size}."
+        )
     for name, value in inputs.items():
         if name == leading:
             continue
@@ -92,14 +116,15 @@ def _check_shapes(inputs: Mapping[str, Any], leading: str, rank: int) -> None:
             seq = expected[-1]
             fits = shape.is_compatible_with(
                 [expected[0], seq, seq] if shape.rank == 3 else [expected[0], None, seq, seq]
-            )
+            ) and (shape.rank == 3 or shape[1] in (None, 1, model.config.num_attention_heads))
         else:
             fits = shape.is_compatible_with(expected) or (
                 name == "position_ids" and shape[0] == 1 and shape[-1] == expected[-1]
             )
         if not fits:
             raise ValueError(
-                f"{name} has shape {tuple(shape)}, which does not fit {leading} of shape {tuple(inputs[leading].shape)}."
+                f"{name} has shape {tuple(shape)}, which does not fit {leading} of shape "
+                f"{tuple(inputs[leading].shape)}."
             )
 
 
@@ -109,6 +134,8 @@ def _check_length(model, inputs: Mapping[str, Any], leading: str) -> None:
         return
     axis = model.input_rank - 1
     length = inputs[leading].shape[axis]
+    if length == 0:
+        raise ValueError(f"{leading} has shape {tuple(inputs[leading].shape)}: there are no tokens in it.")
     message = (
         f"The sequence is longer than the {limit} positions of {type(model).__name__} (max_position_embeddings). "
         f"Shorten it with tokenizer(text, truncation=True, max_length={limit}), or split it into windows."
@@ -123,8 +150,6 @@ def _check_values(model, name: str, value: tf.Tensor, key: str) -> None:
     size = getattr(model.config, key, None)
     if not size or not isinstance(value, tf.Tensor) or not hasattr(value, "numpy") or not tf.executing_eagerly():
         return
-    if value.dtype.is_floating:
-        raise ValueError(f"{name} has dtype {value.dtype.name}, but ids are integers.")
     low, high = int(tf.reduce_min(value)), int(tf.reduce_max(value))
     if low < 0 or high >= size:
         wrong = low if low < 0 else high

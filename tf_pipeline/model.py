@@ -62,10 +62,37 @@ def resolve_dtype(dtype: Any, config: PreTrainedConfig | None = None) -> keras.D
     return policy
 
 
-class TFPreTrainedModel(keras.Model):
+class _ModelType(type(keras.Model)):
+    """Names the layers and creates the variables of a model once its constructor has returned.
+
+    A body inside a head waits for the head, so that a variable has the same path however the model was made.
+    """
+
+    def __call__(cls, *args: Any, **kwargs: Any):
+        with deferred_variables():
+            model = super().__call__(*args, **kwargs)
+        _name_layers(model)
+        if not _DEFERRED.get():
+            checkpoint.create_variables(model)
+        return model
+
+
+def _name_layers(layer: keras.layers.Layer) -> None:
+    """Name the layers below ``layer`` after the attributes that hold them."""
+    for attribute, value in vars(layer).items():
+        key = attribute.removesuffix("_")
+        children = {f"{key}.{i}": item for i, item in enumerate(value)} if isinstance(value, list) else {key: value}
+        for name, child in children.items():
+            if not name.startswith("_") and isinstance(child, keras.layers.Layer):
+                child.name = name
+                _name_layers(child)
+
+
+class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     """A Keras model with a Hugging Face config, whose attribute paths are the keys of its checkpoint.
 
-    Subclasses construct their layers in ``__init__``, end it with :meth:`post_init`, and implement :meth:`forward`.
+    Subclasses construct their layers in ``__init__`` and implement :meth:`forward`. Variables are created after
+    ``__init__``, so that those of a checkpoint are created from it.
 
     Attributes:
         config: the Hugging Face config.
@@ -101,6 +128,12 @@ class TFPreTrainedModel(keras.Model):
         self.config = config
 
     def _check_config(self, config: PreTrainedConfig) -> None:
+        modules = [c.__module__ for c in type(self).__mro__ if c.__module__.startswith("tf_pipeline.models.")]
+        if modules and (family := modules[0].rpartition(".")[2]) != config.model_type.replace("-", "_"):
+            raise ValueError(
+                f"{type(self).__name__} is a {family} model, but the config is of model_type {config.model_type!r}; "
+                "TFAutoModel… classes choose the class by the config."
+            )
         for key, allowed in self.supported_config.items():
             value = getattr(config, key, allowed[0])
             if value not in allowed:
@@ -109,17 +142,16 @@ class TFPreTrainedModel(keras.Model):
                     f"{', '.join(map(repr, allowed))}."
                 )
 
-    def post_init(self) -> None:
-        """Create the variables, unless a checkpoint is about to."""
-        if not _DEFERRED.get():
-            checkpoint.create_variables(self)
-
     # ------------------------------------------------------------------------------------------------- structure
 
     @property
     def base_model(self) -> "TFPreTrainedModel":
         """The body: the model without its head."""
         return getattr(self, self.base_model_prefix, self)
+
+    def __dir__(self):
+        # Keras saves what dir() lists; this alias would store the body under a second name, and a body inside itself.
+        return [name for name in super().__dir__() if name != "base_model"]
 
     @property
     def num_parameters(self) -> int:
@@ -155,8 +187,8 @@ class TFPreTrainedModel(keras.Model):
         Args:
             input_ids: token ids, int ``[batch, seq]``, or the dictionary of inputs.
             *args: ``attention_mask``, ``token_type_ids``, … by position.
-            **kwargs: ``attention_mask`` (int ``[batch, seq]``, 1 for tokens to attend to; or ``[batch, query, key]``, or
-                ``[batch, heads or 1, query, key]``), ``token_type_ids`` and ``position_ids`` (int ``[batch, seq]``),
+            **kwargs: ``attention_mask`` (int ``[batch, seq]``, 1 for tokens to attend to; or ``[batch, query, key]``,
+                or ``[batch, heads or 1, query, key]``), ``token_type_ids`` and ``position_ids`` (int ``[batch, seq]``),
                 ``inputs_embeds`` (float ``[batch, seq, hidden]``, instead of ``input_ids``), the head's labels,
                 ``output_hidden_states``, ``output_attentions``, ``return_dict`` and ``training``.
 
@@ -204,37 +236,47 @@ class TFPreTrainedModel(keras.Model):
         """
         super().compile(*args, jit_compile=jit_compile, **kwargs)
 
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as the model in a ``.keras`` file was; Keras leaves that to classes with their own ``compile``."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The user's loss on the logits if ``compile`` was given one, else the head's own."""
         if self._compile_loss is not None:
-            y, y_pred = self._targets(x, y), self._scores(y_pred)
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
+            return super().compute_loss(x, self._targets(x, y, y_pred), _scores(y_pred), sample_weight, training)
         if sample_weight is not None:
             raise ValueError("sample_weight needs a loss of your own: pass loss= to compile().")
-        if y is not None:
-            loss = self.compute_task_loss(y_pred, y if isinstance(y, Mapping) else {self.label_names[0]: y})
-        else:
-            loss = y_pred.get("loss")
+        labels = self._labels(x, y)
+        loss = self.compute_task_loss(y_pred, labels) if labels else None
         if loss is None:
+            labels = f"give {list(self.label_names)} with the inputs or as y, or " if self.label_names else ""
             raise ValueError(
-                f"{type(self).__name__} has no labels to compute its loss from: give {list(self.label_names)} with "
-                "the inputs or as y, or pass loss= to compile()."
+                f"{type(self).__name__} has no labels to compute its loss from: {labels}pass loss= to compile()."
             )
-        return tf.add_n([loss, *self.losses]) if self.losses else loss
+        # Replicas of tf.distribute add their gradients up, so that each contributes its share of the mean.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)]) / replicas
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The user's metrics, on the logits and the labels."""
-        return super().compute_metrics(x, self._targets(x, y), self._scores(y_pred), sample_weight)
+        return super().compute_metrics(x, self._targets(x, y, y_pred), _scores(y_pred), sample_weight)
 
-    def _targets(self, x, y):
-        if y is not None or not isinstance(x, Mapping):
-            return y
-        labels = {name: x[name] for name in self.label_names if name in x}
-        return next(iter(labels.values())) if len(labels) == 1 else labels or None
+    def _labels(self, x, y) -> dict[str, Any]:
+        """Labels by name: those of ``y`` (by name, or in order), or those among the inputs if there is no ``y``."""
+        given = x if y is None else y
+        if not isinstance(given, Mapping):
+            given = {} if y is None else dict(zip(self.label_names, tf.nest.flatten(y), strict=False))
+        return {name: given[name] for name in self.label_names if name in given}
 
-    def _scores(self, outputs: ModelOutput):
-        scores = {name: value for name, value in outputs.items() if name.endswith("logits")}
-        return next(iter(scores.values())) if len(scores) == 1 else scores
+    def _targets(self, x, y, outputs: ModelOutput):
+        """What a user's loss and metrics compare with the outputs: labels by the name of the logits they belong to."""
+        scores = [name for name in outputs if name.endswith("logits")]
+        labels = self._labels(x, y)
+        return {
+            score: labels[name] for name, score in zip(self.label_names, scores, strict=True) if name in labels
+        } or y
 
     def predict_step(self, data):
         """One batch of ``predict``; the loss is left out, because it has no batch axis."""
@@ -247,20 +289,29 @@ class TFPreTrainedModel(keras.Model):
     # ---------------------------------------------------------------------------------------------------- saving
 
     def get_config(self) -> dict[str, Any]:
-        """What ``.keras`` files and :meth:`from_config` need: the Hugging Face config and the dtype policy."""
-        config = self.config.to_dict() | {"model_type": self.config.model_type}
-        return {"config": config, "dtype": keras.saving.serialize_keras_object(self.dtype_policy), "name": self.name}
+        """What ``.keras`` files and :meth:`from_config` need: the Hugging Face config, the dtype, quantized layers."""
+        modes = {layer.path: getattr(layer, "quantization_mode", None) for layer in self._flatten_layers()}
+        return {
+            "config": self.config.to_dict() | {"model_type": self.config.model_type},
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "name": self.name,
+            "quantized": {path: mode for path, mode in modes.items() if mode},
+        }
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig | dict[str, Any], custom_objects=None, **kwargs: Any):
         """A model with random weights, from a Hugging Face config or from what :meth:`get_config` returned."""
         if isinstance(config, PreTrainedConfig):
             return cls(config, **kwargs)
-        settings = dict(config["config"])
-        hf_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        dtype = config["dtype"]
-        dtype = keras.saving.deserialize_keras_object(dtype) if isinstance(dtype, dict) else dtype
-        return cls(hf_config, dtype=dtype, name=config.get("name"))
+        arguments = dict(config)
+        values, quantized = dict(arguments.pop("config")), arguments.pop("quantized", {})
+        if isinstance(arguments["dtype"], dict):
+            arguments["dtype"] = keras.saving.deserialize_keras_object(arguments["dtype"])
+        model = cls(AutoConfig.for_model(values.pop("model_type"), **values), **arguments)
+        for layer in model._flatten_layers():
+            if layer.path in quantized:
+                layer.quantize(quantized[layer.path])
+        return model
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs: Any):
         """Keras' ``export``, with a dynamic batch and length.
@@ -303,9 +354,11 @@ class TFPreTrainedModel(keras.Model):
         """
         hub_options = split_hub_options(kwargs)
         config, layers_changed = load_config(config if config is not None else source, hub_options, kwargs)
+        reader = checkpoint.open_checkpoint(source, **hub_options)
+        if dtype == "auto" and config.dtype is None:
+            config.dtype = checkpoint.stored_dtype(reader)
         with deferred_variables():
             model = cls(config, dtype=dtype)
-        reader = checkpoint.open_checkpoint(source, **hub_options)
         report = checkpoint.load(
             model, source, reader, strict=not layers_changed, ignore_mismatched_sizes=ignore_mismatched_sizes
         )
@@ -314,7 +367,7 @@ class TFPreTrainedModel(keras.Model):
     def save_pretrained(self, folder: str | os.PathLike, max_shard_size: int | str = "50GB") -> None:
         """Write ``config.json`` and ``model.safetensors`` that PyTorch loads bit for bit.
 
-        Files are written beside the folder and moved into place, so a failed save leaves an earlier one intact.
+        Files are written aside and moved into place, so a failed save leaves an earlier one intact.
 
         Args:
             folder: where to save; made if it does not exist.
@@ -326,6 +379,11 @@ class TFPreTrainedModel(keras.Model):
             self.config.dtype = self.variable_dtype
             self.config.save_pretrained(staging)
         checkpoint.remove_stale_weights(Path(folder), written)
+
+
+def _scores(outputs: ModelOutput) -> dict[str, Any]:
+    """What a user's loss and metrics judge, by name: the logits, or everything if there are none."""
+    return {name: value for name, value in outputs.items() if name.endswith("logits")} or dict(outputs)
 
 
 _OPTIONS = ("output_hidden_states", "output_attentions", "return_dict", "training")
@@ -351,13 +409,19 @@ def load_config(source: Any, hub_options: dict[str, Any], changes: dict[str, Any
         config = type(source).from_dict(source.to_dict())
     else:
         config = AutoConfig.from_pretrained(source, **hub_options)
-    if unknown := [name for name in changes if not hasattr(config, name)]:
+    if unknown := [name for name in changes if not _is_value(config, name)]:
         raise TypeError(f"{type(config).__name__} has no value {unknown}, and from_pretrained no such argument.")
     layers = config.num_hidden_layers
     for name, value in changes.items():
         setattr(config, name, value)
     config.validate()
     return config, config.num_hidden_layers != layers
+
+
+def _is_value(config: PreTrainedConfig, name: str) -> bool:
+    # `torch_dtype` is a property that would change the config but not the model, whose argument is `dtype`.
+    private = name.startswith("_") or name == "torch_dtype"
+    return not private and hasattr(config, name) and not callable(getattr(config, name))
 
 
 def _given(value: Any, default: Any) -> Any:

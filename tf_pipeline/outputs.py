@@ -23,7 +23,9 @@ class ModelOutput(OrderedDict):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         cls.fields = tuple(cls.__dict__.get("__annotations__", ())) or cls.fields
-        optree.register_pytree_node(cls, _flatten, lambda keys, values: cls(zip(keys, values)), namespace="keras")
+        optree.register_pytree_node(
+            cls, _flatten, lambda keys, values: cls(zip(keys, values, strict=True)), namespace="keras"
+        )
 
     def __init__(self, items: Any = (), /, **values: Any):
         given = dict(items, **values)

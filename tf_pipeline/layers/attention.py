@@ -14,7 +14,8 @@ def attention_bias(attention_mask: tf.Tensor | None, dtype: tf.DType, causal_len
         attention_mask: ``[batch, key]``, ``[batch, query, key]`` or ``[batch, heads or 1, query, key]``, nonzero where
             a key may be seen; ``None`` where every key may be.
         dtype: dtype of the scores.
-        causal_length: number of tokens, if queries may only see keys that do not come after them.
+        causal_length: number of tokens, if queries may only see keys that do not come after them. A mask by head is
+            taken as it is, as in PyTorch.
 
     Returns:
         ``[batch, 1 or heads, 1 or query, key]`` in ``dtype``, or ``None`` if nothing is hidden.
@@ -25,7 +26,7 @@ def attention_bias(attention_mask: tf.Tensor | None, dtype: tf.DType, causal_len
         visible = tf.not_equal(attention_mask, tf.zeros([], attention_mask.dtype))
         for axis in axes:
             visible = tf.expand_dims(visible, axis)
-    if causal_length is not None:
+    if causal_length is not None and (visible is None or attention_mask.shape.rank < 4):
         steps = tf.range(causal_length)
         causal = (steps[:, tf.newaxis] >= steps[tf.newaxis, :])[tf.newaxis, tf.newaxis]
         visible = causal if visible is None else visible & causal
@@ -70,3 +71,8 @@ def dot_product_attention(query, key, value, num_heads, bias=None, dropout=None,
     if dropout is not None:
         probabilities = dropout(probabilities, training=training)
     return merge_heads(tf.matmul(probabilities, split_heads(value, num_heads))), probabilities
+
+
+def first_token(hidden_states: tf.Tensor, bias: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """The first token as the only query: ``[batch, 1, hidden]``, and the rows of ``bias`` that are about it."""
+    return hidden_states[:, :1], bias if bias is None else bias[:, :, :1]

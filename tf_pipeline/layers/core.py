@@ -61,6 +61,10 @@ class Linear(keras.layers.Dense):
         bias = Parameter("bias", (self.units,), "bias", "bias_initializer")
         return (weight, bias) if self.use_bias else (weight,)
 
+    def quantize(self, mode=None, type_check=True, config=None):
+        """Quantize the kernel; Keras leaves subclasses of its layers out unless they ask to be quantized."""
+        super().quantize(mode, type_check=False, config=config)
+
     def call(self, inputs, training=None):
         """Apply the layer to ``[..., in]``; tokens are flattened so that the product is one plain matrix multiply."""
         if self.lora_enabled or self.quantization_mode:

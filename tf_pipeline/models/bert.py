@@ -18,6 +18,7 @@ from tf_pipeline.layers import (
     VocabularyProjector,
     attention_bias,
     dot_product_attention,
+    first_token,
     flatten_choices,
     get_activation,
     position_vectors,
@@ -76,8 +77,8 @@ class BertSelfAttention(keras.layers.Layer):
         self.value = Linear(size, size, std, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=dtype)
 
-    def call(self, hidden_states, bias=None, training=None):
-        query, key, value = self.query(hidden_states), self.key(hidden_states), self.value(hidden_states)
+    def call(self, hidden_states, queries, bias=None, training=None):
+        query, key, value = self.query(queries), self.key(hidden_states), self.value(hidden_states)
         return dot_product_attention(query, key, value, self.num_heads, bias, self.dropout, training)
 
 
@@ -102,9 +103,9 @@ class BertAttention(keras.layers.Layer):
         self.self_ = BertSelfAttention(config, dtype=dtype)
         self.output_ = BertSelfOutput(config, config.hidden_size, dtype=dtype)
 
-    def call(self, hidden_states, bias=None, training=None):
-        context, probabilities = self.self_(hidden_states, bias=bias, training=training)
-        return self.output_(context, hidden_states, training=training), probabilities
+    def call(self, hidden_states, queries, bias=None, training=None):
+        context, probabilities = self.self_(hidden_states, queries, bias=bias, training=training)
+        return self.output_(context, queries, training=training), probabilities
 
 
 class BertIntermediate(keras.layers.Layer):
@@ -120,7 +121,7 @@ class BertIntermediate(keras.layers.Layer):
 
 
 class BertLayer(keras.layers.Layer):
-    """One transformer layer."""
+    """One transformer layer, computed for ``queries``: some or all of the hidden states."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -128,8 +129,8 @@ class BertLayer(keras.layers.Layer):
         self.intermediate = BertIntermediate(config, dtype=dtype)
         self.output_ = BertSelfOutput(config, config.intermediate_size, dtype=dtype)
 
-    def call(self, hidden_states, bias=None, training=None):
-        attended, probabilities = self.attention(hidden_states, bias=bias, training=training)
+    def call(self, hidden_states, queries, bias=None, training=None):
+        attended, probabilities = self.attention(hidden_states, queries, bias=bias, training=training)
         return self.output_(self.intermediate(attended), attended, training=training), probabilities
 
 
@@ -140,10 +141,13 @@ class BertEncoder(keras.layers.Layer):
         super().__init__(dtype=dtype)
         self.layer = [BertLayer(config, dtype=dtype) for _ in range(config.num_hidden_layers)]
 
-    def call(self, hidden_states, bias=None, training=None):
+    def call(self, hidden_states, bias=None, first_token_only=False, training=None):
         all_states, all_attentions = [hidden_states], []
         for layer in self.layer:
-            hidden_states, probabilities = layer(hidden_states, bias=bias, training=training)
+            queries = hidden_states
+            if first_token_only and layer is self.layer[-1]:
+                queries, bias = first_token(hidden_states, bias)
+            hidden_states, probabilities = layer(hidden_states, queries, bias=bias, training=training)
             all_states.append(hidden_states)
             all_attentions.append(probabilities)
         return tuple(all_states), tuple(all_attentions)
@@ -235,7 +239,9 @@ class TFBertModel(TFBertPreTrainedModel):
         self.embeddings = BertEmbeddings(config, dtype=self.dtype_policy)
         self.encoder = BertEncoder(config, dtype=self.dtype_policy)
         self.pooler = BertPooler(config, dtype=self.dtype_policy) if add_pooling_layer else None
-        self.post_init()
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"add_pooling_layer": self.pooler is not None}
 
     def forward(
         self,
@@ -246,9 +252,14 @@ class TFBertModel(TFBertPreTrainedModel):
         inputs_embeds=None,
         output_hidden_states=False,
         output_attentions=False,
+        first_token_only=False,
         training=False,
     ) -> BaseModelOutputWithPooling:
-        """See :meth:`tf_pipeline.model.TFPreTrainedModel.__call__`."""
+        """See :meth:`tf_pipeline.model.TFPreTrainedModel.__call__`.
+
+        ``first_token_only`` spares the last layer all but the first token, for heads that read no other; the last
+        hidden state is ``[batch, 1, hidden]`` then, unless hidden states or attentions are to be returned too.
+        """
         embeddings = self.embeddings(
             input_ids,
             token_type_ids=token_type_ids,
@@ -258,7 +269,10 @@ class TFBertModel(TFBertPreTrainedModel):
         )
         causal_length = tf.shape(embeddings)[1] if self.config.is_decoder else None
         bias = attention_bias(attention_mask, embeddings.dtype, causal_length)
-        hidden_states, attentions = self.encoder(embeddings, bias=bias, training=training)
+        first_token_only = first_token_only and not (output_hidden_states or output_attentions)
+        hidden_states, attentions = self.encoder(
+            embeddings, bias=bias, first_token_only=first_token_only, training=training
+        )
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states[-1],
             pooler_output=self.pooler(hidden_states[-1]) if self.pooler is not None else None,
@@ -274,7 +288,10 @@ def classifier_dropout(config, dtype) -> keras.layers.Dropout:
 
 
 class TFBertForPreTraining(TFBertPreTrainedModel):
-    """Masked-language and next-sentence heads. Labels: ``labels`` ``[batch, seq]``, ``next_sentence_label`` ``[batch]``."""
+    """Masked-language and next-sentence heads.
+
+    Labels: ``labels`` ``[batch, seq]`` and ``next_sentence_label`` ``[batch]``; the loss takes both.
+    """
 
     label_names = ("labels", "next_sentence_label")
     task_loss = staticmethod(losses.pre_training)
@@ -283,7 +300,6 @@ class TFBertForPreTraining(TFBertPreTrainedModel):
         super().__init__(config, **kwargs)
         self.bert = TFBertModel(config, dtype=self.dtype_policy)
         self.cls = BertHeads(config, seq_relationship=True, dtype=self.dtype_policy)
-        self.post_init()
 
     def forward(self, **inputs: Any) -> PreTrainingOutput:
         """Both heads' logits."""
@@ -308,7 +324,6 @@ class TFBertLMHeadModel(TFBertPreTrainedModel):
             logger.warning("%s without is_decoder=True in its config sees the tokens it predicts.", type(self).__name__)
         self.bert = TFBertModel(config, add_pooling_layer=False, dtype=self.dtype_policy)
         self.cls = BertHeads(config, dtype=self.dtype_policy)
-        self.post_init()
 
     def forward(self, **inputs: Any) -> CausalLMOutput:
         """Next-token logits."""
@@ -327,7 +342,6 @@ class TFBertForMaskedLM(TFBertPreTrainedModel):
         super().__init__(config, **kwargs)
         self.bert = TFBertModel(config, add_pooling_layer=False, dtype=self.dtype_policy)
         self.cls = BertHeads(config, dtype=self.dtype_policy)
-        self.post_init()
 
     def forward(self, **inputs: Any) -> MaskedLMOutput:
         """Token logits."""
@@ -346,11 +360,10 @@ class TFBertForNextSentencePrediction(TFBertPreTrainedModel):
         super().__init__(config, **kwargs)
         self.bert = TFBertModel(config, dtype=self.dtype_policy)
         self.cls = BertHeads(config, predictions=False, seq_relationship=True, dtype=self.dtype_policy)
-        self.post_init()
 
     def forward(self, **inputs: Any) -> NextSentencePredictorOutput:
         """Logits of "follows" and "does not"."""
-        outputs = self.bert.forward(**inputs)
+        outputs = self.bert.forward(first_token_only=True, **inputs)
         logits = self.cls.seq_relationship(outputs.pooler_output)
         return NextSentencePredictorOutput(
             logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -370,11 +383,10 @@ class TFBertForSequenceClassification(TFBertPreTrainedModel):
         self.classifier = Linear(
             config.hidden_size, config.num_labels, config.initializer_range, dtype=self.dtype_policy
         )
-        self.post_init()
 
     def forward(self, training=False, **inputs: Any) -> SequenceClassifierOutput:
         """Logits from the pooled first token."""
-        outputs = self.bert.forward(training=training, **inputs)
+        outputs = self.bert.forward(first_token_only=True, training=training, **inputs)
         logits = self.classifier(self.dropout(outputs.pooler_output, training=training))
         return SequenceClassifierOutput(
             logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -393,12 +405,11 @@ class TFBertForMultipleChoice(TFBertPreTrainedModel):
         self.bert = TFBertModel(config, dtype=self.dtype_policy)
         self.dropout = classifier_dropout(config, self.dtype_policy)
         self.classifier = Linear(config.hidden_size, 1, config.initializer_range, dtype=self.dtype_policy)
-        self.post_init()
 
     def forward(self, training=False, **inputs: Any) -> MultipleChoiceModelOutput:
         """One logit per choice."""
         inputs, choices = flatten_choices(inputs)
-        outputs = self.bert.forward(training=training, **inputs)
+        outputs = self.bert.forward(first_token_only=True, training=training, **inputs)
         logits = self.classifier(self.dropout(outputs.pooler_output, training=training))
         return MultipleChoiceModelOutput(
             logits=tf.reshape(logits, [-1, choices]),
@@ -420,7 +431,6 @@ class TFBertForTokenClassification(TFBertPreTrainedModel):
         self.classifier = Linear(
             config.hidden_size, config.num_labels, config.initializer_range, dtype=self.dtype_policy
         )
-        self.post_init()
 
     def forward(self, training=False, **inputs: Any) -> TokenClassifierOutput:
         """Logits of each token."""
@@ -440,7 +450,6 @@ class TFBertForQuestionAnswering(TFBertPreTrainedModel):
         super().__init__(config, **kwargs)
         self.bert = TFBertModel(config, add_pooling_layer=False, dtype=self.dtype_policy)
         self.qa_outputs = Linear(config.hidden_size, 2, config.initializer_range, dtype=self.dtype_policy)
-        self.post_init()
 
     def forward(self, **inputs: Any) -> QuestionAnsweringModelOutput:
         """Start and end logits of each token."""

@@ -18,6 +18,7 @@ from tf_pipeline.layers import (
     VocabularyProjector,
     attention_bias,
     dot_product_attention,
+    first_token,
     flatten_choices,
     get_activation,
     position_vectors,
@@ -78,8 +79,8 @@ class DistilBertSelfAttention(keras.layers.Layer):
         self.out_lin = Linear(config.dim, config.dim, std, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.attention_dropout, dtype=dtype)
 
-    def call(self, hidden_states, bias=None, training=None):
-        query, key, value = self.q_lin(hidden_states), self.k_lin(hidden_states), self.v_lin(hidden_states)
+    def call(self, hidden_states, queries, bias=None, training=None):
+        query, key, value = self.q_lin(queries), self.k_lin(hidden_states), self.v_lin(hidden_states)
         context, probabilities = dot_product_attention(query, key, value, self.num_heads, bias, self.dropout, training)
         return self.out_lin(context), probabilities
 
@@ -99,7 +100,7 @@ class FFN(keras.layers.Layer):
 
 
 class TransformerBlock(keras.layers.Layer):
-    """One transformer layer."""
+    """One transformer layer, computed for ``queries``: some or all of the hidden states."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -108,9 +109,9 @@ class TransformerBlock(keras.layers.Layer):
         self.ffn = FFN(config, dtype=dtype)
         self.output_layer_norm = LayerNorm(config.dim, LAYER_NORM_EPS, dtype=dtype)
 
-    def call(self, hidden_states, bias=None, training=None):
-        attended, probabilities = self.attention(hidden_states, bias=bias, training=training)
-        attended = self.sa_layer_norm(attended + hidden_states)
+    def call(self, hidden_states, queries, bias=None, training=None):
+        attended, probabilities = self.attention(hidden_states, queries, bias=bias, training=training)
+        attended = self.sa_layer_norm(attended + queries)
         return self.output_layer_norm(self.ffn(attended, training=training) + attended), probabilities
 
 
@@ -121,10 +122,13 @@ class Transformer(keras.layers.Layer):
         super().__init__(dtype=dtype)
         self.layer = [TransformerBlock(config, dtype=dtype) for _ in range(config.n_layers)]
 
-    def call(self, hidden_states, bias=None, training=None):
+    def call(self, hidden_states, bias=None, first_token_only=False, training=None):
         all_states, all_attentions = [hidden_states], []
         for layer in self.layer:
-            hidden_states, probabilities = layer(hidden_states, bias=bias, training=training)
+            queries = hidden_states
+            if first_token_only and layer is self.layer[-1]:
+                queries, bias = first_token(hidden_states, bias)
+            hidden_states, probabilities = layer(hidden_states, queries, bias=bias, training=training)
             all_states.append(hidden_states)
             all_attentions.append(probabilities)
         return tuple(all_states), tuple(all_attentions)
@@ -145,7 +149,6 @@ class TFDistilBertModel(TFDistilBertPreTrainedModel):
         super().__init__(config, **kwargs)
         self.embeddings = Embeddings(config, dtype=self.dtype_policy)
         self.transformer = Transformer(config, dtype=self.dtype_policy)
-        self.post_init()
 
     def forward(
         self,
@@ -155,14 +158,22 @@ class TFDistilBertModel(TFDistilBertPreTrainedModel):
         inputs_embeds=None,
         output_hidden_states=False,
         output_attentions=False,
+        first_token_only=False,
         training=False,
     ) -> BaseModelOutput:
-        """See :meth:`tf_pipeline.model.TFPreTrainedModel.__call__`."""
+        """See :meth:`tf_pipeline.model.TFPreTrainedModel.__call__`.
+
+        ``first_token_only`` spares the last layer all but the first token, for heads that read no other; the last
+        hidden state is ``[batch, 1, hidden]`` then, unless hidden states or attentions are to be returned too.
+        """
         embeddings = self.embeddings(
             input_ids, position_ids=position_ids, inputs_embeds=inputs_embeds, training=training
         )
         bias = attention_bias(attention_mask, embeddings.dtype)
-        hidden_states, attentions = self.transformer(embeddings, bias=bias, training=training)
+        first_token_only = first_token_only and not (output_hidden_states or output_attentions)
+        hidden_states, attentions = self.transformer(
+            embeddings, bias=bias, first_token_only=first_token_only, training=training
+        )
         return BaseModelOutput(
             last_hidden_state=hidden_states[-1],
             hidden_states=hidden_states if output_hidden_states else None,
@@ -186,7 +197,6 @@ class TFDistilBertForMaskedLM(TFDistilBertPreTrainedModel):
             config.dim, config.vocab_size, std, tied=config.tie_word_embeddings, dtype=dtype
         )
         self.activation = get_activation(config.activation)
-        self.post_init()
 
     def tied_weights(self) -> dict[str, str]:
         """The vocabulary is scored by the word embeddings, unless the config unties them."""
@@ -215,11 +225,10 @@ class TFDistilBertForSequenceClassification(TFDistilBertPreTrainedModel):
         self.pre_classifier = Linear(config.dim, config.dim, std, dtype=dtype)
         self.classifier = Linear(config.dim, config.num_labels, std, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.seq_classif_dropout, dtype=dtype)
-        self.post_init()
 
     def forward(self, training=False, **inputs: Any) -> SequenceClassifierOutput:
         """Logits from the first token."""
-        outputs = self.distilbert.forward(training=training, **inputs)
+        outputs = self.distilbert.forward(first_token_only=True, training=training, **inputs)
         pooled = tf.nn.relu(self.pre_classifier(outputs.last_hidden_state[:, 0]))
         logits = self.classifier(self.dropout(pooled, training=training))
         return SequenceClassifierOutput(
@@ -239,7 +248,6 @@ class TFDistilBertForQuestionAnswering(TFDistilBertPreTrainedModel):
         self.distilbert = TFDistilBertModel(config, dtype=self.dtype_policy)
         self.qa_outputs = Linear(config.dim, 2, config.initializer_range, dtype=self.dtype_policy)
         self.dropout = keras.layers.Dropout(config.qa_dropout, dtype=self.dtype_policy)
-        self.post_init()
 
     def forward(self, training=False, **inputs: Any) -> QuestionAnsweringModelOutput:
         """Start and end logits of each token."""
@@ -266,7 +274,6 @@ class TFDistilBertForTokenClassification(TFDistilBertPreTrainedModel):
         self.distilbert = TFDistilBertModel(config, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.dropout, dtype=dtype)
         self.classifier = Linear(config.dim, config.num_labels, config.initializer_range, dtype=dtype)
-        self.post_init()
 
     def forward(self, training=False, **inputs: Any) -> TokenClassifierOutput:
         """Logits of each token."""
@@ -289,12 +296,11 @@ class TFDistilBertForMultipleChoice(TFDistilBertPreTrainedModel):
         self.pre_classifier = Linear(config.dim, config.dim, std, dtype=dtype)
         self.classifier = Linear(config.dim, 1, std, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.seq_classif_dropout, dtype=dtype)
-        self.post_init()
 
     def forward(self, training=False, **inputs: Any) -> MultipleChoiceModelOutput:
         """One logit per choice."""
         inputs, choices = flatten_choices(inputs)
-        outputs = self.distilbert.forward(training=training, **inputs)
+        outputs = self.distilbert.forward(first_token_only=True, training=training, **inputs)
         pooled = tf.nn.relu(self.pre_classifier(outputs.last_hidden_state[:, 0]))
         logits = self.classifier(self.dropout(pooled, training=training))
         return MultipleChoiceModelOutput(

@@ -3,7 +3,7 @@
 Needs ``torch``, which nothing else in this package does.
 """
 
-from tf_pipeline.parity.compare import compare
+from tf_pipeline.parity.compare import SAMPLE_TEXTS, compare
 from tf_pipeline.parity.report import Check, Report
 
-__all__ = ["Check", "Report", "compare"]
+__all__ = ["SAMPLE_TEXTS", "Check", "Report", "compare"]

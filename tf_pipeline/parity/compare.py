@@ -9,6 +9,18 @@ import numpy as np
 from tf_pipeline.parity import judge, run
 from tf_pipeline.parity.report import Check, Report
 
+# What is compared on if nobody says otherwise: texts of very different lengths, scripts and symbols.
+SAMPLE_TEXTS = (
+    "I've been waiting for a HuggingFace course my whole life.",
+    "I hate this so much!",
+    "No.",
+    "The committee, which had met twice since the spring, could not agree on whether the bridge should be repaired, "
+    "replaced or simply closed, and so the river was crossed by boat for another year.",
+    "Ünïcödé, naïve cafés and 3½ × 10⁻⁴ €.",
+    "数学は楽しい。 Математика — это весело. الرياضيات ممتعة.",
+    "def f(x): return {k: v**2 for k, v in x.items()}  # 🤗",
+)
+
 
 def compare(
     checkpoint: str | os.PathLike,
@@ -36,15 +48,18 @@ def compare(
         The report; ``report.passed`` is the answer, ``report.failures`` says where it is not equal.
 
     Raises:
-        ValueError: if neither texts nor settings are given.
+        ImportError: if torch is not installed.
+        ValueError: if neither texts nor settings are given, or the class is not supported.
     """
+    _require_torch()
     class_name = class_name or _class_in_config(checkpoint)
     settings = settings if settings is not None else text_settings(checkpoint, texts)
+    model_class = _our_class(class_name)
     truth_model = run.torch_model(class_name, checkpoint, "float64")
     report = Report()
     truths = {name: run.run_torch(truth_model, inputs, gradients) for name, inputs in settings.items()}
     for dtype in dtypes:
-        ours = _our_class(class_name).from_pretrained(checkpoint, dtype=dtype)
+        ours = model_class.from_pretrained(checkpoint, dtype=dtype)
         runner = run.TensorFlowRunner(ours, mode, gradients and dtype == "float64")
         theirs = None if dtype == "float64" else run.torch_model(class_name, checkpoint, dtype)
         for name, inputs in settings.items():
@@ -113,6 +128,16 @@ def _class_in_config(checkpoint: str | os.PathLike) -> str:
 
 
 def _our_class(name: str) -> Any:
-    import tf_pipeline
+    from tf_pipeline.auto import find_model_class, supported_models
 
-    return getattr(tf_pipeline, name)
+    if (found := find_model_class(name)) is None:
+        families = ", ".join(supported_models())
+        raise ValueError(f"There is no class {name}; supported families are {families}.")
+    return found
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ImportError("Parity is measured against PyTorch, which is not installed: pip install torch.") from error

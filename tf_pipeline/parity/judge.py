@@ -4,9 +4,10 @@
 TensorFlow must agree with PyTorch to 1e-10 of the tensor's scale.
 
 **Narrower dtypes** measure rounding. No fixed tolerance is right for every depth and width, but PyTorch's own error
-against its float64 result shows what the dtype allows. Ours has to stay inside an *envelope* around it: the RMS error at
-most ``rms_factor`` times PyTorch's, the largest error at most ``MAX_FACTOR`` times (a maximum is a noisy statistic), each
-plus a floor of a few units in the last place of the tensor's scale, without which a lucky PyTorch result would fail us.
+against its float64 result shows what the dtype allows. Ours has to stay inside an *envelope* around it: the RMS error
+at most ``rms_factor`` times PyTorch's, the largest error at most ``MAX_FACTOR`` times (a maximum is a noisy statistic),
+each plus a floor of a few units in the last place of the tensor's scale, without which a lucky PyTorch result would
+fail us.
 """
 
 import numpy as np
@@ -35,7 +36,7 @@ def judge_float64(name: str, setting: str, ours: np.ndarray, truth: np.ndarray) 
     if (failed := _unlike(name, setting, "float64", ours, truth)) is not None:
         return failed
     errors = _errors(ours, truth)
-    scale = max(1.0, _largest(truth))
+    scale = max(1.0, _scale(truth))
     return Check(
         name=name,
         setting=setting,
@@ -74,7 +75,7 @@ def judge_envelope(
     errors, theirs = _errors(ours, truth), _errors(torch_result, truth)
     ulp = EPSILON[dtype]
     rms_limit = rms_factor * _rms(theirs) + FLOOR_ULPS * ulp * _rms(truth)
-    max_limit = MAX_FACTOR * _largest(theirs) + FLOOR_ULPS * ulp * _largest(truth)
+    max_limit = MAX_FACTOR * _largest(theirs) + FLOOR_ULPS * ulp * _scale(truth)
     return Check(
         name=name,
         setting=setting,
@@ -112,9 +113,13 @@ def _errors(result: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _rms(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)] if not np.isfinite(values).all() else values
+    finite = values[np.isfinite(values)]
     return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
 
 
-def _largest(values: np.ndarray) -> float:
-    return float(np.abs(values).max()) if values.size else 0.0
+def _largest(errors: np.ndarray) -> float:
+    return float(errors.max())
+
+
+def _scale(truth: np.ndarray) -> float:
+    return float(np.abs(truth[np.isfinite(truth)]).max(initial=0.0))

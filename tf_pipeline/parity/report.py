@@ -1,7 +1,10 @@
 """What was compared, and how it went."""
 
+import json
+import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -88,6 +91,13 @@ class Report:
         if self.failures:
             shown = "\n".join(f"  {check}" for check in self.failures[:8])
             raise AssertionError(f"{len(self.failures)} of {len(self.checks)} checks are not equal:\n{shown}")
+
+    def write_json(self, path: str | os.PathLike) -> None:
+        """Write the verdict and every check, through a temporary file that is moved into place."""
+        content = {"schema": 1, "passed": self.passed, "checks": [asdict(check) for check in self.checks]}
+        temporary = Path(f"{path}.part")
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(temporary, path)
 
     def print(self, console: Console | None = None) -> None:
         """Print one line a setting and dtype."""

@@ -54,8 +54,8 @@ def run_torch(model, inputs: Mapping[str, np.ndarray], gradients: bool = False) 
 def lifted_upcasts():
     """Let ``tensor.float()`` leave float64 alone.
 
-    ``transformers`` calls it to widen half precision, in its causal language-model loss for one; on a float64 reference it
-    would throw nine digits away.
+    ``transformers`` calls it to widen half precision, in its causal language-model loss for one; on a float64 reference
+    it would throw nine digits away.
     """
     import torch
 

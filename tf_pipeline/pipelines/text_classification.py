@@ -55,7 +55,7 @@ class TextClassificationPipeline(Pipeline):
         return tokenizer_kwargs, task_kwargs
 
     def __call__(self, inputs, **parameters: Any):
-        """See :meth:`Pipeline.__call__`; a lone string without ``top_k`` gives a list of one, as Hugging Face's does."""
+        """See :class:`Pipeline`; without ``top_k`` a lone string gives a list of one, as in ``transformers``."""
         result = super().__call__(inputs, **parameters)
         return [result] if isinstance(inputs, str) and "top_k" not in self._defaults | parameters else result
 

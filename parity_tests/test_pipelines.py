@@ -1,0 +1,310 @@
+"""The pipelines give what ``transformers``' own PyTorch pipelines give, item by item, and count their traces."""
+
+import logging
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+import transformers
+
+import tf_pipeline
+from tf_pipeline.pipelines import pipeline, supported_tasks
+from tf_pipeline.pipelines.batching import batches_by_length, pad_rows
+
+PAIR = {"text": "A man eats.", "text_pair": "Somebody has food."}
+
+
+@pytest.fixture(scope="module")
+def folder(minilm, tmp_path_factory):
+    """MiniLM with a head of three random labels, and its tokenizer."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("minilm-head")
+    model = transformers.BertForSequenceClassification.from_pretrained(
+        minilm, id2label={0: "BAD", 1: "SO-SO", 2: "GOOD"}, label2id={"BAD": 0, "SO-SO": 1, "GOOD": 2}
+    )
+    torch.nn.init.normal_(model.classifier.weight, std=0.5)
+    model.save_pretrained(path)
+    transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ours(folder):
+    return pipeline("text-classification", model=folder)
+
+
+@pytest.fixture(scope="module")
+def theirs(folder):
+    return transformers.pipeline("text-classification", model=str(folder), dtype=torch.float32)
+
+
+def assert_close(result, expected, tolerance=2e-6):
+    """The same structure, labels and keys; scores up to float32 rounding."""
+    assert type(result) is type(expected)
+    if isinstance(expected, list):
+        assert len(result) == len(expected)
+        for one, other in zip(result, expected, strict=True):
+            assert_close(one, other, tolerance)
+    elif isinstance(expected, dict):
+        assert list(result) == list(expected) and result["label"] == expected["label"]
+        assert result["score"] == pytest.approx(expected["score"], abs=tolerance)
+    else:
+        assert result == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    "inputs", ["One.", ["One."], ["One.", "Two words here."], PAIR, [PAIR, PAIR | {"text": "No."}]], ids=str
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"top_k": 1}, {"top_k": 2}, {"top_k": None}, {"top_k": 99}, {"function_to_apply": "sigmoid"},
+        {"function_to_apply": "none", "top_k": None}, {"truncation": True, "max_length": 4},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_text_classification_is_transformers_own(ours, theirs, inputs, options):
+    assert_close(ours(inputs, **options), theirs(inputs, **options))
+
+
+@pytest.mark.parametrize(
+    ("changes", "function"),
+    [
+        ({"problem_type": "regression", "num_labels": 1}, "none"),
+        ({"num_labels": 1}, "sigmoid"),
+        ({"problem_type": "multi_label_classification"}, "sigmoid"),
+        ({"problem_type": "single_label_classification"}, "softmax"),
+        ({}, "softmax"),
+    ],
+)
+def test_the_activation_follows_the_config(folder, changes, function):
+    model = transformers.BertForSequenceClassification.from_pretrained(
+        folder, **({"num_labels": 3} | changes), ignore_mismatched_sizes=True
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    expected = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)("Two words.", top_k=None)
+    twin = tf_pipeline.TFAutoModelForSequenceClassification.from_config(model.config)
+    pipe = pipeline("text-classification", model=twin, tokenizer=tokenizer)
+    assert pipe.default_function() == function
+    logits = np.array([[0.3, -1.2, 2.0]][:1])[:, : model.config.num_labels]
+    scores = [answer["score"] for answer in pipe.postprocess({"logits": logits}, top_k=None)]
+    reference = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)
+    theirs = reference.postprocess({"logits": torch.tensor(logits)}, top_k=None, _legacy=False)
+    np.testing.assert_allclose(scores, [answer["score"] for answer in theirs], rtol=1e-6)
+    assert len(expected) == model.config.num_labels
+
+
+def test_many_real_sentences_in_order(ours, theirs, reviews):
+    result = ours(reviews, truncation=True)
+    assert_close(result, theirs(reviews, truncation=True, batch_size=8), tolerance=1e-5)
+
+
+def test_the_forward_pass_is_traced_once(folder, reviews):
+    pipe = pipeline("text-classification", model=folder, token_budget=300)
+    assert pipe.trace_count == 0
+    pipe(reviews[:50])
+    pipe("One more of another length, alone.")
+    pipe([PAIR])
+    pipe.forward(pipe.preprocess("And the stages by hand."))
+    assert pipe.trace_count == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch_size": 1}, {"batch_size": 7}, {"token_budget": 1}, {"token_budget": 99999}]
+)
+def test_batching_changes_nothing(folder, ours, reviews, options):
+    other = pipeline("text-classification", model=folder, **options)
+    assert_close(other(reviews[:40]), ours(reviews[:40]), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_side_and_multiples(ours, theirs, side, reviews):
+    options = {"padding": True, "padding_side": side}
+    texts = reviews[:8]
+    inputs = theirs.tokenizer(texts, return_tensors="pt", pad_to_multiple_of=16, **options)
+    with torch.no_grad():
+        expected = theirs.model(**inputs).logits.softmax(-1).max(-1).values.tolist()
+    wide = pipeline("text-classification", model=ours.model, tokenizer=ours.tokenizer, token_budget=10**6)
+    result = wide(texts, pad_to_multiple_of=16, **options)
+    assert [answer["score"] for answer in result] == pytest.approx(expected, abs=2e-6)
+
+
+def test_every_kind_of_input(ours):
+    texts = ["one", "two of them", "three of them now"]
+    expected = ours(texts)
+    datasets = [
+        tf.data.Dataset.from_tensor_slices(texts),
+        tf.data.Dataset.from_tensor_slices(texts).batch(2),
+        (text for text in texts),
+        iter([text.encode() for text in texts]),
+    ]
+    for inputs in datasets:
+        result = ours(inputs)
+        assert not isinstance(result, list)
+        assert list(result) == expected
+    pairs = [{"text": text, "text_pair": "x"} for text in texts]
+    columns = {"text": texts, "text_pair": ["x"] * 3}
+    for dataset in (tf.data.Dataset.from_tensor_slices(columns), tf.data.Dataset.from_tensor_slices(columns).batch(2)):
+        assert list(ours(dataset)) == ours(pairs)
+    assert ours([]) == [] and list(ours(iter([]))) == []
+
+
+def test_a_generator_is_consumed_lazily(ours, monkeypatch):
+    monkeypatch.setattr("tf_pipeline.pipelines.base.WINDOW", 2)
+    seen = []
+
+    def texts():
+        for index in range(6):
+            seen.append(index)
+            yield f"text {index}"
+
+    results = ours(texts())
+    assert seen == []
+    next(results)
+    assert len(seen) == 2
+    assert len(list(results)) == 5
+
+
+def test_the_stages_by_hand(ours):
+    encoded = ours.preprocess("I hate this so much!")
+    assert encoded["input_ids"].shape == (1, 8)
+    outputs = ours.forward(encoded)
+    assert outputs.logits.shape == (1, 3)
+    assert_close([ours.postprocess(outputs)], ours("I hate this so much!"))
+    pair = ours.preprocess(PAIR)
+    assert set(pair["token_type_ids"].numpy()[0]) == {0, 1}
+
+
+def test_forward_completes_what_is_missing(ours):
+    encoded = ours.preprocess("I hate this so much!")
+    np.testing.assert_array_equal(
+        ours.forward({"input_ids": encoded["input_ids"]}).logits, ours.forward(encoded).logits
+    )
+
+
+def test_which_model_is_this(ours):
+    assert ours.model.config.id2label == {0: "BAD", 1: "SO-SO", 2: "GOOD"}
+    assert "TFBertForSequenceClassification" in repr(ours) and "SO-SO" in repr(ours)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "mixed_bfloat16"])
+def test_dtypes(folder, ours, dtype):
+    pipe = pipeline("text-classification", model=folder, dtype=dtype)
+    result = pipe(["A good film.", "Bad."])
+    assert_close(result, ours(["A good film.", "Bad."]), tolerance=1e-6 if dtype == "float64" else 3e-2)
+    assert pipe.forward(pipe.preprocess("x")).logits.dtype == ("float64" if dtype == "float64" else "float32")
+
+
+def test_feature_extraction_is_transformers_own(minilm, reviews):
+    ours = pipeline("feature-extraction", model=minilm)
+    theirs = transformers.pipeline("feature-extraction", model=str(minilm), dtype=torch.float32)
+    assert np.asarray(ours("hello world")).shape == (1, 4, 384)
+    for mine, other in zip(ours(reviews[:20]), theirs(reviews[:20]), strict=True):
+        np.testing.assert_allclose(mine, other, atol=5e-6)
+    tensor = ours("hello world", return_tensors=True)
+    assert tf.is_tensor(tensor) and tensor.shape == (1, 4, 384)
+    long = "word " * 600
+    assert np.shape(ours(long, truncation=True)) == (1, 512, 384)
+    assert np.shape(ours(long, tokenize_kwargs={"truncation": True, "max_length": 9})) == (1, 9, 384)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_pooling_leaves_padding_out(minilm, reviews, side):
+    ours = pipeline("feature-extraction", model=minilm)
+    options = {"tokenize_kwargs": {"padding_side": side}}
+    states = [np.asarray(ours(text))[0] for text in reviews[:6]]
+    if side == "right":
+        pooled = ours(reviews[:6], pooling="mean", **options)
+        np.testing.assert_allclose(pooled, [state.mean(0) for state in states], atol=1e-5)
+        first = ours(reviews[:6], pooling="cls", **options)
+        np.testing.assert_allclose(first, [state[0] for state in states], atol=1e-5)
+    unit = ours(reviews[:6], pooling="mean", normalize=True, **options)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1.0, atol=1e-6)
+    assert [len(features[0]) for features in ours(reviews[:6], **options)] == [len(state) for state in states]
+
+
+def test_no_model_given_says_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        pipe = pipeline("sentiment-analysis")
+    assert "No model was given" in caplog.text
+    assert pipe.model.config.id2label == {0: "NEGATIVE", 1: "POSITIVE"}
+
+
+def test_progress_bar_on_a_terminal_only(ours, capsys, monkeypatch):
+    import sys
+
+    monkeypatch.setattr("tf_pipeline.pipelines.base.PROGRESS_DELAY", 0)
+    ours(["a", "b"])
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    ours(["a", "b"])
+    assert "text-classification" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda pipe: pipe("word " * 600), "602 tokens.*at most 512.*truncation=True"),
+        (lambda pipe: pipe(["ok", "word " * 600]), "Text 1 has 602"),
+        (lambda pipe: pipe.forward(pipe.preprocess("word " * 600)), "truncation=True"),
+        (lambda pipe: pipe([["a", "b"]]), "A text has to be a string"),
+        (lambda pipe: pipe([PAIR, "single"]), "do not mix"),
+        (lambda pipe: pipe({"text": "a", "context": "b"}), "A pair is"),
+        (lambda pipe: pipe([None]), "NoneType"),
+        (lambda pipe: pipe(3), "got int"),
+        (lambda pipe: pipe("a", top_k=0), "top_k is 0"),
+        (lambda pipe: pipe("a", function_to_apply="relu"), "sigmoid, softmax, none"),
+        (lambda pipe: pipeline("summarise"), "supported are feature-extraction"),
+        (lambda pipe: pipeline("text-classification", model=pipe.model), "pass tokenizer="),
+        (lambda pipe: type(pipe)(pipe.model, pipe.tokenizer, batch_size=0), "batch_size is 0"),
+    ],
+)
+def test_errors(ours, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(ours)
+
+
+def test_feature_extraction_errors(minilm):
+    ours = pipeline("feature-extraction", model=minilm)
+    with pytest.raises(ValueError, match="pooling 'max' is not one of mean, cls"):
+        ours("a", pooling="max")
+    with pytest.raises(ValueError, match="given twice"):
+        ours("a", truncation=True, tokenize_kwargs={"truncation": True})
+    with pytest.raises(TypeError, match="tokenize_kwargs"):
+        ours("a", top_k=1)
+
+
+def test_a_tokenizer_of_another_model_is_refused(ours, checkpoint):
+    small = tf_pipeline.TFAutoModelForSequenceClassification.from_pretrained(
+        checkpoint("bert", "TFBertForSequenceClassification")
+    )
+    with pytest.raises(ValueError, match="30522 tokens.*embeddings for 99"):
+        pipeline("text-classification", model=small, tokenizer=ours.tokenizer)
+
+
+def test_an_input_the_model_does_not_take_is_dropped(folder):
+    """A BERT tokenizer makes token types; DistilBERT has none."""
+    tokenizer = tf_pipeline.AutoTokenizer.from_pretrained(folder)
+    config = transformers.DistilBertConfig(vocab_size=30522, dim=32, n_heads=2, n_layers=1, hidden_dim=32)
+    model = tf_pipeline.TFAutoModelForSequenceClassification.from_config(config)
+    pipe = pipeline("text-classification", model=model, tokenizer=tokenizer)
+    assert pipe.input_names == ("input_ids", "attention_mask")
+    assert pipe("fine")[0]["label"] in ("LABEL_0", "LABEL_1")
+
+
+def test_tasks_are_listed():
+    assert supported_tasks() == ["feature-extraction", "sentiment-analysis", "text-classification"]
+
+
+def test_batches_cover_everything_once():
+    lengths = list(np.random.default_rng(0).integers(1, 60, 500))
+    batches = list(batches_by_length(lengths, token_budget=128, batch_size=20))
+    assert sorted(index for batch in batches for index in batch) == list(range(500))
+    assert all(len(batch) <= 20 and len(batch) * lengths[batch[0]] <= 128 for batch in batches)
+    assert all(lengths[a] >= lengths[b] for batch in batches for a, b in zip(batch, batch[1:], strict=False))
+
+
+def test_pad_rows():
+    np.testing.assert_array_equal(pad_rows([[1, 2, 3], [4]], 9, "right", 4), [[1, 2, 3, 9], [4, 9, 9, 9]])
+    np.testing.assert_array_equal(pad_rows([[1, 2], [4]], 0, "left"), [[1, 2], [0, 4]])

@@ -1,0 +1,32 @@
+"""What the README promises is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tf_pipeline.auto import supported_models
+from tf_pipeline.pipelines import supported_tasks
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_models_is_the_codes():
+    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| (`TF.*?) \|$", README, flags=re.MULTILINE))
+    assert {family: re.findall(r"`(\w+)`", classes) for family, classes in rows.items()} == supported_models()
+
+
+@pytest.mark.parametrize("task", supported_tasks())
+def test_every_task_is_named(task):
+    assert f"`{task}`" in README
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_examples_compile():
+    for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
+        compile(block, "README.md", "exec")
