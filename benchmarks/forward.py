@@ -28,6 +28,7 @@ from harness import (
     environment,
     interleave,
     missing_packages,
+    positive,
     print_environment,
     print_table,
     ratio,
@@ -515,7 +516,12 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--shapes", nargs="+", type=_shape, default=list(SHAPES), metavar="BxS", help="default: %(default)s"
+        "--shapes",
+        nargs="+",
+        type=_shape,
+        default=list(SHAPES),
+        metavar="BxS",
+        help=f"default: {' '.join(SHAPES)}",
     )
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: both")
     parser.add_argument(
@@ -523,10 +529,11 @@ def parse() -> argparse.Namespace:
         nargs="+",
         choices=list(ENGINES),
         default=list(ENGINES),
-        help="default: all; torch is always added, being the unit. Each takes 1 to 2 GB of memory.",
+        metavar="ENGINE",
+        help=f"of {', '.join(ENGINES)} (default: all); torch is always added, being the unit. Each takes 1 to 2 GB",
     )
     parser.add_argument(
-        "--threads", type=int, default=os.cpu_count(), metavar="N", help="of each engine (default: %(default)s)"
+        "--threads", type=positive, default=os.cpu_count(), metavar="N", help="of each engine (default: %(default)s)"
     )
     parser.add_argument("--chart", type=Path, metavar="FILE.png", help="draw the ratios with matplotlib")
     add_common_options(parser, rounds=15)

@@ -231,10 +231,21 @@ def print_environment(facts: dict[str, Any]) -> None:
 # ---------------------------------------------------------------------------------------------------- the report
 
 
+def positive(text: str) -> int:
+    """A number above zero from the command line."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+    return int(text)
+
+
 def add_common_options(parser: argparse.ArgumentParser, rounds: int) -> None:
     """``--rounds``, ``--work`` and ``--json``."""
     parser.add_argument(
-        "--rounds", type=int, default=rounds, metavar="N", help="measurements of each contender (default: %(default)s)"
+        "--rounds",
+        type=positive,
+        default=rounds,
+        metavar="N",
+        help="turns of each contender (default: %(default)s)",
     )
     parser.add_argument(
         "--work", type=Path, metavar="FOLDER", help="keep checkpoints and logs here (default: a temporary folder)"
@@ -317,7 +328,7 @@ def _save_sentiment(target: Path) -> None:
     torch.manual_seed(0)
     model = BertForSequenceClassification.from_pretrained(source, num_labels=2, id2label=labels)
     # A head at std 0.02 would score every text near 0.5, where agreement of labels is a matter of rounding.
-    torch.nn.init.normal_(model.classifier.weight, std=0.1)
+    torch.nn.init.normal_(model.classifier.weight, std=0.5)
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(source).save_pretrained(target)
 

