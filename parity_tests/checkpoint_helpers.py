@@ -107,3 +107,11 @@ def assert_same_outputs(model, torch_model, inputs=None, torch_inputs=None) -> N
     for mine, theirs in zip(*run_both(model, torch_model, inputs, torch_inputs), strict=True):
         assert mine.dtype == theirs.dtype == np.float64
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-10 * max(1.0, np.abs(theirs).max()))
+
+
+# Prepended to a child's code, makes torch as absent as if it had never been installed.
+WITHOUT_TORCH = """
+from importlib.machinery import PathFinder
+find_spec = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] == "torch" else find_spec(name, *rest)
+"""

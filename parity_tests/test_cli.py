@@ -7,6 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from parity_tests.checkpoint_helpers import WITHOUT_TORCH
 from tf_pipeline.cli import app
 
 HEAVY = ("tensorflow", "torch", "keras", "transformers")
@@ -43,11 +44,11 @@ def test_importing_and_help_load_nothing_heavy(code):
 
 
 def test_without_torch_everything_but_parity_works():
-    code = (
-        "import sys; sys.modules['torch'] = None\n"
+    code = WITHOUT_TORCH + (
         "import tf_pipeline\n"
         f"print(tf_pipeline.pipeline('sentiment-analysis')({COURSE!r}))\n"
         "print(len(tf_pipeline.pipeline('feature-extraction')('a b', pooling='mean')))\n"
+        "import sys; assert 'torch' not in sys.modules\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -18,16 +18,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from parity_tests.checkpoint_helpers import WEIGHTS, checkpoint, copied, edited, new_folder, ours, twin, weights
+from parity_tests.checkpoint_helpers import (
+    WEIGHTS,
+    WITHOUT_TORCH,
+    checkpoint,
+    copied,
+    edited,
+    new_folder,
+    ours,
+    twin,
+    weights,
+)
 
 CLASS = "TFBertForSequenceClassification"
 COMMITS = {"main": "a" * 40, "v2": "b" * 40}
 
-CHILD = """
+CHILD = (
+    WITHOUT_TORCH
+    + """
 import hashlib, json, sys, time
-from importlib.machinery import PathFinder
-find_spec = PathFinder.find_spec
-PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] == "torch" else find_spec(name, *rest)
 time.sleep = lambda seconds: None  # between the retries of a failed request
 answers, sys.stdout = sys.stdout, sys.stderr
 from tf_pipeline import AutoConfig, TFAutoModel, TFAutoModelForSequenceClassification, TFBertModel
@@ -48,6 +57,7 @@ def outcome(code):
 for line in sys.stdin:
     print(json.dumps({name: outcome(code) for name, code in json.loads(line).items()}), file=answers, flush=True)
 """
+)
 
 
 @functools.cache

@@ -108,8 +108,8 @@ def test_static_shapes_survive(name):
     model = tiny_model(name)
     inputs = tiny_inputs(model)
     fixed = {key: keras.Input(value.shape[1:], dtype="int32") for key, value in inputs.items()}
-    for key, value in model(inputs).items():
-        assert model(fixed)[key].shape == (None, *value.shape[1:])
+    shapes = {key: tensor.shape for key, tensor in model(fixed).items()}
+    assert shapes == {key: (None, *value.shape[1:]) for key, value in model(inputs).items()}
 
 
 def test_embeddings_as_a_symbolic_input():
@@ -127,7 +127,9 @@ def test_embeddings_as_a_symbolic_input():
 def test_fit_without_a_loss(name):
     """The first loss reported is the model's own, it falls, and evaluate gives what the model gives."""
     model = tiny_model(name)
-    model.compile(keras.optimizers.SGD(0.05), run_eagerly=name not in STRUCTURES)
+    model.compile(
+        keras.optimizers.SGD(0.05), run_eagerly=name not in ("TFBertForPreTraining", "TFBertForMultipleChoice")
+    )
     batch = tiny_inputs(model) | tiny_labels(model)
     before = float(model(batch).loss)
     losses = model.fit(batch, epochs=4, verbose=0).history["loss"]
@@ -295,9 +297,9 @@ results = []
 for scope in (contextlib.nullcontext(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()):
     with scope:
         model = tiny_model("TFBertForSequenceClassification")
-        model.compile(keras.optimizers.SGD(0.1))
+        model.compile(keras.optimizers.SGD(0.1), run_eagerly=isinstance(scope, contextlib.nullcontext))
     batch = tiny_inputs(model) | tiny_labels(model)
-    losses = model.fit(batch, epochs=2, batch_size=4, shuffle=False, verbose=0).history["loss"]
+    losses = model.fit(batch, batch_size=4, shuffle=False, verbose=0).history["loss"]
     results.append([np.array(losses), *model.get_weights()])
 assert model.distribute_strategy.num_replicas_in_sync == 2
 print(max(np.abs(one - other).max() for one, other in zip(*results)))
@@ -532,7 +534,6 @@ class WithExtraLayer(tf_pipeline.TFBertForSequenceClassification):
         return outputs
 
 
-@pytest.mark.xfail(strict=True, reason="create_variables marks layers as built that it did not build")
 def test_a_subclass_with_a_keras_layer_of_its_own():
     model = WithExtraLayer(tiny_model(CLASSIFIER).config)
     assert model(tiny_inputs(model)).logits.shape == (4, 2)

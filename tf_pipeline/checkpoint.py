@@ -144,7 +144,8 @@ def create_variables(model: keras.Model, tensors: Mapping[str, tf.Tensor] | None
                     stack.enter_context(keras.name_scope(part))
                 layer.create_variables()
     for layer in model._flatten_layers():
-        layer.built = True
+        if type(layer).build is keras.layers.Layer.build:  # a container: all there was to build is its leaves
+            layer.built = True
 
 
 @contextlib.contextmanager
