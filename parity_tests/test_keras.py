@@ -57,6 +57,13 @@ def reported(model, x, y=None, **options):
     return model.test_on_batch(x, y, return_dict=True, **options)
 
 
+def output_of(script, *arguments):
+    """What a script prints in a Python process of its own."""
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def class_loss():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-100)
 
@@ -315,9 +322,7 @@ print(max(np.abs(one - other).max() for one, other in zip(*results)))
 
 def test_two_replicas_train_as_one_device():
     """In a process of its own, because devices are fixed once TensorFlow runs."""
-    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1e-6
+    assert float(output_of(TWO_REPLICAS)) < 1e-6
 
 
 # ----------------------------------------------------------------------------------------------------------- dtypes
@@ -361,6 +366,18 @@ def test_keras_file(name, tmp_path):
     assert loaded.config.to_dict() == model.config.to_dict() and loaded.name == model.name
     assert_same_outputs(loaded(tiny_inputs(model)), model(tiny_inputs(model)), atol=0)
     assert type(loaded) is type(model)
+
+
+FRESH_PROCESS = """
+import sys, keras
+from tf_pipeline import TFBertModel  # Keras knows the classes of a family once one of them is imported
+print(type(keras.models.load_model(sys.argv[1])).__name__)
+"""
+
+
+def test_keras_file_in_a_fresh_process(tmp_path):
+    tiny_model(CLASSIFIER).save(tmp_path / "model.keras")
+    assert output_of(FRESH_PROCESS, str(tmp_path / "model.keras")).strip() == CLASSIFIER
 
 
 @EVERY_HEAD_STRUCTURE
