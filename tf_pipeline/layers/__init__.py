@@ -1,7 +1,7 @@
 """Computation that architecture families share."""
 
 from tf_pipeline.layers.activations import ACTIVATIONS, get_activation
-from tf_pipeline.layers.attention import attention_bias, dot_product_attention, first_token
+from tf_pipeline.layers.attention import attention_bias, dot_product_attention, run_layers
 from tf_pipeline.layers.core import Bias, Embedding, LayerNorm, Linear, Parameter, VocabularyProjector
 from tf_pipeline.layers.embeddings import flatten_choices, position_vectors
 
@@ -15,8 +15,8 @@ __all__ = [
     "VocabularyProjector",
     "attention_bias",
     "dot_product_attention",
-    "first_token",
     "flatten_choices",
     "get_activation",
     "position_vectors",
+    "run_layers",
 ]

@@ -35,44 +35,70 @@ def attention_bias(attention_mask: tf.Tensor | None, dtype: tf.DType, causal_len
     return tf.where(visible, tf.constant(0.0, dtype), tf.constant(dtype.min, dtype))
 
 
-def split_heads(x: tf.Tensor, num_heads: int) -> tf.Tensor:
-    """``[batch, seq, heads * size]`` to ``[batch, heads, seq, size]``."""
-    shape = tf.shape(x)
-    return tf.transpose(tf.reshape(x, [shape[0], shape[1], num_heads, x.shape[-1] // num_heads]), [0, 2, 1, 3])
+def split_heads(rows: tf.Tensor, length: tf.Tensor | int, num_heads: int) -> tf.Tensor:
+    """``[batch * length, heads * size]`` to ``[batch, heads, length, size]``."""
+    x = tf.reshape(rows, [-1, length, num_heads, rows.shape[-1] // num_heads])
+    return tf.transpose(x, [0, 2, 1, 3])
 
 
 def merge_heads(x: tf.Tensor) -> tf.Tensor:
-    """``[batch, heads, seq, size]`` to ``[batch, seq, heads * size]``."""
-    shape = tf.shape(x)
-    return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [shape[0], shape[2], x.shape[1] * x.shape[3]])
+    """``[batch, heads, length, size]`` to ``[batch * length, heads * size]``."""
+    return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, x.shape[1] * x.shape[3]])
 
 
-def dot_product_attention(query, key, value, num_heads, bias=None, dropout=None, training=None):
-    """Attention over already projected tensors (https://arxiv.org/abs/1706.03762).
+def dot_product_attention(query, key, value, lengths, num_heads, bias=None, dropout=None, training=None):
+    """Attention over already projected tokens (https://arxiv.org/abs/1706.03762).
 
     Args:
-        query: ``[batch, query, heads * size]``; ``key`` and ``value`` are ``[batch, key, heads * size]``.
+        query: ``[batch * queries, heads * size]``; ``key`` and ``value`` are ``[batch * keys, heads * size]``.
         key: see ``query``.
         value: see ``query``.
+        lengths: number of queries and number of keys of each sequence.
         num_heads: number of heads.
         bias: what :func:`attention_bias` returned.
         dropout: a Keras dropout layer for the probabilities.
         training: whether dropout is active.
 
     Returns:
-        The context ``[batch, query, heads * size]`` and the probabilities ``[batch, heads, query, key]``.
+        The context ``[batch * queries, heads * size]`` and the probabilities ``[batch, heads, queries, keys]``.
     """
+    queries, keys = lengths
     scale = 1.0 / math.sqrt(query.shape[-1] // num_heads)
-    query = split_heads(query * tf.constant(scale, query.dtype), num_heads)
-    scores = tf.matmul(query, split_heads(key, num_heads), transpose_b=True)
+    query = split_heads(query * tf.constant(scale, query.dtype), queries, num_heads)
+    scores = tf.matmul(query, split_heads(key, keys, num_heads), transpose_b=True)
     if bias is not None:
         scores += bias
     probabilities = tf.nn.softmax(scores)
     if dropout is not None:
         probabilities = dropout(probabilities, training=training)
-    return merge_heads(tf.matmul(probabilities, split_heads(value, num_heads))), probabilities
+    return merge_heads(tf.matmul(probabilities, split_heads(value, keys, num_heads))), probabilities
 
 
-def first_token(hidden_states: tf.Tensor, bias: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """The first token as the only query: ``[batch, 1, hidden]``, and the rows of ``bias`` that are about it."""
-    return hidden_states[:, :1], bias if bias is None else bias[:, :, :1]
+def run_layers(layers, hidden_states, bias=None, first_token_only=False, training=None):
+    """Run transformer layers one after the other, with the tokens of all sequences as the rows of one matrix.
+
+    A dense layer is then one plain matrix product, into which TensorFlow fuses the bias and the activation.
+
+    Args:
+        layers: called as ``layer(rows, queries, lengths=, bias=, training=)`` with two matrices ``[tokens, hidden]``
+            and the number of queries and of rows in a sequence; return the queries' new rows and the attentions.
+        hidden_states: ``[batch, seq, hidden]``.
+        bias: what :func:`attention_bias` returned.
+        first_token_only: whether the last layer computes the first token of each sequence alone.
+        training: whether dropout is active.
+
+    Returns:
+        All hidden states ``[batch, seq, hidden]``, the given ones first, and all attentions.
+    """
+    keys, size = tf.shape(hidden_states)[1], hidden_states.shape[-1]
+    rows = tf.reshape(hidden_states, [-1, size])
+    all_states, all_attentions = [hidden_states], []
+    for layer in layers:
+        queries, lengths = rows, (keys, keys)
+        if first_token_only and layer is layers[-1]:
+            queries, lengths = all_states[-1][:, 0], (tf.constant(1), keys)
+            bias = bias if bias is None else bias[:, :, :1]
+        rows, attentions = layer(rows, queries, lengths=lengths, bias=bias, training=training)
+        all_states.append(tf.reshape(rows, [-1, lengths[0], size]))
+        all_attentions.append(attentions)
+    return tuple(all_states), tuple(all_attentions)

@@ -69,9 +69,12 @@ class Linear(keras.layers.Dense):
         """Apply the layer to ``[..., in]``; tokens are flattened so that the product is one plain matrix multiply."""
         if self.lora_enabled or self.quantization_mode:
             return super().call(inputs, training=training)
-        outputs = tf.matmul(tf.reshape(inputs, [-1, self.in_features]), self.kernel)
+        rows = inputs if inputs.shape.rank == 2 else tf.reshape(inputs, [-1, self.in_features])
+        outputs = tf.matmul(rows, self.kernel)
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, self.bias)
+        if rows is inputs:
+            return outputs
         return tf.reshape(outputs, tf.concat([tf.shape(inputs)[:-1], [self.units]], 0))
 
     def compute_output_shape(self, input_shape):

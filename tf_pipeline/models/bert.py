@@ -18,10 +18,10 @@ from tf_pipeline.layers import (
     VocabularyProjector,
     attention_bias,
     dot_product_attention,
-    first_token,
     flatten_choices,
     get_activation,
     position_vectors,
+    run_layers,
 )
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import (
@@ -77,9 +77,9 @@ class BertSelfAttention(keras.layers.Layer):
         self.value = Linear(size, size, std, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=dtype)
 
-    def call(self, hidden_states, queries, bias=None, training=None):
-        query, key, value = self.query(queries), self.key(hidden_states), self.value(hidden_states)
-        return dot_product_attention(query, key, value, self.num_heads, bias, self.dropout, training)
+    def call(self, rows, queries, lengths, bias=None, training=None):
+        query, key, value = self.query(queries), self.key(rows), self.value(rows)
+        return dot_product_attention(query, key, value, lengths, self.num_heads, bias, self.dropout, training)
 
 
 class BertSelfOutput(keras.layers.Layer):
@@ -103,8 +103,8 @@ class BertAttention(keras.layers.Layer):
         self.self_ = BertSelfAttention(config, dtype=dtype)
         self.output_ = BertSelfOutput(config, config.hidden_size, dtype=dtype)
 
-    def call(self, hidden_states, queries, bias=None, training=None):
-        context, probabilities = self.self_(hidden_states, queries, bias=bias, training=training)
+    def call(self, rows, queries, lengths, bias=None, training=None):
+        context, probabilities = self.self_(rows, queries, lengths=lengths, bias=bias, training=training)
         return self.output_(context, queries, training=training), probabilities
 
 
@@ -121,7 +121,7 @@ class BertIntermediate(keras.layers.Layer):
 
 
 class BertLayer(keras.layers.Layer):
-    """One transformer layer, computed for ``queries``: some or all of the hidden states."""
+    """One transformer layer, computed for ``queries``: some or all of the rows."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -129,8 +129,8 @@ class BertLayer(keras.layers.Layer):
         self.intermediate = BertIntermediate(config, dtype=dtype)
         self.output_ = BertSelfOutput(config, config.intermediate_size, dtype=dtype)
 
-    def call(self, hidden_states, queries, bias=None, training=None):
-        attended, probabilities = self.attention(hidden_states, queries, bias=bias, training=training)
+    def call(self, rows, queries, lengths, bias=None, training=None):
+        attended, probabilities = self.attention(rows, queries, lengths=lengths, bias=bias, training=training)
         return self.output_(self.intermediate(attended), attended, training=training), probabilities
 
 
@@ -142,15 +142,7 @@ class BertEncoder(keras.layers.Layer):
         self.layer = [BertLayer(config, dtype=dtype) for _ in range(config.num_hidden_layers)]
 
     def call(self, hidden_states, bias=None, first_token_only=False, training=None):
-        all_states, all_attentions = [hidden_states], []
-        for layer in self.layer:
-            queries = hidden_states
-            if first_token_only and layer is self.layer[-1]:
-                queries, bias = first_token(hidden_states, bias)
-            hidden_states, probabilities = layer(hidden_states, queries, bias=bias, training=training)
-            all_states.append(hidden_states)
-            all_attentions.append(probabilities)
-        return tuple(all_states), tuple(all_attentions)
+        return run_layers(self.layer, hidden_states, bias, first_token_only, training)
 
 
 class BertPooler(keras.layers.Layer):

@@ -18,10 +18,10 @@ from tf_pipeline.layers import (
     VocabularyProjector,
     attention_bias,
     dot_product_attention,
-    first_token,
     flatten_choices,
     get_activation,
     position_vectors,
+    run_layers,
 )
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import (
@@ -79,9 +79,11 @@ class DistilBertSelfAttention(keras.layers.Layer):
         self.out_lin = Linear(config.dim, config.dim, std, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.attention_dropout, dtype=dtype)
 
-    def call(self, hidden_states, queries, bias=None, training=None):
-        query, key, value = self.q_lin(queries), self.k_lin(hidden_states), self.v_lin(hidden_states)
-        context, probabilities = dot_product_attention(query, key, value, self.num_heads, bias, self.dropout, training)
+    def call(self, rows, queries, lengths, bias=None, training=None):
+        query, key, value = self.q_lin(queries), self.k_lin(rows), self.v_lin(rows)
+        context, probabilities = dot_product_attention(
+            query, key, value, lengths, self.num_heads, bias, self.dropout, training
+        )
         return self.out_lin(context), probabilities
 
 
@@ -100,7 +102,7 @@ class FFN(keras.layers.Layer):
 
 
 class TransformerBlock(keras.layers.Layer):
-    """One transformer layer, computed for ``queries``: some or all of the hidden states."""
+    """One transformer layer, computed for ``queries``: some or all of the rows."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -109,8 +111,8 @@ class TransformerBlock(keras.layers.Layer):
         self.ffn = FFN(config, dtype=dtype)
         self.output_layer_norm = LayerNorm(config.dim, LAYER_NORM_EPS, dtype=dtype)
 
-    def call(self, hidden_states, queries, bias=None, training=None):
-        attended, probabilities = self.attention(hidden_states, queries, bias=bias, training=training)
+    def call(self, rows, queries, lengths, bias=None, training=None):
+        attended, probabilities = self.attention(rows, queries, lengths=lengths, bias=bias, training=training)
         attended = self.sa_layer_norm(attended + queries)
         return self.output_layer_norm(self.ffn(attended, training=training) + attended), probabilities
 
@@ -123,15 +125,7 @@ class Transformer(keras.layers.Layer):
         self.layer = [TransformerBlock(config, dtype=dtype) for _ in range(config.n_layers)]
 
     def call(self, hidden_states, bias=None, first_token_only=False, training=None):
-        all_states, all_attentions = [hidden_states], []
-        for layer in self.layer:
-            queries = hidden_states
-            if first_token_only and layer is self.layer[-1]:
-                queries, bias = first_token(hidden_states, bias)
-            hidden_states, probabilities = layer(hidden_states, queries, bias=bias, training=training)
-            all_states.append(hidden_states)
-            all_attentions.append(probabilities)
-        return tuple(all_states), tuple(all_attentions)
+        return run_layers(self.layer, hidden_states, bias, first_token_only, training)
 
 
 class TFDistilBertPreTrainedModel(TFPreTrainedModel):
