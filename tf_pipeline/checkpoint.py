@@ -6,8 +6,10 @@ the key). There are no mapping tables.
 """
 
 import contextlib
+import gc
 import json
 import logging
+import mmap
 import os
 import pickle
 import re
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 import tensorflow as tf
 from safetensors import SafetensorError, safe_open
@@ -37,8 +40,13 @@ TORCH_BIN_INDEX = "pytorch_model.bin.index.json"
 
 # Buffers that old checkpoints carry and that hold no information.
 _BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
-# A file is reopened after this many bytes, so that pages already copied do not count against this process twice.
-_REMAP_BYTES = 64 * 2**20
+# Names that safetensors gives to dtypes.
+_DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
 
 
 class CheckpointError(ValueError):
@@ -122,12 +130,12 @@ def named_slots(layer: Any, prefix: str = "") -> Iterator[tuple[str, Slot]]:
                 yield from named_slots(child, f"{prefix}{name.removesuffix('_')}.")
 
 
-def create_variables(model: keras.Model, tensors: Mapping[str, tf.Tensor] | None = None) -> None:
+def create_variables(model: keras.Model, tensors: Mapping[str, np.ndarray] | None = None) -> None:
     """Create every variable of ``model`` that is not there yet, from ``tensors`` where they have its key.
 
     Args:
         model: a model whose layers are constructed.
-        tensors: lazily read tensors by checkpoint key, in the checkpoint's layout; others start at random.
+        tensors: a reader of the checkpoint: arrays by key, in the checkpoint's layout; other variables start at random.
     """
     tensors = tensors or {}
     leaves: dict[int, tuple[str, keras.layers.Layer, dict[str, Parameter]]] = {}
@@ -149,15 +157,17 @@ def create_variables(model: keras.Model, tensors: Mapping[str, tf.Tensor] | None
 
 
 @contextlib.contextmanager
-def _initialised_with(layer, parameter: Parameter, tensors: Mapping[str, tf.Tensor], key: str):
+def _initialised_with(layer, parameter: Parameter, tensors: Mapping[str, np.ndarray], key: str):
     """Let ``layer`` create ``parameter`` from the tensor ``key`` instead of by its own initialiser."""
     own = getattr(layer, parameter.initializer)
 
     def from_checkpoint(shape, dtype=None):
         value = tensors[key]
-        if not value.dtype.is_floating:
+        if not _is_floating(value.dtype):
             raise CheckpointError(f"{key} holds {value.dtype.name} rather than floats; is the checkpoint quantized?")
-        return tf.cast(tf.transpose(value) if parameter.transpose else value, dtype)
+        tensor = _transposed(value) if parameter.transpose else tf.raw_ops.DeepCopy(x=value)
+        tensors.release(key)
+        return tf.cast(tensor, dtype)
 
     setattr(layer, parameter.initializer, from_checkpoint)
     try:
@@ -166,58 +176,98 @@ def _initialised_with(layer, parameter: Parameter, tensors: Mapping[str, tf.Tens
         setattr(layer, parameter.initializer, own)
 
 
+def _transposed(value: np.ndarray) -> tf.Tensor:
+    """A transposed copy of a view of a file, which may change and so must not share its memory with a variable.
+
+    ``tf.transpose`` of an array would copy twice, and ``Transpose`` not at all if one of the axes is of size 1.
+    """
+    return tf.raw_ops.DeepCopy(x=value.T) if 1 in value.shape else tf.raw_ops.Transpose(x=value, perm=[1, 0])
+
+
 # --------------------------------------------------------------------------------------------- reading checkpoints
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """Where a tensor is in a mapped file."""
+
+    file: mmap.mmap
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
 class SafetensorsReader(Mapping):
-    """Tensors of one or more safetensors files by key, each read when it is asked for.
+    """Tensors of safetensors files by key: views of the mapped files, in which nothing is read before it is used.
 
     Args:
-        files: the file that holds each key.
+        entries: where each tensor is.
     """
 
-    def __init__(self, files: Mapping[str, Path]):
-        self._files = dict(files)
-        self._open_path: Path | None = None
-        self._handle = None
-        self._bytes_read = 0
+    def __init__(self, entries: Mapping[str, _Entry]):
+        self._entries = dict(entries)
 
     @classmethod
     def open(cls, paths: list[Path]) -> "SafetensorsReader":
-        """Open files and learn their keys.
+        """Map files and learn their keys.
 
         Raises:
-            CheckpointError: if a file is cut off or is not a safetensors file.
+            CheckpointError: if a file is cut off or is not a safetensors file, or has a dtype that NumPy lacks.
         """
-        files = {}
-        for path in paths:
-            with _open_safetensors(path) as handle:
-                files.update(dict.fromkeys(handle.keys(), path))
-        return cls(files)
-
-    def _file(self, key: str):
-        path = self._files[key]
-        if path != self._open_path or self._bytes_read > _REMAP_BYTES:
-            self._handle, self._open_path, self._bytes_read = _open_safetensors(path), path, 0
-        return self._handle
+        return cls({key: entry for path in paths for key, entry in _entries(path).items()})
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of one tensor, read from the header."""
-        return tuple(self._file(key).get_slice(key).get_shape())
+        """Shape of one tensor."""
+        return self._entries[key].shape
 
-    def __getitem__(self, key: str) -> tf.Tensor:
-        value = self._file(key).get_tensor(key)
-        self._bytes_read += value.nbytes
-        return tf.convert_to_tensor(value)
+    def dtype(self, key: str) -> np.dtype:
+        """Dtype of one tensor."""
+        return self._entries[key].dtype
+
+    def release(self, key: str) -> None:
+        """Give the pages of a tensor back: they are in the variable now, and need not count twice in memory."""
+        entry = self._entries[key]
+        first = -(-entry.start // mmap.PAGESIZE) * mmap.PAGESIZE  # the pages at both ends hold other tensors too
+        length = entry.end // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+            entry.file.madvise(mmap.MADV_DONTNEED, first, length)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        entry = self._entries[key]
+        return np.ndarray(entry.shape, entry.dtype, entry.file, entry.start)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._files
+        return key in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._entries)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._entries)
+
+
+def _entries(path: Path) -> dict[str, _Entry]:
+    """Map one file; the format is eight bytes of length, a JSON header of that length, and the data."""
+    try:
+        with safe_open(path, framework="np"):  # refuses every header that does not describe its file
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is cut off, corrupt or not a safetensors file ({error}). Fetch or save it again."
+        ) from error
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    data = 8 + int.from_bytes(mapped[:8], "little")
+    entries = {}
+    for key, entry in json.loads(mapped[8:data]).items():
+        if key == "__metadata__":
+            continue
+        if entry["dtype"] not in _DTYPES:
+            raise CheckpointError(f"{path} stores {key} as {entry['dtype']}; supported are {', '.join(_DTYPES)}.")
+        start, end = (data + offset for offset in entry["data_offsets"])
+        entries[key] = _Entry(mapped, np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"]), start, end)
+    return entries
 
 
 class TorchReader(Mapping):
@@ -251,13 +301,21 @@ class TorchReader(Mapping):
         """Shape of one tensor."""
         return tuple(self._tensors[key].shape)
 
-    def __getitem__(self, key: str) -> tf.Tensor:
+    def dtype(self, key: str) -> np.dtype:
+        """Dtype of one tensor."""
+        return np.dtype(str(self._tensors[key].dtype).removeprefix("torch."))
+
+    def release(self, key: str) -> None:
+        """Forget a tensor that has been read."""
+        del self._tensors[key]
+
+    def __getitem__(self, key: str) -> np.ndarray:
         import torch
 
         tensor = self._tensors[key].detach().contiguous()
         if tensor.dtype == torch.bfloat16:
-            return tf.bitcast(tf.convert_to_tensor(tensor.view(torch.int16).numpy()), tf.bfloat16)
-        return tf.convert_to_tensor(tensor.numpy())
+            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.numpy()
 
     def __contains__(self, key: object) -> bool:
         return key in self._tensors
@@ -279,7 +337,15 @@ class RenamedReader(Mapping):
         """Shape of one tensor."""
         return self._reader.shape(self._names[key])
 
-    def __getitem__(self, key: str) -> tf.Tensor:
+    def dtype(self, key: str) -> np.dtype:
+        """Dtype of one tensor."""
+        return self._reader.dtype(self._names[key])
+
+    def release(self, key: str) -> None:
+        """Forget a tensor that has been read."""
+        self._reader.release(self._names[key])
+
+    def __getitem__(self, key: str) -> np.ndarray:
         return self._reader[self._names[key]]
 
     def __contains__(self, key: object) -> bool:
@@ -290,15 +356,6 @@ class RenamedReader(Mapping):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def _open_safetensors(path: Path):
-    try:
-        return safe_open(path, framework="np")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is cut off, corrupt or not a safetensors file ({error}). Fetch or save it again."
-        ) from error
 
 
 def open_checkpoint(source: str | os.PathLike, **hub_options: Any):
@@ -332,9 +389,13 @@ def open_checkpoint(source: str | os.PathLike, **hub_options: Any):
     )
 
 
-def stored_dtype(reader: Mapping[str, tf.Tensor]) -> str | None:
+def stored_dtype(reader) -> str | None:
     """Name of the dtype that a checkpoint is stored in: that of its first floating tensor."""
-    return next((value.dtype.name for value in reader.values() if value.dtype.is_floating), None)
+    return next((reader.dtype(key).name for key in reader if _is_floating(reader.dtype(key))), None)
+
+
+def _is_floating(dtype: np.dtype) -> bool:
+    return tf.as_dtype(dtype).is_floating
 
 
 def _shards(source, index: Path, **hub_options: Any) -> list[Path]:
@@ -349,6 +410,18 @@ def _shards(source, index: Path, **hub_options: Any) -> list[Path]:
 
 
 # ----------------------------------------------------------------------------------------------------- loading
+
+
+@contextlib.contextmanager
+def paused_garbage_collection():
+    """Construct a model without the collector, which would walk its thousands of living objects again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def load(
@@ -414,7 +487,7 @@ def match_names(model, slots: Mapping[str, Slot], reader) -> dict[str, str]:
         names[key] = name
     for alias, key in model.tied_weights().items():
         if alias in names and key in names:
-            if not np.array_equal(reader[names[alias]].numpy(), reader[names[key]].numpy()):
+            if not np.array_equal(reader[names[alias]], reader[names[key]]):
                 raise CheckpointError(
                     f"{alias} and {key} are tied by the config but differ in the checkpoint; pass "
                     "tie_word_embeddings=False to keep both."

@@ -45,11 +45,14 @@ def _as_tensor(name: str, value: Any) -> Any:
         ) from error
 
 
-def check_inputs(model, inputs: Mapping[str, Any]) -> None:
+def check_inputs(model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Refuse inputs of a wrong rank, shape or (when values are at hand) value.
 
     Shapes are checked when they are known: at once in eager mode and while tracing. A dynamic length is checked in the
     graph.
+
+    Returns:
+        The inputs; what is computed from them waits for the checks in the graph.
 
     Raises:
         ValueError: naming the input, what is wrong and what is expected.
@@ -61,10 +64,10 @@ def check_inputs(model, inputs: Mapping[str, Any]) -> None:
         _check_dtype(name, value)
         _check_rank(model, name, value)
     _check_shapes(model, inputs, leading)
-    _check_length(model, inputs, leading)
     for name, key in _TABLES.items():
         if name in inputs:
             _check_values(model, name, inputs[name], key)
+    return dict(inputs) | {leading: _check_length(model, inputs, leading)}
 
 
 def _check_dtype(name: str, value: tf.Tensor) -> None:
@@ -128,10 +131,11 @@ def _check_shapes(model, inputs: Mapping[str, Any], leading: str) -> None:
             )
 
 
-def _check_length(model, inputs: Mapping[str, Any], leading: str) -> None:
+def _check_length(model, inputs: Mapping[str, Any], leading: str) -> tf.Tensor:
+    """The leading input, once it is known not to be too long."""
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is None or "position_ids" in inputs:
-        return
+        return inputs[leading]
     axis = model.input_rank - 1
     length = inputs[leading].shape[axis]
     if length == 0:
@@ -141,9 +145,12 @@ def _check_length(model, inputs: Mapping[str, Any], leading: str) -> None:
         f"Shorten it with tokenizer(text, truncation=True, max_length={limit}), or split it into windows."
     )
     if length is None:
-        tf.debugging.assert_less_equal(tf.shape(inputs[leading])[axis], limit, message=message)
-    elif length > limit:
+        check = tf.debugging.assert_less_equal(tf.shape(inputs[leading])[axis], limit, message=message)
+        with tf.control_dependencies([check]):
+            return tf.identity(inputs[leading])
+    if length > limit:
         raise ValueError(f"{message} It has {length} tokens.")
+    return inputs[leading]
 
 
 def _check_values(model, name: str, value: tf.Tensor, key: str) -> None:

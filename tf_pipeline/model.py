@@ -205,8 +205,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     def call(self, inputs, output_hidden_states=None, output_attentions=None, return_dict=None, training=None):
         """Check the inputs, run :meth:`forward`, and add the loss if labels are among the inputs."""
         labels = {name: inputs[name] for name in self.label_names if name in inputs}
-        tensors = {name: value for name, value in inputs.items() if name not in labels}
-        check_inputs(self, tensors)
+        tensors = check_inputs(self, {name: value for name, value in inputs.items() if name not in labels})
         outputs = self.forward(
             **tensors,
             output_hidden_states=_given(output_hidden_states, self.config.output_hidden_states),
@@ -357,11 +356,12 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         reader = checkpoint.open_checkpoint(source, **hub_options)
         if dtype == "auto" and config.dtype is None:
             config.dtype = checkpoint.stored_dtype(reader)
-        with deferred_variables():
-            model = cls(config, dtype=dtype)
-        report = checkpoint.load(
-            model, source, reader, strict=not layers_changed, ignore_mismatched_sizes=ignore_mismatched_sizes
-        )
+        with checkpoint.paused_garbage_collection():
+            with deferred_variables():
+                model = cls(config, dtype=dtype)
+            report = checkpoint.load(
+                model, source, reader, strict=not layers_changed, ignore_mismatched_sizes=ignore_mismatched_sizes
+            )
         return (model, report) if output_loading_info else model
 
     def save_pretrained(self, folder: str | os.PathLike, max_shard_size: int | str = "50GB") -> None:
