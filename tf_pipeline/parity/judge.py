@@ -1,4 +1,4 @@
-"""When are two tensors equal? The two rules that decide.
+"""When are two tensors equal? The rules that decide.
 
 **float64** measures semantics: both frameworks compute the same formula with rounding far below what matters, so
 TensorFlow must agree with PyTorch to 1e-10 of the tensor's scale.
@@ -8,11 +8,16 @@ against its float64 result shows what the dtype allows. Ours has to stay inside 
 at most ``rms_factor`` times PyTorch's, the largest error at most ``MAX_FACTOR`` times (a maximum is a noisy statistic),
 each plus a floor of a few units in the last place of the tensor's scale, without which a lucky PyTorch result would
 fail us.
+
+**Exact** is for what has no rounding: ids, masks, offsets, text, stored weights.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from tf_pipeline.parity.report import Check
+from tf_pipeline.parity.report import Check, Worst
 
 FLOAT64_TOLERANCE = 1e-10
 RMS_FACTOR = 2.0
@@ -21,10 +26,17 @@ MAX_FACTOR = 5.0
 FLOOR_ULPS = 4.0
 
 # Distance from 1 to the next number of each dtype.
-EPSILON = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
-def judge_float64(name: str, setting: str, ours: np.ndarray, truth: np.ndarray) -> Check:
+def judge_float64(
+    name: str,
+    setting: str,
+    ours: np.ndarray,
+    truth: np.ndarray,
+    group: str = "outputs",
+    tolerance: float = FLOAT64_TOLERANCE,
+) -> Check:
     """Compare float64 results with PyTorch's, element by element.
 
     Args:
@@ -32,21 +44,17 @@ def judge_float64(name: str, setting: str, ours: np.ndarray, truth: np.ndarray) 
         setting: what was run.
         ours: TensorFlow's result.
         truth: PyTorch's result, of the same shape.
+        group: group of the check.
+        tolerance: largest error, as a fraction of the tensor's largest value (of 1, if that is larger).
     """
-    if (failed := _unlike(name, setting, "float64", ours, truth)) is not None:
+    if (failed := _unlike(name, setting, "float64", ours, truth, group)) is not None:
         return failed
+    limit = tolerance * max(1.0, _scale(truth))
     errors = _errors(ours, truth)
-    scale = max(1.0, _scale(truth))
     return Check(
-        name=name,
-        setting=setting,
-        dtype="float64",
-        shape=truth.shape,
-        elements=truth.size,
-        max_error=_largest(errors),
-        rms_error=_rms(errors),
-        limit=FLOAT64_TOLERANCE * scale,
-        passed=bool(_largest(errors) <= FLOAT64_TOLERANCE * scale),
+        **_common(name, setting, "float64", group, errors, ours, truth),
+        limit=limit,
+        passed=bool(_largest(errors) <= limit),
     )
 
 
@@ -58,6 +66,7 @@ def judge_envelope(
     torch_result: np.ndarray,
     truth: np.ndarray,
     rms_factor: float = RMS_FACTOR,
+    group: str = "outputs",
 ) -> Check:
     """Compare our error with PyTorch's own in the same dtype, both against PyTorch's float64 result.
 
@@ -69,21 +78,16 @@ def judge_envelope(
         torch_result: PyTorch's result in ``dtype``.
         truth: PyTorch's result in float64.
         rms_factor: most that our RMS error may be, as a multiple of PyTorch's.
+        group: group of the check.
     """
-    if (failed := _unlike(name, setting, dtype, ours, truth)) is not None:
+    if (failed := _unlike(name, setting, dtype, ours, truth, group)) is not None:
         return failed
     errors, theirs = _errors(ours, truth), _errors(torch_result, truth)
-    ulp = EPSILON[dtype]
-    rms_limit = rms_factor * _rms(theirs) + FLOOR_ULPS * ulp * _rms(truth)
-    max_limit = MAX_FACTOR * _largest(theirs) + FLOOR_ULPS * ulp * _scale(truth)
+    floor = FLOOR_ULPS * EPSILON[dtype]
+    rms_limit = rms_factor * _rms(theirs) + floor * _rms(truth)
+    max_limit = MAX_FACTOR * _largest(theirs) + floor * _scale(truth)
     return Check(
-        name=name,
-        setting=setting,
-        dtype=dtype,
-        shape=truth.shape,
-        elements=truth.size,
-        max_error=_largest(errors),
-        rms_error=_rms(errors),
+        **_common(name, setting, dtype, group, errors, ours, truth, torch_result),
         limit=rms_limit,
         torch_max_error=_largest(theirs),
         torch_rms_error=_rms(theirs),
@@ -91,7 +95,87 @@ def judge_envelope(
     )
 
 
-def _unlike(name, setting, dtype, ours, truth) -> Check | None:
+def judge_exact(
+    name: str, setting: str, ours: Any, theirs: Any, group: str, what: Sequence[str] | None = None
+) -> Check:
+    """Compare what has no rounding.
+
+    Args:
+        name: what is compared.
+        setting: what was run.
+        ours: an array, or a list of any values.
+        theirs: the same from PyTorch.
+        group: group of the check.
+        what: what each entry of the first axis is about, for the message; such as the texts.
+    """
+    ours, theirs = list(ours), list(theirs)
+    count = sum(np.size(item) for item in theirs)
+    problem = ""
+    if len(ours) != len(theirs):
+        problem = f"{len(ours)} entries, but PyTorch has {len(theirs)}"
+    elif not count:
+        problem = "nothing was compared"
+    unequal = [] if problem else [i for i, pair in enumerate(zip(ours, theirs, strict=True)) if not _same(*pair)]
+    if unequal:
+        first = unequal[0]
+        subject = f" for {what[first]!r:.80}" if what is not None else ""
+        problem = f"{len(unequal)} of {len(theirs)} entries differ; entry {first}{subject}: " + (
+            f"{_short(ours[first])} is not {_short(theirs[first])}"
+        )
+    return Check(
+        name=name,
+        setting=setting,
+        dtype="exact",
+        shape=(len(theirs),),
+        elements=int(count),
+        max_error=float(len(unequal)),
+        rms_error=0.0,
+        limit=0.0,
+        passed=not problem,
+        problem=problem,
+        group=group,
+    )
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    if isinstance(theirs, np.ndarray):
+        ours = np.asarray(ours)
+        return ours.shape == theirs.shape and ours.dtype == theirs.dtype and ours.tobytes() == theirs.tobytes()
+    return bool(ours == theirs)
+
+
+def _short(value: Any) -> str:
+    return f"{value.tolist() if isinstance(value, np.ndarray) else value!r}"[:160]
+
+
+def _common(name, setting, dtype, group, errors, ours, truth, theirs=None) -> dict[str, Any]:
+    """What a check says whatever the rule."""
+    largest, scale = _largest(errors), _scale(truth)
+    worst = None
+    if largest:
+        place = np.unravel_index(int(np.argmax(np.nan_to_num(errors, nan=np.inf))), errors.shape)
+        worst = Worst(
+            tuple(int(i) for i in place),
+            float(ours[place]),
+            float(truth[place]),
+            None if theirs is None else float(theirs[place]),
+        )
+    return {
+        "name": name,
+        "setting": setting,
+        "dtype": dtype,
+        "group": group,
+        "shape": truth.shape,
+        "elements": truth.size,
+        "max_error": largest,
+        "mean_error": float(np.mean(errors)),
+        "rms_error": _rms(errors),
+        "ulps": largest / (EPSILON[dtype] * scale) if scale else 0.0,
+        "worst": worst,
+    }
+
+
+def _unlike(name, setting, dtype, ours, truth, group) -> Check | None:
     """A failed check for results that cannot be compared: none, another shape, NaN where PyTorch has none."""
     problem = ""
     if ours.shape != truth.shape:
@@ -102,7 +186,9 @@ def _unlike(name, setting, dtype, ours, truth) -> Check | None:
         problem = "NaN in different places"
     if not problem:
         return None
-    return Check(name, setting, dtype, truth.shape, truth.size, np.inf, np.inf, 0.0, passed=False, problem=problem)
+    return Check(
+        name, setting, dtype, truth.shape, truth.size, np.inf, np.inf, 0.0, passed=False, problem=problem, group=group
+    )
 
 
 def _errors(result: np.ndarray, truth: np.ndarray) -> np.ndarray:
