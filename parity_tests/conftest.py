@@ -20,6 +20,30 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)
 ASSETS = Path(__file__).parent.parent / "tf_pipeline" / "assets" / "sentiment"
 
 
+def pytest_addoption(parser):
+    group = parser.getgroup("parity")
+    group.addoption(
+        "--checkpoint",
+        metavar="PATH_OR_ID",
+        help="Compare this checkpoint in TensorFlow and PyTorch, and nothing else.",
+    )
+    group.addoption("--checkpoint-class", metavar="CLASS", help="Our class for it; by default what its config names.")
+
+
+def pytest_collection_modifyitems(config, items):
+    """With ``--checkpoint``, only the tests about it run; without, only the others."""
+    given = config.getoption("--checkpoint") is not None
+    left_out = [item for item in items if ("user_checkpoint" in item.fixturenames) != given]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def user_checkpoint(request) -> str:
+    """The checkpoint of ``--checkpoint``."""
+    return request.config.getoption("--checkpoint")
+
+
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The real all-MiniLM-L6-v2 checkpoint: BERT, 6 layers of 384."""

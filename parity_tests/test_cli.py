@@ -103,13 +103,16 @@ def test_version():
 def test_parity_command(minilm, tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("One text.\n\nAnd another, a bit longer.\n")
-    out = tmp_path / "report.json"
-    result = run("parity", str(minilm), "--texts", str(texts), "--json", str(out))
+    out, page = tmp_path / "report.json", tmp_path / "report.html"
+    only = ["--only", "outputs", "--only", "weights"]
+    result = run("parity", str(minilm), "--texts", str(texts), *only, "--json", str(out), "--report", str(page))
     assert result.exit_code == 0, result.stderr
-    assert "equal" in result.stdout and "float32" in result.stdout
+    assert "equals PyTorch" in " ".join(result.stdout.split()) and "float32" in result.stdout
     content = json.loads(out.read_text())
-    assert content["passed"] and len(content["checks"]) == 2 * 3 * 15  # dtypes, settings, tensors
-    assert {check["elements"] > 0 for check in content["checks"]} == {True}
+    assert content["passed"] and {check["group"] for check in content["checks"]} == {"weights", "outputs"}
+    assert min(check["elements"] for check in content["checks"]) > 0
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_parity_command_finds_a_difference(minilm, monkeypatch):
@@ -117,10 +120,17 @@ def test_parity_command_finds_a_difference(minilm, monkeypatch):
     from tf_pipeline.models import bert
 
     monkeypatch.setattr(bert, "get_activation", lambda name: activations.gelu_tanh)
-    result = run("parity", str(minilm), "--dtype", "float64")
+    result = run("parity", str(minilm), "--dtype", "float64", "--only", "outputs")
     assert result.exit_code == 1
-    first = next(line for line in result.stderr.splitlines() if line.startswith("not equal"))
-    assert "hidden_states.1 " in first  # the embeddings are still right
+    said = " ".join(result.stdout.split())
+    assert "First difference: hidden_states.1 " in said  # the embeddings and the attention are still right
+    assert "encoder.layer.0.intermediate.dense.weight" in said
+    assert "hint: the activation is 'gelu_new' in ours" in said
+
+
+def test_parity_command_by_task():
+    result = run("parity", str(ASSETS), "--task", "sentiment-analysis", "--only", "weights")
+    assert result.exit_code == 0 and "TFDistilBertForSequenceClassification" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -128,18 +138,44 @@ def test_parity_command_finds_a_difference(minilm, monkeypatch):
     [
         (("parity", "/nowhere/at/all"), "/nowhere/at/all"),
         (("parity", "CHECKPOINT", "--class", "TFRobertaModel"), "TFRobertaModel"),
+        (("parity", "CHECKPOINT", "--task", "summarise"), "supported are"),
         (("parity", "CHECKPOINT", "--mode", "jit"), "eager, function, xla"),
         (("parity", "CHECKPOINT", "--dtype", "int8"), "int8"),
+        (("parity", "CHECKPOINT", "--only", "colours"), "There is no group 'colours'"),
+        (("parity", "CHECKPOINT", "--only", "weights", "--json", "/nowhere/report.json"), "/nowhere/report.json"),
+        (("parity", "OTHER FAMILY"), "supported families are bert, distilbert"),
+        (("parity", "NO WEIGHTS"), "has no weights"),
     ],
 )
-def test_parity_command_that_cannot_compare(minilm, arguments, message):
-    result = run(*[str(minilm) if argument == "CHECKPOINT" else argument for argument in arguments])
+def test_parity_command_that_cannot_compare(minilm, tmp_path, arguments, message):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}')
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text((minilm / "config.json").read_text())
+    places = {"CHECKPOINT": minilm, "OTHER FAMILY": tmp_path / "other", "NO WEIGHTS": tmp_path / "empty"}
+    result = run(*[str(places.get(argument, argument)) for argument in arguments])
     assert result.exit_code == 2
-    assert message in result.stderr and "Traceback" not in result.stderr
+    assert message in " ".join(result.stderr.split()) and "Traceback" not in result.stderr
+
+
+def test_parity_of_a_checkpoint_larger_than_memory(minilm, monkeypatch):
+    from tf_pipeline.parity import compare as module
+
+    monkeypatch.setattr(sys.modules["tf_pipeline.parity.compare"], "available_memory", lambda: 10**8)
+    result = run("parity", str(minilm))
+    assert module and result.exit_code == 2
+    assert "22,565,376 parameters: two models in float64 take 0.4 GB, but 0.1 GB" in " ".join(result.stderr.split())
+
+
+def test_training_is_left_out_where_memory_does_not_hold_it(minilm, monkeypatch):
+    monkeypatch.setattr(sys.modules["tf_pipeline.parity.compare"], "available_memory", lambda: 5 * 10**8)
+    result = run("parity", str(minilm), "--only", "training", "--only", "weights")
+    assert result.exit_code == 0
+    assert "The memory does not hold both models with gradients" in " ".join(result.stdout.split())
 
 
 def test_parity_without_torch_says_so(minilm, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     result = run("parity", str(minilm))
     assert result.exit_code == 2
-    assert "pip install torch" in result.stderr
+    assert 'pip install "tf-pipeline[parity]"' in result.stderr

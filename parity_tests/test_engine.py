@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tf_pipeline
-from tf_pipeline.parity import Report, compare
+from tf_pipeline.parity import Report, compare, compare_outputs
 from tf_pipeline.parity.inputs import random_inputs
 from tf_pipeline.parity.judge import judge_envelope, judge_float64
 from tf_pipeline.parity.run import TensorFlowRunner
@@ -83,7 +83,7 @@ def test_the_first_difference_is_found_where_it_arises(checkpoint, monkeypatch, 
     key = key.replace("key.bias", "key.weight")
     perturbed(model, key, lambda value: value * (1 + 1e-6))
     monkeypatch.setattr(tf_pipeline.TFBertModel, "from_pretrained", lambda *args, **kwargs: model)
-    report = compare(folder, "TFBertModel", settings={"s": random_inputs(model)}, dtypes=["float64"])
+    report = compare_outputs(folder, "TFBertModel", settings={"s": random_inputs(model)}, dtypes=["float64"])
     # hidden states come first in the report, attentions after; take the first of its kind
     names = [check.name for check in report.failures]
     assert first in names
@@ -95,10 +95,10 @@ def test_the_first_difference_is_found_where_it_arises(checkpoint, monkeypatch, 
 
 
 def test_runner_modes():
-    with pytest.raises(ValueError, match="eager, function, xla"):
+    with pytest.raises(ValueError, match="eager, function, xla, saved"):
         TensorFlowRunner(None, "jit")
 
 
 def test_compare_needs_something_to_compare_on(checkpoint):
     with pytest.raises(ValueError, match="texts"):
-        compare(checkpoint("bert", "TFBertModel"))
+        compare(checkpoint("bert", "TFBertModel"), texts=[])

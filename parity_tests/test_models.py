@@ -7,7 +7,7 @@ from transformers import BertConfig
 
 import tf_pipeline
 from tf_pipeline.auto import supported_models
-from tf_pipeline.parity import compare, run
+from tf_pipeline.parity import compare_outputs, run
 from tf_pipeline.parity import judge as rules
 from tf_pipeline.parity.inputs import random_inputs
 from tf_pipeline.parity.tiny import TINY_CONFIGS, random_checkpoint
@@ -34,7 +34,7 @@ def test_heads_equal_torch(family, name, checkpoint, judge):
     """Hidden states, attentions, logits, loss and gradients at float64; the same but gradients at float32."""
     folder = checkpoint(family, name)
     model = getattr(tf_pipeline, name).from_pretrained(folder)
-    report = compare(
+    report = compare_outputs(
         folder,
         name,
         settings=settings_for(model),
@@ -54,7 +54,7 @@ def test_modes_equal_torch(family, name, mode, checkpoint, judge):
     model = getattr(tf_pipeline, name).from_pretrained(folder)
     inputs = {"left padding": random_inputs(model, padding="left", labels=bool(model.label_names))}
     judge(
-        compare(folder, name, settings=inputs, mode=mode, rms_factor=rules.HARSH_RMS_FACTOR),
+        compare_outputs(folder, name, settings=inputs, mode=mode, rms_factor=rules.HARSH_RMS_FACTOR),
         f"{family}: {mode}",
     )
 
@@ -64,7 +64,7 @@ def test_modes_equal_torch(family, name, mode, checkpoint, judge):
 def test_half_precision_inside_torchs_own_error(family, name, dtype, checkpoint, judge):
     folder = checkpoint(family, name)
     model = getattr(tf_pipeline, name).from_pretrained(folder)
-    report = compare(
+    report = compare_outputs(
         folder, name, settings=settings_for(model, batch=16), dtypes=[dtype], rms_factor=rules.HARSH_RMS_FACTOR
     )
     judge(report, f"{family}: {dtype}")
@@ -74,7 +74,7 @@ def test_half_precision_inside_torchs_own_error(family, name, dtype, checkpoint,
 def test_default_initialisation_stays_in_the_narrow_envelope(family, name, checkpoint, judge):
     folder = checkpoint(family, name, std=0.0)
     model = getattr(tf_pipeline, name).from_pretrained(folder)
-    judge(compare(folder, name, settings=settings_for(model)), f"{family}: default initialisation")
+    judge(compare_outputs(folder, name, settings=settings_for(model)), f"{family}: default initialisation")
 
 
 @BODIES
@@ -92,7 +92,7 @@ def test_positions_types_and_embeddings_given(family, name, checkpoint, judge):
         "one token": random_inputs(model, batch=1, length=1, padding=None),
         "33 rows": random_inputs(model, batch=33, length=5),
     }
-    judge(compare(folder, name, settings=settings, rms_factor=rules.HARSH_RMS_FACTOR), f"{family}: inputs")
+    judge(compare_outputs(folder, name, settings=settings, rms_factor=rules.HARSH_RMS_FACTOR), f"{family}: inputs")
 
 
 @pytest.mark.parametrize(("problem_type", "dtype"), [("regression", float), ("multi_label_classification", float)])
@@ -104,7 +104,7 @@ def test_losses_of_each_problem_type(family, problem_type, dtype, checkpoint, ju
     inputs = random_inputs(model)
     labels = np.random.default_rng(0).integers(0, 2, (5, 5)).astype(dtype)
     judge(
-        compare(folder, name, settings={problem_type: inputs | {"labels": labels}}, gradients=True),
+        compare_outputs(folder, name, settings={problem_type: inputs | {"labels": labels}}, gradients=True),
         f"{family}: problem types",
     )
 
@@ -113,7 +113,7 @@ def test_regression_to_one_number(checkpoint, judge):
     folder = checkpoint("bert", "TFBertForSequenceClassification", num_labels=1)
     model = tf_pipeline.TFBertForSequenceClassification.from_pretrained(folder)
     settings = {"regression": random_inputs(model) | {"labels": np.linspace(-1, 1, 5)}}
-    judge(compare(folder, "TFBertForSequenceClassification", settings=settings, gradients=True), "bert: problem types")
+    judge(compare_outputs(folder, "TFBertForSequenceClassification", settings=settings, gradients=True), "bert: problem types")
 
 
 @HEADS
@@ -210,7 +210,7 @@ def test_hidden_states_at_the_default_width(layers, tmp_path, judge):
     outputs = model(**inputs, output_hidden_states=True)
     assert outputs.last_hidden_state.shape == (3, 16, 768)
     assert [state.shape for state in outputs.hidden_states] == [(3, 16, 768)] * (layers + 1)
-    judge(compare(tmp_path, "TFBertModel", settings={"right padding": inputs}), f"bert: {layers} layers of 768")
+    judge(compare_outputs(tmp_path, "TFBertModel", settings={"right padding": inputs}), f"bert: {layers} layers of 768")
 
 
 def test_outputs_are_indexed_three_ways(checkpoint):

@@ -1,35 +1,52 @@
-"""The real MiniLM and the bundled classifier, on real sentences, against PyTorch's own classes."""
+"""The real MiniLM, the bundled classifier and a BERT of full size, in every respect, against PyTorch's own classes."""
 
 import json
 
 import pytest
+from transformers import BertConfig
 
 from parity_tests.conftest import ASSETS
-from tf_pipeline.parity import compare
+from tf_pipeline.parity import GROUPS, compare
+from tf_pipeline.parity.tiny import random_checkpoint
 from tf_pipeline.pipelines import pipeline
 
 COURSE = ["I've been waiting for a HuggingFace course my whole life.", "I hate this so much!"]
+# Tokenization has a file of its own.
+REST = [group for group in GROUPS if group != "tokenization"]
 
 
-def test_minilm_equals_torch(minilm, reviews, judge):
-    report = compare(minilm, "TFBertModel", texts=COURSE + reviews[:30])
-    judge(report, "MiniLM, real sentences")
-    assert {check.setting for check in report.checks} == {"unpadded", "right padding", "left padding"}
+def test_minilm_equals_torch_in_every_respect(minilm, reviews, judge):
+    report = judge(compare(minilm, "TFBertModel", texts=COURSE + reviews[:10], groups=REST), "MiniLM, every respect")
+    assert {check.group for check in report.checks} == set(REST)
     assert next(c for c in report.checks if c.name == "hidden_states.6").shape[-1] == 384
+    assert all(check.elements > 0 for check in report.checks)
 
 
-@pytest.mark.parametrize("mode", ["eager", "xla"])
-def test_minilm_in_other_modes(minilm, reviews, judge, mode):
-    judge(compare(minilm, "TFBertModel", texts=reviews[:8], mode=mode), f"MiniLM, {mode}")
+def test_minilm_on_real_sentences(minilm, reviews, judge):
+    report = compare(minilm, "TFBertModel", texts=COURSE + reviews[:40], groups=["outputs"])
+    judge(report, "MiniLM, real sentences")
+    assert {"unpadded", "right padding", "left padding"} <= {check.setting for check in report.checks}
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_minilm_in_half_precision(minilm, reviews, judge, dtype):
-    judge(compare(minilm, "TFBertModel", texts=reviews[:12], dtypes=[dtype]), f"MiniLM, {dtype}")
+    judge(compare(minilm, "TFBertModel", texts=reviews[:12], dtypes=[dtype], groups=["outputs"]), f"MiniLM, {dtype}")
 
 
-def test_bundled_checkpoint_equals_torch(reviews, judge):
-    judge(compare(ASSETS, texts=COURSE + reviews[:60]), "bundled checkpoint, real sentences")
+def test_bundled_checkpoint_equals_torch_in_every_respect(reviews, judge):
+    report = judge(compare(ASSETS, texts=COURSE + reviews[:30], groups=REST), "bundled checkpoint, every respect")
+    assert {check.group for check in report.checks} == set(REST)
+    assert {"labels", "scores"} <= {check.name for check in report.checks if check.group == "pipeline"}
+
+
+@pytest.mark.slow
+def test_a_bert_of_full_size_equals_torch(tmp_path, judge):
+    """12 layers of 768, without a tokenizer."""
+    random_checkpoint(tmp_path, "TFBertForSequenceClassification", BertConfig(vocab_size=1000), std=0.0)
+    report = compare(tmp_path, groups=["weights", "outputs", "gradients", "invariance", "round trip"])
+    judge(report, "bert: 12 layers of 768")
+    assert next(c for c in report.checks if c.name == "hidden_states.12").shape[-1] == 768
+    assert any("no tokenizer" in skip.reason for skip in report.skipped)
 
 
 def test_bundled_checkpoint_answers_the_course():

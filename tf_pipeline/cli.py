@@ -78,36 +78,56 @@ def run(
 @app.command()
 def parity(
     checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint that PyTorch can load too.")],
-    texts: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="File of texts, one a line.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Compare the model of this task, such as text-classification.")
+    ] = None,
     model_class: Annotated[
-        str | None, typer.Option("--class", help="Such as TFBertModel; by default what the config names.")
+        str | None,
+        typer.Option("--class", help="Or this class, such as TFBertModel; by default what the config names."),
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="File of texts, one a line, to compare on.")
     ] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="May be repeated; float64 and float32 by default.")] = None,
-    mode: Annotated[str, typer.Option(help="How TensorFlow runs: eager, function or xla.")] = "function",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write every check to this file.")] = None,
+    mode: Annotated[str, typer.Option(help="How TensorFlow runs: function, eager, xla or saved.")] = "function",
+    only: Annotated[list[str] | None, typer.Option(help="Compare this group alone; may be repeated.")] = None,
+    report_file: Annotated[Path | None, typer.Option("--report", help="Write a page for the browser here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every check here.")] = None,
 ) -> None:
-    """Prove that a checkpoint computes the same in TensorFlow and in PyTorch, or show where it does not.
+    """Prove that a checkpoint computes the same in TensorFlow and in PyTorch, or show where it does not and why.
 
-    Every hidden state, attention and logit is compared: float64 with PyTorch's to 1e-10, narrower dtypes by whether our
-    rounding error stays within twice PyTorch's own. Needs torch. The exit status is 0 if all is equal, 1 if not, and 2
-    if nothing could be compared.
+    Compared are tokenization, weights, outputs (hidden states, attentions, logits, losses), gradients, training,
+    invariance (batches, padding), execution (eager, graph, XLA, SavedModel), round trip (saving and loading) and
+    pipeline. float64 has to agree with PyTorch to 1e-10; in narrower dtypes our rounding error has to stay within twice
+    PyTorch's own. Needs torch.
 
-    tf-pipeline parity ./my-checkpoint --dtype float32 --json report.json
+    The exit status is 0 if all is equal, 1 if not, and 2 if it could not be compared.
+
+    tf-pipeline parity ./my-checkpoint --report parity.html
+
+    tf-pipeline parity ./my-checkpoint --dtype bfloat16 --only outputs --texts reviews.txt --json parity.json
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         from tf_pipeline.parity import SAMPLE_TEXTS, compare
 
         lines = texts.read_text(encoding="utf-8").splitlines() if texts else SAMPLE_TEXTS
-        lines = [line for line in lines if line.strip()]
-        report = compare(checkpoint, model_class, lines, dtypes=dtype or ("float64", "float32"), mode=mode)
-        if json_file:
-            report.write_json(json_file)
-    except (ValueError, OSError, ImportError, AttributeError) as error:
+        options = {"dtypes": dtype or ("float64", "float32"), "mode": mode, "groups": only}
+        with Console(stderr=True).status("Loading") as status:
+            report = compare(
+                checkpoint,
+                model_class,
+                task,
+                [line for line in lines if line.strip()],
+                **options,
+                progress=lambda group: status.update(f"Comparing {group}"),
+            )
+        for path, write in ((json_file, report.write_json), (report_file, report.write_html)):
+            if path is not None:
+                write(path)
+    except (ValueError, OSError, ImportError, AttributeError, MemoryError) as error:
         _fail(error, 2)
     report.print()
-    for check in report.failures[:8]:
-        Console(stderr=True).print(f"not equal: {check}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(0 if report.passed else 1)
 
 

@@ -3,7 +3,9 @@
 Needs ``torch``, which nothing else in this package does.
 """
 
-from tf_pipeline.parity.compare import SAMPLE_TEXTS, compare
-from tf_pipeline.parity.report import Check, Report
+from tf_pipeline.parity.compare import compare
+from tf_pipeline.parity.comparison import SAMPLE_TEXTS
+from tf_pipeline.parity.outputs import compare_outputs
+from tf_pipeline.parity.report import GROUPS, Check, Finding, Report, Skip
 
-__all__ = ["SAMPLE_TEXTS", "Check", "Report", "compare"]
+__all__ = ["GROUPS", "SAMPLE_TEXTS", "Check", "Finding", "Report", "Skip", "compare", "compare_outputs"]

@@ -1,143 +1,135 @@
-"""Compare a checkpoint in TensorFlow with the same checkpoint in PyTorch."""
+"""Compare a checkpoint in TensorFlow with the same checkpoint in PyTorch: everything, or some of it."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tf_pipeline.parity import judge, run
-from tf_pipeline.parity.report import Check, Report
+from tf_pipeline.parity import behaviour, judge, locate, outputs
+from tf_pipeline.parity.comparison import SAMPLE_TEXTS, Comparison
+from tf_pipeline.parity.environment import available_memory, environment
+from tf_pipeline.parity.report import GROUPS, Report
+from tf_pipeline.parity.training import check_training
 
-# What is compared on if nobody says otherwise: texts of very different lengths, scripts and symbols.
-SAMPLE_TEXTS = (
-    "I've been waiting for a HuggingFace course my whole life.",
-    "I hate this so much!",
-    "No.",
-    "The committee, which had met twice since the spring, could not agree on whether the bridge should be repaired, "
-    "replaced or simply closed, and so the river was crossed by boat for another year.",
-    "Ünïcödé, naïve cafés and 3½ × 10⁻⁴ €.",
-    "数学は楽しい。 Математика — это весело. الرياضيات ممتعة.",
-    "def f(x): return {k: v**2 for k, v in x.items()}  # 🤗",
-)
+# Bytes in float64 for each parameter: the two models, and with training their copies, gradients and two moments.
+BYTES_TO_RUN = 8 * 2
+BYTES_TO_TRAIN = 8 * (2 + 2 * 4)
 
 
 def compare(
     checkpoint: str | os.PathLike,
     class_name: str | None = None,
-    texts: Sequence[str] | None = None,
-    settings: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    task: str | None = None,
+    texts: Sequence[str] = SAMPLE_TEXTS,
     dtypes: Sequence[str] = ("float64", "float32"),
     mode: str = "function",
+    groups: Sequence[str] | None = None,
     rms_factor: float = judge.RMS_FACTOR,
-    gradients: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> Report:
-    """Run a checkpoint in both frameworks and judge every tensor.
+    """Is the TensorFlow model the PyTorch model? Compare a checkpoint in every respect.
 
     Args:
         checkpoint: folder or hub id.
         class_name: one of our classes; by default the one in the config's ``architectures``.
-        texts: texts to tokenize with the checkpoint's tokenizer: unpadded, padded right and padded left.
-        settings: or inputs by name of the setting; see :func:`tf_pipeline.parity.inputs.random_inputs`.
+        task: or the task of a pipeline, which chooses the class.
+        texts: texts to compare on, with the checkpoint's tokenizer.
         dtypes: dtypes to run; float64 is the truth and always run in PyTorch.
-        mode: how TensorFlow runs: one of ``run.MODES``.
+        mode: how TensorFlow runs outputs: ``"function"``, ``"eager"``, ``"xla"`` or ``"saved"``.
+        groups: names in ``GROUPS`` to compare; all by default.
         rms_factor: width of the envelope; see :mod:`tf_pipeline.parity.judge`.
-        gradients: whether to compare the loss's gradients too (inputs need labels), for float64.
+        progress: called with the name of each group before it is compared.
 
     Returns:
-        The report; ``report.passed`` is the answer, ``report.failures`` says where it is not equal.
+        The report; ``report.passed`` is the answer, ``report.finding`` says where the models part and why.
 
     Raises:
         ImportError: if torch is not installed.
-        ValueError: if neither texts nor settings are given, or the class is not supported.
+        MemoryError: if the two models do not fit into memory.
+        ValueError: for a class, dtype, mode or group that is not supported, or a checkpoint that does not load.
     """
-    _require_torch()
-    class_name = class_name or _class_in_config(checkpoint)
-    settings = settings if settings is not None else text_settings(checkpoint, texts)
-    model_class = _our_class(class_name)
-    truth_model = run.torch_model(class_name, checkpoint, "float64")
-    report = Report()
-    truths = {name: run.run_torch(truth_model, inputs, gradients) for name, inputs in settings.items()}
-    for dtype in dtypes:
-        ours = model_class.from_pretrained(checkpoint, dtype=dtype)
-        runner = run.TensorFlowRunner(ours, mode, gradients and dtype == "float64")
-        theirs = None if dtype == "float64" else run.torch_model(class_name, checkpoint, dtype)
-        for name, inputs in settings.items():
-            result = runner(inputs)
-            if theirs is None:
-                report.extend(_judge_float64(name, result, truths[name]))
-            else:
-                reference = run.run_torch(theirs, inputs)
-                report.extend(_judge_envelope(name, dtype, result, reference, truths[name], inputs, rms_factor))
+    start = time.perf_counter()
+    _check_arguments(dtypes, mode, groups, texts)
+    class_name = class_name or _class_for(checkpoint, task)
+    report = Report(checkpoint=str(checkpoint), model_class=class_name, environment=environment())
+    comparison = Comparison(checkpoint, class_name, report, texts, dtypes, mode, rms_factor)
+    trainable = _check_memory(comparison)
+    for name, check in _CHECKS.items():
+        if groups is not None and name not in groups:
+            report.skip(name, GROUPS[name], "Not asked for.")
+        elif name == "training" and not trainable:
+            report.skip(name, GROUPS[name], "The memory does not hold both models with gradients and moments.")
+        else:
+            if progress:
+                progress(name)
+            check(comparison)
+    report.finding = locate.find(comparison)
+    report.seconds = time.perf_counter() - start
     return report
 
 
-def text_settings(checkpoint: str | os.PathLike, texts: Sequence[str] | None) -> dict[str, dict[str, np.ndarray]]:
-    """Texts as model inputs: the first alone, all padded on the right, all padded on the left."""
-    from tf_pipeline.tokenization import AutoTokenizer
+def _tokenization(comparison: Comparison) -> None:
+    from tf_pipeline.parity.tokenization import check_tokenization
 
-    if not texts:
-        raise ValueError("Give texts, or settings, to compare on.")
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    options = {"truncation": True, "return_tensors": "np"}
-    return {
-        "unpadded": dict(tokenizer(texts[:1], **options)),
-        "right padding": dict(tokenizer(list(texts), padding=True, padding_side="right", **options)),
-        "left padding": dict(tokenizer(list(texts), padding=True, padding_side="left", **options)),
-    }
+    check_tokenization(comparison.report, comparison.checkpoint, comparison.texts)
 
 
-def _judge_float64(setting: str, ours: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> Iterable[Check]:
-    for name, value in truth.items():
-        yield judge.judge_float64(name, setting, ours.get(name, np.empty(0)), value)
-    for name in ours.keys() - truth.keys():
-        yield judge.judge_float64(name, setting, ours[name], np.empty(0))
+_CHECKS: dict[str, Callable[[Comparison], Any]] = {
+    "tokenization": _tokenization,
+    "weights": behaviour.check_weights,
+    "outputs": outputs.check_outputs,
+    "gradients": outputs.check_gradients,
+    "training": check_training,
+    "invariance": behaviour.check_invariance,
+    "execution": behaviour.check_execution,
+    "round trip": behaviour.check_round_trip,
+    "pipeline": behaviour.check_pipeline,
+}
 
 
-def _judge_envelope(setting, dtype, ours, theirs, truth, inputs, rms_factor) -> Iterable[Check]:
-    mask = inputs.get("attention_mask")
-    for name, value in theirs.items():
-        arrays = (ours.get(name, np.empty(0)), value, truth[name])
-        arrays = [real_positions(name, array, mask) for array in arrays]
-        yield judge.judge_envelope(name, setting, dtype, *arrays, rms_factor)
+def _check_arguments(dtypes: Sequence[str], mode: str, groups: Sequence[str] | None, texts: Sequence[str]) -> None:
+    from tf_pipeline.parity.run import MODES
 
-
-def real_positions(name: str, value: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """The part of a tensor that belongs to tokens, as ``[tokens, …]``, if it has a token axis at all.
-
-    Args:
-        name: the tensor's name.
-        value: ``[batch, seq, …]``, attentions ``[batch, heads, query, key]``, or something without tokens.
-        mask: ``[batch, seq]`` or ``[batch, choices, seq]``.
-    """
-    if mask is None:
-        return value
-    mask = mask.reshape(-1, mask.shape[-1]) != 0
-    if name.startswith("attentions"):
-        value = np.moveaxis(value, 1, 2)
-    return value[mask] if value.shape[:2] == mask.shape else value
-
-
-def _class_in_config(checkpoint: str | os.PathLike) -> str:
-    from tf_pipeline.auto import AutoConfig
-
-    config = AutoConfig.from_pretrained(checkpoint)
-    if not config.architectures:
-        raise ValueError(f"The config of {checkpoint} names no architecture; pass class_name.")
-    return f"TF{config.architectures[0]}"
-
-
-def _our_class(name: str) -> Any:
-    from tf_pipeline.auto import find_model_class, supported_models
-
-    if (found := find_model_class(name)) is None:
-        families = ", ".join(supported_models())
-        raise ValueError(f"There is no class {name}; supported families are {families}.")
-    return found
-
-
-def _require_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise ImportError("Parity is measured against PyTorch, which is not installed: pip install torch.") from error
+        raise ImportError("Parity is measured against PyTorch, which is not installed: pip install "tf-pipeline[parity]".") from error
+    if unknown := [dtype for dtype in dtypes if dtype not in judge.EPSILON]:
+        raise ValueError(f"dtype {unknown[0]!r} is not one of {', '.join(judge.EPSILON)}.")
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
+    if unknown := [group for group in groups or () if group not in GROUPS]:
+        raise ValueError(f"There is no group {unknown[0]!r}; there are {', '.join(GROUPS)}.")
+    if not texts:
+        raise ValueError("Give texts to compare on: there are none.")
+
+
+def _class_for(checkpoint: str | os.PathLike, task: str | None) -> str:
+    from tf_pipeline.auto import AutoConfig
+    from tf_pipeline.pipelines.factory import pipeline_class
+
+    config = AutoConfig.from_pretrained(checkpoint)
+    if task is not None:
+        return pipeline_class(task).auto_class().model_class(config).__name__
+    if not config.architectures:
+        raise ValueError(f"The config of {checkpoint} names no architecture; name the class (--class) or the task.")
+    return f"TF{config.architectures[0]}"
+
+
+def _check_memory(comparison: Comparison) -> bool:
+    """Refuse models larger than memory before they are loaded; returns whether they can be trained in it too."""
+    from tf_pipeline.checkpoint import open_checkpoint
+
+    reader = open_checkpoint(comparison.checkpoint)
+    parameters = sum(int(np.prod(reader.shape(key))) for key in reader)
+    available = available_memory()
+    if available is None:
+        return True
+    if parameters * BYTES_TO_RUN > available:
+        raise MemoryError(
+            f"{comparison.checkpoint} has {parameters:,} parameters: two models in float64 take "
+            f"{parameters * BYTES_TO_RUN / 1e9:.1f} GB, but {available / 1e9:.1f} GB of memory are free."
+        )
+    return parameters * BYTES_TO_TRAIN < available

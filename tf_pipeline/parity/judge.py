@@ -137,6 +137,12 @@ def judge_exact(
     )
 
 
+def judge_failure(setting: str, dtype: str, error: Exception, group: str = "outputs") -> Check:
+    """A failed check for a setting in which our model raised an error."""
+    problem = f"TensorFlow raised {type(error).__name__}: {error}"[:500]
+    return Check("outputs", setting, dtype, (), 0, np.inf, np.inf, 0.0, problem=problem, group=group)
+
+
 def _same(ours: Any, theirs: Any) -> bool:
     if isinstance(theirs, np.ndarray):
         ours = np.asarray(ours)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -134,10 +135,9 @@ class Finding:
         """The finding in words."""
         check, lines = self.check, [f"First difference: {self.check}"]
         if check.worst is not None:
-            theirs = "" if check.worst.theirs is None else f", PyTorch {check.worst.theirs:.9g}"
-            lines.append(
-                f"  at {list(check.worst.index)}: TensorFlow {check.worst.ours:.9g}{theirs}, truth {check.worst.truth:.9g}"
-            )
+            at = check.worst
+            theirs = "" if at.theirs is None else f", PyTorch {at.theirs:.9g}"
+            lines.append(f"  at {list(at.index)}: TensorFlow {at.ours:.9g}{theirs}, truth {at.truth:.9g}")
         if self.keys:
             shown = ", ".join(self.keys[:6]) + (f" and {len(self.keys) - 6} more" if len(self.keys) > 6 else "")
             lines.append(f"  fed by {shown}")
@@ -186,8 +186,8 @@ class Report:
 
     @property
     def worst_ratio(self) -> float:
-        """Largest of our RMS errors as a multiple of PyTorch's, over tensors of at least 64 elements."""
-        return max((check.ratio for check in self.checks if check.elements >= 64), default=0.0)
+        """Largest of our RMS errors as a multiple of PyTorch's; see :func:`worst_ratio`."""
+        return worst_ratio(self.checks)
 
     @property
     def verdict(self) -> str:
@@ -230,7 +230,7 @@ class Report:
         }
 
     def write_json(self, path: str | os.PathLike) -> None:
-        """Write the verdict and every check. Infinity and NaN, which JSON lacks, are the strings ``"inf"``, ``"nan"``."""
+        """Write the verdict and every check. Infinity and NaN, which JSON lacks, are ``"inf"`` and ``"nan"``."""
         write_atomically(path, json.dumps(_jsonable(self.to_dict()), indent=1, allow_nan=False) + "\n")
 
     def write_html(self, path: str | os.PathLike) -> None:
@@ -252,20 +252,32 @@ class Report:
         (console or Console()).print(Group(*parts))
 
 
+def worst_ratio(checks: Iterable[Check]) -> float:
+    """Largest of our RMS errors as a multiple of PyTorch's, over tensors of at least 64 elements.
+
+    The error of a few numbers is luck: PyTorch's may be next to nothing.
+    """
+    return max((check.ratio for check in checks if check.elements >= 64), default=0.0)
+
+
 def _table(checks: list[Check]) -> Table:
-    table = Table("what", "setting", "dtype", "checks", "largest error", "worst RMS ratio to torch", "verdict")
-    groups: dict[tuple[str, str, str], list[Check]] = {}
+    """One row a group and dtype for all settings that are equal, and one for each that is not."""
+    table = Table("what", "settings", "dtype", "checks", "largest error", "worst RMS / torch's", "verdict")
+    unequal = {(check.group, check.dtype, check.setting) for check in checks if not check.passed}
+    rows: dict[tuple[str, str, str], list[Check]] = {}
     for check in checks:
-        groups.setdefault((check.group, check.setting, check.dtype), []).append(check)
-    for (group, setting, dtype), members in groups.items():
+        setting = check.setting if (check.group, check.dtype, check.setting) in unequal else ""
+        rows.setdefault((check.group, check.dtype, setting), []).append(check)
+    for (group, dtype, setting), members in rows.items():
         failed = sum(not check.passed for check in members)
-        ratio = max(check.ratio for check in members)
+        ratio = worst_ratio(members)
+        error = max(check.max_error for check in members)
         table.add_row(
-            group,
-            setting,
-            dtype,
+            escape(group),
+            escape(setting) or str(len({check.setting for check in members})),
+            escape(dtype),
             str(len(members)),
-            f"{max(check.max_error for check in members):.1e}",
+            f"{error:.1e}" if error else "0",
             f"{ratio:.2f}" if ratio else "-",
             f"[red]{failed} not equal" if failed else "[green]equal",
         )

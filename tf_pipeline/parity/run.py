@@ -1,16 +1,19 @@
 """Run a model in one framework or the other and flatten what comes out into float64 arrays by name."""
 
 import contextlib
+import math
 import os
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from tf_pipeline.checkpoint import named_slots
 
-MODES = ("eager", "function", "xla")
+MODES = ("eager", "function", "xla", "saved")
 
 
 def torch_model(class_name: str, checkpoint: str | os.PathLike, dtype: str, **kwargs: Any):
@@ -26,28 +29,59 @@ def torch_model(class_name: str, checkpoint: str | os.PathLike, dtype: str, **kw
     import transformers
 
     torch_class = getattr(transformers, class_name.removeprefix("TF"))
-    model = torch_class.from_pretrained(checkpoint, dtype=getattr(torch, dtype), attn_implementation="eager", **kwargs)
-    return model.eval()
+    options = {"dtype": getattr(torch, dtype), "attn_implementation": "eager"} | kwargs
+    with no_progress_bar():
+        model = torch_class.from_pretrained(checkpoint, **options).eval()
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = False  # a cache is no result
+    return model
+
+
+@contextlib.contextmanager
+def no_progress_bar():
+    """Without the bar that ``transformers`` draws for every model it loads."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def run_torch(model, inputs: Mapping[str, np.ndarray], gradients: bool = False) -> dict[str, np.ndarray]:
-    """All outputs of a PyTorch model, and the gradient of its loss by parameter if asked for."""
+    """All outputs of a PyTorch model, and the gradient of its :func:`objective` by parameter if asked for."""
     import torch
 
-    tensors = {name: torch.tensor(value) for name, value in inputs.items()}
-    for name, value in tensors.items():
-        if value.is_floating_point():
-            tensors[name] = value.to(model.dtype)
+    tensors = as_torch_tensors(model, inputs)
     model.zero_grad()
     with torch.set_grad_enabled(gradients), lifted_upcasts():
         outputs = model(**tensors, output_hidden_states=True, output_attentions=True)
     results = flatten(outputs)
     if gradients:
-        outputs.loss.backward()
+        objective(outputs).backward()
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 results[f"gradient.{name}"] = _torch_array(parameter.grad)
     return results
+
+
+def as_torch_tensors(model, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Inputs of a PyTorch model, floats in its dtype."""
+    import torch
+
+    tensors = {name: torch.tensor(np.ascontiguousarray(value)) for name, value in inputs.items()}
+    return {name: x.to(model.dtype) if x.is_floating_point() else x for name, x in tensors.items()}
+
+
+def as_tensors(model, inputs: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
+    """Inputs of one of our models, floats in its dtype."""
+    return {
+        name: tf.constant(value, model.compute_dtype if np.issubdtype(value.dtype, np.floating) else tf.int32)
+        for name, value in inputs.items()
+    }
 
 
 @contextlib.contextmanager
@@ -76,8 +110,9 @@ class TensorFlowRunner:
 
     Args:
         model: the model.
-        mode: ``"eager"``, ``"function"`` (a graph) or ``"xla"`` (a compiled graph).
-        gradients: whether to differentiate the loss, which needs labels among the inputs.
+        mode: ``"eager"``, ``"function"`` (a graph), ``"xla"`` (a compiled graph) or ``"saved"`` (a SavedModel, written
+            and loaded again).
+        gradients: whether to differentiate the :func:`objective`.
     """
 
     def __init__(self, model, mode: str = "function", gradients: bool = False):
@@ -86,44 +121,79 @@ class TensorFlowRunner:
         self.model, self.gradients = model, gradients
         self.slots = dict(named_slots(model)) if gradients else {}
         self._call = self._run
-        if mode != "eager":
+        if mode == "saved":
+            self._call = self._run_saved
+        elif mode != "eager":
             self._call = tf.function(self._run, jit_compile=mode == "xla", autograph=False)
 
     def _run(self, tensors):
         variables = {key: slot.variable.value for key, slot in self.slots.items()}
         with tf.GradientTape() as tape:
             outputs = self.model(tensors, output_hidden_states=True, output_attentions=True)
-        gradients = tape.gradient(outputs.loss, variables) if self.gradients else {}
-        return outputs, {key: tf.convert_to_tensor(value) for key, value in gradients.items() if value is not None}
+            loss = objective(outputs) if self.gradients else None
+        gradients = tape.gradient(loss, variables) if self.gradients else {}
+        gradients = {key: tf.convert_to_tensor(value) for key, value in gradients.items() if value is not None}
+        return named_tensors(outputs), gradients
+
+    def _run_saved(self, tensors):
+        """Export with open shapes, as a server's model is, load that and call it."""
+        signature = {
+            name: tf.TensorSpec([None] * value.shape.rank, value.dtype, name) for name, value in tensors.items()
+        }
+        archive = keras.export.ExportArchive()
+        archive.track(self.model)
+        archive.add_endpoint("serve", lambda given: self._run(given)[0], [signature])
+        with tempfile.TemporaryDirectory() as folder:
+            archive.write_out(folder, verbose=False)
+            loaded = tf.saved_model.load(folder)
+            return loaded.serve(tensors), {}
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs, and with ``gradients`` those by checkpoint key, in the checkpoint's layout."""
-        outputs, gradients = self._call({name: _tensor(value, self.model) for name, value in inputs.items()})
-        results = flatten(outputs)
+        outputs, gradients = self._call(as_tensors(self.model, inputs))
+        results = {name: _array(value) for name, value in outputs.items()}
         for key, value in gradients.items():
             value = _array(value)
             results[f"gradient.{key}"] = value.T if self.slots[key].parameter.transpose else value
         return results
 
 
+def objective(outputs: Mapping[str, Any]) -> Any:
+    """What is differentiated, a scalar of either framework: the loss; without labels, a random projection.
+
+    The sum of a body's normalised states is almost constant, and so is that of their squares: neither would have a
+    gradient worth comparing. Fixed random weights for every element do.
+    """
+    if outputs.get("loss") is not None:
+        return outputs["loss"]
+    value = next(value for name, value in outputs.items() if name not in ("hidden_states", "attentions"))
+    weights = np.random.default_rng(0).normal(size=tuple(value.shape)) / math.prod(value.shape)
+    if tf.is_tensor(value):
+        return tf.reduce_sum(value * tf.constant(weights, value.dtype))
+    return (value * value.new_tensor(weights)).sum()
+
+
 def flatten(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Outputs by name, with ``hidden_states.0``, ``hidden_states.1``, … for tuples, in the order of the model."""
-    results: dict[str, np.ndarray] = {}
-    # Inner tensors first: the first difference found is then the one nearest its cause.
-    order = sorted(outputs, key=lambda name: {"hidden_states": 0, "attentions": 1, "loss": 3}.get(name, 2))
-    for name in order:
-        value = outputs[name]
-        if isinstance(value, (tuple, list)):
-            results.update({f"{name}.{index}": _array(item) for index, item in enumerate(value)})
-        else:
-            results[name] = _array(value)
-    return results
+    """Outputs as float64 arrays by name; see :func:`named_tensors`."""
+    return {name: _array(value) for name, value in named_tensors(outputs).items()}
 
 
-def _tensor(value: np.ndarray, model) -> tf.Tensor:
-    if np.issubdtype(value.dtype, np.floating):
-        return tf.constant(value, model.compute_dtype)
-    return tf.constant(value, tf.int32)
+def named_tensors(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Outputs by name in the order of computation, so that the first difference is the one nearest its cause.
+
+    ``hidden_states.0``, ``attentions.0``, ``hidden_states.1``, …, then the other outputs, then the loss.
+    """
+    layers, others = {}, {}
+    for index, (name, value) in enumerate(outputs.items()):
+        place = {"hidden_states": 0, "attentions": 1}.get(name)
+        items = {f"{name}.{i}": item for i, item in enumerate(value)} if isinstance(value, tuple) else {name: value}
+        for i, (key, item) in enumerate(items.items()):
+            if place is not None:
+                layers[key] = ((0, i, place), item)
+            elif item is not None:
+                others[key] = ((2 if name == "loss" else 1, index, i), item)
+    ordered = sorted((layers | others).items(), key=lambda entry: entry[1][0])
+    return {name: value for name, (_, value) in ordered}
 
 
 def _array(value: Any) -> np.ndarray:

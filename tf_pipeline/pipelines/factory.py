@@ -25,6 +25,18 @@ def supported_tasks() -> list[str]:
     return sorted([*TASKS, *ALIASES])
 
 
+def pipeline_class(task: str) -> type[Pipeline]:
+    """The class that runs a task.
+
+    Raises:
+        ValueError: for an unknown task.
+    """
+    name = ALIASES.get(task, task)
+    if name not in TASKS:
+        raise ValueError(f"Task {task!r} is not supported; supported are {', '.join(supported_tasks())}.")
+    return TASKS[name]
+
+
 def pipeline(
     task: str,
     model: Any = None,
@@ -55,9 +67,7 @@ def pipeline(
     Raises:
         ValueError: for an unknown task, or a model and tokenizer that do not fit.
     """
-    name = ALIASES.get(task, task)
-    if name not in TASKS:
-        raise ValueError(f"Task {task!r} is not supported; supported are {', '.join(supported_tasks())}.")
+    task_pipeline = pipeline_class(task)
     if model is None:
         model = BUNDLED_CHECKPOINT
         logger.warning(
@@ -68,7 +78,7 @@ def pipeline(
     if isinstance(model, (str, os.PathLike)):
         tokenizer = model if tokenizer is None else tokenizer
         model = (
-            TASKS[name].auto_class().from_pretrained(model, config=config, dtype=dtype, **hub, **(model_kwargs or {}))
+            task_pipeline.auto_class().from_pretrained(model, config=config, dtype=dtype, **hub, **(model_kwargs or {}))
         )
     elif tokenizer is None:
         raise ValueError("A model given as an object needs its tokenizer too: pass tokenizer=.")
@@ -76,4 +86,4 @@ def pipeline(
         from tf_pipeline.tokenization import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(tokenizer, **hub)
-    return TASKS[name](model=model, tokenizer=tokenizer, **kwargs)
+    return task_pipeline(model=model, tokenizer=tokenizer, **kwargs)

@@ -1,0 +1,177 @@
+"""What must not change the result: the batch, the padding, the way it is run, saving and loading, the pipeline."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_pipeline.checkpoint import named_slots
+from tf_pipeline.parity import judge, run
+from tf_pipeline.parity.comparison import Comparison, judge_float64
+from tf_pipeline.parity.report import Check
+
+
+def check_weights(comparison: Comparison) -> None:
+    """Every parameter, bit by bit, against the one that PyTorch loads."""
+    ours, theirs = comparison.ours("float64"), comparison.theirs("float64")
+    slots, parameters = dict(named_slots(ours)), dict(theirs.named_parameters())
+    for key in sorted(slots.keys() | parameters.keys()):
+        if key in slots and key in parameters:
+            pair = [slots[key].read()], [parameters[key].detach().numpy()]
+        else:
+            pair = [key] if key in slots else [], [key] if key in parameters else []
+        comparison.report.extend([judge.judge_exact(key, "as loaded", *pair, "weights")])
+
+
+def check_invariance(comparison: Comparison) -> None:
+    """Rows in a batch, padded on either side, in float64: each is what PyTorch computes for the row alone."""
+    model = comparison.ours()
+    if model.input_rank != 2:
+        comparison.report.skip("invariance", "padding", f"{comparison.class_name} takes several choices a row.")
+        return
+    runner = run.TensorFlowRunner(model, "eager")
+    sides = ["right", "left"] if "position_ids" in model.tensor_names else ["right"]
+    if len(sides) == 1:
+        comparison.report.skip("invariance", "left padding", f"{comparison.class_name} takes no position_ids.")
+    for side in sides:
+        inputs = comparison.encode(comparison.texts, padding=True, padding_side=side)
+        mask = inputs["attention_mask"]
+        if side == "left":
+            # Absolute positions count padding, in PyTorch too; positions from the mask do not.
+            inputs["position_ids"] = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+        batch = runner(inputs)
+        for row in range(len(mask)):
+            kept = mask[row] != 0
+            setting = f"row {row}, {side} padding"
+            truth = comparison.truth(setting, {name: value[row : row + 1, kept] for name, value in inputs.items()})
+            if side == "left":
+                # A head that reads the first token finds padding there, in PyTorch too.
+                truth = {name: value for name, value in truth.items() if _has_tokens(name, batch[name], mask)}
+            result = {name: _row(name, batch[name], row, kept) for name in truth}
+            comparison.report.extend(judge_float64(setting, result, truth, "invariance"))
+
+
+def _has_tokens(name: str, value: np.ndarray, mask: np.ndarray) -> bool:
+    return name.startswith("attentions") or value.shape[:2] == mask.shape
+
+
+def _row(name: str, value: np.ndarray, row: int, kept: np.ndarray) -> np.ndarray:
+    """One row of a batch, as if it had been alone and unpadded."""
+    value = value[row : row + 1]
+    if name.startswith("attentions"):
+        return value[:, :, kept][:, :, :, kept]
+    return value[:, kept] if value.ndim > 1 and value.shape[1] == len(kept) else value
+
+
+def check_execution(comparison: Comparison) -> None:
+    """Eager, graph, XLA and the reloaded SavedModel, on a batch padded on the left."""
+    setting = "left padding" if "left padding" in comparison.settings else next(iter(comparison.settings))
+    inputs = comparison.settings[setting]
+    for dtype in comparison.dtypes:
+        for mode in run.MODES:
+            result = run.TensorFlowRunner(comparison.ours(dtype), mode)(inputs)
+            checks = comparison.judge(setting, dtype, result, inputs, "execution")
+            comparison.report.extend(_renamed(checks, mode))
+
+
+def _renamed(checks: Iterator[Check], mode: str) -> Iterator[Check]:
+    label = {"eager": "eager", "function": "tf.function", "xla": "XLA", "saved": "SavedModel, reloaded"}[mode]
+    return (replace(check, setting=f"{label}, {check.setting}") for check in checks)
+
+
+def check_round_trip(comparison: Comparison) -> None:
+    """Save here and load in PyTorch, and the other way round: the parameters are the same bits."""
+    with tempfile.TemporaryDirectory() as folder:
+        here, there = Path(folder, "here"), Path(folder, "there")
+        ours, theirs = comparison.ours("float32"), comparison.theirs("float32")
+        ours.save_pretrained(here)
+        with run.no_progress_bar():
+            theirs.save_pretrained(there)
+        settings = {
+            "saved here, loaded by PyTorch": (_torch_weights(theirs), _torch_weights(_reload(comparison, here))),
+            "saved by PyTorch, loaded here": (
+                _weights(comparison.model_class.from_pretrained(there, dtype="float32")),
+                _weights(ours),
+            ),
+        }
+        for setting, (result, truth) in settings.items():
+            for key in sorted(result.keys() | truth.keys()):
+                pair = [[side[key]] if key in side else [] for side in (result, truth)]
+                comparison.report.extend([judge.judge_exact(key, setting, *pair, "round trip")])
+
+
+def _reload(comparison: Comparison, folder: Path):
+    return run.torch_model(comparison.class_name, folder, "float32")
+
+
+def _weights(model) -> dict[str, np.ndarray]:
+    return {key: slot.read() for key, slot in named_slots(model)}
+
+
+def _torch_weights(model) -> dict[str, np.ndarray]:
+    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+
+
+def check_pipeline(comparison: Comparison) -> None:
+    """The dictionaries of the task's pipeline, in float64, against those of ``transformers``."""
+    task = _task(comparison)
+    if task is None or comparison.tokenizer is None:
+        what = "there is no pipeline here for its head" if task is None else "it has no tokenizer"
+        comparison.report.skip("pipeline", comparison.class_name, f"Not run, because {what}.")
+        return
+    import transformers
+
+    from tf_pipeline.pipelines import pipeline
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(comparison.checkpoint)
+    theirs = transformers.pipeline(task, model=comparison.theirs(), tokenizer=tokenizer)
+    ours = pipeline(task, model=comparison.ours(), tokenizer=comparison.tokenizer)
+    for setting, options in _PIPELINE_OPTIONS[task].items():
+        limit = {"truncation": True, "max_length": _limit(comparison)}
+        with run.lifted_upcasts():
+            if task == "feature-extraction":
+                truth = [np.asarray(theirs(text, tokenize_kwargs=limit)) for text in comparison.texts]
+            else:
+                truth = theirs(comparison.texts, **limit, **options)
+        comparison.report.extend(_judge_answers(setting, ours(comparison.texts, truncation=True, **options), truth))
+
+
+_PIPELINE_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "text-classification": {
+        "best label": {},
+        "all labels": {"top_k": None},
+        "sigmoid": {"top_k": None, "function_to_apply": "sigmoid"},
+    },
+    "feature-extraction": {"vectors": {}},
+}
+
+
+def _task(comparison: Comparison) -> str | None:
+    if comparison.class_name.endswith("ForSequenceClassification"):
+        return "text-classification"
+    return "feature-extraction" if not comparison.model_class.label_names else None
+
+
+def _limit(comparison: Comparison) -> int:
+    return min(comparison.tokenizer.model_max_length, getattr(comparison.ours().config, "max_position_embeddings", 512))
+
+
+def _judge_answers(setting: str, ours: list[Any], theirs: list[Any]) -> Iterator[Check]:
+    """Labels and keys exactly, numbers as float64."""
+    if isinstance(theirs[0], np.ndarray):
+        for index, (mine, truth) in enumerate(zip(ours, theirs, strict=True)):
+            yield judge.judge_float64("vectors", f"{setting}, text {index}", np.asarray(mine), truth, "pipeline")
+        return
+    flat = [
+        [answer for answers in side for answer in (answers if isinstance(answers, list) else [answers])]
+        for side in (ours, theirs)
+    ]
+    words = [
+        [{k: v for k, v in answer.items() if k != "score"} | {"keys": sorted(answer)} for answer in s] for s in flat
+    ]
+    yield judge.judge_exact("labels", setting, *words, "pipeline")
+    scores = [np.array([answer["score"] for answer in side], np.float64) for side in flat]
+    yield judge.judge_float64("scores", setting, *scores, "pipeline")

@@ -1,0 +1,242 @@
+"""The two models of a comparison, in every dtype, and the inputs that both are run on."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tf_pipeline.parity import judge, run
+from tf_pipeline.parity.inputs import random_inputs, random_labels
+from tf_pipeline.parity.report import Check, Report
+
+# What is compared on if nobody says otherwise: texts of very different lengths, scripts and symbols.
+SAMPLE_TEXTS = (
+    "I've been waiting for a HuggingFace course my whole life.",
+    "I hate this so much!",
+    "No.",
+    "The committee, which had met twice since the spring, could not agree on whether the bridge should be repaired, "
+    "replaced or simply closed, and so the river was crossed by boat for another year.",
+    "Ünïcödé, naïve cafés and 3½ × 10⁻⁴ €.",
+    "数学は楽しい。 Математика — это весело. الرياضيات ممتعة.",
+    "def f(x): return {k: v**2 for k, v in x.items()}  # 🤗",
+)
+
+Inputs = dict[str, np.ndarray]
+
+
+class Comparison:
+    """A checkpoint in both frameworks.
+
+    Args:
+        checkpoint: folder or hub id.
+        class_name: our class.
+        texts: what to compare on.
+        dtypes: dtypes to run.
+        mode: how TensorFlow runs.
+        rms_factor: width of the envelope.
+        report: where checks go.
+        settings: inputs by name of the setting, instead of those made from the texts.
+
+    Raises:
+        ValueError: if there is no such class.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike,
+        class_name: str,
+        report: Report,
+        texts: Sequence[str] = SAMPLE_TEXTS,
+        dtypes: Sequence[str] = ("float64", "float32"),
+        mode: str = "function",
+        rms_factor: float = judge.RMS_FACTOR,
+        settings: Mapping[str, Inputs] | None = None,
+    ):
+        from tf_pipeline.auto import find_model_class, supported_models
+
+        if (model_class := find_model_class(class_name)) is None:
+            raise ValueError(f"There is no class {class_name}; supported families are {', '.join(supported_models())}.")
+        self.model_class = model_class
+        self.checkpoint, self.class_name, self.report = checkpoint, class_name, report
+        self.texts, self.dtypes, self.mode, self.rms_factor = list(texts), tuple(dtypes), mode, rms_factor
+        self._settings = settings
+        self._models: dict[tuple[str, str], Any] = {}
+        self._truths: dict[str, dict[str, np.ndarray]] = {}
+
+    def ours(self, dtype: str = "float64"):
+        """The model in TensorFlow."""
+        return self._model("ours", dtype, lambda: self.model_class.from_pretrained(self.checkpoint, dtype=dtype))
+
+    def theirs(self, dtype: str = "float64"):
+        """The model in PyTorch; in float64 it is the truth."""
+        return self._model("theirs", dtype, lambda: run.torch_model(self.class_name, self.checkpoint, dtype))
+
+    def _model(self, side: str, dtype: str, load):
+        # One dtype besides float64 at a time: models are large.
+        for key in [key for key in self._models if key[0] == side and key[1] not in ("float64", dtype)]:
+            del self._models[key]
+        if (side, dtype) not in self._models:
+            self._models[side, dtype] = load()
+        return self._models[side, dtype]
+
+    def truth(self, setting: str, inputs: Inputs, gradients: bool = False) -> dict[str, np.ndarray]:
+        """What PyTorch computes in float64, remembered by setting."""
+        if setting not in self._truths:
+            self._truths[setting] = run.run_torch(self.theirs(), inputs, gradients)
+        return self._truths[setting]
+
+    def judge(
+        self, setting: str, dtype: str, result: Mapping[str, np.ndarray], inputs: Inputs, group: str = "outputs"
+    ) -> Iterator[Check]:
+        """Judge all tensors of a result, gradients excepted, by the rule for its dtype."""
+        truth = self.truth(setting, inputs)
+        if dtype == "float64":
+            yield from judge_float64(setting, result, truth, group)
+        else:
+            reference = run.run_torch(self.theirs(dtype), inputs)
+            yield from judge_envelopes(setting, dtype, result, reference, truth, inputs, self.rms_factor, group)
+
+    # -------------------------------------------------------------------------------------------------- settings
+
+    @cached_property
+    def tokenizer(self):
+        """The checkpoint's tokenizer, or ``None`` if it has none."""
+        from tf_pipeline.tokenization import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.checkpoint)
+        except OSError as error:
+            self.report.skip("tokenization", "texts", f"{error} Random ids are compared instead.")
+            return None
+
+    def encode(self, texts: Sequence[str], **options: Any) -> Inputs:
+        """Texts as model inputs, NumPy arrays; random ids if there is no tokenizer."""
+        model = self.ours()
+        if self.tokenizer is None or model.input_rank != 2:
+            padding = options.get("padding_side", "right") if options.get("padding") else None
+            return random_inputs(model, batch=len(texts), padding=padding)
+        limit = min(self.tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 512)
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=limit, return_tensors="np", **options)
+        return {name: value for name, value in encoded.items() if name in model.tensor_names}
+
+    @cached_property
+    def settings(self) -> dict[str, Inputs]:
+        """Inputs by name of the setting: the simplest first, so that the first difference is the easiest to read."""
+        if self._settings is not None:
+            return dict(self._settings)
+        right = self.encode(self.texts, padding=True, padding_side="right")
+        settings = {
+            "unpadded": self.encode(self.texts[:1]),
+            "right padding": right,
+            "left padding": self.encode(self.texts, padding=True, padding_side="left"),
+        }
+        return settings | self._unusual_masks(right) | self._unusual_inputs(right) | self._extreme_shapes()
+
+    def _unusual_masks(self, right: Inputs) -> dict[str, Inputs]:
+        mask = right["attention_mask"]
+        nothing = mask.copy()
+        nothing[-1] = 0
+        return {
+            "mask omitted": {name: value for name, value in right.items() if name != "attention_mask"},
+            "mask of ones": right | {"attention_mask": np.ones_like(mask)},
+            "a row masked out": right | {"attention_mask": nothing},
+        }
+
+    def _unusual_inputs(self, right: Inputs) -> dict[str, Inputs]:
+        model, rng = self.ours(), np.random.default_rng(0)
+        shape, settings = right["input_ids"].shape, {}
+        if "position_ids" in model.tensor_names:
+            limit = model.config.max_position_embeddings
+            settings["position_ids"] = right | {"position_ids": rng.integers(0, limit, shape)}
+        if "token_type_ids" in model.tensor_names:
+            types = rng.integers(0, model.config.type_vocab_size, shape)
+            settings["token_type_ids"] = right | {"token_type_ids": types}
+            settings["no token_type_ids"] = {k: v for k, v in right.items() if k != "token_type_ids"}
+        embedded = {name: value for name, value in right.items() if name != "input_ids"}
+        embedded["inputs_embeds"] = rng.normal(size=(*shape, model.config.hidden_size)).astype(np.float32)
+        return settings | {"inputs_embeds": embedded}
+
+    def _extreme_shapes(self) -> dict[str, Inputs]:
+        model = self.ours()
+        longest = min(getattr(model.config, "max_position_embeddings", None) or 512, 512)
+        return {
+            "1 × 1": random_inputs(model, batch=1, length=1, padding=None),
+            f"1 × {longest}": random_inputs(model, batch=1, length=longest, padding=None),
+            "33 rows": random_inputs(model, batch=33, length=5),
+        }
+
+    def inputs(self, setting: str) -> tuple[Inputs, str | None]:
+        """Inputs of a setting, and the ``problem_type`` that goes with them."""
+        return self.labelled[setting] if setting in self.labelled else (self.settings[setting], None)
+
+    @cached_property
+    def labelled(self) -> dict[str, tuple[Inputs, str | None]]:
+        """Inputs with labels, and the ``problem_type`` that goes with them, by name of the setting."""
+        model, rng = self.ours(), np.random.default_rng(1)
+        if self._settings is not None or not model.label_names:
+            return {}
+        inputs = self.encode(self.texts, padding=True, padding_side="right")
+        kinds = {"labels": (inputs | random_labels(model, inputs, rng), None)}
+        if self.class_name.endswith("ForSequenceClassification"):
+            shape = (len(inputs["input_ids"]), model.config.num_labels)
+            kinds = {
+                "class labels": (
+                    inputs | {"labels": rng.integers(0, shape[1], shape[0])},
+                    "single_label_classification",
+                ),
+                "multi-label": (
+                    inputs | {"labels": rng.integers(0, 2, shape).astype(np.float32)},
+                    "multi_label_classification",
+                ),
+                "regression": (inputs | {"labels": rng.normal(size=shape).astype(np.float32)}, "regression"),
+            }
+        return kinds
+
+
+def judge_float64(
+    setting: str, ours: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], group: str = "outputs"
+) -> Iterator[Check]:
+    """Judge results in float64, those that only one side has included."""
+    for name, value in truth.items():
+        yield judge.judge_float64(name, setting, ours.get(name, np.empty(0)), value, _group(name, group))
+    for name in ours.keys() - truth.keys():
+        yield judge.judge_float64(name, setting, ours[name], np.empty(0), _group(name, group))
+
+
+def judge_envelopes(
+    setting: str,
+    dtype: str,
+    ours: Mapping[str, np.ndarray],
+    theirs: Mapping[str, np.ndarray],
+    truth: Mapping[str, np.ndarray],
+    inputs: Inputs,
+    rms_factor: float = judge.RMS_FACTOR,
+    group: str = "outputs",
+) -> Iterator[Check]:
+    """Judge results in a narrow dtype, over the positions that hold tokens."""
+    mask = inputs.get("attention_mask")
+    for name, value in theirs.items():
+        arrays = [real_positions(name, a, mask) for a in (ours.get(name, np.empty(0)), value, truth[name])]
+        yield judge.judge_envelope(name, setting, dtype, *arrays, rms_factor, _group(name, group))
+
+
+def _group(name: str, group: str) -> str:
+    return "gradients" if name.startswith("gradient.") and group == "outputs" else group
+
+
+def real_positions(name: str, value: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """The part of a tensor that belongs to tokens, as ``[tokens, …]``, if it has a token axis at all.
+
+    Args:
+        name: the tensor's name.
+        value: ``[batch, seq, …]``, attentions ``[batch, heads, query, key]``, or something without tokens.
+        mask: ``[batch, seq]`` or ``[batch, choices, seq]``.
+    """
+    if mask is None:
+        return value
+    mask = mask.reshape(-1, mask.shape[-1]) != 0
+    if name.startswith("attentions"):
+        value = np.moveaxis(value, 1, 2)
+    return value[mask] if value.shape[:2] == mask.shape else value

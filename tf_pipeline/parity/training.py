@@ -1,0 +1,90 @@
+"""Training: AdamW in both frameworks from the same weights on the same batch, dropout off, in float64.
+
+Keras adds epsilon before it corrects the bias of the second moment and PyTorch after, so epsilon is corrected by hand,
+step by step. Keras rounds its hyperparameters to float32, so they are powers of two and sums of them, which have no
+rounding.
+"""
+
+import math
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pipeline.checkpoint import named_slots
+from tf_pipeline.parity import judge, run
+from tf_pipeline.parity.comparison import Comparison, Inputs, judge_float64
+from tf_pipeline.parity.outputs import problem_type
+
+STEPS = 20
+ADAMW = {"learning_rate": 2.0**-10, "beta_1": 1 - 2.0**-3, "beta_2": 1 - 2.0**-10, "weight_decay": 2.0**-7}
+EPSILON = 2.0**-20
+
+
+def check_training(comparison: Comparison, steps: int = STEPS) -> None:
+    """Every parameter after one step and after all, and the loss before each."""
+    setting, (inputs, kind) = next(iter(comparison.labelled.items()), (None, (None, None)))
+    if inputs is None:
+        setting, inputs = next(iter(comparison.settings.items()))
+    ours = comparison.model_class.from_pretrained(comparison.checkpoint, dtype="float64")
+    theirs = run.torch_model(comparison.class_name, comparison.checkpoint, "float64")
+    losses = []
+    with problem_type(kind, ours, theirs):
+        turns = zip(keras_steps(ours, inputs, steps), torch_steps(theirs, inputs, steps), strict=True)
+        for step, pair in enumerate(turns, start=1):
+            losses.append(pair)
+            if step in (1, steps):
+                after = "1 AdamW step" if step == 1 else f"{step} AdamW steps"
+                truth = {name: parameter.detach().numpy() for name, parameter in theirs.named_parameters()}
+                result = {key: slot.read() for key, slot in named_slots(ours) if key in truth}
+                comparison.report.extend(judge_float64(f"{setting}, {after}", result, truth, "training"))
+    columns = np.array(losses).T
+    comparison.report.extend(
+        [judge.judge_float64("loss", f"{setting}, {steps} AdamW steps", columns[0], columns[1], "training")]
+    )
+
+
+def keras_steps(model, inputs: Inputs, steps: int) -> Iterator[float]:
+    """Take steps of Keras' AdamW; yields the objective before each, when it is taken, and after the last."""
+    variables = [slot.variable for _, slot in named_slots(model)]
+    epsilon = tf.Variable(EPSILON, dtype=tf.float64)
+    optimizer = keras.optimizers.AdamW(**ADAMW, epsilon=epsilon)
+    optimizer.build(variables)
+
+    @tf.function(autograph=False)
+    def step(tensors):
+        with tf.GradientTape() as tape:
+            loss = run.objective(model(tensors))
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        used = [(tf.convert_to_tensor(g), v) for g, v in zip(gradients, variables, strict=True) if g is not None]
+        optimizer.apply_gradients(used)
+        return loss
+
+    tensors = run.as_tensors(model, inputs)
+    for count in range(1, steps + 1):
+        epsilon.assign(EPSILON * math.sqrt(1 - ADAMW["beta_2"] ** count))
+        yield float(step(tensors))
+    yield float(run.objective(model(tensors)))
+
+
+def torch_steps(model, inputs: Inputs, steps: int) -> Iterator[float]:
+    """The same with PyTorch's AdamW."""
+    import torch
+
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=ADAMW["learning_rate"],
+        betas=(ADAMW["beta_1"], ADAMW["beta_2"]),
+        eps=EPSILON,
+        weight_decay=ADAMW["weight_decay"],
+    )
+    tensors = run.as_torch_tensors(model, inputs)
+    with run.lifted_upcasts():
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = run.objective(model(**tensors))
+            loss.backward()
+            optimizer.step()
+            yield loss.item()
+        yield run.objective(model(**tensors)).item()
