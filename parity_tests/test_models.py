@@ -113,7 +113,10 @@ def test_regression_to_one_number(checkpoint, judge):
     folder = checkpoint("bert", "TFBertForSequenceClassification", num_labels=1)
     model = tf_pipeline.TFBertForSequenceClassification.from_pretrained(folder)
     settings = {"regression": random_inputs(model) | {"labels": np.linspace(-1, 1, 5)}}
-    judge(compare_outputs(folder, "TFBertForSequenceClassification", settings=settings, gradients=True), "bert: problem types")
+    judge(
+        compare_outputs(folder, "TFBertForSequenceClassification", settings=settings, gradients=True),
+        "bert: problem types",
+    )
 
 
 @HEADS

@@ -105,8 +105,8 @@ def problem_report() -> Report:
 
 
 def hostile_report() -> Report:
-    check = tensor(HOSTILE, HOSTILE.replace("[31m", ""), group=HOSTILE, passed=False, problem=HOSTILE)
-    layer = tensor("hidden_states.0", HOSTILE.replace("[31m", ""), "float32", used=2.0)
+    check = tensor(HOSTILE, HOSTILE, group=HOSTILE, passed=False, problem=HOSTILE)
+    layer = tensor("hidden_states.0", HOSTILE, "float32", used=2.0)
     return Report(
         [check, layer],
         [Skip(HOSTILE, HOSTILE, HOSTILE)],

@@ -1,7 +1,7 @@
 """Computation that architecture families share."""
 
 from tf_pipeline.layers.activations import ACTIVATIONS, get_activation
-from tf_pipeline.layers.attention import attention_bias, dot_product_attention, run_layers
+from tf_pipeline.layers.attention import add_residual, attention_bias, dot_product_attention, run_layers
 from tf_pipeline.layers.core import Bias, Embedding, LayerNorm, Linear, Parameter, VocabularyProjector
 from tf_pipeline.layers.embeddings import flatten_choices, position_vectors
 
@@ -13,6 +13,7 @@ __all__ = [
     "Linear",
     "Parameter",
     "VocabularyProjector",
+    "add_residual",
     "attention_bias",
     "dot_product_attention",
     "flatten_choices",

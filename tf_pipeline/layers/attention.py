@@ -74,6 +74,16 @@ def dot_product_attention(query, key, value, lengths, num_heads, bias=None, drop
     return merge_heads(tf.matmul(probabilities, split_heads(value, keys, num_heads))), probabilities
 
 
+def add_residual(branch: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:
+    """The sum of two matrices ``[tokens, hidden]``, one of which a dense layer has just computed.
+
+    TensorFlow would fuse the sum into the product, and oneDNN's kernel for that doubles the rounding error of a single
+    row, of which the last layer of a classifier consists for a single text. The reshape keeps them apart and moves no
+    data.
+    """
+    return tf.reshape(branch, tf.shape(residual)) + residual
+
+
 def run_layers(layers, hidden_states, bias=None, first_token_only=False, training=None):
     """Run transformer layers one after the other, with the tokens of all sequences as the rows of one matrix.
 

@@ -16,6 +16,7 @@ from tf_pipeline.layers import (
     LayerNorm,
     Linear,
     VocabularyProjector,
+    add_residual,
     attention_bias,
     dot_product_attention,
     flatten_choices,
@@ -92,7 +93,7 @@ class BertSelfOutput(keras.layers.Layer):
         self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
 
     def call(self, hidden_states, residual, training=None):
-        return self.LayerNorm(self.dropout(self.dense(hidden_states), training=training) + residual)
+        return self.LayerNorm(add_residual(self.dropout(self.dense(hidden_states), training=training), residual))
 
 
 class BertAttention(keras.layers.Layer):

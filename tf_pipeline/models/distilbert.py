@@ -16,6 +16,7 @@ from tf_pipeline.layers import (
     LayerNorm,
     Linear,
     VocabularyProjector,
+    add_residual,
     attention_bias,
     dot_product_attention,
     flatten_choices,
@@ -113,8 +114,8 @@ class TransformerBlock(keras.layers.Layer):
 
     def call(self, rows, queries, lengths, bias=None, training=None):
         attended, probabilities = self.attention(rows, queries, lengths=lengths, bias=bias, training=training)
-        attended = self.sa_layer_norm(attended + queries)
-        return self.output_layer_norm(self.ffn(attended, training=training) + attended), probabilities
+        attended = self.sa_layer_norm(add_residual(attended, queries))
+        return self.output_layer_norm(add_residual(self.ffn(attended, training=training), attended)), probabilities
 
 
 class Transformer(keras.layers.Layer):

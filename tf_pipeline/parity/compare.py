@@ -95,7 +95,9 @@ def _check_arguments(dtypes: Sequence[str], mode: str, groups: Sequence[str] | N
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise ImportError("Parity is measured against PyTorch, which is not installed: pip install "tf-pipeline[parity]".") from error
+        raise ImportError(
+            "Parity is measured against PyTorch, which is not installed: pip install 'tf-pipeline[parity]'."
+        ) from error
     if unknown := [dtype for dtype in dtypes if dtype not in judge.EPSILON]:
         raise ValueError(f"dtype {unknown[0]!r} is not one of {', '.join(judge.EPSILON)}.")
     if mode not in MODES:

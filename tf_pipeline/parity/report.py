@@ -139,7 +139,7 @@ class Finding:
             theirs = "" if at.theirs is None else f", PyTorch {at.theirs:.9g}"
             lines.append(f"  at {list(at.index)}: TensorFlow {at.ours:.9g}{theirs}, truth {at.truth:.9g}")
         if self.keys:
-            shown = ", ".join(self.keys[:6]) + (f" and {len(self.keys) - 6} more" if len(self.keys) > 6 else "")
+            shown = ", ".join(self.keys[:16]) + (f" and {len(self.keys) - 16} more" if len(self.keys) > 16 else "")
             lines.append(f"  fed by {shown}")
         return lines + [f"  hint: {hint}" for hint in self.hints]
 

@@ -77,8 +77,8 @@ def pipeline(
     hub = {key: value for key, value in (("revision", revision), ("token", token)) if value is not None}
     if isinstance(model, (str, os.PathLike)):
         tokenizer = model if tokenizer is None else tokenizer
-        model = (
-            task_pipeline.auto_class().from_pretrained(model, config=config, dtype=dtype, **hub, **(model_kwargs or {}))
+        model = task_pipeline.auto_class().from_pretrained(
+            model, config=config, dtype=dtype, **hub, **(model_kwargs or {})
         )
     elif tokenizer is None:
         raise ValueError("A model given as an object needs its tokenizer too: pass tokenizer=.")
