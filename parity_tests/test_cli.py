@@ -101,6 +101,7 @@ def test_version():
     assert run("--version").stdout.startswith("tf-pipeline 0.")
 
 
+@pytest.mark.slow
 def test_parity_command(minilm, tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("One text.\n\nAnd another, a bit longer.\n")
@@ -116,6 +117,7 @@ def test_parity_command(minilm, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_parity_command_finds_a_difference(minilm, monkeypatch):
     from tf_pipeline.layers import activations
     from tf_pipeline.models import bert

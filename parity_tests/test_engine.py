@@ -1,5 +1,9 @@
 """The engine that judges is judged: it has to see what is wrong."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -102,3 +106,52 @@ def test_runner_modes():
 def test_compare_needs_something_to_compare_on(checkpoint):
     with pytest.raises(ValueError, match="texts"):
         compare(checkpoint("bert", "TFBertModel"), texts=[])
+
+
+def test_two_comparisons_give_the_same_numbers(checkpoint):
+    folder = checkpoint("distilbert", "TFDistilBertForSequenceClassification")
+    groups = ["weights", "outputs", "gradients", "invariance", "round trip"]
+    one, other = (compare(folder, groups=groups, rms_factor=3.0) for _ in range(2))
+    assert one.passed and one.checks == other.checks
+
+
+def test_what_our_model_raises_is_a_difference(checkpoint, monkeypatch):
+    """Not an error of the comparison: PyTorch's model took the same inputs."""
+    folder = checkpoint("bert", "TFBertModel")
+    own = tf_pipeline.TFBertModel.forward
+
+    def forward(self, **inputs):
+        if inputs.get("inputs_embeds") is not None:
+            raise NotImplementedError("no embeddings here")
+        return own(self, **inputs)
+
+    monkeypatch.setattr(tf_pipeline.TFBertModel, "forward", forward)
+    report = compare(folder, dtypes=["float64"], groups=["outputs"])
+    assert not report.passed and len(report.failures) == 1
+    assert report.finding.check.setting == "inputs_embeds" and "no embeddings here" in report.finding.check.problem
+
+
+def test_groups_that_are_not_asked_for_are_listed(checkpoint):
+    report = compare(checkpoint("bert", "TFBertModel"), groups=["weights"])
+    assert {skip.group for skip in report.skipped} >= {"outputs", "training", "pipeline"}
+    assert {check.group for check in report.checks} == {"weights"}
+    assert all(check.elements > 0 for check in report.checks)
+    assert report.environment["versions"]["torch"] and report.environment["cores"]
+
+
+def suite(checkpoint, *arguments):
+    """Run pytest with ``--checkpoint`` in a process of its own."""
+    command = [sys.executable, "-m", "pytest", "parity_tests", "--checkpoint", checkpoint, "-n", "0", "-q", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+
+
+def test_the_suite_takes_a_checkpoint_of_ones_own(checkpoint):
+    """One test for each group, and nothing else."""
+    result = suite(checkpoint("bert", "TFBertModel"), "--checkpoint-class", "TFBertModel", "-k", "weights or round")
+    assert result.returncode == 0, result.stdout
+    assert "2 passed" in result.stdout and "TFBertModel: weights" in result.stdout
+
+
+def test_the_suite_fails_for_a_checkpoint_that_cannot_be_compared(tmp_path):
+    result = suite(tmp_path, "-k", "weights")
+    assert result.returncode == 1 and "config.json" in result.stdout

@@ -320,6 +320,7 @@ print(max(np.abs(one - other).max() for one, other in zip(*results)))
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_train_as_one_device():
     """In a process of its own, because devices are fixed once TensorFlow runs."""
     assert float(output_of(TWO_REPLICAS)) < 1e-6

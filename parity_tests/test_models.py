@@ -48,6 +48,7 @@ def test_heads_equal_torch(family, name, checkpoint, judge):
 
 
 @HEADS
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eager", "xla"])
 def test_modes_equal_torch(family, name, mode, checkpoint, judge):
     folder = checkpoint(family, name)
@@ -203,7 +204,7 @@ def test_without_its_mask_a_padded_batch_is_wrong(checkpoint):
     assert np.abs(masked[1:, 0] - unmasked[1:, 0]).max() > 1e-2
 
 
-@pytest.mark.parametrize("layers", [2, 12])
+@pytest.mark.parametrize("layers", [2, pytest.param(12, marks=pytest.mark.slow)])
 def test_hidden_states_at_the_default_width(layers, tmp_path, judge):
     """A BERT of width 768: every hidden state is batch × seq × 768, and equal."""
     config = BertConfig(num_hidden_layers=layers, vocab_size=500)

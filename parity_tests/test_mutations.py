@@ -222,7 +222,9 @@ def folder(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("std", [0.0, 0.2], ids=["default initialisation", "std 0.2"])
+@pytest.mark.parametrize(
+    "std", [pytest.param(0.0, id="default initialisation"), pytest.param(0.2, id="std 0.2", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_mutation_is_caught_placed_and_named(folder, monkeypatch, mutation, std):
     mutate, class_name, group, name, key, hint = MUTATIONS[mutation]

@@ -169,6 +169,7 @@ def saved(tokenizer, tmp_path_factory, **options):
     return folder
 
 
+@pytest.mark.slow
 def test_minilm_on_the_whole_corpus(minilm, judge):
     report = Report()
     check_tokenization(report, minilm, texts=["A text of the caller's own."])

@@ -95,6 +95,7 @@ def test_the_activation_follows_the_config(folder, changes, function):
     assert len(expected) == model.config.num_labels
 
 
+@pytest.mark.slow
 def test_many_real_sentences_in_order(ours, theirs, reviews):
     result = ours(reviews, truncation=True)
     assert_close(result, theirs(reviews, truncation=True, batch_size=8), tolerance=1e-5)

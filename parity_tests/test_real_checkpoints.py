@@ -15,6 +15,7 @@ COURSE = ["I've been waiting for a HuggingFace course my whole life.", "I hate t
 REST = [group for group in GROUPS if group != "tokenization"]
 
 
+@pytest.mark.slow
 def test_minilm_equals_torch_in_every_respect(minilm, reviews, judge):
     report = judge(compare(minilm, "TFBertModel", texts=COURSE + reviews[:10], groups=REST), "MiniLM, every respect")
     assert {check.group for check in report.checks} == set(REST)
@@ -22,19 +23,21 @@ def test_minilm_equals_torch_in_every_respect(minilm, reviews, judge):
     assert all(check.elements > 0 for check in report.checks)
 
 
+@pytest.mark.slow
 def test_minilm_on_real_sentences(minilm, reviews, judge):
-    report = compare(minilm, "TFBertModel", texts=COURSE + reviews[:40], groups=["outputs"])
+    report = compare(minilm, "TFBertModel", texts=COURSE + reviews[:20], groups=["outputs"])
     judge(report, "MiniLM, real sentences")
     assert {"unpadded", "right padding", "left padding"} <= {check.setting for check in report.checks}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_minilm_in_half_precision(minilm, reviews, judge, dtype):
     judge(compare(minilm, "TFBertModel", texts=reviews[:12], dtypes=[dtype], groups=["outputs"]), f"MiniLM, {dtype}")
 
 
 def test_bundled_checkpoint_equals_torch_in_every_respect(reviews, judge):
-    report = judge(compare(ASSETS, texts=COURSE + reviews[:30], groups=REST), "bundled checkpoint, every respect")
+    report = judge(compare(ASSETS, texts=COURSE + reviews[:10], groups=REST), "bundled checkpoint, every respect")
     assert {check.group for check in report.checks} == set(REST)
     assert {"labels", "scores"} <= {check.name for check in report.checks if check.group == "pipeline"}
 

@@ -1,5 +1,6 @@
 """Compare a checkpoint in TensorFlow with the same checkpoint in PyTorch: everything, or some of it."""
 
+import gc
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -65,6 +66,7 @@ def compare(
             if progress:
                 progress(name)
             check(comparison)
+            gc.collect()  # a model and the graphs traced from it hold each other, and it may be large
     report.finding = locate.find(comparison)
     report.seconds = time.perf_counter() - start
     return report

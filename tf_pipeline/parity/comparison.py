@@ -25,6 +25,11 @@ SAMPLE_TEXTS = (
 
 Inputs = dict[str, np.ndarray]
 
+# A root mean square over fewer numbers than this says little.
+FEW_ELEMENTS = 64
+# Results larger than this, such as the attentions of a long sequence, are computed again for each dtype.
+REMEMBERED_BYTES = 64 * 2**20
+
 
 class Comparison:
     """A checkpoint in both frameworks.
@@ -82,21 +87,44 @@ class Comparison:
         return self._models[side, dtype]
 
     def truth(self, setting: str, inputs: Inputs, gradients: bool = False) -> dict[str, np.ndarray]:
-        """What PyTorch computes in float64, remembered by setting."""
-        if setting not in self._truths:
-            self._truths[setting] = run.run_torch(self.theirs(), inputs, gradients)
-        return self._truths[setting]
+        """What PyTorch computes in float64, remembered by setting unless it is large."""
+        if setting in self._truths:
+            return self._truths[setting]
+        truth = run.run_torch(self.theirs(), inputs, gradients)
+        if gradients or sum(value.nbytes for value in truth.values()) < REMEMBERED_BYTES:
+            self._truths[setting] = truth
+        return truth
 
     def judge(
         self, setting: str, dtype: str, result: Mapping[str, np.ndarray], inputs: Inputs, group: str = "outputs"
     ) -> Iterator[Check]:
-        """Judge all tensors of a result, gradients excepted, by the rule for its dtype."""
-        truth = self.truth(setting, inputs)
-        if dtype == "float64":
-            yield from judge_float64(setting, result, truth, group)
-        else:
+        """Judge all tensors of a result by the rule for its dtype."""
+        yield from self.judge_all(dtype, {setting: (result, inputs)}, group)
+
+    def judge_all(
+        self, dtype: str, results: Mapping[str, tuple[Mapping[str, np.ndarray], Inputs]], group: str = "outputs"
+    ) -> Iterator[Check]:
+        """Judge the results of several settings, with their inputs.
+
+        In a narrow dtype the error of a few numbers is luck, PyTorch's as well as ours; tensors of fewer than
+        ``FEW_ELEMENTS`` are judged together over all settings.
+        """
+        few: dict[str, list[tuple[np.ndarray, ...]]] = {}
+        for setting, (result, inputs) in results.items():
+            truth = self.truth(setting, inputs)
+            if dtype == "float64":
+                yield from judge_float64(setting, result, truth, group)
+                continue
             reference = run.run_torch(self.theirs(dtype), inputs)
-            yield from judge_envelopes(setting, dtype, result, reference, truth, inputs, self.rms_factor, group)
+            for name, arrays in real_arrays(result, reference, truth, inputs.get("attention_mask")):
+                if arrays[0].shape == arrays[2].shape and 0 < arrays[2].size < FEW_ELEMENTS:
+                    few.setdefault(name, []).append(arrays)
+                else:
+                    yield judge.judge_envelope(name, setting, dtype, *arrays, self.rms_factor, group)
+        for name, members in few.items():
+            together = next(iter(results)) if len(results) == 1 else f"{len(members)} settings together"
+            arrays = [np.concatenate([array.ravel() for array in kind]) for kind in zip(*members, strict=True)]
+            yield judge.judge_envelope(name, together, dtype, *arrays, self.rms_factor, group)
 
     # -------------------------------------------------------------------------------------------------- settings
 
@@ -168,8 +196,10 @@ class Comparison:
         }
 
     def inputs(self, setting: str) -> tuple[Inputs, str | None]:
-        """Inputs of a setting, and the ``problem_type`` that goes with them."""
-        return self.labelled[setting] if setting in self.labelled else (self.settings[setting], None)
+        """Inputs of a setting, or of the first if it is several together, and the ``problem_type`` to go with them."""
+        if setting in self.labelled:
+            return self.labelled[setting]
+        return self.settings.get(setting, next(iter(self.settings.values()))), None
 
     @cached_property
     def labelled(self) -> dict[str, tuple[Inputs, str | None]]:
@@ -205,21 +235,16 @@ def judge_float64(
         yield judge.judge_float64(name, setting, ours[name], np.empty(0), _group(name, group))
 
 
-def judge_envelopes(
-    setting: str,
-    dtype: str,
+def real_arrays(
     ours: Mapping[str, np.ndarray],
     theirs: Mapping[str, np.ndarray],
     truth: Mapping[str, np.ndarray],
-    inputs: Inputs,
-    rms_factor: float = judge.RMS_FACTOR,
-    group: str = "outputs",
-) -> Iterator[Check]:
-    """Judge results in a narrow dtype, over the positions that hold tokens."""
-    mask = inputs.get("attention_mask")
+    mask: np.ndarray | None,
+) -> Iterator[tuple[str, tuple[np.ndarray, ...]]]:
+    """Each tensor of three results by name, over the positions that hold tokens."""
     for name, value in theirs.items():
-        arrays = [real_positions(name, a, mask) for a in (ours.get(name, np.empty(0)), value, truth[name])]
-        yield judge.judge_envelope(name, setting, dtype, *arrays, rms_factor, _group(name, group))
+        arrays = (ours.get(name, np.empty(0)), value, truth[name])
+        yield name, tuple(real_positions(name, array, mask) for array in arrays)
 
 
 def _group(name: str, group: str) -> str:

@@ -11,20 +11,23 @@ from tf_pipeline.parity.report import Report
 
 def check_outputs(comparison: Comparison) -> None:
     """Every tensor of every setting in every dtype, and every loss."""
+    report = comparison.report
     for dtype in comparison.dtypes:
-        runner = run.TensorFlowRunner(comparison.ours(dtype), comparison.mode)
+        ours = comparison.ours(dtype)
+        runner = run.TensorFlowRunner(ours, comparison.mode)
+        results = {}
         for setting, inputs in comparison.settings.items():
             try:
-                result = runner(inputs)
+                results[setting] = runner(inputs), inputs
             except Exception as error:  # whatever our model raises is a difference: PyTorch's did not
-                comparison.report.extend([judge.judge_failure(setting, dtype, error)])
-            else:
-                comparison.report.extend(comparison.judge(setting, dtype, result, inputs))
+                report.extend([judge.judge_failure(setting, dtype, error)])
+        report.extend(comparison.judge_all(dtype, results))
+        results.clear()
         for setting, (inputs, kind) in comparison.labelled.items():
-            with problem_type(kind, comparison.ours(dtype), comparison.theirs(dtype), comparison.theirs()):
+            with problem_type(kind, ours, comparison.theirs(dtype), comparison.theirs()):
                 # A graph holds the kind of problem it was traced with.
-                result = run.TensorFlowRunner(comparison.ours(dtype), comparison.mode)(inputs)
-                comparison.report.extend(comparison.judge(setting, dtype, result, inputs))
+                result = run.TensorFlowRunner(ours, comparison.mode)(inputs)
+                report.extend(comparison.judge(setting, dtype, result, inputs))
 
 
 def check_gradients(comparison: Comparison) -> None:
@@ -81,8 +84,8 @@ def compare_outputs(
     for dtype in dtypes:
         differentiated = gradients and dtype == "float64"
         runner = run.TensorFlowRunner(comparison.ours(dtype), mode, differentiated)
-        for setting, inputs in settings.items():
-            if differentiated:
-                comparison.truth(setting, inputs, gradients=True)
-            comparison.report.extend(comparison.judge(setting, dtype, runner(inputs), inputs))
+        for setting, inputs in settings.items() if differentiated else ():
+            comparison.truth(setting, inputs, gradients=True)
+        results = {setting: (runner(inputs), inputs) for setting, inputs in settings.items()}
+        comparison.report.extend(comparison.judge_all(dtype, results))
     return comparison.report
