@@ -108,6 +108,7 @@ def test_compare_needs_something_to_compare_on(checkpoint):
         compare(checkpoint("bert", "TFBertModel"), texts=[])
 
 
+@pytest.mark.slow
 def test_two_comparisons_give_the_same_numbers(checkpoint):
     folder = checkpoint("distilbert", "TFDistilBertForSequenceClassification")
     groups = ["weights", "outputs", "gradients", "invariance", "round trip"]
@@ -145,6 +146,7 @@ def suite(checkpoint, *arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
 
 
+@pytest.mark.slow
 def test_the_suite_takes_a_checkpoint_of_ones_own(checkpoint):
     """One test for each group, and nothing else."""
     result = suite(checkpoint("bert", "TFBertModel"), "--checkpoint-class", "TFBertModel", "-k", "weights or round")
@@ -152,6 +154,7 @@ def test_the_suite_takes_a_checkpoint_of_ones_own(checkpoint):
     assert "2 passed" in result.stdout and "TFBertModel: weights" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_suite_fails_for_a_checkpoint_that_cannot_be_compared(tmp_path):
     result = suite(tmp_path, "-k", "weights")
     assert result.returncode == 1 and "config.json" in result.stdout

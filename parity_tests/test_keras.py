@@ -27,8 +27,6 @@ from parity_tests.keras_helpers import (
 )
 from tf_pipeline.checkpoint import named_slots
 
-EVERY_CLASS = pytest.mark.parametrize("name", CLASSES)
-EVERY_HEAD = pytest.mark.parametrize("name", HEADS)
 CLASSIFIER = "TFBertForSequenceClassification"
 
 # One class for each structure of inputs and outputs, where a test of all would only be slower.
@@ -39,6 +37,15 @@ STRUCTURES = (
     "TFBertForQuestionAnswering",
     "TFDistilBertForTokenClassification",
 )
+
+
+def _parametrized(names):
+    """All of the names; those whose structure another has are slow."""
+    slow = pytest.mark.slow
+    return pytest.mark.parametrize("name", [n if n in STRUCTURES else pytest.param(n, marks=slow) for n in names])
+
+
+EVERY_CLASS, EVERY_HEAD = _parametrized(CLASSES), _parametrized(HEADS)
 EVERY_STRUCTURE = pytest.mark.parametrize("name", STRUCTURES)
 EVERY_HEAD_STRUCTURE = pytest.mark.parametrize("name", STRUCTURES[1:])
 

@@ -241,6 +241,7 @@ def test_mutation_is_caught_placed_and_named(folder, monkeypatch, mutation, std)
         assert any(re.search(hint, text) for text in finding.hints), finding.lines()
 
 
+@pytest.mark.slow
 def test_without_a_mutation_nothing_is_found(folder):
     for class_name in (CLASSIFIER, MASKED_LM, CAUSAL_LM):
         for std in (0.0, 0.2):

@@ -36,6 +36,7 @@ def test_minilm_in_half_precision(minilm, reviews, judge, dtype):
     judge(compare(minilm, "TFBertModel", texts=reviews[:12], dtypes=[dtype], groups=["outputs"]), f"MiniLM, {dtype}")
 
 
+@pytest.mark.slow
 def test_bundled_checkpoint_equals_torch_in_every_respect(reviews, judge):
     report = judge(compare(ASSETS, texts=COURSE + reviews[:10], groups=REST), "bundled checkpoint, every respect")
     assert {check.group for check in report.checks} == set(REST)
