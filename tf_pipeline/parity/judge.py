@@ -7,7 +7,7 @@ TensorFlow must agree with PyTorch to 1e-10 of the tensor's scale.
 against its float64 result shows what the dtype allows. Ours has to stay inside an *envelope* around it: the RMS error
 at most ``rms_factor`` times PyTorch's, the largest error at most ``MAX_FACTOR`` times (a maximum is a noisy statistic),
 each plus a floor of a few units in the last place of the tensor's scale, without which a lucky PyTorch result would
-fail us.
+fail us. ``docs/parity.md`` has a figure.
 
 **Exact** is for what has no rounding: ids, masks, offsets, text, stored weights.
 """
