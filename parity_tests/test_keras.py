@@ -383,6 +383,7 @@ print(type(keras.models.load_model(sys.argv[1])).__name__)
 """
 
 
+@pytest.mark.slow
 def test_keras_file_in_a_fresh_process(tmp_path):
     tiny_model(CLASSIFIER).save(tmp_path / "model.keras")
     assert output_of(FRESH_PROCESS, str(tmp_path / "model.keras")).strip() == CLASSIFIER

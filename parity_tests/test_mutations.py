@@ -19,6 +19,8 @@ from tf_pipeline.models import bert
 from tf_pipeline.parity import compare
 from tf_pipeline.parity.tiny import random_checkpoint, tiny_config
 
+pytestmark = pytest.mark.slow
+
 CLASSIFIER = "TFBertForSequenceClassification"
 MASKED_LM = "TFBertForMaskedLM"
 CAUSAL_LM = "TFBertLMHeadModel"
@@ -222,9 +224,7 @@ def folder(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize(
-    "std", [pytest.param(0.0, id="default initialisation"), pytest.param(0.2, id="std 0.2", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("std", [0.0, 0.2], ids=["default initialisation", "std 0.2"])
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_mutation_is_caught_placed_and_named(folder, monkeypatch, mutation, std):
     mutate, class_name, group, name, key, hint = MUTATIONS[mutation]
@@ -241,7 +241,6 @@ def test_mutation_is_caught_placed_and_named(folder, monkeypatch, mutation, std)
         assert any(re.search(hint, text) for text in finding.hints), finding.lines()
 
 
-@pytest.mark.slow
 def test_without_a_mutation_nothing_is_found(folder):
     for class_name in (CLASSIFIER, MASKED_LM, CAUSAL_LM):
         for std in (0.0, 0.2):

@@ -572,6 +572,7 @@ def browse(folder, page: str, width: int, *options: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
 @pytest.mark.parametrize("width", [400, 1400])
 def test_in_a_browser(tmp_path, width):
@@ -586,6 +587,7 @@ def test_in_a_browser(tmp_path, width):
     assert brightness["dark"] < 80 < 180 < brightness["light"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
 @pytest.mark.parametrize("make", [unequal_report, hostile_report], ids=["unequal", "hostile"])
 def test_a_narrow_page_does_not_scroll_sideways(tmp_path, make):
