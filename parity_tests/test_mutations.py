@@ -17,7 +17,6 @@ from tf_pipeline.layers import LayerNorm, activations, attention
 from tf_pipeline.layers import core as core_layers
 from tf_pipeline.models import bert
 from tf_pipeline.parity import compare
-from tf_pipeline.parity.tiny import random_checkpoint, tiny_config
 
 pytestmark = pytest.mark.slow
 
@@ -210,18 +209,10 @@ MUTATIONS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Checkpoints by class and standard deviation, made once."""
-    made = {}
-
-    def make(class_name, std):
-        if (class_name, std) not in made:
-            config = tiny_config("bert", class_name, layer_norm_eps=1e-3, num_hidden_layers=2)
-            made[class_name, std] = random_checkpoint(tmp_path_factory.mktemp("m"), class_name, config, std)
-        return made[class_name, std]
-
-    return make
+@pytest.fixture
+def folder(checkpoint):
+    """Checkpoints by class and standard deviation."""
+    return lambda name, std: checkpoint("bert", name, std=std, layer_norm_eps=1e-3, num_hidden_layers=2)
 
 
 @pytest.mark.parametrize("std", [0.0, 0.2], ids=["default initialisation", "std 0.2"])

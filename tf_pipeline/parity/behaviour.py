@@ -1,14 +1,13 @@
 """What must not change the result: the batch, the padding, the way it is run, saving and loading, the pipeline."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tf_pipeline.checkpoint import named_slots
 from tf_pipeline.parity import judge, run
 from tf_pipeline.parity.comparison import Comparison, judge_float64
 from tf_pipeline.parity.report import Check
@@ -16,14 +15,17 @@ from tf_pipeline.parity.report import Check
 
 def check_weights(comparison: Comparison) -> None:
     """Every parameter, bit by bit, against the one that PyTorch loads."""
-    ours, theirs = comparison.ours("float64"), comparison.theirs("float64")
-    slots, parameters = dict(named_slots(ours)), dict(theirs.named_parameters())
-    for key in sorted(slots.keys() | parameters.keys()):
-        if key in slots and key in parameters:
-            pair = [slots[key].read()], [parameters[key].detach().numpy()]
-        else:
-            pair = [key] if key in slots else [], [key] if key in parameters else []
-        comparison.report.extend([judge.judge_exact(key, "as loaded", *pair, "weights")])
+    ours, theirs = run.parameters(comparison.ours()), run.torch_parameters(comparison.theirs())
+    comparison.report.extend(_judge_parameters("as loaded", ours, theirs, "weights"))
+
+
+def _judge_parameters(
+    setting: str, ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], group: str
+) -> Iterator[Check]:
+    """Judge bit by bit; a parameter that one side lacks is unequal."""
+    for key in sorted(ours.keys() | theirs.keys()):
+        pair = [[side[key]] if key in side else [] for side in (ours, theirs)]
+        yield judge.judge_exact(key, setting, *pair, group)
 
 
 def check_invariance(comparison: Comparison) -> None:
@@ -37,11 +39,11 @@ def check_invariance(comparison: Comparison) -> None:
     if len(sides) == 1:
         comparison.report.skip("invariance", "left padding", f"{comparison.class_name} takes no position_ids.")
     for side in sides:
-        inputs = comparison.encode(comparison.texts, padding=True, padding_side=side)
+        inputs = comparison.settings[f"{side} padding"]
         mask = inputs["attention_mask"]
         if side == "left":
             # Absolute positions count padding, in PyTorch too; positions from the mask do not.
-            inputs["position_ids"] = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+            inputs = inputs | {"position_ids": np.maximum(np.cumsum(mask, axis=1) - 1, 0)}
         batch = runner(inputs)
         for row in range(len(mask)):
             kept = mask[row] != 0
@@ -90,29 +92,21 @@ def check_round_trip(comparison: Comparison) -> None:
         ours.save_pretrained(here)
         with run.no_progress_bar():
             theirs.save_pretrained(there)
-        settings = {
-            "saved here, loaded by PyTorch": (_torch_weights(theirs), _torch_weights(_reload(comparison, here))),
-            "saved by PyTorch, loaded here": (
-                _weights(comparison.model_class.from_pretrained(there, dtype="float32")),
-                _weights(ours),
-            ),
-        }
-        for setting, (result, truth) in settings.items():
-            for key in sorted(result.keys() | truth.keys()):
-                pair = [[side[key]] if key in side else [] for side in (result, truth)]
-                comparison.report.extend([judge.judge_exact(key, setting, *pair, "round trip")])
-
-
-def _reload(comparison: Comparison, folder: Path):
-    return run.torch_model(comparison.class_name, folder, "float32")
-
-
-def _weights(model) -> dict[str, np.ndarray]:
-    return {key: slot.read() for key, slot in named_slots(model)}
-
-
-def _torch_weights(model) -> dict[str, np.ndarray]:
-    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+        loaded = run.torch_model(comparison.class_name, here, "float32")
+        comparison.report.extend(
+            _judge_parameters(
+                "saved here, loaded by PyTorch",
+                run.torch_parameters(theirs),
+                run.torch_parameters(loaded),
+                "round trip",
+            )
+        )
+        loaded = comparison.model_class.from_pretrained(there, dtype="float32")
+        comparison.report.extend(
+            _judge_parameters(
+                "saved by PyTorch, loaded here", run.parameters(loaded), run.parameters(ours), "round trip"
+            )
+        )
 
 
 def check_pipeline(comparison: Comparison) -> None:
@@ -130,7 +124,7 @@ def check_pipeline(comparison: Comparison) -> None:
     theirs = transformers.pipeline(task, model=comparison.theirs(), tokenizer=tokenizer)
     ours = pipeline(task, model=comparison.ours(), tokenizer=comparison.tokenizer)
     for setting, options in _PIPELINE_OPTIONS[task].items():
-        limit = {"truncation": True, "max_length": _limit(comparison)}
+        limit = {"truncation": True, "max_length": comparison.max_length}
         with run.lifted_upcasts():
             if task == "feature-extraction":
                 truth = [np.asarray(theirs(text, tokenize_kwargs=limit)) for text in comparison.texts]
@@ -153,10 +147,6 @@ def _task(comparison: Comparison) -> str | None:
     if comparison.class_name.endswith("ForSequenceClassification"):
         return "text-classification"
     return "feature-extraction" if not comparison.model_class.label_names else None
-
-
-def _limit(comparison: Comparison) -> int:
-    return min(comparison.tokenizer.model_max_length, getattr(comparison.ours().config, "max_position_embeddings", 512))
 
 
 def _judge_answers(setting: str, ours: list[Any], theirs: list[Any]) -> Iterator[Check]:

@@ -139,14 +139,24 @@ class Comparison:
             self.report.skip("tokenization", "texts", f"{error} Random ids are compared instead.")
             return None
 
+    @property
+    def max_positions(self) -> int:
+        """Most tokens that the model takes, or 512 if it does not say."""
+        return getattr(self.ours().config, "max_position_embeddings", None) or 512
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens that a text is cut to."""
+        return min(self.tokenizer.model_max_length, self.max_positions)
+
     def encode(self, texts: Sequence[str], **options: Any) -> Inputs:
         """Texts as model inputs, NumPy arrays; random ids if there is no tokenizer."""
         model = self.ours()
         if self.tokenizer is None or model.input_rank != 2:
             padding = options.get("padding_side", "right") if options.get("padding") else None
             return random_inputs(model, batch=len(texts), padding=padding)
-        limit = min(self.tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 512)
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=limit, return_tensors="np", **options)
+        options |= {"truncation": True, "max_length": self.max_length, "return_tensors": "np"}
+        encoded = self.tokenizer(list(texts), **options)
         return {name: value for name, value in encoded.items() if name in model.tensor_names}
 
     @cached_property
@@ -188,7 +198,7 @@ class Comparison:
 
     def _extreme_shapes(self) -> dict[str, Inputs]:
         model = self.ours()
-        longest = min(getattr(model.config, "max_position_embeddings", None) or 512, 512)
+        longest = min(self.max_positions, 512)
         return {
             "1 × 1": random_inputs(model, batch=1, length=1, padding=None),
             f"1 × {longest}": random_inputs(model, batch=1, length=longest, padding=None),
@@ -207,7 +217,7 @@ class Comparison:
         model, rng = self.ours(), np.random.default_rng(1)
         if self._settings is not None or not model.label_names:
             return {}
-        inputs = self.encode(self.texts, padding=True, padding_side="right")
+        inputs = self.settings["right padding"]
         kinds = {"labels": (inputs | random_labels(model, inputs, rng), None)}
         if self.class_name.endswith("ForSequenceClassification"):
             shape = (len(inputs["input_ids"]), model.config.num_labels)
@@ -223,6 +233,11 @@ class Comparison:
                 "regression": (inputs | {"labels": rng.normal(size=shape).astype(np.float32)}, "regression"),
             }
         return kinds
+
+    @property
+    def objectives(self) -> dict[str, tuple[Inputs, str | None]]:
+        """What has a gradient: :attr:`labelled`, or without labels the first of the settings."""
+        return self.labelled or dict([(setting, (inputs, None)) for setting, inputs in self.settings.items()][:1])
 
 
 def judge_float64(

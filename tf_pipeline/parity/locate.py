@@ -68,8 +68,7 @@ def feeding_keys(model, inputs: Inputs, name: str) -> list[str]:
 
 
 def _weight_hints(comparison: Comparison, key: str) -> Iterator[str]:
-    ours = {name: slot.read() for name, slot in named_slots(comparison.ours())}
-    theirs = {name: value.detach().numpy() for name, value in comparison.theirs().named_parameters()}
+    ours, theirs = run.parameters(comparison.ours()), run.torch_parameters(comparison.theirs())
     if key not in ours:
         yield f"our model has no {key}: {'a bias is missing' if key.endswith('bias') else 'the parameter is missing'}."
         return

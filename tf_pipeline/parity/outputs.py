@@ -32,9 +32,8 @@ def check_outputs(comparison: Comparison) -> None:
 
 def check_gradients(comparison: Comparison) -> None:
     """The gradient by every parameter in float64: of each kind of loss, or of a projection of the first output."""
-    cases = comparison.labelled or {"unpadded": (comparison.settings["unpadded"], None)}
     model = comparison.ours()
-    for setting, (inputs, kind) in cases.items():
+    for setting, (inputs, kind) in comparison.objectives.items():
         with problem_type(kind, model, comparison.theirs()):
             result = run.TensorFlowRunner(model, "eager", gradients=True)(inputs)
             truth = run.run_torch(comparison.theirs(), inputs, gradients=True)

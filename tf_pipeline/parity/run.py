@@ -105,6 +105,16 @@ def lifted_upcasts():
         torch.Tensor.float = own
 
 
+def parameters(model) -> dict[str, np.ndarray]:
+    """The parameters of one of our models by checkpoint key, in the checkpoint's layout."""
+    return {key: slot.read() for key, slot in named_slots(model)}
+
+
+def torch_parameters(model) -> dict[str, np.ndarray]:
+    """The parameters of a PyTorch model by checkpoint key."""
+    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+
+
 class TensorFlowRunner:
     """Runs one of our models on any inputs; a graph is traced once for each set of input names and shapes.
 

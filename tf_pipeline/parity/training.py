@@ -24,9 +24,7 @@ EPSILON = 2.0**-20
 
 def check_training(comparison: Comparison, steps: int = STEPS) -> None:
     """Every parameter after one step and after all, and the loss before each."""
-    setting, (inputs, kind) = next(iter(comparison.labelled.items()), (None, (None, None)))
-    if inputs is None:
-        setting, inputs = next(iter(comparison.settings.items()))
+    setting, (inputs, kind) = next(iter(comparison.objectives.items()))
     ours = comparison.model_class.from_pretrained(comparison.checkpoint, dtype="float64")
     theirs = run.torch_model(comparison.class_name, comparison.checkpoint, "float64")
     losses = []
@@ -36,8 +34,7 @@ def check_training(comparison: Comparison, steps: int = STEPS) -> None:
             losses.append(pair)
             if step in (1, steps):
                 after = "1 AdamW step" if step == 1 else f"{step} AdamW steps"
-                truth = {name: parameter.detach().numpy() for name, parameter in theirs.named_parameters()}
-                result = {key: slot.read() for key, slot in named_slots(ours) if key in truth}
+                truth, result = run.torch_parameters(theirs), run.parameters(ours)
                 comparison.report.extend(judge_float64(f"{setting}, {after}", result, truth, "training"))
     columns = np.array(losses).T
     comparison.report.extend(
