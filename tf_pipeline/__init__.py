@@ -20,6 +20,7 @@ _AUTO_CLASSES = (
     "TFAutoModelForNextSentencePrediction",
     "TFAutoModelForPreTraining",
     "TFAutoModelForQuestionAnswering",
+    "TFAutoModelForSeq2SeqLM",
     "TFAutoModelForSequenceClassification",
     "TFAutoModelForTextEncoding",
     "TFAutoModelForTokenClassification",
@@ -30,6 +31,7 @@ _LAZY = {name: "tf_pipeline.auto" for name in _AUTO_CLASSES} | {
     "AutoTokenizer": "tf_pipeline.tokenization",
     "compare": "tf_pipeline.parity",
     "pipeline": "tf_pipeline.pipelines",
+    "port": "tf_pipeline.port",
     "supported_models": "tf_pipeline.auto",
 }
 

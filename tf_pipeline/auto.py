@@ -1,7 +1,8 @@
 """Find the model class for a checkpoint: ``config.json`` names the family, the auto class names the head.
 
 The family's module is ``tf_pipeline.models.<model_type>`` with ``-`` as ``_``; the head is found by the end of the
-class name. A new family is therefore found without registering it.
+class name. A new family is therefore found without registering it. What has no module, or not this head, is ported from
+the class that ``transformers`` lists for it: see :mod:`tf_pipeline.port`.
 """
 
 import importlib
@@ -14,6 +15,7 @@ from typing import Any
 
 import transformers
 from transformers import PreTrainedConfig
+from transformers.models.auto import modeling_auto
 
 from tf_pipeline import models
 from tf_pipeline.hub import RepositoryError, repository_file, split_hub_options
@@ -25,6 +27,8 @@ class AutoConfig(transformers.AutoConfig):
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike, **kwargs: Any) -> PreTrainedConfig:
         """Read ``config.json`` of a local folder or hub id; other keywords change its values.
+
+        ``trust_remote_code=True`` lets a checkpoint of an architecture that ``transformers`` lacks bring its own code.
 
         Raises:
             RepositoryError: if it cannot be found.
@@ -38,7 +42,21 @@ class AutoConfig(transformers.AutoConfig):
                 repository_file(source, "config.json", **split_hub_options(dict(kwargs)))
             except RepositoryError as error:
                 raise RepositoryError(f"No config.json for {str(source)!r}. {error}") from error
-        return transformers.AutoConfig.from_pretrained(source, **kwargs)
+        if _is_ported(source, **split_hub_options(dict(kwargs))) and not _is_known(source, **kwargs):
+            return PreTrainedConfig.from_pretrained(source, **kwargs)  # the graph says what the code would
+        return transformers.AutoConfig.from_pretrained(source, **{"trust_remote_code": False} | kwargs)
+
+
+def _is_ported(source: str | os.PathLike, **hub_options: Any) -> bool:
+    return (
+        not os.path.isfile(source) and repository_file(source, "graph.json", required=False, **hub_options) is not None
+    )
+
+
+def _is_known(source: str | os.PathLike, **kwargs: Any) -> bool:
+    """Whether ``transformers`` has the architecture of a checkpoint."""
+    values, _ = PreTrainedConfig.get_config_dict(source, **kwargs)
+    return values.get("model_type") in transformers.CONFIG_MAPPING
 
 
 @cache
@@ -72,15 +90,30 @@ def model_classes(module: ModuleType) -> dict[str, type]:
 
 
 def find_model_class(name: str) -> type | None:
-    """The class called ``name`` in any family, or ``None``."""
+    """The class called ``name``: of a family, or ported from PyTorch's class of that name; ``None`` if there is none."""
     for family in _family_names():
         if (found := model_classes(family_module(family)).get(name)) is not None:
             return found
+    torch_name = name.removeprefix("TF")
+    if any(torch_name in _names(mapping) for model in _AutoModel.__subclasses__() for mapping in model.mappings):
+        return _ported_class(torch_name)
     return None
 
 
+def _names(mapping: str) -> set[str]:
+    """Every class of PyTorch's in one of the mappings of ``transformers``."""
+    values = getattr(modeling_auto, mapping).values()
+    return {name for value in values for name in ([value] if isinstance(value, str) else value)}
+
+
+def _ported_class(torch_name: str) -> type:
+    from tf_pipeline.port.model import ported_class
+
+    return ported_class(torch_name)
+
+
 def supported_models() -> dict[str, list[str]]:
-    """The model classes of each supported ``model_type``."""
+    """The model classes of each ``model_type`` that has a module of its own; others are ported."""
     return {family.replace("_", "-"): list(model_classes(family_module(family))) for family in _family_names()}
 
 
@@ -88,23 +121,42 @@ class _AutoModel:
     """Builds the right class for a checkpoint or a config; the subclasses differ only in the head they ask for."""
 
     suffixes: tuple[str, ...] = ()
+    # Where ``transformers`` lists PyTorch's classes of this kind.
+    mappings: tuple[str, ...] = ()
 
     def __init__(self, *args: Any, **kwargs: Any):
         raise TypeError(f"{type(self).__name__} is made by from_pretrained(source) or from_config(config).")
 
     @classmethod
     def model_class(cls, config: PreTrainedConfig) -> type:
-        """The class for ``config``.
+        """The class for ``config``: of its family, else ported.
 
         Raises:
-            ValueError: if the family or this head of it is not supported.
+            ValueError: if ``transformers`` has no such head for this architecture either.
         """
-        classes = model_classes(family_module(config.model_type))
+        native = {}
+        if config.model_type.replace("-", "_") in _family_names():
+            native = model_classes(family_module(config.model_type))
         for suffix in cls.suffixes:
-            for name, model_class in classes.items():
+            for name, model_class in native.items():
                 if name.endswith(suffix):
                     return model_class
-        raise ValueError(f"{cls.__name__} does not support {config.model_type!r}, which has {', '.join(classes)}.")
+        for mapping in cls.mappings:
+            if (names := getattr(modeling_auto, mapping).get(config.model_type)) is not None:
+                return _ported_class(names if isinstance(names, str) else names[0])
+        if (name := cls._own_code(config)) is not None:
+            return _ported_class(name)
+        has = f"; it has {', '.join(native)}" if native else ""
+        raise ValueError(
+            f"{cls.__name__} does not support model_type {config.model_type!r}: transformers "
+            f"{transformers.__version__} has no class of this kind for it{has}."
+        )
+
+    @classmethod
+    def _own_code(cls, config: PreTrainedConfig) -> str | None:
+        """Name of the class that a checkpoint's own code has for this."""
+        reference = (getattr(config, "auto_map", None) or {}).get(cls.__name__.removeprefix("TF"))
+        return reference.rpartition(".")[2] if reference else None
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig, **kwargs: Any):
@@ -115,11 +167,15 @@ class _AutoModel:
     def from_pretrained(cls, source: str | os.PathLike, config: PreTrainedConfig | str | None = None, **kwargs: Any):
         """Load a checkpoint; see :meth:`tf_pipeline.model.TFPreTrainedModel.from_pretrained`."""
         hub_options = split_hub_options(dict(kwargs))
+        if "trust_remote_code" in kwargs:
+            hub_options["trust_remote_code"] = kwargs.pop("trust_remote_code")
         found = (
             config
             if isinstance(config, PreTrainedConfig)
             else AutoConfig.from_pretrained(config or source, **hub_options)
         )
+        if hub_options.get("trust_remote_code"):
+            config = found
         return cls.model_class(found).from_pretrained(source, config=config, **kwargs)
 
 
@@ -127,55 +183,72 @@ class TFAutoModel(_AutoModel):
     """The body, without a head."""
 
     suffixes = ("Model",)  # the first class of a family's module, before ...LMHeadModel
+    mappings = ("MODEL_MAPPING_NAMES",)
 
 
 class TFAutoModelForTextEncoding(TFAutoModel):
     """The body, for encoding text."""
+
+    mappings = ("MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES", "MODEL_MAPPING_NAMES")
 
 
 class TFAutoModelForPreTraining(_AutoModel):
     """The heads that the architecture was pre-trained with."""
 
     suffixes = ("ForPreTraining", "ForMaskedLM", "LMHeadModel")
+    mappings = ("MODEL_FOR_PRETRAINING_MAPPING_NAMES",)
 
 
 class TFAutoModelForCausalLM(_AutoModel):
     """A head that predicts the next token."""
 
     suffixes = ("ForCausalLM", "LMHeadModel")
+    mappings = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",)
+
+
+class TFAutoModelForSeq2SeqLM(_AutoModel):
+    """An encoder, and a decoder that predicts the next token."""
+
+    mappings = ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",)
 
 
 class TFAutoModelForMaskedLM(_AutoModel):
     """A head that predicts masked tokens."""
 
     suffixes = ("ForMaskedLM",)
+    mappings = ("MODEL_FOR_MASKED_LM_MAPPING_NAMES",)
 
 
 class TFAutoModelForSequenceClassification(_AutoModel):
     """A head that classifies or scores a whole text."""
 
     suffixes = ("ForSequenceClassification",)
+    mappings = ("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",)
 
 
 class TFAutoModelForTokenClassification(_AutoModel):
     """A head that classifies each token."""
 
     suffixes = ("ForTokenClassification",)
+    mappings = ("MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",)
 
 
 class TFAutoModelForQuestionAnswering(_AutoModel):
     """A head that finds the start and the end of an answer."""
 
     suffixes = ("ForQuestionAnswering",)
+    mappings = ("MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",)
 
 
 class TFAutoModelForMultipleChoice(_AutoModel):
     """A head that chooses among several continuations."""
 
     suffixes = ("ForMultipleChoice",)
+    mappings = ("MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES",)
 
 
 class TFAutoModelForNextSentencePrediction(_AutoModel):
     """A head that tells whether one text follows another."""
 
     suffixes = ("ForNextSentencePrediction",)
+    mappings = ("MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",)

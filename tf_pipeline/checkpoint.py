@@ -123,7 +123,7 @@ def named_slots(layer: Any, prefix: str = "") -> Iterator[tuple[str, Slot]]:
             yield from named_slots(item, f"{prefix}{index}.")
     elif hasattr(layer, "checkpoint_parameters"):
         for parameter in layer.checkpoint_parameters():
-            yield f"{prefix}{parameter.name}".rstrip("."), Slot(layer, parameter)
+            yield f"{prefix}{parameter.name}".removesuffix("."), Slot(layer, parameter)
     elif isinstance(layer, keras.layers.Layer):
         for name, child in vars(layer).items():
             if not name.startswith("_") and isinstance(child, (keras.layers.Layer, list, tuple)):

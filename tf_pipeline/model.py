@@ -358,11 +358,24 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             config.dtype = checkpoint.stored_dtype(reader)
         with checkpoint.paused_garbage_collection():
             with deferred_variables():
-                model = cls(config, dtype=dtype)
+                model = cls._construct(config, dtype, source, **hub_options)
+            reader = model._open_weights(reader, source, **hub_options)
             report = checkpoint.load(
                 model, source, reader, strict=not layers_changed, ignore_mismatched_sizes=ignore_mismatched_sizes
             )
         return (model, report) if output_loading_info else model
+
+    @classmethod
+    def _construct(cls, config: PreTrainedConfig, dtype: Any, source: str | os.PathLike, **hub_options: Any):
+        """A model without variables for the checkpoint at ``source``."""
+        return cls(config, dtype=dtype)
+
+    def _open_weights(self, reader, source: str | os.PathLike, **hub_options: Any):
+        """The tensors to load, given those that are stored."""
+        return reader
+
+    def _save_extras(self, folder: Path) -> None:
+        """Write what a checkpoint of this model holds besides weights and config."""
 
     def save_pretrained(self, folder: str | os.PathLike, max_shard_size: int | str = "50GB") -> None:
         """Write ``config.json`` and ``model.safetensors`` that PyTorch loads bit for bit.
@@ -378,6 +391,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             self.config.architectures = [type(self).__name__.removeprefix("TF")]
             self.config.dtype = self.variable_dtype
             self.config.save_pretrained(staging)
+            self._save_extras(staging)
         checkpoint.remove_stale_weights(Path(folder), written)
 
 
@@ -411,11 +425,11 @@ def load_config(source: Any, hub_options: dict[str, Any], changes: dict[str, Any
         config = AutoConfig.from_pretrained(source, **hub_options)
     if unknown := [name for name in changes if not _is_value(config, name)]:
         raise TypeError(f"{type(config).__name__} has no value {unknown}, and from_pretrained no such argument.")
-    layers = config.num_hidden_layers
+    layers = getattr(config, "num_hidden_layers", None)
     for name, value in changes.items():
         setattr(config, name, value)
     config.validate()
-    return config, config.num_hidden_layers != layers
+    return config, getattr(config, "num_hidden_layers", None) != layers
 
 
 def _is_value(config: PreTrainedConfig, name: str) -> bool:

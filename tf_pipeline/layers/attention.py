@@ -63,15 +63,38 @@ def dot_product_attention(query, key, value, lengths, num_heads, bias=None, drop
         The context ``[batch * queries, heads * size]`` and the probabilities ``[batch, heads, queries, keys]``.
     """
     queries, keys = lengths
-    scale = 1.0 / math.sqrt(query.shape[-1] // num_heads)
-    query = split_heads(query * tf.constant(scale, query.dtype), queries, num_heads)
-    scores = tf.matmul(query, split_heads(key, keys, num_heads), transpose_b=True)
+    context, probabilities = attend(
+        split_heads(query, queries, num_heads),
+        split_heads(key, keys, num_heads),
+        split_heads(value, keys, num_heads),
+        1.0 / math.sqrt(query.shape[-1] // num_heads),
+        bias,
+        None if dropout is None else lambda x: dropout(x, training=training),
+    )
+    return merge_heads(context), probabilities
+
+
+def attend(query, key, value, scale, bias=None, dropout=None):
+    """Attention of heads.
+
+    Args:
+        query: ``[batch, heads, queries, size]``.
+        key: ``[batch, heads, keys, size]``.
+        value: ``[batch, heads, keys, value size]``.
+        scale: factor of the scores.
+        bias: what is added to the scores, broadcast to ``[batch, heads, queries, keys]``.
+        dropout: applied to the probabilities.
+
+    Returns:
+        The context ``[batch, heads, queries, value size]`` and the probabilities ``[batch, heads, queries, keys]``.
+    """
+    scores = tf.matmul(query * tf.constant(scale, query.dtype), key, transpose_b=True)
     if bias is not None:
         scores += bias
     probabilities = tf.nn.softmax(scores)
     if dropout is not None:
-        probabilities = dropout(probabilities, training=training)
-    return merge_heads(tf.matmul(probabilities, split_heads(value, keys, num_heads))), probabilities
+        probabilities = dropout(probabilities)
+    return tf.matmul(probabilities, value), probabilities
 
 
 def add_residual(branch: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:

@@ -32,6 +32,28 @@ class Parameter:
     transpose: bool = False
 
 
+def dense(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | None = None, transposed: bool = False) -> tf.Tensor:
+    """``x @ weight + bias``, tokens flattened so that the product is one plain matrix multiply.
+
+    Args:
+        x: ``[..., in]``.
+        weight: ``[in, out]``, or ``[out, in]`` if ``transposed``.
+        bias: ``[out]``.
+        transposed: whether the weight is stored as ``torch.nn.Linear`` stores it.
+
+    Returns:
+        ``[..., out]``.
+    """
+    features = weight.shape[::-1] if transposed else weight.shape
+    rows = x if x.shape.rank == 2 else tf.reshape(x, [-1, features[0]])
+    outputs = tf.matmul(rows, weight, transpose_b=transposed)
+    if bias is not None:
+        outputs = tf.nn.bias_add(outputs, bias)
+    if rows is x:
+        return outputs
+    return tf.reshape(outputs, tf.concat([tf.shape(x)[:-1], [features[1]]], 0))
+
+
 class Linear(keras.layers.Dense):
     """A dense layer stored as ``torch.nn.Linear``: ``weight`` ``[out, in]`` and ``bias`` ``[out]``.
 
@@ -69,13 +91,7 @@ class Linear(keras.layers.Dense):
         """Apply the layer to ``[..., in]``; tokens are flattened so that the product is one plain matrix multiply."""
         if self.lora_enabled or self.quantization_mode:
             return super().call(inputs, training=training)
-        rows = inputs if inputs.shape.rank == 2 else tf.reshape(inputs, [-1, self.in_features])
-        outputs = tf.matmul(rows, self.kernel)
-        if self.use_bias:
-            outputs = tf.nn.bias_add(outputs, self.bias)
-        if rows is inputs:
-            return outputs
-        return tf.reshape(outputs, tf.concat([tf.shape(inputs)[:-1], [self.units]], 0))
+        return dense(inputs, self.kernel, self.bias if self.use_bias else None)
 
     def compute_output_shape(self, input_shape):
         """``[..., out]``."""
@@ -113,12 +129,23 @@ class Embedding(keras.layers.Embedding):
         """Look up ``ids`` ``[...]``; returns ``[..., dim]`` in the compute dtype."""
         if self.lora_enabled or self.quantization_mode:
             return super().call(ids)
-        vectors = tf.cast(tf.gather(tf.convert_to_tensor(self.embeddings), ids), self.compute_dtype)
-        if self.padding_idx is not None:
-            vectors = _without_gradient(vectors, tf.equal(ids, tf.cast(self.padding_idx, ids.dtype)))
-        in_table = (ids >= 0) & (ids < self.input_dim)
-        poison = tf.where(in_table, tf.constant(0.0, vectors.dtype), tf.constant(float("nan"), vectors.dtype))
-        return vectors + poison[..., tf.newaxis]
+        return lookup(tf.convert_to_tensor(self.embeddings), ids, self.padding_idx, self.compute_dtype)
+
+
+def lookup(
+    table: tf.Tensor, ids: tf.Tensor, padding_idx: int | None = None, dtype: tf.DType | str | None = None
+) -> tf.Tensor:
+    """Rows of ``table`` ``[num, dim]`` by ``ids`` ``[...]``, as ``[..., dim]`` in ``dtype``.
+
+    The row ``padding_idx`` gets no gradient. An id outside the table is an error on CPU; where XLA would clamp it
+    silently, the vector is NaN.
+    """
+    vectors = tf.cast(tf.gather(table, ids), dtype or table.dtype)
+    if padding_idx is not None:
+        vectors = _without_gradient(vectors, tf.equal(ids, tf.cast(padding_idx, ids.dtype)))
+    in_table = (ids >= 0) & (ids < table.shape[0])
+    poison = tf.where(in_table, tf.constant(0.0, vectors.dtype), tf.constant(float("nan"), vectors.dtype))
+    return vectors + poison[..., tf.newaxis]
 
 
 @tf.custom_gradient
@@ -154,11 +181,19 @@ class LayerNorm(keras.layers.LayerNormalization):
 
     def call(self, inputs):
         """Normalise ``[..., dim]``."""
-        x = tf.cast(inputs, tf.float32) if inputs.dtype.size < 4 else inputs
-        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-        normal = centred * tf.math.rsqrt(variance + tf.constant(self.epsilon, x.dtype))
-        return tf.cast(normal * tf.cast(self.gamma, x.dtype) + tf.cast(self.beta, x.dtype), inputs.dtype)
+        return normalize(inputs, self.gamma, self.beta, self.epsilon)
+
+
+def normalize(
+    x: tf.Tensor, gamma: tf.Tensor | None, beta: tf.Tensor | None, eps: float, axes: Sequence[int] = (-1,)
+) -> tf.Tensor:
+    """``x`` with mean 0 and variance 1 over ``axes``, times ``gamma``, plus ``beta``; half precision in float32."""
+    wide = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+    centred = wide - tf.reduce_mean(wide, list(axes), keepdims=True)
+    variance = tf.reduce_mean(tf.square(centred), list(axes), keepdims=True)
+    normal = centred * tf.math.rsqrt(variance + tf.constant(eps, wide.dtype))
+    normal = normal if gamma is None else normal * tf.cast(gamma, wide.dtype)
+    return tf.cast(normal if beta is None else normal + tf.cast(beta, wide.dtype), x.dtype)
 
 
 class Bias(keras.layers.Layer):

@@ -57,7 +57,7 @@ def run_torch(model, inputs: Mapping[str, np.ndarray], gradients: bool = False) 
 
     tensors = as_torch_tensors(model, inputs)
     model.zero_grad()
-    with torch.set_grad_enabled(gradients), lifted_upcasts():
+    with torch.set_grad_enabled(gradients), lifted_upcasts(model.dtype):
         outputs = model(**tensors, output_hidden_states=True, output_attentions=True)
     results = flatten(outputs)
     if gradients:
@@ -85,24 +85,40 @@ def as_tensors(model, inputs: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
 
 
 @contextlib.contextmanager
-def lifted_upcasts():
-    """Let ``tensor.float()`` leave float64 alone.
+def lifted_upcasts(dtype: Any):
+    """Let nothing be computed in float32 in a float64 model.
 
-    ``transformers`` calls it to widen half precision, in its causal language-model loss for one; on a float64 reference
-    it would throw nine digits away.
+    ``transformers`` widens half precision to float32 by name, in its losses, norms and rotary tables; on a float64
+    reference that would throw nine digits away.
+
+    Args:
+        dtype: dtype of the PyTorch model; nothing is lifted in another than float64.
     """
     import torch
+    from torch.overrides import TorchFunctionMode
 
-    own = torch.Tensor.float
-
-    def widen(tensor, *args, **kwargs):
-        return tensor if tensor.dtype == torch.float64 else own(tensor, *args, **kwargs)
-
-    torch.Tensor.float = widen
-    try:
+    if dtype != torch.float64:
         yield
+        return
+
+    def lifted(value: Any) -> Any:
+        return {torch.float32: torch.float64, torch.complex64: torch.complex128}.get(value, value)
+
+    class Lifted(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.float:
+                function = torch.Tensor.double
+            args = [lifted(a) if isinstance(a, torch.dtype) else a for a in args]
+            kwargs = {k: lifted(v) if isinstance(v, torch.dtype) else v for k, v in (kwargs or {}).items()}
+            return function(*args, **kwargs)
+
+    own = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with Lifted():
+            yield
     finally:
-        torch.Tensor.float = own
+        torch.set_default_dtype(own)
 
 
 def parameters(model) -> dict[str, np.ndarray]:

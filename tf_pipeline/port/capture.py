@@ -1,0 +1,481 @@
+"""Capture a PyTorch model with ``torch.export`` and write it down as a :class:`~tf_pipeline.port.graph.Graph`.
+
+The model is captured in bfloat16 and while training. In bfloat16, because then the dtype that the model runs in and the
+float32 that its code asks for by name are told apart, and one graph serves every dtype. While training, because then
+dropout is in the graph, and leaving it out again is easy. Where an architecture does not allow one or the other, the
+graph says so in its notes.
+
+Composite operators stay whole (``linear``, ``layer_norm``, ``scaled_dot_product_attention``, ``gelu``, …): the graph is
+smaller, and each becomes the operation that TensorFlow is fast at.
+"""
+
+import contextlib
+import inspect
+import logging
+import math
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+import transformers
+from transformers import PreTrainedConfig
+
+from tf_pipeline.port.errors import PortError
+from tf_pipeline.port.graph import COMPUTE, Graph, Input, Node, Tensor, WeightTensor
+from tf_pipeline.port.sample import default_inputs, sample_inputs
+from tf_pipeline.port.rules import find_rule
+
+# Arguments that say where and how PyTorch stores a tensor, not what is in it.
+_STORAGE = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad")
+_CACHES = ("past_key_values", "mems", "cache_params", "state", "encoder_past_key_values")
+
+
+@dataclass
+class Captured:
+    """A graph and the values of its constants by key."""
+
+    graph: Graph
+    constants: dict[str, np.ndarray]
+
+
+def capture(model_class: type, config: PreTrainedConfig) -> Captured:
+    """Capture a PyTorch class with a config; the weights do not matter.
+
+    Args:
+        model_class: a class of ``transformers``.
+        config: its config.
+
+    Raises:
+        PortError: if ``torch.export`` cannot capture it, or an operator has no rule; the message says where.
+    """
+    attention = attention_implementation(model_class, config)
+    attempts = ((torch.bfloat16, True), (torch.float32, True), (torch.bfloat16, False), (torch.float32, False))
+    failures: list[Exception] = []
+    for dtype, training in attempts:
+        try:
+            return _capture_as(model_class, config, attention, dtype, training)
+        except PortError:
+            raise
+        except Exception as error:  # torch.export raises whatever the model's code makes of symbolic sizes
+            failures.append(error)
+    raise _explained(model_class, failures[-1]) from failures[-1]
+
+
+def attention_implementation(model_class: type, config: PreTrainedConfig) -> str:
+    """The implementation with the cleanest graph: attention as one operator where the class has it.
+
+    Raises:
+        PortError: if the config asks for one that cannot be exported.
+    """
+    asked = getattr(config, "_attn_implementation", None)
+    if asked not in (None, "sdpa", "eager"):
+        raise PortError(
+            f"The config asks for attn_implementation={asked!r}, whose kernels cannot be exported; supported are "
+            "'sdpa' and 'eager'. Leave it out, and the better one is chosen."
+        )
+    return "sdpa" if model_class._supports_sdpa and asked != "eager" else "eager"
+
+
+def build(model_class: type, config: PreTrainedConfig, attention: str, dtype: torch.dtype) -> torch.nn.Module:
+    """A PyTorch model with random weights that returns neither caches nor losses."""
+    config = type(config).from_dict(config.to_dict())
+    for name in ("use_cache", "use_mems"):
+        if hasattr(config, name):
+            setattr(config, name, False)
+    with _seeded():
+        return model_class._from_config(config, dtype=dtype, attn_implementation=attention)
+
+
+@contextlib.contextmanager
+def _seeded():
+    """Without touching the caller's random numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+class Exported(torch.nn.Module):
+    """A model that takes its inputs by name and returns a dictionary of tensors, without caches.
+
+    Args:
+        model: the PyTorch model.
+        names: inputs, which become the signature that ``torch.export`` reads.
+        attentions: whether to return attention probabilities too.
+    """
+
+    def __init__(self, model: torch.nn.Module, names: list[str], attentions: bool = False):
+        super().__init__()
+        self.model = model
+        accepted = inspect.signature(type(model).forward).parameters
+        open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+        wanted = {"return_dict": True, "output_hidden_states": True, "use_cache": False}
+        wanted |= {"output_attentions": True} if attentions else {}
+        self.options = {name: value for name, value in wanted.items() if name in accepted or open_ended}
+        self.output_class = ""
+        run = self._run
+
+        def forward(**inputs):
+            return run(inputs)
+
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind, default=None) for name in names])
+        self.forward = forward
+
+    def _run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        outputs = self.model(**inputs, **self.options)
+        self.output_class = type(outputs).__name__
+        return tensors_of(outputs)
+
+
+def tensors_of(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors, and tuples of tensors, among a PyTorch model's outputs."""
+    result: dict[str, Any] = {}
+    for name, value in outputs.items():
+        if name in _CACHES:
+            continue
+        if torch.is_tensor(value):
+            result[name] = value
+        elif isinstance(value, (tuple, list)) and (tensors := tuple(x for x in value if torch.is_tensor(x))):
+            result[name] = tensors
+    return result
+
+
+def _train_dropout_only(model: torch.nn.Module) -> None:
+    """Training mode, except where it would change more than dropout."""
+    model.train()
+    for module in model.modules():
+        # Layers dropped at random are a branch on a random number; batch statistics are written into the module.
+        if hasattr(module, "layerdrop") or isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.training = False
+
+
+def _capture_as(model_class, config, attention: str, dtype: torch.dtype, training: bool) -> Captured:
+    model = build(model_class, config, attention, dtype)
+    defaults = default_inputs(build(model_class, config, attention, torch.float32).eval(), config)
+    samples = {name: value for name, value in sample_inputs(model, config).items() if name in defaults}
+    model.eval()
+    if training:
+        _train_dropout_only(model)
+    wrapper = Exported(model, list(samples), attentions=attention == "eager")
+    program = _export(wrapper, samples)
+    return _Writer(program, wrapper, config, defaults, samples, dtype, training, attention).write()
+
+
+def _export(wrapper: Exported, samples: Mapping[str, torch.Tensor]) -> torch.export.ExportedProgram:
+    from transformers.exporters.exporter_dynamo import apply_patches, reset_model_state
+
+    dynamic = torch.export.Dim.AUTO
+    inputs = {
+        name: value.to(wrapper.model.dtype) if value.is_floating_point() else value for name, value in samples.items()
+    }
+    shapes = {
+        name: {axis: dynamic for axis in range(value.ndim) if _is_open(name, axis)} for name, value in inputs.items()
+    }
+    with torch.no_grad(), _quiet(), apply_patches("dynamo"), reset_model_state(wrapper.model):
+        program = torch.export.export(
+            wrapper, (), inputs, dynamic_shapes=shapes, strict=False, prefer_deferred_runtime_asserts_over_guards=True
+        )
+        return program.run_decompositions({})
+
+
+def _is_open(name: str, axis: int) -> bool:
+    """Whether an axis of an input may have any size: the batch, and the length of text and sound."""
+    return axis == 0 or name != "pixel_values"
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without the stack traces that PyTorch logs for what is then raised."""
+    names = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export", "torch._export")
+    loggers = [logging.getLogger(name) for name in names]
+    disabled = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, value in zip(loggers, disabled, strict=True):
+            logger.disabled = value
+
+
+def _explained(model_class: type, error: Exception) -> PortError:
+    """Why a model cannot be captured, in a sentence."""
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    reason = f"torch.export raised {kind}: {text[:400]}"
+    if "data-dependent" in text or "DataDependent" in kind:
+        reason = f"its control flow depends on the values of tensors, which a graph cannot follow ({text[:300]})"
+    return PortError(f"{model_class.__name__} cannot be ported: {reason}")
+
+
+class _Writer:
+    """Turns an exported program into a graph."""
+
+    def __init__(self, program, wrapper: Exported, config, defaults, samples, dtype, training, attention):
+        self.program, self.wrapper, self.config, self.dtype = program, wrapper, config, dtype
+        self.defaults, self.samples, self.training, self.attention = defaults, samples, training, attention
+        self.references: dict[str, str] = {}
+        self.constants: dict[str, np.ndarray] = {}
+        self.symbols: dict[str, str] = {}
+        # Computed again in float32, because bfloat16 would have rounded them.
+        self.precise = build(type(wrapper.model), config, attention, torch.float32) if dtype != torch.float32 else None
+
+    def write(self) -> Captured:
+        parameters, tied = self._parameters()
+        inputs = self._inputs()
+        nodes = [node for fx_node in self.program.graph.nodes if (node := self._node(fx_node)) is not None]
+        model = self.wrapper.model
+        graph = Graph(
+            model_class=type(model).__name__,
+            output_class=self.wrapper.output_class,
+            base_model_prefix=model.base_model_prefix,
+            inputs=inputs,
+            limits=self._limits(),
+            parameters=parameters,
+            tied=tied,
+            constants={key: Tensor(self._constant_dtype(key), list(v.shape)) for key, v in self.constants.items()},
+            outputs=self._outputs(),
+            nodes=nodes,
+            made_with={"torch": torch.__version__, "transformers": transformers.__version__},
+            notes=self._notes(),
+        )
+        graph = replace(graph, nodes=graph.needed(tuple(graph.outputs)))
+        used = {name for node in graph.nodes for name in node.references()}
+        graph.inputs = {name: value for name, value in inputs.items() if name in used}
+        self._check_operators(graph)
+        graph.constants = {key: value for key, value in graph.constants.items() if f"c.{key}" in used}
+        graph.check()
+        return Captured(graph, {key: self.constants[key] for key in graph.constants})
+
+    # -------------------------------------------------------------------------------------------------- what it takes
+
+    def _parameters(self) -> tuple[dict[str, WeightTensor], dict[str, str]]:
+        """Everything that a checkpoint holds, used or not, and other names of the same tensor."""
+        model, first, tied = self.wrapper.model, {}, {}
+        parameters: dict[str, WeightTensor] = {}
+        for key, tensor in model.named_parameters(remove_duplicate=False):
+            if id(tensor) in first:
+                tied[key] = first[id(tensor)]
+                continue
+            first[id(tensor)] = key
+            parameters[key] = WeightTensor(self._dtype(tensor.dtype), list(tensor.shape), tensor.requires_grad)
+        persistent = model.state_dict(keep_vars=True)
+        for key, tensor in model.named_buffers():
+            if key in persistent:
+                parameters[key] = WeightTensor(self._dtype(tensor.dtype), list(tensor.shape), False)
+        self.keys = {key: f"%p.{key}" for key in parameters} | {key: f"%p.{other}" for key, other in tied.items()}
+        return parameters, tied
+
+    def _inputs(self) -> dict[str, Input]:
+        """Names each placeholder, and each open axis by the input that it is first seen in."""
+        kinds = torch.export.graph_signature.InputKind
+        placeholders = {node.name: node for node in self.program.graph.nodes if node.op == "placeholder"}
+        inputs: dict[str, Input] = {}
+        for spec in self.program.graph_signature.input_specs:
+            name = spec.arg.name
+            if spec.kind is kinds.USER_INPUT:
+                self.references[name] = f"%{name}"
+                value = placeholders[name].meta["val"]
+                self._name_axes(name, value)
+                inputs[name] = Input(self._dtype(value.dtype), self._shape(value), self.defaults[name])
+            elif spec.kind in (kinds.PARAMETER, kinds.BUFFER) and spec.target.removeprefix("model.") in self.keys:
+                self.references[name] = self.keys[spec.target.removeprefix("model.")]
+            else:
+                self._add_constant(name, spec)
+        return inputs
+
+    def _name_axes(self, name: str, value: torch.Tensor) -> None:
+        prefix = "decoder_" if name.startswith("decoder_") else ""
+        names = ["batch", *["choices"] * (value.ndim == 3 and "input_ids" in name), f"{prefix}length"]
+        for axis, size in enumerate(value.shape):
+            open_axis = _is_open(name, axis)
+            if open_axis and (isinstance(size, int) or self._range(size.node.expr) == (size.node.hint,) * 2):
+                what = names[axis] if axis < len(names) else f"axis {axis}"
+                raise PortError(
+                    f"{type(self.wrapper.model).__name__} cannot be ported: its code fixes the {what} of {name} to "
+                    f"that of the example ({size}), so that the graph would be right for no other."
+                )
+            if not isinstance(size, int):
+                self.symbols.setdefault(str(size.node.expr), names[axis] if axis < len(names) else f"size_{axis}")
+
+    def _add_constant(self, name: str, spec: Any) -> None:
+        key = spec.target.removeprefix("model.")
+        value = self.program.constants.get(spec.target)
+        if value is None:
+            value = self.program.state_dict[spec.target]
+        if self.precise is not None and spec.target.startswith("model."):
+            precise = dict(self.precise.named_buffers()).get(key)
+            value = value if precise is None else precise
+        if value.dtype == torch.bfloat16:
+            value = value.float()
+        self.constants[key] = value.detach().cpu().numpy()
+        self.references[name] = f"%c.{key}"
+        self.constant_dtypes = getattr(self, "constant_dtypes", {})
+        placed = next(n for n in self.program.graph.nodes if n.name == name)
+        self.constant_dtypes[key] = self._dtype(placed.meta["val"].dtype)
+
+    def _constant_dtype(self, key: str) -> str:
+        return self.constant_dtypes[key]
+
+    def _range(self, expression) -> tuple[Any, Any]:
+        bounds = self.program.range_constraints.get(expression)
+        return (bounds.lower, bounds.upper) if bounds is not None else (None, None)
+
+    def _limits(self) -> dict[str, list[int | None]]:
+        """The least and the greatest size of each open axis. What PyTorch calls 2 or more holds for 1 as well."""
+        limits: dict[str, list[int | None]] = {}
+        for symbol, bounds in self.program.range_constraints.items():
+            if (name := self.symbols.get(str(symbol))) is None:
+                continue
+            lower = int(bounds.lower) if bounds.lower > 2 else 1
+            upper = int(bounds.upper) if bounds.upper < 2**31 else None
+            before = limits.get(name, [1, None])
+            uppers = [value for value in (before[1], upper) if value is not None]
+            limits[name] = [max(before[0], lower), min(uppers) if uppers else None]
+        return limits
+
+    # -------------------------------------------------------------------------------------------------- what it does
+
+    def _node(self, fx_node: torch.fx.Node) -> Node | None:
+        if fx_node.op != "call_function":
+            return None
+        op = _operator_name(fx_node.target)
+        if op == "aten._assert_tensor_metadata.default":
+            return None
+        if op == "aten._assert_scalar.default" and not self._is_limit(fx_node.args[0]):
+            return None
+        value = fx_node.meta.get("val")
+        self.references[fx_node.name] = f"%{fx_node.name}"
+        kwargs = {key: item for key, item in fx_node.kwargs.items() if key not in _STORAGE}
+        args = list(fx_node.args)
+        if op == "aten._assert_scalar.default":
+            args[1] = (
+                f"{type(self.wrapper.model).__name__} takes only sizes for which {self._size_name(args[0].meta['val'])}."
+            )
+        return Node(
+            name=fx_node.name,
+            op=op,
+            args=[self._encode(item) for item in args],
+            kwargs={key: self._encode(item) for key, item in kwargs.items()},
+            dtype=_each(value, lambda x: self._dtype(x.dtype)),
+            shape=_each(value, self._shape),
+            module=_module_path(fx_node),
+        )
+
+    def _is_limit(self, condition: Any) -> bool:
+        """Whether a check says anything about the sizes of inputs that their names do not.
+
+        That two inputs have the same batch is checked with their names. What does not hold for sizes of 1 comes from
+        PyTorch's habit of telling those apart, not from the model; that one row and one token are computed rightly is
+        compared.
+        """
+        value = condition.meta["val"] if isinstance(condition, torch.fx.Node) else condition
+        expression = getattr(getattr(value, "node", None), "expr", None)
+        if expression is None:
+            return False
+        known = {str(symbol): sympy.Symbol(self.symbols[str(symbol)]) for symbol in expression.free_symbols
+                 if str(symbol) in self.symbols}  # fmt: skip
+        named = expression.subs(
+            {symbol: known[str(symbol)] for symbol in expression.free_symbols if str(symbol) in known}
+        )
+        ones = named.subs(dict.fromkeys(named.free_symbols, 1))
+        return named != sympy.true and ones != sympy.false
+
+    def _encode(self, value: Any) -> Any:
+        if isinstance(value, torch.fx.Node):
+            return self.references[value.name]
+        if isinstance(value, (list, tuple)):
+            return [self._encode(item) for item in value]
+        if isinstance(value, torch.dtype):
+            return {"dtype": self._dtype(value)}
+        if isinstance(value, float):
+            return self._encode_float(value)
+        if value is None or isinstance(value, (bool, int, str)):
+            return value
+        if isinstance(value, (torch.device, torch.layout, torch.memory_format)):
+            return None
+        raise PortError(f"An argument of type {type(value).__name__} has no place in a graph: {value!r:.100}")
+
+    def _encode_float(self, value: float) -> Any:
+        limits = torch.finfo(self.dtype)
+        for name in ("min", "max", "tiny", "eps"):
+            if value == getattr(limits, name):
+                return {"finfo": name}
+        return {"float": repr(value)} if not math.isfinite(value) else value
+
+    def _dtype(self, dtype: torch.dtype) -> str:
+        return COMPUTE if dtype == self.dtype else str(dtype).removeprefix("torch.")
+
+    def _shape(self, value: torch.Tensor) -> list[int | str]:
+        return [size if isinstance(size, int) else self._size_name(size) for size in value.shape]
+
+    def _size_name(self, size: torch.SymInt | torch.SymBool) -> str:
+        text = str(size.node.expr)
+        for symbol in sorted(self.symbols, key=len, reverse=True):
+            text = text.replace(symbol, self.symbols[symbol])
+        return text
+
+    def _outputs(self) -> dict[str, Any]:
+        output = next(node for node in self.program.graph.nodes if node.op == "output")
+        values = torch.utils._pytree.tree_unflatten(list(output.args[0]), self.program.call_spec.out_spec)
+        return {name: self._encode(value) for name, value in values.items()}
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.dtype != torch.bfloat16:
+            notes.append("Captured in float32: in half precision, what PyTorch computes in float32 is not.")
+        if not self.training:
+            notes.append("Captured without dropout: training=True computes what inference does.")
+        if any(getattr(module, "layerdrop", 0) for module in self.wrapper.model.modules()):
+            notes.append("layerdrop is not ported: while training, no layer is left out.")
+        return notes
+
+    def _check_operators(self, graph: Graph) -> None:
+        missing: dict[str, list[str]] = {}
+        for node in graph.nodes:
+            if find_rule(node.op) is None:
+                missing.setdefault(node.op, []).append(node.name)
+        if not missing:
+            return
+        places = {node.name: _source(node) for node in self.program.graph.nodes if node.op == "call_function"}
+        lines = [f"  {op}: {', '.join(names[:3])} ({places[names[0]]})" for op, names in sorted(missing.items())]
+        raise PortError(f"{graph.model_class} cannot be ported: these operators have no rule:\n" + "\n".join(lines))
+
+
+def _each(value: Any, function) -> Any:
+    """A property of a tensor, of several, or ``None`` for sizes."""
+    if torch.is_tensor(value):
+        return function(value)
+    if isinstance(value, (list, tuple)):
+        return [function(item) if torch.is_tensor(item) else None for item in value]
+    return None
+
+
+def _operator_name(target: Any) -> str:
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target)
+    module = getattr(target, "__module__", "")
+    if module in ("_operator", "operator", "torch", "math", "builtins") or target is operator.getitem:
+        return f"sym.{target.__name__}"
+    return f"{module}.{getattr(target, '__name__', target)}"
+
+
+def _module_path(node: torch.fx.Node) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return stack[-1][0].removeprefix("model").removeprefix(".") if stack else ""
+
+
+def _source(node: torch.fx.Node) -> str:
+    """Where in PyTorch's code a node comes from."""
+    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if 'File "' in line]
+    return lines[-1].removeprefix("File ") if lines else "of unknown origin"
+
+
+def shared_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and stored buffers of a PyTorch model by checkpoint key, each once."""
+    stored = model.state_dict(keep_vars=True)
+    yield from model.named_parameters()
+    yield from ((key, tensor) for key, tensor in model.named_buffers() if key in stored)

@@ -1,0 +1,205 @@
+"""Compare a port with PyTorch before anybody uses it, and refuse it if they differ."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import torch
+from transformers import PreTrainedConfig
+
+from tf_pipeline.parity import judge, run
+from tf_pipeline.parity.comparison import real_arrays, real_positions
+from tf_pipeline.parity.report import Check
+from tf_pipeline.port.capture import Captured, shared_tensors, tensors_of
+from tf_pipeline.port.errors import PortError
+from tf_pipeline.port.graph import ATTENTION, COMPUTE, Graph
+from tf_pipeline.port.interpret import Interpreter
+from tf_pipeline.port.limits import with_position_limits
+from tf_pipeline.port.sample import sample_inputs
+from tf_pipeline.port.torch_weights import load_torch_model
+
+# Rows, positions, positions of the decoder and the padded side of each comparison; none is the captured example's.
+SHAPES = ((1, 1, 1, None), (5, 17, 9, "right"), (2, 24, 5, "left"))
+
+Arrays = dict[str, np.ndarray]
+
+
+def check(
+    captured: Captured,
+    model_class: type,
+    config: PreTrainedConfig,
+    source: str | os.PathLike | None = None,
+    **options: Any,
+) -> list[Check]:
+    """Prove that a captured graph computes what PyTorch does, and learn whether its attentions are PyTorch's.
+
+    Compared are all outputs at three shapes unlike the example, padded on either side: in float64 to 1e-10, with
+    PyTorch's upcasts to float32 lifted, and in float32 inside the envelope of PyTorch's own rounding.
+
+    Args:
+        captured: the graph; its attentions are added to its outputs if they are equal.
+        model_class: PyTorch's class.
+        config: its config.
+        source: the checkpoint whose weights are compared; random ones if not given.
+        **options: hub options.
+
+    Returns:
+        The checks.
+
+    Raises:
+        PortError: if something is unequal, naming the first node that is.
+    """
+    single = load_torch_model(model_class, source, config, torch.float32, attn_implementation="eager", **options)
+    for name in ("use_cache", "use_mems"):
+        if hasattr(single.config, name):
+            setattr(single.config, name, False)
+    weights = {key: tensor.detach().numpy().copy() for key, tensor in shared_tensors(single)}
+    samples = list(_samples(captured.graph, single, config))
+    theirs32 = [run_reference(single, inputs) for inputs in samples]
+    double = single.double()
+    truths = [run_reference(double, inputs) for inputs in samples]
+    captured.graph.limits = with_position_limits(captured)
+    _offer_attentions(captured, weights, samples[-1], truths[-1])
+    checks = []
+    for inputs, truth, own in zip(samples, truths, theirs32, strict=True):
+        ours = {dtype: run_graph(captured, weights, inputs, dtype) for dtype in ("float64", "float32")}
+        checks += list(_judged(inputs, ours, own, truth, 3.0 if source is None else 2.0))
+    if failures := [check for check in checks if not check.passed]:
+        place = first_difference(captured, weights, double, samples, truths)
+        raise PortError(
+            f"{captured.graph.model_class} cannot be ported: the graph does not compute what PyTorch does.{place}\n"
+            + "\n".join(f"  {check}" for check in failures[:5])
+        )
+    return checks
+
+
+def _samples(graph: Graph, model: torch.nn.Module, config: PreTrainedConfig) -> Iterator[dict[str, torch.Tensor]]:
+    least, most = graph.limits.get("length", [1, None])
+    for seed, (batch, length, decoder_length, side) in enumerate(SHAPES, 1):
+        length = min(max(length, least), most or length)
+        inputs = sample_inputs(model, config, batch, length, decoder_length, side, seed)
+        yield {name: value for name, value in inputs.items() if name in graph.inputs}
+
+
+def run_reference(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Arrays:
+    """What PyTorch computes; in a float64 model nothing is computed in float32."""
+    own = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+    with torch.no_grad(), run.lifted_upcasts(model.dtype):
+        outputs = model(**own, **_accepted(model))
+    return _arrays(tensors_of(outputs))
+
+
+def _accepted(model: torch.nn.Module) -> dict[str, bool]:
+    from tf_pipeline.port.capture import Exported
+
+    return Exported(model, [], attentions=True).options
+
+
+def _arrays(outputs: Mapping[str, Any]) -> Arrays:
+    flat = {}
+    for name, value in outputs.items():
+        items = {f"{name}.{i}": item for i, item in enumerate(value)} if isinstance(value, tuple) else {name: value}
+        flat |= {key: np.asarray(item.detach() if torch.is_tensor(item) else item) for key, item in items.items()}
+    return {key: value.astype(np.float64) for key, value in flat.items()}
+
+
+def run_graph(
+    captured: Captured,
+    weights: Mapping[str, np.ndarray],
+    inputs: Mapping[str, torch.Tensor],
+    dtype: str,
+    graph: Graph | None = None,
+) -> Arrays:
+    """What the graph computes with TensorFlow, in a graph of its own as well."""
+    graph = graph or captured.graph
+    interpreter = Interpreter(graph, dtype)
+
+    @tf.function(autograph=False)
+    def compute(tensors):
+        return interpreter.run(
+            tuple(graph.outputs),
+            tensors,
+            lambda key: tf.constant(weights[key], dtype if graph.parameters[key].dtype == COMPUTE else None),
+            lambda key: tf.constant(captured.constants[key]),
+        )
+
+    tensors = {name: tf.constant(value.numpy()) for name, value in inputs.items()}
+    open_axes = {
+        name: tf.TensorSpec([None if isinstance(n, str) else n for n in graph.inputs[name].shape], x.dtype)
+        for name, x in tensors.items()
+    }
+    return _arrays(compute.get_concrete_function(open_axes)(tensors))
+
+
+def _offer_attentions(captured: Captured, weights, inputs, truth: Arrays) -> None:
+    """Add the attention nodes' probabilities to the outputs where they are what PyTorch calls attentions."""
+    nodes = [n.name for n in captured.graph.nodes if n.op == "aten.scaled_dot_product_attention.default"]
+    wanted = {name: value for name, value in truth.items() if _is_attention(name)}
+    if not nodes or not wanted:
+        return
+    trial = replace(captured.graph, outputs={name: f"%{name}{ATTENTION}" for name in nodes})
+    ours = run_graph(captured, weights, inputs, "float64", trial)
+    mask = inputs["attention_mask"].numpy() if "attention_mask" in inputs else None
+    found: dict[str, list[str]] = {}
+    for name, value in wanted.items():
+        real = real_positions("attentions", value, mask)
+        node = next((n for n, x in ours.items() if _equal(real_positions("attentions", x, mask), real)), None)
+        if node is None:
+            return
+        del ours[node]
+        found.setdefault(name.split(".")[0], []).append(f"%{node}{ATTENTION}")
+    captured.graph.outputs |= found
+
+
+def _is_attention(name: str) -> bool:
+    return name.split(".")[0].endswith("attentions")
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.abs(a - b).max(initial=0) <= judge.FLOAT64_TOLERANCE
+
+
+def _judged(inputs, ours: dict[str, Arrays], theirs: Arrays, truth: Arrays, rms_factor: float) -> Iterator[Check]:
+    setting = " × ".join(map(str, next(iter(inputs.values())).shape))
+    mask = inputs["attention_mask"].numpy() if "attention_mask" in inputs else None
+    names = [name for name in truth if name in ours["float64"] or not _is_attention(name)]
+    truth = {name: truth[name] for name in names}
+    for name, (own, _, exact) in real_arrays(ours["float64"], truth, truth, mask):
+        yield judge.judge_float64(name, setting, own, exact)
+    for name, arrays in real_arrays(ours["float32"], {name: theirs[name] for name in names}, truth, mask):
+        yield judge.judge_envelope(name, setting, "float32", *arrays, rms_factor)
+
+
+def first_difference(captured: Captured, weights, model: torch.nn.Module, samples, truths) -> str:
+    """Where the graph departs from PyTorch: the first module whose output differs, in words."""
+    for inputs, truth in zip(samples, truths, strict=True):
+        seen: dict[str, np.ndarray] = {}
+        hooks = [
+            module.register_forward_hook(lambda m, args, out, name=name: seen.setdefault(name, out))
+            for name, module in model.named_modules()
+            if name
+        ]
+        try:
+            run_reference(model, inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        last = {node.module: node for node in captured.graph.nodes if isinstance(node.dtype, str)}
+        places = [
+            node
+            for node in captured.graph.nodes
+            if last.get(node.module) is node and torch.is_tensor(seen.get(node.module))
+        ]
+        if not places:
+            continue
+        trial = replace(captured.graph, outputs={node.name: f"%{node.name}" for node in places})
+        ours = run_graph(captured, weights, inputs, "float64", trial)
+        mask = inputs["attention_mask"].numpy() if "attention_mask" in inputs else None
+        for node in places:
+            pair = [real_positions(node.name, x, mask) for x in (ours[node.name], seen[node.module].double().numpy())]
+            if pair[0].shape != pair[1].shape or not judge.judge_float64(node.name, "", *pair).passed:
+                return f" The first that differs is {node.name} ({node.op}) in {node.module}, at inputs of {tuple(next(iter(inputs.values())).shape)}."
+    return ""

@@ -1,0 +1,299 @@
+"""The graph of a ported model: what is computed, written as JSON that a person can read.
+
+``graph.json`` lies beside ``config.json`` and ``model.safetensors``. It names its inputs, the parameters it takes from
+the checkpoint (by the checkpoint's own keys), and one operation after the other::
+
+    {"format": "tf_pipeline.port", "version": 1, "class": "XLNetModel", …
+     "inputs":     {"input_ids": {"dtype": "int64", "shape": ["batch", "length"], "default": null}, …},
+     "parameters": {"word_embedding.weight": {"dtype": "compute", "shape": [32000, 768], "trainable": true}, …},
+     "constants":  {"inv_freq": {"dtype": "float32", "shape": [32]}, …},
+     "outputs":    {"last_hidden_state": "%layer_norm_23", "hidden_states": ["%dropout", …]},
+     "nodes": [
+       {"name": "linear", "op": "aten.linear.default", "args": ["%dropout", "%p.query.weight", "%p.query.bias"],
+        "dtype": "compute", "shape": ["batch", "length", 768], "module": "layer.0.rel_attn"},
+       …]}
+
+Operations are PyTorch's ATen operators, whose documented schemas say what the arguments mean. In arguments, ``"%name"``
+is the result of an earlier node, ``"%p.key"`` a parameter, ``"%c.key"`` a constant, and an object with one key is what
+JSON lacks: ``{"dtype": …}``, ``{"float": "-inf"}`` or ``{"finfo": "min"}``, the least number of the compute dtype.
+
+``"%name.attention"`` stands for the probabilities of an attention node, whose result is the context.
+
+The dtype ``"compute"`` is the one that the model runs in. Every other is fixed, such as the float32 in which a
+normalization is computed in half precision; in a float64 model those float32 are float64.
+
+The values of constants, which no checkpoint holds, are in ``graph.safetensors``.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+FORMAT, VERSION = "tf_pipeline.port", 1
+GRAPH, CONSTANTS = "graph.json", "graph.safetensors"
+COMPUTE = "compute"
+# Behind the name of an attention node: its probabilities.
+ATTENTION = ".attention"
+
+
+class GraphError(ValueError):
+    """A graph file that cannot be read; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor by dtype (``"compute"`` or a name of NumPy's) and shape (numbers, and names of open axes)."""
+
+    dtype: str
+    shape: list[int | str]
+
+
+@dataclass(frozen=True)
+class Input(Tensor):
+    """An input.
+
+    Attributes:
+        default: what stands for an input that is not given: ``"ones"``, ``"zeros"`` or ``"positions"`` (0, 1, 2, …);
+            ``None`` if it has to be given.
+    """
+
+    default: str | None = None
+
+
+@dataclass(frozen=True)
+class WeightTensor(Tensor):
+    """A parameter or stored buffer of the checkpoint; ``trainable`` is PyTorch's ``requires_grad``."""
+
+    trainable: bool = True
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation.
+
+    Attributes:
+        name: what later nodes call its result.
+        op: the ATen operator with its overload, such as ``"aten.add.Tensor"``.
+        args: positional arguments, encoded as the module's docstring says.
+        kwargs: the same by name.
+        dtype: dtype of the result, a list for several results, ``None`` for numbers.
+        shape: shape of the result, likewise.
+        module: path of the PyTorch module that computes it.
+    """
+
+    name: str
+    op: str
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    dtype: Any = None
+    shape: Any = None
+    module: str = ""
+
+    def references(self) -> Iterator[str]:
+        """Names of the results that the arguments refer to."""
+        yield from references(self.args)
+        yield from references(self.kwargs)
+
+
+def references(value: Any) -> Iterator[str]:
+    """Names that an encoded argument refers to."""
+    if isinstance(value, str) and value.startswith("%"):
+        yield value[1:]
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from references(item)
+
+
+@dataclass
+class Graph:
+    """What a ported model computes; see the module's docstring.
+
+    Attributes:
+        model_class: PyTorch's class, such as ``"XLNetForSequenceClassification"``.
+        output_class: PyTorch's class of the outputs.
+        base_model_prefix: attribute of a head model that holds its body.
+        inputs: inputs by name, in the order of PyTorch's signature.
+        limits: least and greatest size of open axes, by name; ``None`` for no bound.
+        parameters: what the checkpoint holds, by key.
+        tied: other names of parameters.
+        constants: what the checkpoint does not hold, by key.
+        outputs: references by field, lists for tuples.
+        nodes: operations in order.
+        made_with: versions of the libraries that made the graph.
+        notes: what a user of the model should know.
+    """
+
+    model_class: str
+    output_class: str
+    base_model_prefix: str
+    inputs: dict[str, Input]
+    limits: dict[str, list[int | None]]
+    parameters: dict[str, WeightTensor]
+    tied: dict[str, str]
+    constants: dict[str, Tensor]
+    outputs: dict[str, Any]
+    nodes: list[Node]
+    made_with: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        """The nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    def operators(self) -> set[str]:
+        """Every operator that is used."""
+        return {node.op for node in self.nodes}
+
+    def needed(self, fields: tuple[str, ...]) -> list[Node]:
+        """The nodes that some of the outputs depend on, in order; checks are always among them."""
+        pending = [name for name in fields for name in references(self.outputs[name])]
+        pending += [node.name for node in self.nodes if node.op.startswith("aten._assert")]
+        found: set[str] = set()
+        while pending:
+            name = pending.pop().removesuffix(ATTENTION)
+            if name in self.by_name and name not in found:
+                found.add(name)
+                pending.extend(self.by_name[name].references())
+        return [node for node in self.nodes if node.name in found]
+
+    # ------------------------------------------------------------------------------------------------------ files
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the values of the constants, as JSON takes it."""
+        values = asdict(self)
+        values["nodes"] = [{k: v for k, v in node.items() if v not in ([], {}, None, "")} for node in values["nodes"]]
+        values["class"] = values.pop("model_class")
+        return {"format": FORMAT, "version": VERSION, "class": values["class"]} | values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "The graph") -> "Graph":
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            GraphError: if it is no graph, one of another version, or one with parts missing.
+        """
+        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+            raise GraphError(f"{source} is not a graph of a ported model: its format is not {FORMAT!r}.")
+        if values.get("version") != VERSION:
+            raise GraphError(
+                f"{source} is of version {values.get('version')}, but this release reads version {VERSION}. Port the "
+                "checkpoint again: tf-pipeline port."
+            )
+        rest = {key: value for key, value in values.items() if key not in ("format", "version", "class")}
+        try:
+            rest["inputs"] = {key: Input(**value) for key, value in rest["inputs"].items()}
+            rest["parameters"] = {key: WeightTensor(**value) for key, value in rest["parameters"].items()}
+            rest["constants"] = {key: Tensor(**value) for key, value in rest["constants"].items()}
+            rest["nodes"] = [Node(**node) for node in rest["nodes"]]
+            graph = cls(model_class=values["class"], **rest)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise GraphError(f"{source} is incomplete or was changed: {error!r}.") from error
+        graph.check(source)
+        return graph
+
+    def check(self, source: str = "The graph") -> None:
+        """Refuse references to what is not there.
+
+        Raises:
+            GraphError: naming the first.
+        """
+        known = {*self.inputs, *(f"p.{key}" for key in self.parameters), *(f"c.{key}" for key in self.constants)}
+        for node in self.nodes:
+            if missing := set(node.references()) - known:
+                raise GraphError(f"{source} is damaged: {node.name} refers to {sorted(missing)}, which is not there.")
+            known |= {node.name, node.name + ATTENTION}
+        if missing := set(references(list(self.outputs.values()))) - known:
+            raise GraphError(f"{source} is damaged: the outputs refer to {sorted(missing)}, which is not there.")
+
+    def write(self, folder: str | os.PathLike, constants: Mapping[str, np.ndarray]) -> None:
+        """Write ``graph.json``, one node a line, and ``graph.safetensors``."""
+        values = self.to_dict()
+        nodes = ",\n  ".join(json.dumps(node, ensure_ascii=False) for node in values.pop("nodes"))
+        sections = [f"{json.dumps(key)}: {_section(value)}" for key, value in values.items()]
+        text = "{\n" + ",\n".join([*sections, f'"nodes": [\n  {nodes}\n]']) + "\n}\n"
+        (Path(folder) / GRAPH).write_text(text, encoding="utf-8")
+        save_file({key: np.ascontiguousarray(value) for key, value in constants.items()}, Path(folder) / CONSTANTS)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "Graph":
+        """Read ``graph.json``.
+
+        Raises:
+            GraphError: if the file is cut off, of another version, or refers to what is not there.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise GraphError(f"{path} is cut off or no JSON ({error}); port the checkpoint again.") from error
+        return cls.from_dict(values, str(path))
+
+
+def read_constants(graph: Graph, path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read ``graph.safetensors``.
+
+    Raises:
+        GraphError: if it is damaged or does not belong to the graph.
+    """
+    try:
+        values = load_file(path)
+    except Exception as error:
+        raise GraphError(f"{path} is cut off or corrupt ({error}); port the checkpoint again.") from error
+    expected = {key: tuple(tensor.shape) for key, tensor in graph.constants.items()}
+    if expected != {key: value.shape for key, value in values.items()}:
+        raise GraphError(f"{path} does not belong to the graph beside it: the constants differ.")
+    return values
+
+
+def _section(value: Any) -> str:
+    """JSON with one entry a line."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    entries = (f"  {json.dumps(key)}: {json.dumps(item, ensure_ascii=False)}" for key, item in value.items())
+    return "{\n" + ",\n".join(entries) + "\n}"
+
+
+# ------------------------------------------------------------------------------------------------------------ printing
+
+
+def listing(graph: Graph) -> Iterator[str]:
+    """The graph as lines for a reader: inputs, then each node as ``name: dtype[shape] = op(arguments)``, then outputs.
+
+    A line names the PyTorch module whenever it changes.
+    """
+    yield f"{graph.model_class}({', '.join(f'{k}: {_typed(v.dtype, v.shape)}' for k, v in graph.inputs.items())})"
+    module = None
+    for node in graph.nodes:
+        if node.module != module:
+            module = node.module
+            yield f"  # {module or 'model'}"
+        arguments = [_argument(value) for value in node.args]
+        arguments += [f"{key}={_argument(value)}" for key, value in node.kwargs.items()]
+        operator = node.op.removeprefix("aten.").removesuffix(".default")
+        yield f"  {node.name}: {_typed(node.dtype, node.shape)} = {operator}({', '.join(arguments)})"
+    for name, value in graph.outputs.items():
+        yield f"  return {name} = {_argument(value)}"
+
+
+def _typed(dtype: Any, shape: Any) -> str:
+    if isinstance(dtype, list):
+        return f"({', '.join(_typed(d, s) for d, s in zip(dtype, shape, strict=True))})"
+    return f"{dtype}[{', '.join(map(str, shape or []))}]" if dtype else "int"
+
+
+def _argument(value: Any) -> str:
+    if isinstance(value, str):
+        return value[1:].removeprefix("p.").removeprefix("c.") if value.startswith("%") else repr(value)
+    if isinstance(value, dict):
+        return str(next(iter(value.values())))
+    return f"[{', '.join(map(_argument, value))}]" if isinstance(value, list) else str(value)

@@ -1,0 +1,345 @@
+"""Models whose architecture has no module of its own: a graph, run with TensorFlow, on the checkpoint's own weights."""
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from transformers import PreTrainedConfig
+
+from tf_pipeline import checkpoint, losses, outputs
+from tf_pipeline.layers import Parameter
+from tf_pipeline.model import TFPreTrainedModel
+from tf_pipeline.outputs import ModelOutput
+from tf_pipeline.port.graph import Graph, Tensor, WeightTensor
+from tf_pipeline.port.interpret import Interpreter
+
+# What each kind of head learns from, by the end of its class's name.
+_HEADS: dict[str, dict[str, Any]] = {
+    "ForSequenceClassification": {
+        "label_names": ("labels",),
+        "task_loss": staticmethod(losses.sequence_classification),
+    },
+    "ForTokenClassification": {"label_names": ("labels",), "task_loss": staticmethod(losses.classification)},
+    "ForMaskedLM": {"label_names": ("labels",), "task_loss": staticmethod(losses.classification)},
+    "ForMultipleChoice": {
+        "label_names": ("labels",),
+        "task_loss": staticmethod(losses.classification),
+        "input_rank": 3,
+    },
+    "ForQuestionAnswering": {
+        "label_names": ("start_positions", "end_positions"),
+        "task_loss": staticmethod(losses.question_answering),
+    },
+    "ForQuestionAnsweringSimple": {
+        "label_names": ("start_positions", "end_positions"),
+        "task_loss": staticmethod(losses.question_answering),
+    },
+    "ForCausalLM": {"label_names": ("labels",), "task_loss": staticmethod(losses.causal_lm)},
+    "LMHeadModel": {"label_names": ("labels",), "task_loss": staticmethod(losses.causal_lm)},
+    "ForConditionalGeneration": {"label_names": ("labels",), "task_loss": staticmethod(losses.classification)},
+}
+
+
+class Weight(keras.layers.Layer):
+    """One tensor of a checkpoint; its key is the attribute path of this layer.
+
+    Args:
+        spec: dtype and shape; ``"compute"`` is a variable of the model's dtype policy.
+        dtype: Keras dtype policy.
+    """
+
+    def __init__(self, spec: WeightTensor, dtype=None):
+        super().__init__(dtype=dtype)
+        self.spec = spec
+        self.trainable = spec.trainable
+        # As PyTorch's own models start: small weights; vectors are biases or scales, which a checkpoint sets.
+        self.initializer = keras.initializers.RandomNormal(stddev=0.02)
+
+    def build(self, input_shape=None):
+        """Create the variable."""
+        floating = tf.as_dtype(_numpy_name(self.spec.dtype, self.variable_dtype)).is_floating
+        self.value = self.add_weight(
+            shape=self.spec.shape,
+            initializer=self.initializer if floating else "zeros",
+            dtype=_numpy_name(self.spec.dtype, self.variable_dtype),
+            trainable=self.spec.trainable,
+            autocast=False,
+            name="value",
+        )
+
+    def create_variables(self) -> None:
+        """Create the variable."""
+        self.build()
+
+    def checkpoint_parameters(self) -> tuple[Parameter, ...]:
+        """The tensor, under the layer's own path."""
+        return (Parameter("", tuple(self.spec.shape), "value", "initializer"),)
+
+
+class Constant(keras.layers.Layer):
+    """A tensor that the graph needs and no checkpoint holds.
+
+    Args:
+        spec: dtype and shape.
+        value: what it is; zeros until a ``.keras`` file is read.
+        dtype: Keras dtype policy.
+    """
+
+    def __init__(self, spec: Tensor, value: np.ndarray | None, dtype=None):
+        super().__init__(dtype=dtype)
+        name = _numpy_name(spec.dtype, self.variable_dtype)
+        values = np.zeros(spec.shape, "float32") if value is None else value
+        self.value = self.add_weight(
+            shape=spec.shape,
+            initializer=lambda shape, dtype=None: tf.cast(tf.constant(values), dtype),
+            dtype="float64" if self.variable_dtype == "float64" and name.startswith(("float", "bfloat")) else name,
+            trainable=False,
+            autocast=False,
+            name="value",
+        )
+        self.built = True
+
+
+def _numpy_name(dtype: str, compute: str) -> str:
+    return compute if dtype == "compute" else dtype
+
+
+class PortedModel(TFPreTrainedModel):
+    """A model that runs a graph captured from PyTorch; see :mod:`tf_pipeline.port`.
+
+    It is called, trained, saved and exported as the models that have a module of their own are. What differs:
+    ``inputs_embeds`` is not taken, and ``generate`` computes the prefix anew for every token.
+
+    Subclasses, named as PyTorch's with ``TF`` in front, are made by :func:`ported_class`.
+
+    Args:
+        config: the config.
+        graph: the graph; ported from the config if not given, which takes PyTorch unless it was done before.
+        constants: values of the graph's constants.
+        dtype: see :func:`tf_pipeline.model.resolve_dtype`.
+        name: name of the Keras model.
+    """
+
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        graph: Graph | None = None,
+        constants: Mapping[str, np.ndarray] | None = None,
+        dtype: Any = None,
+        name: str | None = None,
+    ):
+        super().__init__(config, dtype=dtype, name=name)
+        if graph is None:
+            from tf_pipeline.port.find import find_graph
+
+            graph, constants = find_graph(self.torch_name(), config)
+        self._graph = graph
+        self._interpreter = Interpreter(graph, self.compute_dtype)
+        self._set_inputs(graph)
+        for key, spec in graph.parameters.items():
+            _place(self, key.split("."), Weight(spec, dtype=self.dtype_policy), self.dtype_policy)
+        self._constants = [
+            Constant(spec, None if constants is None else constants[key], dtype=self.dtype_policy)
+            for key, spec in graph.constants.items()
+        ]
+
+    @classmethod
+    def torch_name(cls) -> str:
+        """Name of PyTorch's class."""
+        return cls.__name__.removeprefix("TF")
+
+    def _set_inputs(self, graph: Graph) -> None:
+        self.tensor_names = tuple(graph.inputs)
+        self.base_model_prefix = graph.base_model_prefix
+        self.output_type = _output_type(graph.output_class, tuple(graph.outputs))
+
+    @property
+    def graph(self) -> Graph:
+        """What the model computes."""
+        return self._graph
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most tokens that the model takes, or ``None`` if any number."""
+        return self._graph.limits.get("length", [1, None])[1]
+
+    def tied_weights(self) -> dict[str, str]:
+        """Other names that the checkpoint may have for a parameter."""
+        return self._graph.tied
+
+    def forward(
+        self, output_hidden_states: bool = False, output_attentions: bool = False, training: bool = False, **inputs: Any
+    ) -> ModelOutput:
+        """See :meth:`tf_pipeline.model.TFPreTrainedModel.__call__`.
+
+        Raises:
+            ValueError: if attentions are asked for and the graph does not have them.
+        """
+        if output_attentions and not any(name.endswith("attentions") for name in self._graph.outputs):
+            raise ValueError(f"{type(self).__name__} is ported without attentions; leave output_attentions out.")
+        asked = {"hidden_states": output_hidden_states, "attentions": output_attentions}
+        left_out = tuple(name for name, wanted in asked.items() if not wanted)
+        fields = tuple(name for name in self._graph.outputs if not name.endswith(left_out))
+        slots = dict(checkpoint.named_slots(self))
+        constants = dict(zip(self._graph.constants, self._constants, strict=True))
+        results = self._interpreter.run(
+            fields,
+            self._complete(inputs),
+            lambda key: tf.convert_to_tensor(slots[key].variable),
+            lambda key: tf.convert_to_tensor(constants[key].value),
+            training,
+        )
+        return self.output_type(results)
+
+    def _complete(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Inputs that were left out, from those that were given."""
+        if "decoder_input_ids" in self._graph.inputs and "decoder_input_ids" not in inputs:
+            raise ValueError(f"{type(self).__name__} needs decoder_input_ids, or labels to make them from.")
+        complete = dict(inputs)
+        for name, spec in self._graph.inputs.items():
+            if name in complete:
+                continue
+            like = inputs["decoder_input_ids" if name.startswith("decoder_") else "input_ids"]
+            if spec.default is None:
+                raise ValueError(f"{type(self).__name__} needs {name} too; its tokenizer returns it.")
+            complete[name] = {
+                "ones": tf.ones_like,
+                "zeros": tf.zeros_like,
+                "positions": lambda x: tf.broadcast_to(tf.range(tf.shape(x)[-1], dtype=x.dtype), tf.shape(x)),
+            }[spec.default](like)
+        return complete
+
+    def call(self, inputs, **options: Any):
+        """Run the model; a sequence-to-sequence model makes its decoder's inputs from labels if it has no others."""
+        if "decoder_input_ids" in self._graph.inputs and "labels" in inputs and "decoder_input_ids" not in inputs:
+            inputs = dict(inputs) | {"decoder_input_ids": self._shifted_right(inputs["labels"])}
+        return super().call(inputs, **options)
+
+    def _shifted_right(self, labels: tf.Tensor) -> tf.Tensor:
+        """Labels one place later, behind the token that a decoder starts with, as PyTorch makes its inputs from them."""
+        config = self.config.get_text_config(decoder=True)
+        start = getattr(config, "decoder_start_token_id", None)
+        if start is None:
+            raise ValueError("Labels make no decoder inputs: the config has no decoder_start_token_id.")
+        shifted = tf.concat([tf.fill([tf.shape(labels)[0], 1], tf.cast(start, labels.dtype)), labels[:, :-1]], 1)
+        return tf.where(shifted == -100, tf.cast(config.pad_token_id, labels.dtype), shifted)
+
+    # ----------------------------------------------------------------------------------------------------- generation
+
+    def generate(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        max_new_tokens: int = 20,
+        eos_token_id: int | list[int] | None = None,
+        pad_token_id: int | None = None,
+        decoder_input_ids: Any = None,
+    ) -> tf.Tensor:
+        """Continue texts greedily: the most likely token, again and again.
+
+        The whole prefix is computed anew for every token, so that the work grows with the square of the length; there
+        is no sampling and no beam search.
+
+        Args:
+            input_ids: int ``[batch, seq]``, padded on the left for a decoder.
+            attention_mask: int ``[batch, seq]``.
+            max_new_tokens: most tokens to add.
+            eos_token_id: tokens that end a text; the config's if not given.
+            pad_token_id: what follows the end of a text; the config's, or the first end token, if not given.
+            decoder_input_ids: where the decoder of a sequence-to-sequence model starts, int ``[batch, start]``; the
+                config's start token if not given.
+
+        Returns:
+            ``[batch, seq + new]`` with the prompt; of a sequence-to-sequence model what the decoder was given and made.
+
+        Raises:
+            ValueError: if the model has no head that predicts tokens.
+        """
+        from tf_pipeline.port.generate import greedy
+
+        return greedy(self, input_ids, attention_mask, max_new_tokens, eos_token_id, pad_token_id, decoder_input_ids)
+
+    # --------------------------------------------------------------------------------------------------------- saving
+
+    def get_config(self) -> dict[str, Any]:
+        """As for other models, and the graph."""
+        return super().get_config() | {"graph": self._graph.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: PreTrainedConfig | dict[str, Any], custom_objects=None, **kwargs: Any):
+        """A model with random weights, from a Hugging Face config or from what :meth:`get_config` returned."""
+        if isinstance(config, dict) and "graph" in config:
+            config = dict(config)
+            kwargs["graph"] = Graph.from_dict(config.pop("graph"))
+            return super().from_config(config | {"graph": kwargs["graph"]}, custom_objects)
+        return super().from_config(config, custom_objects, **kwargs)
+
+    def default_signature(self) -> dict[str, tf.TensorSpec]:
+        """Inputs of an exported model: all but positions, which have a default."""
+        return {
+            name: tf.TensorSpec(
+                [size if isinstance(size, int) else None for size in spec.shape],
+                self.compute_dtype if spec.dtype == "compute" else tf.int32,
+                name,
+            )
+            for name, spec in self._graph.inputs.items()
+            if spec.default != "positions"
+        }
+
+    @classmethod
+    def _construct(cls, config: PreTrainedConfig, dtype: Any, source: str | os.PathLike, **hub_options: Any):
+        from tf_pipeline.port.find import find_graph
+
+        graph, constants = find_graph(cls.torch_name(), config, source, **hub_options)
+        return cls(config, graph, constants, dtype=dtype)
+
+    def _open_weights(self, reader, source: str | os.PathLike, **hub_options: Any):
+        from tf_pipeline.port.find import open_weights
+
+        return open_weights(self, reader, source, **hub_options)
+
+    def _save_extras(self, folder) -> None:
+        values = {key: layer.value.numpy() for key, layer in zip(self._graph.constants, self._constants, strict=True)}
+        self._graph.write(folder, values)
+
+
+def _place(layer: keras.layers.Layer, path: list[str], leaf: keras.layers.Layer, policy) -> None:
+    """Set a leaf at an attribute path below a layer; a trailing underscore avoids the names that Keras keeps."""
+    name = path[0]
+    attribute = f"{name}_" if name.endswith("_") or hasattr(keras.layers.Layer, name) else name
+    if len(path) == 1:
+        setattr(layer, attribute, leaf)
+        return
+    if not isinstance(getattr(layer, attribute, None), keras.layers.Layer):
+        setattr(layer, attribute, Module(dtype=policy))
+    _place(getattr(layer, attribute), path[1:], leaf, policy)
+
+
+class Module(keras.layers.Layer):
+    """A part of a model, by which its weights are reached: ``model.encoder.layer[0].trainable = False``."""
+
+    def __getitem__(self, index: int) -> keras.layers.Layer:
+        """A numbered part."""
+        return getattr(self, str(index))
+
+
+@cache
+def _output_type(name: str, fields: tuple[str, ...]) -> type[ModelOutput]:
+    """The class of outputs: the package's of PyTorch's name if it has these fields, else one made for them."""
+    known = getattr(outputs, name, None)
+    if known is not None and set(fields) <= set(known.fields):
+        return known
+    annotations = dict.fromkeys(("loss", *(field for field in fields if field != "loss")), Any)
+    return type(name, (ModelOutput,), {"__annotations__": annotations, "__doc__": f"What {name} of PyTorch holds."})
+
+
+@cache
+def ported_class(torch_name: str) -> type[PortedModel]:
+    """The class of ported models that mirrors a PyTorch class, such as ``TFXLNetModel`` for ``"XLNetModel"``."""
+    head = next((values for suffix, values in _HEADS.items() if torch_name.endswith(suffix)), {})
+    doc = f"``{torch_name}`` of ``transformers``, ported; see :class:`PortedModel`."
+    return type(f"TF{torch_name}", (PortedModel,), {"__doc__": doc, "__module__": __name__, **head})

@@ -1,0 +1,294 @@
+"""Operators of neural networks: dropout, normalization, convolution, pooling, resizing, Fourier transforms."""
+
+import itertools
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tf_pipeline.layers.core import normalize
+from tf_pipeline.port.rules.registry import Number, Size, axis_of, constant, rule, size_of, sizes_of
+from tf_pipeline.port.rules.shape import chunk
+
+
+@rule("dropout.default")
+def dropout(x: tf.Tensor, p: float, train: bool = True, *, training: bool) -> tf.Tensor:
+    """``x`` with each element zero with probability ``p``, the others scaled up; only while training."""
+    if not (train and training) or p == 0:
+        return x
+    return tf.nn.dropout(x, p)
+
+
+@rule("native_dropout.default")
+def native_dropout(x: tf.Tensor, p: float, train: bool | None = True, *, training: bool):
+    """Dropout, and what was kept."""
+    dropped = dropout(x, p, bool(train), training=training)
+    return dropped, tf.ones_like(x, tf.bool) if dropped is x else tf.not_equal(dropped, 0)
+
+
+@rule("glu.default")
+def glu(x: tf.Tensor, dim: int = -1) -> tf.Tensor:
+    """The first half along an axis times the sigmoid of the second."""
+    first, second = chunk(x, 2, dim)
+    return first * tf.sigmoid(second)
+
+
+# ----------------------------------------------------------------------------------------------------- normalization
+
+
+@rule("layer_norm.default")
+def layer_norm(
+    x: tf.Tensor,
+    normalized_shape: Sequence[int],
+    weight: tf.Tensor | None = None,
+    bias: tf.Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> tf.Tensor:
+    """Mean 0 and variance 1 over the last axes, then scaled and shifted; half precision in float32."""
+    return normalize(x, weight, bias, eps, axes=range(-len(normalized_shape), 0))
+
+
+@rule("native_layer_norm.default")
+def native_layer_norm(x, normalized_shape, weight, bias, eps):
+    """Layer normalization, with mean and inverse deviation, which nothing reads."""
+    result = layer_norm(x, normalized_shape, weight, bias, eps)
+    return result, None, None
+
+
+@rule("rms_norm.default")
+def rms_norm(
+    x: tf.Tensor, normalized_shape: Sequence[int], weight: tf.Tensor | None = None, eps: float | None = None
+) -> tf.Tensor:
+    """Root mean square 1 over the last axes, then scaled; half precision in float32."""
+    wide = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+    eps = (
+        {tf.float16: 2.0**-10, tf.bfloat16: 2.0**-7, tf.float32: 2.0**-23}.get(x.dtype, 2.0**-52)
+        if eps is None
+        else eps
+    )
+    axes = list(range(-len(normalized_shape), 0))
+    normal = wide * tf.math.rsqrt(tf.reduce_mean(tf.square(wide), axes, keepdims=True) + constant(eps, wide.dtype))
+    return tf.cast(normal if weight is None else normal * tf.cast(weight, wide.dtype), x.dtype)
+
+
+def _per_channel(vector: tf.Tensor | None, rank: int, dtype: tf.DType) -> tf.Tensor | None:
+    return None if vector is None else tf.cast(tf.reshape(vector, [1, -1] + [1] * (rank - 2)), dtype)
+
+
+def _scaled(x: tf.Tensor, weight: tf.Tensor | None, bias: tf.Tensor | None) -> tf.Tensor:
+    weight, bias = (_per_channel(v, x.shape.rank, x.dtype) for v in (weight, bias))
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
+@rule("group_norm.default")
+def group_norm(x, num_groups: int, weight=None, bias=None, eps: float = 1e-5, cudnn_enabled: bool = True) -> tf.Tensor:
+    """Mean 0 and variance 1 in each group of channels, then scaled and shifted by channel."""
+    sizes = sizes_of(x)
+    grouped = tf.reshape(x, tf.stack([sizes[0], num_groups, -1]))
+    return tf.cast(_scaled(tf.reshape(normalize(grouped, None, None, eps), tf.stack(sizes)), weight, bias), x.dtype)
+
+
+@rule("instance_norm.default")
+def instance_norm(x, weight=None, bias=None, mean=None, var=None, use_input_stats=True, momentum=0.1, eps=1e-5, *_):
+    """Mean 0 and variance 1 in each channel, then scaled and shifted."""
+    return group_norm(x, x.shape[1], weight, bias, eps)
+
+
+@rule("batch_norm.default", "_native_batch_norm_legit_no_training.default")
+def batch_norm(x, weight, bias, running_mean, running_var, *options: Number | bool):
+    """Shifted and scaled by the stored mean and variance of each channel."""
+    numbers = [value for value in options if isinstance(value, float)]
+    if options and options[0] is True:
+        raise NotImplementedError("batch_norm by the statistics of the batch")
+    mean, variance = (_per_channel(v, x.shape.rank, x.dtype) for v in (running_mean, running_var))
+    normal = (x - mean) * tf.math.rsqrt(variance + constant(numbers[-1], x.dtype))
+    return _scaled(normal, weight, bias)
+
+
+# ------------------------------------------------------------------------------------------- convolution and pooling
+
+
+def _each(value: int | Sequence[int], rank: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * rank if len(values) == 1 else values
+
+
+def _channels_last(x: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(x, [0, *range(2, x.shape.rank), 1])
+
+
+def _channels_first(x: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(x, [0, x.shape.rank - 1, *range(1, x.shape.rank - 1)])
+
+
+def _same_padding(padding: str | int | Sequence[int], kernel: list[int], dilation: list[int]) -> list[list[int]]:
+    if padding == "valid":
+        return [[0, 0]] * len(kernel)
+    if padding == "same":
+        total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return [[t // 2, t - t // 2] for t in total]
+    return [[p, p] for p in _each(padding, len(kernel))]
+
+
+@rule("conv1d.default", "conv2d.default", "conv3d.default", "conv1d.padding", "conv2d.padding")
+def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups: int = 1) -> tf.Tensor:
+    """Cross-correlation of ``[batch, in, …]`` with a weight ``[out, in / groups, …]``."""
+    rank = x.shape.rank - 2
+    kernel = weight.shape.as_list()[2:]
+    stride, dilation = _each(stride, rank), _each(dilation, rank)
+    pads = _same_padding(padding, kernel, dilation)
+    last = tf.pad(_channels_last(x), [[0, 0], *pads, [0, 0]])
+    filters = tf.transpose(weight, [*range(2, rank + 2), 1, 0])
+    if groups == 1:
+        result = tf.nn.convolution(last, filters, stride, "VALID", dilations=dilation)
+    else:  # TensorFlow's CPU kernels have no groups
+        result = _grouped(last, filters, stride, dilation, groups)
+    result = _channels_first(result)
+    return result if bias is None else result + tf.reshape(bias, [1, -1] + [1] * rank)
+
+
+def _grouped(x: tf.Tensor, filters: tf.Tensor, stride: list[int], dilation: list[int], groups: int) -> tf.Tensor:
+    """Convolution by groups: one product for each place of the kernel, which is short where there are many groups."""
+    rank = x.shape.rank - 2
+    kernel, out = filters.shape.as_list()[:rank], filters.shape[-1]
+    inside, result = x.shape[-1] // groups, None
+    size = tf.shape(x)
+    lengths = [(size[i + 1] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(rank)]
+    for place in itertools.product(*map(range, kernel)):
+        window = tuple(
+            slice(place[i] * dilation[i], place[i] * dilation[i] + (lengths[i] - 1) * stride[i] + 1, stride[i])
+            for i in range(rank)
+        )
+        rows = tf.reshape(x[(slice(None), *window)], tf.stack([size[0], *lengths, groups, inside]))
+        weights = tf.reshape(filters[place], [inside, groups, out // groups])
+        part = tf.einsum("...gi,igo->...go", rows, weights)
+        result = part if result is None else result + part
+    return tf.reshape(result, tf.stack([size[0], *lengths, out]))
+
+
+@rule("convolution.default")
+def convolution(x, weight, bias, stride, padding, dilation, transposed: bool, output_padding, groups: int):
+    """Convolution of any rank."""
+    if transposed:
+        return conv_transpose(x, weight, bias, stride, padding, output_padding, groups, dilation)
+    return conv(x, weight, bias, stride, padding, dilation, groups)
+
+
+@rule("conv_transpose1d.default", "conv_transpose2d.input")
+def conv_transpose(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups: int = 1, dilation=1):
+    """The gradient of a convolution: ``[batch, in, …]`` with a weight ``[in, out, …]``."""
+    rank = x.shape.rank - 2
+    stride, padding, extra, dilation = (_each(v, rank) for v in (stride, padding, output_padding, dilation))
+    if groups != 1 or any(d != 1 for d in dilation):
+        raise NotImplementedError("transposed convolution with groups or dilation")
+    filters = tf.transpose(weight, [*range(2, rank + 2), 1, 0])
+    kernel, sizes = weight.shape.as_list()[2:], sizes_of(x)
+    full = [(sizes[i + 2] - 1) * stride[i] + kernel[i] for i in range(rank)]
+    shape = tf.stack([sizes[0], *full, weight.shape[1]])
+    result = tf.nn.conv_transpose(_channels_last(x), filters, shape, stride, "VALID")
+    result = tf.pad(result, [[0, 0], *[[0, e] for e in extra], [0, 0]])
+    ends = [full[i] + extra[i] - padding[i] for i in range(rank)]
+    result = result[(slice(None), *(slice(p, e) for p, e in zip(padding, ends, strict=True)))]
+    result = _channels_first(result)
+    return result if bias is None else result + tf.reshape(bias, [1, -1] + [1] * rank)
+
+
+def _pooled(x, kernel, stride, padding, dilation, kind: str, fill: float) -> tf.Tensor:
+    rank = x.shape.rank - 2
+    kernel, padding, dilation = _each(kernel, rank), _each(padding, rank), _each(dilation, rank)
+    stride = _each(stride, rank) if stride not in (None, [], ()) else kernel
+    last = tf.pad(
+        _channels_last(x), [[0, 0], *[[p, p] for p in padding], [0, 0]], constant_values=constant(fill, x.dtype)
+    )
+    return _channels_first(tf.nn.pool(last, kernel, kind, stride, "VALID", dilations=dilation))
+
+
+@rule("max_pool1d.default", "max_pool2d.default")
+def max_pool(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False) -> tf.Tensor:
+    """The largest in each window."""
+    _refuse_ceil(ceil_mode)
+    return _pooled(x, kernel_size, stride, padding, dilation, "MAX", x.dtype.min)
+
+
+@rule("avg_pool1d.default", "avg_pool2d.default")
+def avg_pool(
+    x, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True, divisor=None
+) -> tf.Tensor:
+    """The mean of each window."""
+    _refuse_ceil(ceil_mode)
+    mean = _pooled(x, kernel_size, stride, padding, 1, "AVG", 0.0)
+    if count_include_pad or not any(_each(padding, x.shape.rank - 2)):
+        return mean
+    return mean / _pooled(tf.ones_like(x), kernel_size, stride, padding, 1, "AVG", 0.0)
+
+
+def _refuse_ceil(ceil_mode: bool) -> None:
+    if ceil_mode:
+        raise NotImplementedError("pooling with ceil_mode=True")
+
+
+@rule("im2col.default")
+def im2col(x: tf.Tensor, kernel_size, dilation=1, padding=0, stride=1) -> tf.Tensor:
+    """Windows of ``[batch, channels, height, width]`` as columns ``[batch, channels * places, windows]``."""
+    kernel, dilation, padding, stride = (_each(v, 2) for v in (kernel_size, dilation, padding, stride))
+    x = tf.pad(x, [[0, 0], [0, 0], *[[p, p] for p in padding]])
+    index = []
+    for axis in range(2):
+        span = size_of(x, axis + 2) - dilation[axis] * (kernel[axis] - 1)
+        index.append(
+            tf.range(kernel[axis])[:, tf.newaxis] * dilation[axis] + tf.range(0, span, stride[axis])[tf.newaxis]
+        )
+    windows = tf.gather(tf.gather(x, index[0], axis=2), index[1], axis=4)  # batch, channels, kh, rows, kw, columns
+    windows = tf.transpose(windows, [0, 1, 2, 4, 3, 5])
+    size = sizes_of(x)
+    return tf.reshape(windows, tf.stack([size[0], x.shape[1] * kernel[0] * kernel[1], -1]))
+
+
+@rule("adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default", "_adaptive_avg_pool2d.default")
+def adaptive_avg_pool(x: tf.Tensor, output_size: Sequence[int]) -> tf.Tensor:
+    """The mean of each of so many windows of about one size."""
+    for axis, size in zip(range(-len(output_size), 0), output_size, strict=True):
+        length = x.shape[axis]
+        if size == 1:
+            x = tf.reduce_mean(x, axis, keepdims=True)
+            continue
+        if length is None:
+            raise NotImplementedError("adaptive pooling of an axis of open size")
+        axis = axis_of(x, axis)
+        bounds = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
+        windows = [tf.reduce_mean(tf.gather(x, tf.range(*bound), axis=axis), axis) for bound in bounds]
+        x = tf.stack(windows, axis)
+    return x
+
+
+@rule("upsample_nearest1d.vec", "upsample_nearest2d.vec", "upsample_nearest2d.default")
+def upsample_nearest(x: tf.Tensor, output_size: Sequence[Size] | None, *scales) -> tf.Tensor:
+    """Resized by repeating the nearest element."""
+    factors = [s for s in (scales[0] if scales and isinstance(scales[0], (list, tuple)) else scales) if s is not None]
+    rank = x.shape.rank - 2
+    for i in range(rank):
+        axis, size = i + 2, size_of(x, i + 2)
+        target = (
+            output_size[i]
+            if output_size is not None
+            else tf.cast(tf.floor(tf.cast(size, tf.float32) * factors[i]), tf.int32)
+        )
+        place = tf.cast(tf.range(target), tf.float32) * (tf.cast(size, tf.float32) / tf.cast(target, tf.float32))
+        x = tf.gather(x, tf.minimum(tf.cast(tf.floor(place), tf.int32), size - 1), axis=axis)
+    return x
+
+
+# ---------------------------------------------------------------------------------------------------------- Fourier
+
+
+@rule("fft_fft.default", "fft_fft2.default", "fft_fftn.default", "_fft_c2c.default", "_fft_r2c.default")
+def fft(x: tf.Tensor, first=None, dim=-1, norm=None, forward: bool = True) -> tf.Tensor:
+    """The discrete Fourier transform along some axes, unscaled."""
+    axes = first if isinstance(first, (list, tuple)) else [dim] if isinstance(dim, int) else dim
+    x = x if x.dtype.is_complex else tf.complex(x, tf.zeros_like(x))
+    for axis in axes:
+        order = list(range(x.shape.rank))
+        order[axis_of(x, axis)], order[-1] = order[-1], order[axis_of(x, axis)]
+        x = tf.transpose(tf.signal.fft(tf.transpose(x, order)), order)
+    return x

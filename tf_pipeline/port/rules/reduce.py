@@ -1,0 +1,284 @@
+"""Operators that reduce, accumulate, order and count."""
+
+import math
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tf_pipeline.port.rules.elementwise import cast
+from tf_pipeline.port.rules.registry import Number, Size, axes_of, axis_of, constant, rule, size_of
+
+Dims = int | Sequence[int] | None
+
+
+@rule("sum.default", "sum.dim_IntList")
+def sum_(x: tf.Tensor, dim: Dims = None, keepdim: bool = False, *, out_dtype: tf.DType, **_) -> tf.Tensor:
+    """The sum over axes, in float32 for half precision."""
+    x = tf.cast(x, out_dtype)
+    wide = tf.cast(x, tf.float32) if out_dtype.is_floating and out_dtype.size < 4 else x
+    return tf.reduce_sum(wide, axes_of(x, dim), keepdim)
+
+
+@rule("mean.default", "mean.dim")
+def mean(x: tf.Tensor, dim: Dims = None, keepdim: bool = False, *, out_dtype: tf.DType, **_) -> tf.Tensor:
+    """The mean over axes, in float32 for half precision."""
+    wide = tf.cast(x, tf.float32 if out_dtype.size < 4 else out_dtype)
+    return tf.reduce_mean(wide, axes_of(x, dim), keepdim)
+
+
+@rule("prod.default", "prod.dim_int")
+def prod(x: tf.Tensor, dim: int | None = None, keepdim: bool = False, *, out_dtype: tf.DType, **_) -> tf.Tensor:
+    """The product over an axis."""
+    return tf.reduce_prod(tf.cast(x, out_dtype), axes_of(x, dim), keepdim)
+
+
+@rule("amax.default", "max.default")
+def amax(x: tf.Tensor, dim: Dims = None, keepdim: bool = False) -> tf.Tensor:
+    """The largest over axes."""
+    return tf.reduce_max(x, axes_of(x, dim), keepdim)
+
+
+@rule("amin.default", "min.default")
+def amin(x: tf.Tensor, dim: Dims = None, keepdim: bool = False) -> tf.Tensor:
+    """The smallest over axes."""
+    return tf.reduce_min(x, axes_of(x, dim), keepdim)
+
+
+@rule("max.dim")
+def max_dim(x: tf.Tensor, dim: int, keepdim: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+    """The largest along an axis, and where."""
+    return amax(x, dim, keepdim), argmax(x, dim, keepdim)
+
+
+@rule("min.dim")
+def min_dim(x: tf.Tensor, dim: int, keepdim: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+    """The smallest along an axis, and where."""
+    return amin(x, dim, keepdim), argmin(x, dim, keepdim)
+
+
+def _place(x: tf.Tensor, dim: int | None, keepdim: bool, function) -> tf.Tensor:
+    x = cast(x, tf.int32) if x.dtype.is_bool else x
+    if dim is None:
+        place = function(tf.reshape(x, [-1]), 0, output_type=tf.int64)
+        return tf.reshape(place, [1] * x.shape.rank) if keepdim else place
+    place = function(x, axis_of(x, dim), output_type=tf.int64)
+    return tf.expand_dims(place, dim) if keepdim else place
+
+
+@rule("argmax.default")
+def argmax(x: tf.Tensor, dim: int | None = None, keepdim: bool = False) -> tf.Tensor:
+    """Where the largest is, the first of equals."""
+    return _place(x, dim, keepdim, tf.argmax)
+
+
+@rule("argmin.default")
+def argmin(x: tf.Tensor, dim: int | None = None, keepdim: bool = False) -> tf.Tensor:
+    """Where the smallest is, the first of equals."""
+    return _place(x, dim, keepdim, tf.argmin)
+
+
+@rule("any.default", "any.dim", "any.dims")
+def any_(x: tf.Tensor, dim: Dims = None, keepdim: bool = False) -> tf.Tensor:
+    """Whether any is true."""
+    return tf.reduce_any(cast(x, tf.bool), axes_of(x, dim), keepdim)
+
+
+@rule("all.default", "all.dim", "all.dims")
+def all_(x: tf.Tensor, dim: Dims = None, keepdim: bool = False) -> tf.Tensor:
+    """Whether all are true."""
+    return tf.reduce_all(cast(x, tf.bool), axes_of(x, dim), keepdim)
+
+
+@rule("count_nonzero.default", "count_nonzero.dim_IntList")
+def count_nonzero(x: tf.Tensor, dim: Dims = None) -> tf.Tensor:
+    """How many are not zero."""
+    return tf.math.count_nonzero(x, axes_of(x, dim), dtype=tf.int64)
+
+
+def _moments(x: tf.Tensor, dim: Dims, correction: Number | None, keepdim: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    axes = axes_of(x, dim)
+    wide = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+    centre = tf.reduce_mean(wide, axes, keepdims=True)
+    squares = tf.reduce_sum(tf.square(wide - centre), axes, keepdims=keepdim)
+    count = constant(1, wide.dtype)
+    for axis in axes:
+        count *= constant(size_of(x, axis), wide.dtype)
+    freedom = tf.maximum(count - constant(1 if correction is None else correction, wide.dtype), constant(0, wide.dtype))
+    return squares / freedom, centre if keepdim else tf.squeeze(centre, axes)
+
+
+@rule("var.correction", "var.dim", "var.default")
+def var(x: tf.Tensor, dim: Dims = None, unbiased: bool = True, *, correction: Number | None = None, keepdim=False):
+    """The variance over axes; the sum of squares is divided by the number of elements less ``correction``."""
+    return _moments(x, dim, int(unbiased) if correction is None else correction, keepdim)[0]
+
+
+@rule("std.correction", "std.dim", "std.default")
+def std(x: tf.Tensor, dim: Dims = None, unbiased: bool = True, *, correction: Number | None = None, keepdim=False):
+    """The standard deviation over axes; see :func:`var`."""
+    return tf.sqrt(var(x, dim, unbiased, correction=correction, keepdim=keepdim))
+
+
+@rule("var_mean.correction")
+def var_mean(x: tf.Tensor, dim: Dims = None, *, correction: Number | None = None, keepdim: bool = False):
+    """Variance and mean over axes; see :func:`var`."""
+    return _moments(x, dim, correction, keepdim)
+
+
+@rule("logsumexp.default")
+def logsumexp(x: tf.Tensor, dim: Dims, keepdim: bool = False) -> tf.Tensor:
+    """The logarithm of the sum of exponentials over axes."""
+    return tf.reduce_logsumexp(x, axes_of(x, dim), keepdim)
+
+
+@rule("linalg_vector_norm.default", "norm.ScalarOpt_dim", "norm.Scalar")
+def vector_norm(
+    x: tf.Tensor, order: Number | None = 2, dim: Dims = None, keepdim: bool = False, *, out_dtype: tf.DType, **_
+) -> tf.Tensor:
+    """The norm over axes: the Euclidean one, or of another order."""
+    x, axes = tf.cast(x, out_dtype), axes_of(x, dim)
+    if order in (None, 2):
+        return tf.sqrt(tf.reduce_sum(tf.square(x), axes, keepdim))
+    if order == math.inf:
+        return tf.reduce_max(tf.abs(x), axes, keepdim)
+    if order == 1:
+        return tf.reduce_sum(tf.abs(x), axes, keepdim)
+    return tf.pow(tf.reduce_sum(tf.pow(tf.abs(x), order), axes, keepdim), constant(1 / order, out_dtype))
+
+
+@rule("softmax.int", "_softmax.default", "special_softmax.int")
+def softmax(x: tf.Tensor, dim: int, *_, out_dtype: tf.DType, **__) -> tf.Tensor:
+    """Softmax along an axis."""
+    return tf.nn.softmax(tf.cast(x, out_dtype), dim if x.shape.rank else None)
+
+
+@rule("log_softmax.int", "_log_softmax.default")
+def log_softmax(x: tf.Tensor, dim: int, *_, out_dtype: tf.DType, **__) -> tf.Tensor:
+    """The logarithm of the softmax along an axis."""
+    return tf.nn.log_softmax(tf.cast(x, out_dtype), dim)
+
+
+# ------------------------------------------------------------------------------------------------------ accumulation
+
+
+@rule("cumsum.default")
+def cumsum(x: tf.Tensor, dim: int, *, out_dtype: tf.DType, **_) -> tf.Tensor:
+    """The sum of the elements so far."""
+    x = tf.cast(x, out_dtype)
+    wide = tf.cast(x, tf.float32) if out_dtype.is_floating and out_dtype.size < 4 else x
+    return tf.cumsum(wide, axis_of(x, dim)) if x.shape.rank else x
+
+
+@rule("cumprod.default")
+def cumprod(x: tf.Tensor, dim: int, *, out_dtype: tf.DType, **_) -> tf.Tensor:
+    """The product of the elements so far."""
+    return tf.math.cumprod(tf.cast(x, out_dtype), axis_of(x, dim))
+
+
+@rule("logcumsumexp.default")
+def logcumsumexp(x: tf.Tensor, dim: int) -> tf.Tensor:
+    """The logarithm of the sum of the exponentials so far."""
+    return tf.math.cumulative_logsumexp(x, axis_of(x, dim))
+
+
+@rule("cummax.default")
+def cummax(x: tf.Tensor, dim: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The largest so far, and where; the last of equals, as in PyTorch."""
+    axis = axis_of(x, dim)
+    size = size_of(x, axis)
+    moved = tf.experimental.numpy.moveaxis(x, axis, -1)
+    steps = tf.range(size)
+    past = steps[tf.newaxis, :] <= steps[:, tf.newaxis]
+    lowest = tf.constant(x.dtype.min, x.dtype)
+    table = tf.where(past, moved[..., tf.newaxis, :], lowest)
+    largest = tf.reduce_max(table, -1)
+    last = tf.reduce_max(tf.where(past & (table == largest[..., tf.newaxis]), steps, -1), -1)
+    back = [tf.experimental.numpy.moveaxis(value, -1, axis) for value in (largest, tf.cast(last, tf.int64))]
+    return back[0], back[1]
+
+
+# ------------------------------------------------------------------------------------------------------------- order
+
+
+def _last(x: tf.Tensor, dim: int) -> list[int]:
+    """The order of axes that exchanges ``dim`` and the last axis."""
+    order = list(range(x.shape.rank))
+    axis = axis_of(x, dim)
+    order[axis], order[-1] = order[-1], order[axis]
+    return order
+
+
+def _sortable(x: tf.Tensor) -> tf.Tensor:
+    return cast(x, tf.int32) if x.dtype.is_bool else x
+
+
+@rule("sort.default", "sort.stable")
+def sort(x: tf.Tensor, *arguments, dim: int = -1, descending: bool = False, **_) -> tuple[tf.Tensor, tf.Tensor]:
+    """Elements in order along an axis, and where they were; equals stay in order."""
+    positional = [value for value in arguments if value is not None]
+    flags = positional[1:] if len(positional) > 1 and isinstance(positional[0], bool) else positional
+    dim, descending = [*flags, *[dim, descending][len(flags) :]][:2]
+    if not x.shape.rank:
+        return x, tf.zeros([], tf.int64)
+    direction = "DESCENDING" if descending else "ASCENDING"
+    places = tf.argsort(_sortable(x), axis_of(x, dim), direction, stable=True)
+    return _gather_along(x, places, dim), tf.cast(places, tf.int64)
+
+
+def _gather_along(x: tf.Tensor, places: tf.Tensor, dim: int) -> tf.Tensor:
+    order = _last(x, dim)
+    x, places = tf.transpose(x, order), tf.transpose(places, order)
+    return tf.transpose(tf.gather(x, places, batch_dims=x.shape.rank - 1), order)
+
+
+@rule("argsort.default", "argsort.stable")
+def argsort(x: tf.Tensor, *arguments, **options) -> tf.Tensor:
+    """Where the elements in order were; see :func:`sort`."""
+    return sort(x, *arguments, **options)[1]
+
+
+@rule("topk.default")
+def topk(x: tf.Tensor, k: Size, dim: int = -1, largest: bool = True, sorted: bool = True):
+    """The ``k`` largest along an axis in order, and where they are."""
+    order = _last(x, dim)
+    moved = tf.transpose(x, order)
+    values, places = tf.math.top_k(moved if largest else -moved, k)
+    values = values if largest else -values
+    return tf.transpose(values, order), tf.cast(tf.transpose(places, order), tf.int64)
+
+
+@rule("kthvalue.default")
+def kthvalue(x: tf.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+    """The ``k``-th smallest along an axis, and where it is."""
+    values, places = sort(x, dim)
+    axis = axis_of(x, dim)
+    pick = [tf.gather(value, k - 1, axis=axis) for value in (values, places)]
+    pick = [tf.expand_dims(value, axis) for value in pick] if keepdim else pick
+    return pick[0], pick[1]
+
+
+# ------------------------------------------------------------------------------------------------------------- counts
+
+
+@rule("histc.default")
+def histc(x: tf.Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> tf.Tensor:
+    """How many elements fall into each of ``bins`` equal intervals; those outside do not count."""
+    x = tf.reshape(x, [-1])
+    if min == max:
+        low, high = tf.reduce_min(x), tf.reduce_max(x)
+        low, high = tf.where(low == high, low - 1, low), tf.where(low == high, high + 1, high)
+    else:
+        low, high = constant(min, x.dtype), constant(max, x.dtype)
+    place = tf.cast(tf.floor((x - low) * constant(bins, x.dtype) / (high - low)), tf.int32)
+    place = tf.minimum(place, bins - 1)
+    counted = (x >= low) & (x <= high)
+    ones = tf.cast(counted, x.dtype)
+    return tf.math.unsorted_segment_sum(ones, tf.where(counted, place, 0), bins)
+
+
+@rule("bincount.default")
+def bincount(x: tf.Tensor, weights: tf.Tensor | None = None, minlength: Size = 0) -> tf.Tensor:
+    """How often each number from 0 on occurs."""
+    largest = tf.reduce_max(tf.concat([tf.cast(x, tf.int32), [-1]], 0)) + 1
+    ones = tf.ones_like(x, tf.int64) if weights is None else weights
+    return tf.math.unsorted_segment_sum(ones, x, tf.maximum(largest, minlength))

@@ -1,0 +1,410 @@
+"""Operators that rearrange: shapes, axes, slices, joins, padding."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tf_pipeline.port.rules.registry import (
+    Number,
+    Size,
+    as_shape,
+    axes_of,
+    axis_of,
+    constant,
+    is_static,
+    promote,
+    rule,
+    size_of,
+    sizes_of,
+)
+
+# ------------------------------------------------------------------------------------------------------------ shapes
+
+
+@rule("view.default", "reshape.default", "_unsafe_view.default", "view_copy.default", "_reshape_alias.default")
+def view(x: tf.Tensor, size: Sequence[Size], *_: Any) -> tf.Tensor:
+    """``x`` in another shape; one open axis is left to TensorFlow, which then knows the others."""
+    sizes = list(size)
+    if -1 not in [s for s in sizes if is_static(s)] and sum(not is_static(s) for s in sizes) == 1:
+        # A size of zero elsewhere would leave -1 undetermined.
+        if all(s != 0 for s in sizes if is_static(s)):
+            sizes = [s if is_static(s) else -1 for s in sizes]
+    return tf.reshape(x, as_shape(sizes))
+
+
+@rule("view.dtype")
+def view_dtype(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """The same bits as another dtype."""
+    return tf.bitcast(x, dtype)
+
+
+@rule("flatten.using_ints")
+def flatten(x: tf.Tensor, start_dim: int = 0, end_dim: int = -1) -> tf.Tensor:
+    """The axes from ``start_dim`` to ``end_dim`` as one."""
+    start, end, sizes = axis_of(x, start_dim), axis_of(x, end_dim), sizes_of(x)
+    return view(x, [*sizes[:start], -1, *sizes[end + 1 :]])
+
+
+@rule("unflatten.int")
+def unflatten(x: tf.Tensor, dim: int, sizes: Sequence[Size]) -> tf.Tensor:
+    """One axis as several."""
+    own, axis = sizes_of(x), axis_of(x, dim)
+    return view(x, [*own[:axis], *sizes, *own[axis + 1 :]])
+
+
+@rule("squeeze.default", "squeeze.dim", "squeeze.dims")
+def squeeze(x: tf.Tensor, dim: int | Sequence[int] | None = None) -> tf.Tensor:
+    """Without axes of size 1; an axis of another size stays."""
+    return tf.squeeze(x, [axis for axis in axes_of(x, dim) if x.shape.rank and x.shape[axis] == 1])
+
+
+@rule("unsqueeze.default")
+def unsqueeze(x: tf.Tensor, dim: int) -> tf.Tensor:
+    """With an axis of size 1 more."""
+    return tf.expand_dims(x, dim)
+
+
+@rule("expand.default", "expand_copy.default", "broadcast_to.default")
+def expand(x: tf.Tensor, size: Sequence[Size], implicit: bool = False) -> tf.Tensor:
+    """``x`` repeated along axes of size 1; -1 keeps an axis."""
+    own = [1] * (len(size) - x.shape.rank) + sizes_of(x)
+    sizes = [o if is_static(s) and s == -1 else s for s, o in zip(size, own, strict=True)]
+    if x.shape.rank == len(size) and all(s is o or (is_static(s) and s == o) for s, o in zip(sizes, own, strict=True)):
+        return x
+    return tf.broadcast_to(x, as_shape(sizes))
+
+
+@rule("expand_as.default")
+def expand_as(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """``x`` in the shape of ``other``."""
+    return expand(x, sizes_of(other))
+
+
+@rule("broadcast_tensors.default")
+def broadcast_tensors(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """All tensors in the shape that they have together."""
+    shape = tf.shape(tensors[0])
+    for x in tensors[1:]:
+        shape = tf.broadcast_dynamic_shape(shape, tf.shape(x))
+    return [tf.broadcast_to(x, shape) for x in tensors]
+
+
+@rule("meshgrid.default", "meshgrid.indexing")
+def meshgrid(tensors: Sequence[tf.Tensor], indexing: str = "ij") -> list[tf.Tensor]:
+    """Coordinate grids of vectors."""
+    return tf.meshgrid(*tensors, indexing=indexing)
+
+
+@rule("repeat.default", "tile.default")
+def repeat(x: tf.Tensor, repeats: Sequence[Size]) -> tf.Tensor:
+    """``x`` repeated whole along each axis; missing axes are added in front."""
+    missing = len(repeats) - x.shape.rank
+    repeats = [1] * -missing + list(repeats)
+    return tf.tile(tf.reshape(x, as_shape([1] * missing + sizes_of(x))), as_shape(repeats))
+
+
+@rule("repeat_interleave.self_int", "repeat_interleave.self_Tensor")
+def repeat_interleave(
+    x: tf.Tensor, repeats: Size | tf.Tensor, dim: int | None = None, output_size: Size | None = None
+) -> tf.Tensor:
+    """Each slice repeated before the next; of the flattened tensor if there is no ``dim``."""
+    return tf.repeat(x, repeats, axis=dim)
+
+
+# -------------------------------------------------------------------------------------------------------------- axes
+
+
+@rule("permute.default", "permute_copy.default")
+def permute(x: tf.Tensor, dims: Sequence[int]) -> tf.Tensor:
+    """Axes in another order."""
+    return tf.transpose(x, axes_of(x, list(dims))) if dims else x
+
+
+@rule("transpose.int", "swapaxes.default", "transpose_copy.int")
+def transpose(x: tf.Tensor, dim0: int, dim1: int) -> tf.Tensor:
+    """Two axes exchanged."""
+    order = list(range(x.shape.rank))
+    if order:
+        first, second = axis_of(x, dim0), axis_of(x, dim1)
+        order[first], order[second] = order[second], order[first]
+    return tf.transpose(x, order)
+
+
+@rule("t.default", "numpy_T.default", "mT.default", "adjoint.default")
+def t(x: tf.Tensor) -> tf.Tensor:
+    """The last two axes exchanged."""
+    return transpose(x, -1, -2) if x.shape.rank > 1 else x
+
+
+@rule("movedim.int", "movedim.intlist", "moveaxis.int")
+def movedim(x: tf.Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> tf.Tensor:
+    """Axes moved to other places."""
+    places = dict(zip(axes_of(x, destination), axes_of(x, source), strict=True))
+    rest = iter(axis for axis in range(x.shape.rank) if axis not in places.values())
+    return tf.transpose(x, [places[i] if i in places else next(rest) for i in range(x.shape.rank)])
+
+
+@rule("flip.default")
+def flip(x: tf.Tensor, dims: Sequence[int]) -> tf.Tensor:
+    """Axes reversed."""
+    return tf.reverse(x, axes_of(x, list(dims))) if dims else x
+
+
+@rule("roll.default")
+def roll(x: tf.Tensor, shifts: Sequence[Size] | Size, dims: Sequence[int] | int = ()) -> tf.Tensor:
+    """Elements moved along axes, those at the end to the front."""
+    shifts = list(shifts) if isinstance(shifts, (list, tuple)) else [shifts]
+    dims = [dims] if isinstance(dims, int) else list(dims)
+    if not dims:
+        return tf.reshape(tf.roll(tf.reshape(x, [-1]), shifts[0], 0), tf.shape(x))
+    return tf.roll(x, as_shape(shifts), axes_of(x, dims))
+
+
+@rule("diagonal.default", "diagonal_copy.default")
+def diagonal(x: tf.Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> tf.Tensor:
+    """The diagonal of two axes, as the last axis."""
+    x = movedim(x, [dim1, dim2], [-2, -1])
+    return tf.linalg.diag_part(x, k=offset)
+
+
+@rule("diag_embed.default")
+def diag_embed(x: tf.Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> tf.Tensor:
+    """Matrices with the last axis on their diagonal."""
+    matrices = tf.linalg.diag(x, k=offset)
+    return movedim(matrices, [-2, -1], [dim1, dim2])
+
+
+def _band(x: tf.Tensor, diagonal: Size, below: bool) -> tf.Tensor:
+    rows, columns = size_of(x, -2), size_of(x, -1)
+    distance = tf.range(columns)[tf.newaxis, :] - tf.range(rows)[:, tf.newaxis]
+    return tf.where(distance <= diagonal if below else distance >= diagonal, x, tf.zeros([], x.dtype))
+
+
+@rule("tril.default")
+def tril(x: tf.Tensor, diagonal: Size = 0) -> tf.Tensor:
+    """Zero above a diagonal."""
+    return _band(x, diagonal, below=True)
+
+
+@rule("triu.default")
+def triu(x: tf.Tensor, diagonal: Size = 0) -> tf.Tensor:
+    """Zero below a diagonal."""
+    return _band(x, diagonal, below=False)
+
+
+# ------------------------------------------------------------------------------------------------------------ slices
+
+_LAST = 2**62  # what PyTorch writes for "to the end" is at least this
+
+
+def _bound(index: Size | None, size: Size, default: Size) -> Size:
+    """An index as PyTorch takes it in a slice: negative from the end, kept inside the axis."""
+    if index is None:
+        return default
+    if is_static(index):
+        if index >= _LAST:
+            return size
+        if is_static(size):
+            return min(max(index + size if index < 0 else index, 0), size)
+        if index == 0:
+            return 0
+        return tf.minimum(index, size) if index > 0 else tf.maximum(size + index, 0)
+    index = tf.where(index < 0, index + size, index)
+    return tf.clip_by_value(index, 0, size)
+
+
+@rule("slice.Tensor", "slice_copy.Tensor")
+def slice_tensor(
+    x: tf.Tensor, dim: int = 0, start: Size | None = None, end: Size | None = None, step: int = 1
+) -> tf.Tensor:
+    """``x[start:end:step]`` along an axis."""
+    axis = axis_of(x, dim)
+    size = size_of(x, axis)
+    start, end = _bound(start, size, 0), _bound(end, size, size)
+    if is_static(start) and start == 0 and end is size and step == 1:
+        return x
+    return x[(slice(None),) * axis + (slice(start, end, step),)]
+
+
+@rule("narrow.default")
+def narrow(x: tf.Tensor, dim: int, start: Size, length: Size) -> tf.Tensor:
+    """``length`` elements along an axis, from ``start`` on."""
+    return slice_tensor(x, dim, start, start + length)
+
+
+@rule("select.int", "select_copy.int")
+def select(x: tf.Tensor, dim: int, index: Size) -> tf.Tensor:
+    """One element along an axis, without the axis."""
+    axis = axis_of(x, dim)
+    if not is_static(index):
+        return tf.gather(x, tf.where(index < 0, index + size_of(x, axis), index), axis=axis)
+    return x[(slice(None),) * axis + (index,)]
+
+
+@rule("split_with_sizes.default", "split.sizes", "split_with_sizes_copy.default")
+def split_with_sizes(x: tf.Tensor, split_sizes: Sequence[Size], dim: int = 0) -> list[tf.Tensor]:
+    """Pieces of given sizes along an axis."""
+    return tf.split(x, as_shape(split_sizes), axis_of(x, dim), num=len(split_sizes))
+
+
+@rule("split.Tensor", "split_copy.Tensor")
+def split(x: tf.Tensor, split_size: int, dim: int = 0) -> list[tf.Tensor]:
+    """Pieces of one size along an axis; the last may be smaller."""
+    size = size_of(x, axis_of(x, dim))
+    if not is_static(size) or not is_static(split_size):
+        raise NotImplementedError("an axis of open size cannot be split into an open number of pieces")
+    starts = range(0, size, split_size) if size else [0]
+    return split_with_sizes(x, [min(split_size, size - start) for start in starts], dim)
+
+
+@rule("chunk.default")
+def chunk(x: tf.Tensor, chunks: int, dim: int = 0) -> list[tf.Tensor]:
+    """At most ``chunks`` pieces along an axis, all but the last of one size."""
+    size = size_of(x, axis_of(x, dim))
+    if is_static(size):
+        return split(x, max(1, -(-size // chunks)), dim)
+    piece = (size + chunks - 1) // chunks
+    return [slice_tensor(x, dim, piece * i, piece * (i + 1)) for i in range(chunks)]
+
+
+@rule("tensor_split.sections")
+def tensor_split(x: tf.Tensor, sections: int, dim: int = 0) -> list[tf.Tensor]:
+    """``sections`` pieces along an axis, the first ones larger by one."""
+    size = size_of(x, axis_of(x, dim))
+    sizes = [size // sections + (1 if is_static(size) and i < size % sections else 0) for i in range(sections)]
+    return split_with_sizes(x, sizes, dim)
+
+
+@rule("unbind.int")
+def unbind(x: tf.Tensor, dim: int = 0) -> list[tf.Tensor]:
+    """Every slice along an axis, without the axis."""
+    return tf.unstack(x, axis=axis_of(x, dim))
+
+
+@rule("unfold.default")
+def unfold(x: tf.Tensor, dimension: int, size: int, step: int) -> tf.Tensor:
+    """Windows along an axis: their number in its place, their elements as a new last axis."""
+    axis = axis_of(x, dimension)
+    starts = tf.range(0, size_of(x, axis) - size + 1, step)
+    windows = tf.gather(x, starts[:, tf.newaxis] + tf.range(size), axis=axis)
+    return movedim(windows, axis + 1, -1)
+
+
+@rule("as_strided.default")
+def as_strided(x: tf.Tensor, size: Sequence[Size], stride: Sequence[Size], storage_offset: Size | None = None):
+    """Elements of the flattened tensor at ``storage_offset`` plus a multiple of each stride."""
+    index = tf.constant(0) + (storage_offset or 0)
+    for axis, (length, step) in enumerate(zip(size, stride, strict=True)):
+        offsets = tf.range(length) * step
+        index = tf.expand_dims(index, -1) + tf.reshape(offsets, [1] * axis + [-1])
+    return tf.gather(tf.reshape(x, [-1]), index)
+
+
+# ------------------------------------------------------------------------------------------------------------- joins
+
+
+@rule("cat.default", "concat.default", "concatenate.default")
+def cat(tensors: Sequence[tf.Tensor], dim: int = 0) -> tf.Tensor:
+    """Tensors one after the other along an axis; empty vectors do not count, as in PyTorch."""
+    rank = max(x.shape.rank for x in tensors)
+    tensors = [x for x in tensors if x.shape.rank == rank or x.shape != [0]]
+    return tf.concat(promote(*tensors), axis_of(tensors[0], dim))
+
+
+@rule("stack.default")
+def stack(tensors: Sequence[tf.Tensor], dim: int = 0) -> tf.Tensor:
+    """Tensors side by side along a new axis."""
+    return tf.stack(promote(*tensors), dim)
+
+
+@rule("hstack.default")
+def hstack(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Tensors joined along the second axis, vectors along the first."""
+    return cat(tensors, 0 if tensors[0].shape.rank == 1 else 1)
+
+
+@rule("vstack.default")
+def vstack(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Tensors joined along the first axis, vectors as rows."""
+    return cat([x[tf.newaxis] if x.shape.rank == 1 else x for x in tensors], 0)
+
+
+@rule("pad.default")
+def pad(x: tf.Tensor, pad: Sequence[Size], mode: str = "constant", value: float | None = None) -> tf.Tensor:
+    """More elements at both ends, for the last axis first; negative numbers cut."""
+    if mode == "constant":
+        return constant_pad(x, pad, 0 if value is None else value)
+    paddings = [[0, 0]] * (x.shape.rank - len(pad) // 2) + _pairs(pad)
+    if mode == "reflect":
+        return tf.pad(x, paddings, "REFLECT")
+    for axis, (before, after) in enumerate(paddings):
+        size = size_of(x, axis)
+        index = tf.range(-before, size + after)
+        index = tf.clip_by_value(index, 0, size - 1) if mode == "replicate" else tf.math.floormod(index, size)
+        x = tf.gather(x, index, axis=axis) if (before, after) != (0, 0) else x
+    return x
+
+
+def _pairs(pad: Sequence[Size]) -> list[list[Size]]:
+    return [[pad[i], pad[i + 1]] for i in range(len(pad) - 2, -1, -2)]
+
+
+@rule("constant_pad_nd.default")
+def constant_pad(x: tf.Tensor, pad: Sequence[Size], value: Number = 0) -> tf.Tensor:
+    """``x`` with ``value`` around it; see :func:`pad`."""
+    for axis, (before, after) in enumerate(_pairs(pad), x.shape.rank - len(pad) // 2):
+        cut_before = -before if is_static(before) and before < 0 else 0
+        cut_after = after if is_static(after) and after < 0 else None
+        if cut_before or cut_after:
+            x = slice_tensor(x, axis, cut_before, cut_after)
+    positive = [[0 if is_static(n) and n < 0 else n for n in pair] for pair in _pairs(pad)]
+    paddings = [[0, 0]] * (x.shape.rank - len(positive)) + positive
+    if x.dtype.is_bool:
+        return tf.cast(tf.pad(tf.cast(x, tf.int8), paddings, constant_values=int(value)), tf.bool)
+    return tf.pad(x, paddings, constant_values=constant(value, x.dtype))
+
+
+# ----------------------------------------------------------------------------------------------------------- complex
+
+
+@rule("view_as_complex.default")
+def view_as_complex(x: tf.Tensor) -> tf.Tensor:
+    """The last axis, of two, as real and imaginary part."""
+    return tf.complex(x[..., 0], x[..., 1])
+
+
+@rule("view_as_real.default")
+def view_as_real(x: tf.Tensor) -> tf.Tensor:
+    """Real and imaginary part as a new last axis."""
+    return tf.stack([tf.math.real(x), tf.math.imag(x)], -1)
+
+
+@rule("complex.default")
+def make_complex(real: tf.Tensor, imag: tf.Tensor) -> tf.Tensor:
+    """A complex number from its parts."""
+    return tf.complex(real, imag)
+
+
+@rule("polar.default")
+def polar(absolute: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
+    """A complex number from its absolute value and its angle in radians."""
+    return tf.complex(absolute * tf.cos(angle), absolute * tf.sin(angle))
+
+
+@rule("real.default")
+def real(x: tf.Tensor) -> tf.Tensor:
+    """The real part."""
+    return tf.math.real(x)
+
+
+@rule("imag.default")
+def imag(x: tf.Tensor) -> tf.Tensor:
+    """The imaginary part."""
+    return tf.math.imag(x)
+
+
+@rule("conj.default", "_conj.default")
+def conj(x: tf.Tensor) -> tf.Tensor:
+    """The complex conjugate."""
+    return tf.math.conj(x)

@@ -1,0 +1,55 @@
+"""Port a checkpoint into a folder of its own."""
+
+import logging
+import os
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from tf_pipeline.auto import AutoConfig, find_model_class
+from tf_pipeline.hub import HUB_OPTIONS
+from tf_pipeline.port.errors import PortError
+from tf_pipeline.port.model import PortedModel, ported_class
+
+logger = logging.getLogger(__name__)
+
+
+def port_checkpoint(
+    source: str | os.PathLike, folder: str | os.PathLike, task: str | None, model_class: str | None, **kwargs: Any
+) -> PortedModel:
+    """See :func:`tf_pipeline.port.port`."""
+    options = {key: value for key, value in kwargs.items() if key in (*HUB_OPTIONS, "trust_remote_code")}
+    trusted = kwargs.pop("trust_remote_code", False)
+    config = AutoConfig.from_pretrained(source, **options)
+    name = _class_name(config, task, model_class).removeprefix("TF")
+    # An architecture that has a module of its own is ported all the same: that is what was asked for.
+    model = ported_class(name).from_pretrained(source, **({"config": config} if trusted else {}), **kwargs)
+    model.save_pretrained(folder)
+    _save_tokenizer(source, folder, **options)
+    return model
+
+
+def _class_name(config: PreTrainedConfig, task: str | None, model_class: str | None) -> str:
+    if model_class is not None:
+        if find_model_class(f"TF{model_class.removeprefix('TF')}") is None:
+            raise ValueError(f"There is no class {model_class}; give PyTorch's name, such as XLNetModel.")
+        return model_class
+    if task is not None:
+        from tf_pipeline.pipelines.factory import pipeline_class
+
+        return pipeline_class(task).auto_class().model_class(config).__name__
+    if not config.architectures:
+        raise PortError("The config names no class (architectures); say which: --task or --class.")
+    return config.architectures[0]
+
+
+def _save_tokenizer(source: str | os.PathLike, folder: str | os.PathLike, **options: Any) -> None:
+    from tf_pipeline.tokenization import AutoTokenizer
+
+    options.pop("trust_remote_code", None)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        logger.warning("No tokenizer was saved beside the model: %s", error)
+        return
+    tokenizer.save_pretrained(folder)
