@@ -101,7 +101,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         tensor_names: inputs that are not labels.
         label_names: inputs that are labels.
         task_loss: the loss computed from labels, or ``None``.
-        supported_config: values a config key may have, where not every value is implemented.
+        supported_config: values a config key may have, where not every value is implemented; bases add theirs.
     """
 
     base_model_prefix = ""
@@ -134,13 +134,21 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
                 f"{type(self).__name__} is a {family} model, but the config is of model_type {config.model_type!r}; "
                 "TFAutoModel… classes choose the class by the config."
             )
-        for key, allowed in self.supported_config.items():
+        for key, allowed in self.config_limits().items():
             value = getattr(config, key, allowed[0])
             if value not in allowed:
                 raise ValueError(
                     f"{type(self).__name__} does not implement {key}={value!r} of the config; supported: "
                     f"{', '.join(map(repr, allowed))}."
                 )
+
+    @classmethod
+    def config_limits(cls) -> dict[str, tuple[Any, ...]]:
+        """``supported_config`` of this class and all its bases."""
+        limits: dict[str, tuple[Any, ...]] = {}
+        for base in reversed(cls.__mro__):
+            limits |= vars(base).get("supported_config", {})
+        return limits
 
     # ------------------------------------------------------------------------------------------------- structure
 
@@ -157,6 +165,21 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     def num_parameters(self) -> int:
         """Number of parameters, tied ones counted once."""
         return sum(math.prod(slot.parameter.shape) for _, slot in checkpoint.named_slots(self))
+
+    @property
+    def num_positions(self) -> int | None:
+        """Rows of the position table (config: ``max_position_embeddings``), or ``None`` if there is no table."""
+        return getattr(self.config, "max_position_embeddings", None)
+
+    @property
+    def max_length(self) -> int | None:
+        """Most tokens that a sequence may have, or ``None`` if positions do not limit it."""
+        return self.num_positions
+
+    @property
+    def embedding_size(self) -> int:
+        """Size of the vectors that ``inputs_embeds`` holds."""
+        return getattr(self.config, "embedding_size", self.config.hidden_size)
 
     def tied_weights(self) -> dict[str, str]:
         """Checkpoint keys that are another name of a key of this model."""

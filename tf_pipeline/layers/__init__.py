@@ -2,8 +2,8 @@
 
 from tf_pipeline.layers.activations import ACTIVATIONS, get_activation
 from tf_pipeline.layers.attention import add_residual, attention_bias, dot_product_attention, run_layers
-from tf_pipeline.layers.core import Bias, Embedding, LayerNorm, Linear, Parameter, VocabularyProjector
-from tf_pipeline.layers.embeddings import flatten_choices, position_vectors
+from tf_pipeline.layers.core import Bias, Embedding, LayerNorm, Linear, Parameter, VocabularyHead, VocabularyProjector
+from tf_pipeline.layers.embeddings import flatten_choices, position_vectors, token_positions
 
 __all__ = [
     "ACTIVATIONS",
@@ -12,6 +12,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "Parameter",
+    "VocabularyHead",
     "VocabularyProjector",
     "add_residual",
     "attention_bias",
@@ -20,4 +21,5 @@ __all__ = [
     "get_activation",
     "position_vectors",
     "run_layers",
+    "token_positions",
 ]

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -62,7 +62,7 @@ def run_torch(model, inputs: Mapping[str, np.ndarray], gradients: bool = False) 
     results = flatten(outputs)
     if gradients:
         objective(outputs).backward()
-        for name, parameter in model.named_parameters():
+        for name, parameter in named_torch_parameters(model):
             if parameter.grad is not None:
                 results[f"gradient.{name}"] = _torch_array(parameter.grad)
     return results
@@ -112,7 +112,20 @@ def parameters(model) -> dict[str, np.ndarray]:
 
 def torch_parameters(model) -> dict[str, np.ndarray]:
     """The parameters of a PyTorch model by checkpoint key."""
-    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    return {name: parameter.detach().numpy() for name, parameter in named_torch_parameters(model)}
+
+
+def named_torch_parameters(model) -> Iterator[tuple[str, Any]]:
+    """The parameters of a PyTorch model, each once and under the name that checkpoints have it by.
+
+    PyTorch names a tied parameter after the module that it finds first, which may be the head.
+    """
+    aliases = getattr(model, "all_tied_weights_keys", {})
+    seen = set()
+    for name, parameter in sorted(model.named_parameters(remove_duplicate=False), key=lambda item: item[0] in aliases):
+        if id(parameter) not in seen:
+            seen.add(id(parameter))
+            yield name, parameter
 
 
 class TensorFlowRunner:
