@@ -6,15 +6,20 @@ import tensorflow as tf
 from transformers import BertConfig
 
 import tf_pipeline
+from parity_tests import families
 from tf_pipeline.auto import supported_models
 from tf_pipeline.parity import compare_outputs, run
 from tf_pipeline.parity import judge as rules
 from tf_pipeline.parity.inputs import random_inputs
 from tf_pipeline.parity.tiny import TINY_CONFIGS, random_checkpoint
 
-CLASSES = [(family, name) for family, names in supported_models().items() for name in names]
-HEADS = pytest.mark.parametrize(("family", "name"), CLASSES, ids=[name for _, name in CLASSES])
-BODIES = pytest.mark.parametrize(("family", "name"), [(f, names[0]) for f, names in supported_models().items()])
+
+def classes(names):
+    return pytest.mark.parametrize(("family", "name"), [(families.FAMILY[name], name) for name in names], ids=names)
+
+
+HEADS, BODIES = classes(families.CLASSES), classes(families.BODIES)
+OWN_HEADS, REPRESENTATIVES = classes(families.OWN_CLASSES), classes(families.REPRESENTATIVES)
 
 
 def settings_for(model, **options):
@@ -49,7 +54,7 @@ def test_heads_equal_torch(family, name, checkpoint, judge):
         assert any(name.startswith(f"gradient.{model.base_model_prefix}.embeddings.") for name in names)
 
 
-@HEADS
+@REPRESENTATIVES
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eager", "xla"])
 def test_modes_equal_torch(family, name, mode, checkpoint, judge):
@@ -99,7 +104,7 @@ def test_positions_types_and_embeddings_given(family, name, checkpoint, judge):
 
 
 @pytest.mark.parametrize(("problem_type", "dtype"), [("regression", float), ("multi_label_classification", float)])
-@pytest.mark.parametrize("family", TINY_CONFIGS)
+@pytest.mark.parametrize("family", families.OWN_FAMILIES)
 def test_losses_of_each_problem_type(family, problem_type, dtype, checkpoint, judge):
     name = next(name for name in supported_models()[family] if name.endswith("ForSequenceClassification"))
     folder = checkpoint(family, name, problem_type=problem_type)
@@ -122,7 +127,7 @@ def test_regression_to_one_number(checkpoint, judge):
     )
 
 
-@HEADS
+@OWN_HEADS
 def test_a_batch_is_its_rows(family, name, checkpoint):
     """Batched equals one by one, and padding on the right changes nothing for real tokens."""
     model = getattr(tf_pipeline, name).from_pretrained(checkpoint(family, name), dtype="float64")
@@ -153,7 +158,7 @@ def _real(key, value, rows):
     return value[rows] if value.shape[:2] == rows.shape else value
 
 
-@HEADS
+@OWN_HEADS
 @pytest.mark.parametrize("padding", ["right", "left"])
 def test_logits_do_not_depend_on_what_else_is_returned(family, name, padding, checkpoint):
     """Heads that read the first token alone compute no other in the last layer, unless hidden states are asked for."""

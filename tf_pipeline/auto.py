@@ -84,6 +84,13 @@ def supported_models() -> dict[str, list[str]]:
     return {family.replace("_", "-"): list(model_classes(family_module(family))) for family in _family_names()}
 
 
+def model_table() -> str:
+    """The table of models in the README; ``python -m tf_pipeline.auto`` prints it."""
+    rows = [("`model_type`", "classes"), ("---", "---")]
+    rows += [(f"`{family}`", ", ".join(f"`{name}`" for name in names)) for family, names in supported_models().items()]
+    return "\n".join(f"| {family} | {names} |" for family, names in rows)
+
+
 class _AutoModel:
     """Builds the right class for a checkpoint or a config; the subclasses differ only in the head they ask for."""
 
@@ -99,12 +106,16 @@ class _AutoModel:
         Raises:
             ValueError: if the family or this head of it is not supported.
         """
+        if (found := cls._class_or_none(config)) is not None:
+            return found
         classes = model_classes(family_module(config.model_type))
-        for suffix in cls.suffixes:
-            for name, model_class in classes.items():
-                if name.endswith(suffix):
-                    return model_class
         raise ValueError(f"{cls.__name__} does not support {config.model_type!r}, which has {', '.join(classes)}.")
+
+    @classmethod
+    def _class_or_none(cls, config: PreTrainedConfig) -> type | None:
+        classes = model_classes(family_module(config.model_type))
+        found = (classes[name] for suffix in cls.suffixes for name in classes if name.endswith(suffix))
+        return next(found, None)
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig, **kwargs: Any):
@@ -179,3 +190,7 @@ class TFAutoModelForNextSentencePrediction(_AutoModel):
     """A head that tells whether one text follows another."""
 
     suffixes = ("ForNextSentencePrediction",)
+
+
+if __name__ == "__main__":
+    print(model_table())
