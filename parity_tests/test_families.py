@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import torch
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 import tf_pipeline
 from parity_tests.checkpoint_helpers import (
@@ -12,6 +15,7 @@ from parity_tests.checkpoint_helpers import (
     twin,
 )
 from parity_tests.families import FAMILY
+from tf_pipeline.layers import bidirectional_buckets, relative_positions
 from tf_pipeline.parity.inputs import random_inputs
 from tf_pipeline.parity.tiny import tiny_config
 
@@ -50,7 +54,7 @@ def assert_padding_changes_nothing(class_name, side, atol=1e-12, **options):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("body", ["TFRobertaModel", "TFXLMRobertaModel", "TFCamembertModel"])
+@pytest.mark.parametrize("body", ["TFRobertaModel", "TFXLMRobertaModel", "TFCamembertModel", "TFMPNetModel"])
 def test_positions_skip_padding(body, side):
     assert_padding_changes_nothing(body, side)
 
@@ -115,3 +119,155 @@ def test_a_head_has_the_body_of_its_family():
         name = f"{prefix}ForTokenClassification"
         model = getattr(tf_pipeline, name)(tiny_config(FAMILY[name], name))
         assert type(model.roberta) is getattr(tf_pipeline, f"{prefix}Model")
+
+
+# ------------------------------------------------------------------------------------------------------- ELECTRA
+
+CHOICES = "TFElectraForMultipleChoice"
+
+
+@pytest.mark.parametrize(
+    "class_name, change",
+    [
+        (CHOICES, {"summary_type": "last"}),
+        (CHOICES, {"summary_type": "mean"}),
+        (CHOICES, {"summary_type": "cls_index"}),
+        (CHOICES, {"summary_activation": "gelu"}),
+        (CHOICES, {"summary_activation": ""}),
+        ("TFElectraForPreTraining", {"hidden_act": "gelu"}),
+        ("TFElectraForMaskedLM", {"hidden_act": "gelu"}),
+        ("TFElectraForCausalLM", {"is_decoder": False}),
+        ("TFElectraModel", {"layer_norm_eps": 0.1}),
+    ],
+)
+def test_electra_options(class_name, change):
+    honoured(class_name, change)
+
+
+@pytest.mark.parametrize("class_name", ["TFElectraModel", "TFElectraForMaskedLM"])
+def test_electra_embeddings_of_the_hidden_size_are_not_projected(class_name):
+    honoured(class_name, {"embedding_size": 32}, relevant=False)
+    assert not hasattr(ours(class_name, checkpoint(class_name, embedding_size=32)).base_model, "embeddings_project")
+
+
+def test_electra_summary_without_projection():
+    honoured(CHOICES, {"summary_use_proj": False, "summary_last_dropout": 0.0}, relevant=False)
+
+
+def test_electra_refusals():
+    refused(CHOICES, r"summary_type 'attn' is not one of first, last, cls_index, mean", summary_type="attn")
+    refused(CHOICES, "does not implement summary_proj_to_labels=True", summary_proj_to_labels=True)
+    refused("TFElectraModel", "does not implement add_cross_attention=True", add_cross_attention=True)
+
+
+def test_electra_embeddings_have_their_own_size():
+    model = ours("TFElectraModel", checkpoint("TFElectraModel"))
+    with pytest.raises(ValueError, match=r"inputs_embeds has shape \(1, 2, 32\), but embedding_size is 24"):
+        model(inputs_embeds=np.zeros((1, 2, 32), np.float32))
+
+
+def test_replaced_tokens_are_judged_where_the_mask_shows_them():
+    """In fit as in a call: the loss knows the mask, however labels are given."""
+    name = "TFElectraForPreTraining"
+    model = ours(name, checkpoint(name))
+    inputs = {key: value.astype("int32") for key, value in random_inputs(model, labels=True).items()}
+    labels = inputs.pop("labels")
+    hidden = np.where(inputs["attention_mask"] == 1, labels, 1 - labels)
+    model.compile("sgd", run_eagerly=True)
+    expected = pytest.approx(float(model(**inputs, labels=labels).loss), rel=1e-5)
+    assert float(model(**inputs, labels=hidden).loss) == expected
+    assert model.test_on_batch(inputs, labels) == expected
+    assert model.test_on_batch(inputs | {"labels": hidden}) == expected
+    without = {key: value for key, value in inputs.items() if key != "attention_mask"}
+    assert float(model(**without, labels=labels).loss) != expected
+    with pytest.raises(ValueError, match=r"attention_mask \[batch, seq\], but it has shape \(5, 13, 13\)"):
+        model(**without, attention_mask=np.ones((5, 13, 13), "int32"), labels=labels)
+
+
+# --------------------------------------------------------------------------------------------------------- MPNet
+
+
+@pytest.mark.parametrize("buckets, farthest", [(32, 128), (20, 50), (64, 300)])
+def test_buckets_of_every_distance_are_pytorchs(buckets, farthest):
+    distances = np.arange(-600, 601)
+    mine = bidirectional_buckets(tf.constant(distances, tf.int32), buckets, farthest).numpy()
+    theirs = MPNetEncoder.relative_position_bucket(torch.tensor(distances), buckets, farthest).numpy()
+    np.testing.assert_array_equal(mine, theirs)
+    assert relative_positions(tf.constant(3)).numpy().tolist() == [[0, 1, 2], [-1, 0, 1], [-2, -1, 0]]
+
+
+def test_relative_positions_far_apart():
+    """Sequences beyond the distance from which all fall into one bucket."""
+    inputs = {"input_ids": np.random.default_rng(0).integers(2, 99, (1, 300))}
+    honoured("TFMPNetModel", {"max_position_embeddings": 302}, inputs, relevant=False)
+
+
+def test_relative_positions_tell_equal_tokens_apart():
+    """Without them, and with the absolute positions all the same, the order of tokens would not matter."""
+    model = ours("TFMPNetModel", checkpoint("TFMPNetModel"), dtype="float64")
+    ids = np.random.default_rng(0).integers(2, 99, (1, 9))
+    position_ids = np.full_like(ids, 5)
+    forward, backward = (
+        model(given, position_ids=position_ids).last_hidden_state.numpy() for given in (ids, ids[:, ::-1])
+    )
+    assert np.abs(forward - backward[:, ::-1]).max() > 1e-2
+
+
+def test_mpnet_pads_with_1_whatever_the_config_says():
+    honoured("TFMPNetModel", {"pad_token_id": 7}, {"input_ids": np.array([[1, 7, 1, 7, 9]])}, relevant=False)
+
+
+def test_mpnet_refusals():
+    message = "relative_attention_num_buckets 31 is less than the 32 that MPNet uses"
+    refused("TFMPNetModel", message, relative_attention_num_buckets=31)
+    refused("TFMPNetModel", "hidden_size 32 is not a multiple of num_attention_heads 5", num_attention_heads=5)
+    model = ours("TFMPNetModel", checkpoint("TFMPNetModel"))
+    with pytest.raises(ValueError, match="longer than the 46 positions"):
+        model(np.full((1, 47), 5))
+    with pytest.raises(TypeError, match=r"does not take \['token_type_ids'\]"):
+        model(np.full((1, 4), 5), token_type_ids=np.zeros((1, 4), int))
+
+
+@pytest.mark.parametrize("class_name", ["TFMPNetForMaskedLM", "TFMPNetForSequenceClassification"])
+def test_mpnet_options(class_name):
+    honoured(class_name, {"hidden_act": "gelu"})
+    honoured(class_name, {"layer_norm_eps": 0.1})
+
+
+# -------------------------------------------------------------------------------------------------------- ALBERT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_hidden_groups": 2},
+        {"num_hidden_groups": 3, "inner_group_num": 1},
+        {"num_hidden_groups": 3, "num_hidden_layers": 4},
+        {"inner_group_num": 3},
+        {"embedding_size": 32},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("class_name", ["TFAlbertModel", "TFAlbertForMaskedLM"])
+def test_albert_groups(class_name, change):
+    honoured(class_name, change, relevant=False)
+
+
+def test_albert_layers_share_their_parameters():
+    shared, own = (
+        tf_pipeline.TFAlbertModel(tiny_config("albert", "TFAlbertModel", num_hidden_groups=groups)) for groups in (1, 3)
+    )
+    layers = sum(variable.shape.num_elements() for variable in shared.encoder.albert_layer_groups[0].variables)
+    assert own.num_parameters - shared.num_parameters == 2 * layers
+    assert len(shared(np.full((1, 4), 5), output_hidden_states=True).hidden_states) == 1 + 3 * 2
+
+
+@pytest.mark.parametrize("class_name", ["TFAlbertForMaskedLM", "TFAlbertForSequenceClassification"])
+def test_albert_options(class_name):
+    honoured(class_name, {"hidden_act": "gelu"})
+    honoured(class_name, {"layer_norm_eps": 0.1})
+
+
+def test_albert_refusals():
+    refused("TFAlbertModel", "hidden_size 32 is not a multiple of num_attention_heads 5", num_attention_heads=5)
+    refused("TFAlbertForPreTraining", "does not implement num_labels=5 .*supported: 2", num_labels=5)

@@ -140,10 +140,11 @@ class SequenceClassification:
 
     label_names = ("labels",)
     task_loss = staticmethod(losses.sequence_classification)
+    reads_first_token = True  # and no other, so that the last layer need not compute them
 
     def forward(self, training=False, **inputs: Any) -> SequenceClassifierOutput:
         """Logits of each text."""
-        body = self.base_model.forward(first_token_only=True, training=training, **inputs)
+        body = self.base_model.forward(first_token_only=self.reads_first_token, training=training, **inputs)
         return head_outputs(SequenceClassifierOutput, body, logits=self.text_logits(body, training=training))
 
 
@@ -156,11 +157,12 @@ class MultipleChoice:
     input_rank = 3
     label_names = ("labels",)
     task_loss = staticmethod(losses.classification)
+    reads_first_token = True  # and no other, so that the last layer need not compute them
 
     def forward(self, training=False, **inputs: Any) -> MultipleChoiceModelOutput:
         """One logit per choice."""
         inputs, choices = flatten_choices(inputs)
-        body = self.base_model.forward(first_token_only=True, training=training, **inputs)
+        body = self.base_model.forward(first_token_only=self.reads_first_token, training=training, **inputs)
         logits = tf.reshape(self.text_logits(body, training=training), [-1, choices])
         return head_outputs(MultipleChoiceModelOutput, body, logits=logits)
 

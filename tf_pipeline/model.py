@@ -101,6 +101,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         tensor_names: inputs that are not labels.
         label_names: inputs that are labels.
         task_loss: the loss computed from labels, or ``None``.
+        loss_inputs: inputs that the loss needs besides labels, if they are given.
         supported_config: values a config key may have, where not every value is implemented; bases add theirs.
     """
 
@@ -109,6 +110,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     tensor_names: tuple[str, ...] = INPUT_NAMES
     label_names: tuple[str, ...] = ()
     task_loss: Loss | None = None
+    loss_inputs: tuple[str, ...] = ()
     supported_config: dict[str, tuple[Any, ...]] = {}
     # Parts of a body that checkpoints made for another head leave out.
     optional_body = re.compile(r"^pooler\.")
@@ -235,12 +237,12 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             output_attentions=_given(output_attentions, self.config.output_attentions),
             training=bool(training),
         )
-        if labels and (loss := self.compute_task_loss(outputs, labels)) is not None:
+        if labels and (loss := self.compute_task_loss(outputs, labels | self._loss_inputs(inputs))) is not None:
             outputs = type(outputs)(outputs, loss=loss)
         return outputs if _given(return_dict, self.config.return_dict) else outputs.to_tuple()
 
     def compute_task_loss(self, outputs: ModelOutput, labels: Mapping[str, Any]) -> tf.Tensor | None:
-        """The head's own loss, a scalar, from its outputs and its labels by name."""
+        """The head's own loss, a scalar, from its outputs and its labels (and ``loss_inputs``) by name."""
         labels = {name: tf.convert_to_tensor(value) for name, value in labels.items()}
         return type(self).task_loss(outputs, labels, self.config)
 
@@ -271,7 +273,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         if sample_weight is not None:
             raise ValueError("sample_weight needs a loss of your own: pass loss= to compile().")
         labels = self._labels(x, y)
-        loss = self.compute_task_loss(y_pred, labels) if labels else None
+        loss = self.compute_task_loss(y_pred, labels | self._loss_inputs(x)) if labels else None
         if loss is None:
             labels = f"give {list(self.label_names)} with the inputs or as y, or " if self.label_names else ""
             raise ValueError(
@@ -291,6 +293,10 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         if not isinstance(given, Mapping):
             given = {} if y is None else dict(zip(self.label_names, tf.nest.flatten(y), strict=False))
         return {name: given[name] for name in self.label_names if name in given}
+
+    def _loss_inputs(self, x) -> dict[str, Any]:
+        """What the loss needs of the inputs, where they are given by name."""
+        return {name: x[name] for name in self.loss_inputs if isinstance(x, Mapping) and name in x}
 
     def _targets(self, x, y, outputs: ModelOutput):
         """What a user's loss and metrics compare with the outputs: labels by the name of the logits they belong to."""

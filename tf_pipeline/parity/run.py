@@ -57,7 +57,7 @@ def run_torch(model, inputs: Mapping[str, np.ndarray], gradients: bool = False) 
 
     tensors = as_torch_tensors(model, inputs)
     model.zero_grad()
-    with torch.set_grad_enabled(gradients), lifted_upcasts():
+    with torch.set_grad_enabled(gradients), lifted_upcasts(model):
         outputs = model(**tensors, output_hidden_states=True, output_attentions=True)
     results = flatten(outputs)
     if gradients:
@@ -84,25 +84,27 @@ def as_tensors(model, inputs: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
     }
 
 
-@contextlib.contextmanager
-def lifted_upcasts():
-    """Let ``tensor.float()`` leave float64 alone.
+def lifted_upcasts(model) -> contextlib.AbstractContextManager:
+    """Let a float64 model of PyTorch compute in float64 where it asks for float32.
 
-    ``transformers`` calls it to widen half precision, in its causal language-model loss for one; on a float64 reference
-    it would throw nine digits away.
+    ``transformers`` does so to widen half precision: in losses, in rotary embeddings, in attention. On a float64
+    reference it would throw nine digits away. Models in other dtypes are left alone.
     """
     import torch
+    from torch.overrides import TorchFunctionMode
 
-    own = torch.Tensor.float
+    class Lifted(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            kwargs = dict(kwargs or {})
+            if function is torch.Tensor.float:
+                return args[0].double()
+            if kwargs.get("dtype") is torch.float32:
+                kwargs["dtype"] = torch.float64
+            if function is torch.Tensor.to:
+                args = [torch.float64 if argument is torch.float32 else argument for argument in args]
+            return function(*args, **kwargs)
 
-    def widen(tensor, *args, **kwargs):
-        return tensor if tensor.dtype == torch.float64 else own(tensor, *args, **kwargs)
-
-    torch.Tensor.float = widen
-    try:
-        yield
-    finally:
-        torch.Tensor.float = own
+    return Lifted() if model.dtype == torch.float64 else contextlib.nullcontext()
 
 
 def parameters(model) -> dict[str, np.ndarray]:
