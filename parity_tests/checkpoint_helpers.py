@@ -13,12 +13,10 @@ import torch
 import transformers
 
 import tf_pipeline
-from tf_pipeline.auto import supported_models
+from parity_tests.families import FAMILY
 from tf_pipeline.checkpoint import named_slots
 from tf_pipeline.parity.tiny import random_checkpoint, tiny_config
 
-FAMILY = {name: family for family, names in supported_models().items() for name in names}
-CLASSES = tuple(FAMILY)
 WEIGHTS = "model.safetensors"
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="tiny-checkpoints-")

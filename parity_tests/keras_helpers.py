@@ -4,13 +4,9 @@ import keras
 import numpy as np
 
 import tf_pipeline
-from tf_pipeline.auto import supported_models
+from parity_tests.families import FAMILY
 from tf_pipeline.parity.inputs import random_inputs
 from tf_pipeline.parity.tiny import tiny_config
-
-FAMILY = {name: family for family, names in supported_models().items() for name in names}
-CLASSES = tuple(FAMILY)
-HEADS = tuple(name for name in CLASSES if getattr(tf_pipeline, name).label_names)
 
 
 def tiny_model(class_name: str, dtype=None, dropout: bool = False, **config_changes):

@@ -140,13 +140,13 @@ def test_parity_command_by_task():
     ("arguments", "message"),
     [
         (("parity", "/nowhere/at/all"), "/nowhere/at/all"),
-        (("parity", "CHECKPOINT", "--class", "TFRobertaModel"), "TFRobertaModel"),
+        (("parity", "CHECKPOINT", "--class", "TFNoSuchModel"), "TFNoSuchModel"),
         (("parity", "CHECKPOINT", "--task", "summarise"), "supported are"),
         (("parity", "CHECKPOINT", "--mode", "jit"), "eager, function, xla"),
         (("parity", "CHECKPOINT", "--dtype", "int8"), "int8"),
         (("parity", "CHECKPOINT", "--only", "colours"), "There is no group 'colours'"),
         (("parity", "CHECKPOINT", "--only", "weights", "--json", "/nowhere/report.json"), "/nowhere/report.json"),
-        (("parity", "OTHER FAMILY"), "supported families are bert, distilbert"),
+        (("parity", "OTHER FAMILY"), "supported families are "),
         (("parity", "NO WEIGHTS"), "has no weights"),
     ],
 )

@@ -16,8 +16,6 @@ from transformers.activations import ACT2FN
 
 import tf_pipeline
 from parity_tests.checkpoint_helpers import (
-    CLASSES,
-    FAMILY,
     WEIGHTS,
     assert_same_outputs,
     assert_same_weights,
@@ -31,6 +29,7 @@ from parity_tests.checkpoint_helpers import (
     twin,
     weights,
 )
+from parity_tests.families import BODIES, CLASSES, FAMILY, MASKED_LMS, MODELS
 from tf_pipeline import auto
 from tf_pipeline import checkpoint as checkpoints
 from tf_pipeline.checkpoint import CheckpointError
@@ -39,10 +38,6 @@ from tf_pipeline.parity.tiny import tiny_config
 
 CLASSIFIER = "TFBertForSequenceClassification"
 INDEX = "model.safetensors.index.json"
-MASKED_LMS = ("TFBertForMaskedLM", "TFDistilBertForMaskedLM")
-BODIES = ("TFBertModel", "TFDistilBertModel")
-WORDS = {"bert": "bert.embeddings.word_embeddings.weight", "distilbert": "distilbert.embeddings.word_embeddings.weight"}
-SCORES = {"bert": "cls.predictions.decoder.weight", "distilbert": "vocab_projector.weight"}
 
 
 def sharded(class_name: str = CLASSIFIER, size: str = "20KB"):
@@ -136,7 +131,7 @@ def our_report(class_name, source, **kwargs):
     return set(report.missing), set(report.unused), set(report.mismatched)
 
 
-@pytest.mark.parametrize("family", ["Bert", "DistilBert"])
+@pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize(
     "saved, loaded",
     [
@@ -150,8 +145,9 @@ def our_report(class_name, source, **kwargs):
         ("Model", "ForMaskedLM"),
     ],
 )
-def test_heads_are_reported_as_pytorch_reports_them(family, saved, loaded):
-    source, name = checkpoint(f"TF{family}{saved}"), f"TF{family}{loaded}"
+def test_heads_are_reported_as_pytorch_reports_them(body, saved, loaded):
+    family = body.removesuffix("Model")
+    source, name = checkpoint(family + saved), family + loaded
     options = {"ignore_mismatched_sizes": True}
     report = our_report(name, source, **options)
     assert report == torch_report(name, source, **options)
@@ -235,7 +231,7 @@ def rename(source, change):
 
 @pytest.mark.parametrize("body", BODIES)
 def test_a_prefix_too_many(body):
-    prefix = FAMILY[body]
+    prefix = getattr(tf_pipeline, body).base_model_prefix
     source = rename(checkpoint(body), lambda key: f"{prefix}.{key}")
     assert our_report(body, source) == (set(), set(), set())
     assert_same_weights(ours(body, source), twin(body, checkpoint(body)))
@@ -243,7 +239,7 @@ def test_a_prefix_too_many(body):
 
 @pytest.mark.parametrize("class_name", MASKED_LMS)
 def test_a_prefix_too_few(class_name):
-    prefix = f"{FAMILY[class_name]}."
+    prefix = f"{getattr(tf_pipeline, class_name).base_model_prefix}."
     source = rename(checkpoint(class_name), lambda key: key.removeprefix(prefix))
     assert our_report(class_name, source) == (set(), set(), set())
     assert_same_weights(ours(class_name, source), twin(class_name, checkpoint(class_name)))
@@ -266,7 +262,7 @@ def test_a_key_under_two_names_is_refused():
     assert_refused(edited(checkpoint(CLASSIFIER), repeat), r"bert\.embeddings\.LayerNorm\.weight twice")
 
 
-@pytest.mark.parametrize("class_name", (CLASSIFIER, *BODIES))
+@pytest.mark.parametrize("class_name", (CLASSIFIER, "TFBertModel", "TFDistilBertModel"))
 def test_position_id_buffers_are_ignored(class_name):
     prefix = "bert." if class_name == CLASSIFIER else ""
 
@@ -277,17 +273,17 @@ def test_position_id_buffers_are_ignored(class_name):
     assert our_report(class_name, source) == (set(), set(), set())
 
 
+def tied_weights(class_name):
+    """Names of tied weights by their other name."""
+    return ours(class_name, checkpoint(class_name)).tied_weights()
+
+
 @pytest.mark.parametrize("class_name", MASKED_LMS)
 @pytest.mark.parametrize("both", [True, False])
 def test_tied_weights_under_either_name(class_name, both):
-    family = FAMILY[class_name]
-
     def edit(tensors):
-        tensors[SCORES[family]] = tensors[WORDS[family]].clone()
-        if not both:
-            del tensors[WORDS[family]]
-        if family == "bert":
-            tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"].clone()
+        for alias, key in tied_weights(class_name).items():
+            tensors[alias] = tensors[key].clone() if both else tensors.pop(key)
 
     source = edited(checkpoint(class_name), edit)
     assert our_report(class_name, source) == (set(), set(), set())
@@ -296,10 +292,9 @@ def test_tied_weights_under_either_name(class_name, both):
 
 @pytest.mark.parametrize("class_name", MASKED_LMS)
 def test_tied_weights_that_differ_are_refused(class_name):
-    family = FAMILY[class_name]
-
     def edit(tensors):
-        tensors[SCORES[family]] = tensors[WORDS[family]] + 1
+        alias, key = next(iter(tied_weights(class_name).items()))
+        tensors[alias] = tensors[key] + 1
 
     source = edited(checkpoint(class_name), edit)
     assert_refused(source, r"are tied by the config but differ.*tie_word_embeddings=False", class_name)
@@ -309,7 +304,7 @@ def test_tied_weights_that_differ_are_refused(class_name):
 def test_untied_weights(class_name, tmp_path):
     source = checkpoint(class_name, tie_word_embeddings=False)
     expected = twin(class_name, source, dtype="float64")
-    assert SCORES[FAMILY[class_name]] in safetensors.torch.load_file(source / WEIGHTS)
+    assert set(tied_weights(class_name)) <= set(safetensors.torch.load_file(source / WEIGHTS))
     model = ours(class_name, source, dtype="float64")
     assert_same_weights(model, expected)
     assert_same_outputs(model, expected)
@@ -447,7 +442,7 @@ def test_another_number_of_layers_does_not_excuse_other_gaps(layers, key):
     assert_refused(source, rf"missing: \['{key}'\]", num_hidden_layers=layers)
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", ["TFBertModel", "TFDistilBertModel"])
 def test_heads_regroup_the_same_weights(body):
     source = checkpoint(body)
     model = ours(body, source, num_attention_heads=8, dtype="float64")
@@ -462,7 +457,7 @@ def test_an_unknown_value_is_a_type_error(name):
         ours(CLASSIFIER, checkpoint(CLASSIFIER), **{name: "float16"})
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", ["TFBertModel", "TFDistilBertModel"])
 def test_heads_that_do_not_divide_the_size_are_refused(body):
     with pytest.raises(ValueError, match=r"32 is not a multiple of (num_attention_heads|n_heads) 5"):
         ours(body, checkpoint(body), num_attention_heads=5)
@@ -685,7 +680,7 @@ HEADS = {
 @pytest.mark.parametrize("family, name", [("bert", "TFBert"), ("distilbert", "TFDistilBert")])
 def test_auto_classes_pick_the_class_of_the_head(auto_class, family, name):
     head = HEADS[auto_class] if isinstance(HEADS[auto_class], str) else HEADS[auto_class].get(family)
-    config = tiny_config(family, name + (head or ""))
+    config = tiny_config(family, name + (head or "Model"))
     picked = getattr(tf_pipeline, auto_class)
     if head is None:
         with pytest.raises(ValueError, match=rf"{auto_class} does not support '{family}', which has {name}Model, "):
@@ -695,12 +690,19 @@ def test_auto_classes_pick_the_class_of_the_head(auto_class, family, name):
         assert type(picked.from_pretrained(checkpoint(name + head))) is getattr(tf_pipeline, name + head)
 
 
+@pytest.mark.parametrize("family", MODELS)
+def test_every_class_is_picked_by_an_auto_class(family):
+    config = tiny_config(family, MODELS[family][0])
+    picked = {getattr(tf_pipeline, name)._class_or_none(config) for name in HEADS}
+    assert {found.__name__ for found in picked if found} == set(MODELS[family])
+
+
 def test_every_auto_class_is_tested():
     assert set(HEADS) == {name for name in vars(auto) if name.startswith("TFAuto")} == set(tf_pipeline._AUTO_CLASSES)
 
 
 def test_an_unsupported_family_lists_the_supported_ones():
-    with pytest.raises(ValueError, match=r"model_type 'gpt2' is not supported; supported are bert, distilbert"):
+    with pytest.raises(ValueError, match=r"'gpt2' is not supported; supported are (.*, )?bert, (.*, )?distilbert"):
         tf_pipeline.TFAutoModel.from_config(transformers.GPT2Config())
 
 
@@ -754,7 +756,7 @@ def test_config_values_are_honoured(class_name, change):
     assert_same_outputs(ours(class_name, source, dtype="float64"), twin(class_name, source, dtype="float64"))
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", ["TFBertModel", "TFDistilBertModel", "TFRobertaModel"])
 def test_the_padding_row_is_the_configs(body):
     config = tiny_config(FAMILY[body], body, pad_token_id=3)
     table = weights(getattr(tf_pipeline, body)(config))["embeddings.word_embeddings.weight"]
@@ -778,18 +780,22 @@ def dropout_rates(model):
     return dict(walk(model, ""))
 
 
-DROPOUTS = {
-    "bert": {"hidden_dropout_prob": 0.11, "attention_probs_dropout_prob": 0.12},
-    "distilbert": {"dropout": 0.11, "attention_dropout": 0.12, "qa_dropout": 0.13, "seq_classif_dropout": 0.14},
-}
+def rates(family, class_name):
+    """A rate of its own for each dropout in the family's config."""
+    names = sorted(name for name in tiny_config(family, class_name).to_dict() if "drop" in name)
+    return {name: round(0.11 + index / 100, 2) for index, name in enumerate(names)}
+
+
+def assert_same_dropout(class_name, **changes):
+    config = tiny_config(FAMILY[class_name], class_name, num_hidden_layers=1, **changes)
+    torch_model = getattr(transformers, class_name.removeprefix("TF"))(config)
+    expected = {name: layer.p for name, layer in torch_model.named_modules() if isinstance(layer, torch.nn.Dropout)}
+    assert dropout_rates(getattr(tf_pipeline, class_name)(config)) == expected
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
 def test_dropout_rates_are_pytorchs(class_name):
-    family = FAMILY[class_name]
-    for classifier in (None, 0.0, 0.3) if family == "bert" else (None,):
-        changes = DROPOUTS[family] | ({"classifier_dropout": classifier} if family == "bert" else {})
-        config = tiny_config(family, class_name, num_hidden_layers=1, **changes)
-        torch_model = getattr(transformers, class_name.removeprefix("TF"))(config)
-        expected = {name: layer.p for name, layer in torch_model.named_modules() if isinstance(layer, torch.nn.Dropout)}
-        assert dropout_rates(getattr(tf_pipeline, class_name)(config)) == expected
+    changes = rates(FAMILY[class_name], class_name)
+    assert_same_dropout(class_name, **changes)
+    if tiny_config(FAMILY[class_name], class_name).to_dict().get("classifier_dropout", 0) is None:
+        assert_same_dropout(class_name, **changes | {"classifier_dropout": None})

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import tf_pipeline
+from tf_pipeline import encoder, losses
 from tf_pipeline.checkpoint import named_slots
 from tf_pipeline.layers import LayerNorm, activations, attention
 from tf_pipeline.layers import core as core_layers
@@ -73,11 +74,11 @@ def mask_constant(patch):
         bias = attention.attention_bias(attention_mask, dtype, causal_length)
         return None if bias is None else tf.maximum(bias, tf.constant(-1e4, dtype))
 
-    patch.setattr(bert, "attention_bias", small)
+    patch.setattr(encoder, "attention_bias", small)
 
 
 def mask_ignored(patch):
-    patch.setattr(bert, "attention_bias", lambda mask, dtype, causal_length=None: None)
+    patch.setattr(encoder, "attention_bias", lambda mask, dtype, causal_length=None: None)
 
 
 def mask_ignored_on_the_left(patch):
@@ -86,7 +87,7 @@ def mask_ignored_on_the_left(patch):
             mask = tf.reverse(tf.math.cumsum(tf.reverse(tf.cast(mask, tf.int32), [1]), axis=1), [1])
         return attention.attention_bias(mask, dtype, causal_length)
 
-    patch.setattr(bert, "attention_bias", blind)
+    patch.setattr(encoder, "attention_bias", blind)
 
 
 def position_offset(patch):
@@ -140,13 +141,13 @@ def labels_not_shifted(patch):
     patch.setattr(
         bert.TFBertLMHeadModel,
         "task_loss",
-        staticmethod(lambda outputs, labels, config: bert.losses.cross_entropy(outputs.logits, labels["labels"])),
+        staticmethod(lambda outputs, labels, config: losses.cross_entropy(outputs.logits, labels["labels"])),
     )
 
 
 def ignored_labels_counted(patch):
     def counted(outputs, labels, config):
-        return bert.losses.cross_entropy(outputs.logits, tf.maximum(labels["labels"], 0))
+        return losses.cross_entropy(outputs.logits, tf.maximum(labels["labels"], 0))
 
     patch.setattr(bert.TFBertForMaskedLM, "task_loss", staticmethod(counted))
 

@@ -117,6 +117,19 @@ def supported_models() -> dict[str, list[str]]:
     return {family.replace("_", "-"): list(model_classes(family_module(family))) for family in _family_names()}
 
 
+def model_table() -> str:
+    """The table of models in the README; ``python -m tf_pipeline.auto`` prints it."""
+    rows = [("`model_type`", "classes"), ("---", "---")]
+    rows += [(f"`{family}`", ", ".join(f"`{name}`" for name in names)) for family, names in supported_models().items()]
+    return "\n".join(f"| {family} | {names} |" for family, names in rows)
+
+
+def _native_classes(config: PreTrainedConfig) -> dict[str, type]:
+    """The classes of an architecture that has a module of its own; none for another."""
+    known = config.model_type.replace("-", "_") in _family_names()
+    return model_classes(family_module(config.model_type)) if known else {}
+
+
 class _AutoModel:
     """Builds the right class for a checkpoint or a config; the subclasses differ only in the head they ask for."""
 
@@ -134,18 +147,14 @@ class _AutoModel:
         Raises:
             ValueError: if ``transformers`` has no such head for this architecture either.
         """
-        native = {}
-        if config.model_type.replace("-", "_") in _family_names():
-            native = model_classes(family_module(config.model_type))
-        for suffix in cls.suffixes:
-            for name, model_class in native.items():
-                if name.endswith(suffix):
-                    return model_class
+        if (found := cls._class_or_none(config)) is not None:
+            return found
         for mapping in cls.mappings:
             if (names := getattr(modeling_auto, mapping).get(config.model_type)) is not None:
                 return _ported_class(names if isinstance(names, str) else names[0])
         if (name := cls._own_code(config)) is not None:
             return _ported_class(name)
+        native = _native_classes(config)
         has = f"; it has {', '.join(native)}" if native else ""
         raise ValueError(
             f"{cls.__name__} does not support model_type {config.model_type!r}: transformers "
@@ -157,6 +166,13 @@ class _AutoModel:
         """Name of the class that a checkpoint's own code has for this."""
         reference = (getattr(config, "auto_map", None) or {}).get(cls.__name__.removeprefix("TF"))
         return reference.rpartition(".")[2] if reference else None
+
+    @classmethod
+    def _class_or_none(cls, config: PreTrainedConfig) -> type | None:
+        """The class of the architecture's own module, if it has one with this head."""
+        classes = _native_classes(config)
+        found = (classes[name] for suffix in cls.suffixes for name in classes if name.endswith(suffix))
+        return next(found, None)
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig, **kwargs: Any):
@@ -252,3 +268,7 @@ class TFAutoModelForNextSentencePrediction(_AutoModel):
 
     suffixes = ("ForNextSentencePrediction",)
     mappings = ("MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",)
+
+
+if __name__ == "__main__":
+    print(model_table())

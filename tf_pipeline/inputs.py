@@ -8,6 +8,7 @@ import tensorflow as tf
 
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 
+# Inputs that index a table, and the config key of its size.
 _TABLES = {"input_ids": "vocab_size", "token_type_ids": "type_vocab_size", "position_ids": "max_position_embeddings"}
 
 
@@ -107,10 +108,9 @@ def _check_rank(model, name: str, value: tf.Tensor) -> None:
 def _check_shapes(model, inputs: Mapping[str, Any], leading: str) -> None:
     rank = model.input_rank
     expected = inputs[leading].shape[:rank]
-    if leading == "inputs_embeds" and inputs[leading].shape[-1] not in (None, model.config.hidden_size):
-        raise ValueError(
-            f"inputs_embeds has shape {tuple(inputs[leading].shape)}, but hidden_size is {model.config.hidden_size}."
-        )
+    if leading == "inputs_embeds" and inputs[leading].shape[-1] not in (None, size := model.embedding_size):
+        key = "embedding_size" if hasattr(model.config, "embedding_size") else "hidden_size"
+        raise ValueError(f"inputs_embeds has shape {tuple(inputs[leading].shape)}, but {key} is {size}.")
     for name, value in inputs.items():
         if name == leading:
             continue
@@ -133,7 +133,7 @@ def _check_shapes(model, inputs: Mapping[str, Any], leading: str) -> None:
 
 def _check_length(model, inputs: Mapping[str, Any], leading: str) -> tf.Tensor:
     """The leading input, once it is known not to be too long."""
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = model.max_length
     if limit is None or "position_ids" in inputs:
         return inputs[leading]
     axis = model.input_rank - 1
@@ -154,7 +154,7 @@ def _check_length(model, inputs: Mapping[str, Any], leading: str) -> tf.Tensor:
 
 
 def _check_values(model, name: str, value: tf.Tensor, key: str) -> None:
-    size = getattr(model.config, key, None)
+    size = model.num_positions if name == "position_ids" else getattr(model.config, key, None)
     if not size or not isinstance(value, tf.Tensor) or not hasattr(value, "numpy") or not tf.executing_eagerly():
         return
     low, high = int(tf.reduce_min(value)), int(tf.reduce_max(value))

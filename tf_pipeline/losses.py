@@ -73,12 +73,32 @@ def causal_lm(outputs, labels: Mapping[str, tf.Tensor], config) -> tf.Tensor:
 
 
 def pre_training(outputs, labels: Mapping[str, tf.Tensor], config) -> tf.Tensor | None:
-    """Masked-language loss plus next-sentence loss; ``None`` unless both labels are given, as in PyTorch."""
+    """Masked-language loss plus that of a pair of texts; ``None`` unless both labels are given, as in PyTorch.
+
+    The outputs have the words' logits and then the pair's; the pair's label is the one that is not ``labels``.
+    """
     if len(labels) < 2:
         return None
-    return cross_entropy(outputs.prediction_logits, labels["labels"]) + cross_entropy(
-        outputs.seq_relationship_logits, labels["next_sentence_label"]
-    )
+    words, pair = (logits for name, logits in outputs.items() if name.endswith("_logits"))
+    (pair_label,) = (label for name, label in labels.items() if name != "labels")
+    return cross_entropy(words, labels["labels"]) + cross_entropy(pair, pair_label)
+
+
+def replaced_tokens(outputs, labels: Mapping[str, tf.Tensor], config) -> tf.Tensor:
+    """Mean binary cross entropy of ``logits`` ``[batch, seq]`` over the tokens whose attention mask is 1.
+
+    Raises:
+        ValueError: for an attention mask that is not ``[batch, seq]``, which does not say what the tokens are.
+    """
+    logits = _at_least_float32(outputs.logits)
+    each = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels["labels"], logits.dtype), logits)
+    if (mask := labels.get("attention_mask")) is None:
+        return tf.reduce_mean(each)
+    if mask.shape.rank != 2:
+        raise ValueError(f"The loss takes an attention_mask [batch, seq], but it has shape {tuple(mask.shape)}.")
+    counted = tf.equal(mask, tf.ones([], mask.dtype))
+    total = tf.reduce_sum(tf.where(counted, each, tf.zeros_like(each)))
+    return total / tf.cast(tf.math.count_nonzero(counted), each.dtype)
 
 
 def question_answering(outputs, labels: Mapping[str, tf.Tensor], config) -> tf.Tensor | None:

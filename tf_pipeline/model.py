@@ -101,7 +101,8 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         tensor_names: inputs that are not labels.
         label_names: inputs that are labels.
         task_loss: the loss computed from labels, or ``None``.
-        supported_config: values a config key may have, where not every value is implemented.
+        loss_inputs: inputs that the loss needs besides labels, if they are given.
+        supported_config: values a config key may have, where not every value is implemented; bases add theirs.
     """
 
     base_model_prefix = ""
@@ -109,6 +110,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     tensor_names: tuple[str, ...] = INPUT_NAMES
     label_names: tuple[str, ...] = ()
     task_loss: Loss | None = None
+    loss_inputs: tuple[str, ...] = ()
     supported_config: dict[str, tuple[Any, ...]] = {}
     # Parts of a body that checkpoints made for another head leave out.
     optional_body = re.compile(r"^pooler\.")
@@ -134,13 +136,21 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
                 f"{type(self).__name__} is a {family} model, but the config is of model_type {config.model_type!r}; "
                 "TFAutoModel… classes choose the class by the config."
             )
-        for key, allowed in self.supported_config.items():
+        for key, allowed in self.config_limits().items():
             value = getattr(config, key, allowed[0])
             if value not in allowed:
                 raise ValueError(
                     f"{type(self).__name__} does not implement {key}={value!r} of the config; supported: "
                     f"{', '.join(map(repr, allowed))}."
                 )
+
+    @classmethod
+    def config_limits(cls) -> dict[str, tuple[Any, ...]]:
+        """``supported_config`` of this class and all its bases."""
+        limits: dict[str, tuple[Any, ...]] = {}
+        for base in reversed(cls.__mro__):
+            limits |= vars(base).get("supported_config", {})
+        return limits
 
     # ------------------------------------------------------------------------------------------------- structure
 
@@ -157,6 +167,21 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     def num_parameters(self) -> int:
         """Number of parameters, tied ones counted once."""
         return sum(math.prod(slot.parameter.shape) for _, slot in checkpoint.named_slots(self))
+
+    @property
+    def num_positions(self) -> int | None:
+        """Rows of the position table (config: ``max_position_embeddings``), or ``None`` if there is no table."""
+        return getattr(self.config, "max_position_embeddings", None)
+
+    @property
+    def max_length(self) -> int | None:
+        """Most tokens that a sequence may have, or ``None`` if positions do not limit it."""
+        return self.num_positions
+
+    @property
+    def embedding_size(self) -> int:
+        """Size of the vectors that ``inputs_embeds`` holds."""
+        return getattr(self.config, "embedding_size", self.config.hidden_size)
 
     def tied_weights(self) -> dict[str, str]:
         """Checkpoint keys that are another name of a key of this model."""
@@ -212,12 +237,12 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             output_attentions=_given(output_attentions, self.config.output_attentions),
             training=bool(training),
         )
-        if labels and (loss := self.compute_task_loss(outputs, labels)) is not None:
+        if labels and (loss := self.compute_task_loss(outputs, labels | self._loss_inputs(inputs))) is not None:
             outputs = type(outputs)(outputs, loss=loss)
         return outputs if _given(return_dict, self.config.return_dict) else outputs.to_tuple()
 
     def compute_task_loss(self, outputs: ModelOutput, labels: Mapping[str, Any]) -> tf.Tensor | None:
-        """The head's own loss, a scalar, from its outputs and its labels by name."""
+        """The head's own loss, a scalar, from its outputs and its labels (and ``loss_inputs``) by name."""
         labels = {name: tf.convert_to_tensor(value) for name, value in labels.items()}
         return type(self).task_loss(outputs, labels, self.config)
 
@@ -248,7 +273,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         if sample_weight is not None:
             raise ValueError("sample_weight needs a loss of your own: pass loss= to compile().")
         labels = self._labels(x, y)
-        loss = self.compute_task_loss(y_pred, labels) if labels else None
+        loss = self.compute_task_loss(y_pred, labels | self._loss_inputs(x)) if labels else None
         if loss is None:
             labels = f"give {list(self.label_names)} with the inputs or as y, or " if self.label_names else ""
             raise ValueError(
@@ -268,6 +293,10 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         if not isinstance(given, Mapping):
             given = {} if y is None else dict(zip(self.label_names, tf.nest.flatten(y), strict=False))
         return {name: given[name] for name in self.label_names if name in given}
+
+    def _loss_inputs(self, x) -> dict[str, Any]:
+        """What the loss needs of the inputs, where they are given by name."""
+        return {name: x[name] for name in self.loss_inputs if isinstance(x, Mapping) and name in x}
 
     def _targets(self, x, y, outputs: ModelOutput):
         """What a user's loss and metrics compare with the outputs: labels by the name of the logits they belong to."""

@@ -126,9 +126,9 @@ def run_layers(layers, hidden_states, bias=None, first_token_only=False, trainin
     keys, size = tf.shape(hidden_states)[1], hidden_states.shape[-1]
     rows = tf.reshape(hidden_states, [-1, size])
     all_states, all_attentions = [hidden_states], []
-    for layer in layers:
+    for index, layer in enumerate(layers, start=1):  # a layer may occur several times
         queries, lengths = rows, (keys, keys)
-        if first_token_only and layer is layers[-1]:
+        if first_token_only and index == len(layers):
             queries, lengths = all_states[-1][:, 0], (tf.constant(1), keys)
             bias = bias if bias is None else bias[:, :, :1]
         rows, attentions = layer(rows, queries, lengths=lengths, bias=bias, training=training)

@@ -267,6 +267,34 @@ class VocabularyProjector(keras.layers.Layer):
         return tf.reshape(scores, [shape[0], shape[1], self.vocab_size])
 
 
+class VocabularyHead(keras.layers.Layer):
+    """The end of a masked-language head: ``decoder`` and ``bias`` after what :meth:`transformed` does.
+
+    PyTorch has the bias twice, as ``bias`` and as ``decoder.bias``. Tied, they are one; untied, only the second counts,
+    and the first is kept for the round trip.
+
+    Args:
+        config: a config with ``vocab_size``, ``initializer_range`` and ``tie_word_embeddings``.
+        size: size of the word embeddings.
+        dtype: Keras dtype policy.
+    """
+
+    def __init__(self, config, size: int, dtype=None):
+        super().__init__(dtype=dtype)
+        std, self.tied = config.initializer_range, config.tie_word_embeddings
+        self.decoder = VocabularyProjector(size, config.vocab_size, std, self.tied, use_bias=not self.tied, dtype=dtype)
+        self.bias = Bias(config.vocab_size, dtype=dtype)
+
+    def transformed(self, hidden_states):
+        """``[batch, seq, hidden]`` to ``[batch, seq, size]``."""
+        raise NotImplementedError
+
+    def call(self, hidden_states, word_embeddings):
+        """``[batch, seq, hidden]``, and the word embeddings ``[vocab, size]``, to ``[batch, seq, vocab]``."""
+        scores = self.decoder(self.transformed(hidden_states), word_embeddings)
+        return self.bias(scores) if self.tied else scores
+
+
 class PaddedNormal(keras.initializers.Initializer):
     """Normal values with the row ``padding_idx`` at zero, as ``torch.nn.Embedding`` starts."""
 

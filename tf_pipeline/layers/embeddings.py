@@ -23,6 +23,23 @@ def position_vectors(table, position_ids: tf.Tensor | None, length: tf.Tensor) -
     return tf.cast(rows, table.compute_dtype)[tf.newaxis]
 
 
+def token_positions(input_ids: tf.Tensor | None, inputs_embeds: tf.Tensor | None, padding_idx: int) -> tf.Tensor:
+    """Positions that count tokens from ``padding_idx + 1`` and skip padding, as RoBERTa's do.
+
+    Args:
+        input_ids: ``[batch, seq]``; padding, on whichever side, keeps the position ``padding_idx``.
+        inputs_embeds: ``[batch, seq, hidden]``, where there are no ids: all of them count.
+        padding_idx: id of the padding token (config: ``pad_token_id``).
+
+    Returns:
+        int32 ``[batch or 1, seq]``.
+    """
+    if input_ids is None:
+        return tf.range(tf.shape(inputs_embeds)[1])[tf.newaxis] + padding_idx + 1
+    real = tf.cast(tf.not_equal(input_ids, tf.cast(padding_idx, input_ids.dtype)), tf.int32)
+    return tf.cumsum(real, axis=1) * real + padding_idx
+
+
 def flatten_choices(inputs: dict[str, Any]) -> tuple[dict[str, Any], tf.Tensor]:
     """Merge the first two axes of ``[batch, choices, seq, ...]`` inputs; returns them and the number of choices."""
     tensors = {name: value for name, value in inputs.items() if tf.is_tensor(value)}

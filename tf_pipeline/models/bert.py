@@ -3,56 +3,51 @@
 Attribute paths are the keys of ``transformers`` checkpoints.
 """
 
-import logging
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tf_pipeline import losses
+from tf_pipeline.encoder import (
+    CausalLM,
+    EncoderBody,
+    MaskedLM,
+    MultipleChoice,
+    PreTraining,
+    QuestionAnswering,
+    SequenceClassification,
+    TokenClassification,
+    head_outputs,
+)
 from tf_pipeline.layers import (
-    Bias,
     Embedding,
     LayerNorm,
     Linear,
-    VocabularyProjector,
+    VocabularyHead,
     add_residual,
-    attention_bias,
     dot_product_attention,
-    flatten_choices,
     get_activation,
     position_vectors,
     run_layers,
 )
 from tf_pipeline.model import TFPreTrainedModel
-from tf_pipeline.outputs import (
-    BaseModelOutputWithPooling,
-    CausalLMOutput,
-    MaskedLMOutput,
-    MultipleChoiceModelOutput,
-    NextSentencePredictorOutput,
-    PreTrainingOutput,
-    QuestionAnsweringModelOutput,
-    SequenceClassifierOutput,
-    TokenClassifierOutput,
-)
-
-logger = logging.getLogger(__name__)
+from tf_pipeline.outputs import BaseModelOutputWithPooling, NextSentencePredictorOutput
 
 
 class BertEmbeddings(keras.layers.Layer):
-    """Sum of word, type and position embeddings, normalised."""
+    """Sum of word, type and position embeddings of ``size``, normalised."""
 
-    def __init__(self, config, dtype=None):
+    def __init__(self, config, size, position_padding=None, dtype=None):
         super().__init__(dtype=dtype)
-        size, std = config.hidden_size, config.initializer_range
+        std = config.initializer_range
         self.word_embeddings = Embedding(config.vocab_size, size, std, config.pad_token_id, dtype=dtype)
-        self.position_embeddings = Embedding(config.max_position_embeddings, size, std, dtype=dtype)
+        self.position_embeddings = Embedding(config.max_position_embeddings, size, std, position_padding, dtype=dtype)
         self.token_type_embeddings = Embedding(config.type_vocab_size, size, std, dtype=dtype)
         self.LayerNorm = LayerNorm(size, config.layer_norm_eps, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
 
-    def call(self, input_ids, token_type_ids=None, position_ids=None, inputs_embeds=None, training=None):
+    def call(self, input_ids=None, token_type_ids=None, position_ids=None, inputs_embeds=None, training=None):
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)
         if token_type_ids is None:
@@ -170,23 +165,15 @@ class BertPredictionHeadTransform(keras.layers.Layer):
         return self.LayerNorm(self.activation(self.dense(hidden_states)))
 
 
-class BertLMPredictionHead(keras.layers.Layer):
-    """Scores over the vocabulary.
-
-    PyTorch has the bias twice, as ``bias`` and as ``decoder.bias``. Tied, they are one; untied, only the second counts,
-    and the first is kept for the round trip.
-    """
+class BertLMPredictionHead(VocabularyHead):
+    """Scores over the vocabulary."""
 
     def __init__(self, config, dtype=None):
-        super().__init__(dtype=dtype)
-        size, std, self.tied = config.hidden_size, config.initializer_range, config.tie_word_embeddings
+        super().__init__(config, config.hidden_size, dtype=dtype)
         self.transform = BertPredictionHeadTransform(config, dtype=dtype)
-        self.decoder = VocabularyProjector(size, config.vocab_size, std, self.tied, use_bias=not self.tied, dtype=dtype)
-        self.bias = Bias(config.vocab_size, dtype=dtype)
 
-    def call(self, hidden_states, word_embeddings):
-        scores = self.decoder(self.transform(hidden_states), word_embeddings)
-        return self.bias(scores) if self.tied else scores
+    def transformed(self, hidden_states):
+        return self.transform(hidden_states)
 
 
 class BertHeads(keras.layers.Layer):
@@ -198,6 +185,12 @@ class BertHeads(keras.layers.Layer):
             self.predictions = BertLMPredictionHead(config, dtype=dtype)
         if seq_relationship:
             self.seq_relationship = Linear(config.hidden_size, 2, config.initializer_range, dtype=dtype)
+
+
+def classifier_dropout(config, dtype) -> keras.layers.Dropout:
+    """The dropout before a classifier: ``classifier_dropout``, else ``hidden_dropout_prob``."""
+    rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+    return keras.layers.Dropout(rate, dtype=dtype)
 
 
 class TFBertPreTrainedModel(TFPreTrainedModel):
@@ -223,124 +216,58 @@ class TFBertPreTrainedModel(TFPreTrainedModel):
         """``[batch, seq, hidden]`` to ``[batch, seq, vocab]``, in models that have the language-model head."""
         return self.cls.predictions(hidden_states, self.bert.embeddings.word_embeddings.table())
 
+    def text_logits(self, body: BaseModelOutputWithPooling, training: bool = False) -> tf.Tensor:
+        """Scores of a text from its pooled first token, in models that have a classifier."""
+        return self.classifier(self.dropout(body.pooler_output, training=training))
 
-class TFBertModel(TFBertPreTrainedModel):
+
+class TFBertModel(EncoderBody, TFBertPreTrainedModel):
     """The body: hidden states, and a pooled first token unless ``add_pooling_layer=False``."""
 
     def __init__(self, config, add_pooling_layer: bool = True, **kwargs: Any):
         super().__init__(config, **kwargs)
-        self.embeddings = BertEmbeddings(config, dtype=self.dtype_policy)
+        self.embeddings = BertEmbeddings(config, config.hidden_size, dtype=self.dtype_policy)
         self.encoder = BertEncoder(config, dtype=self.dtype_policy)
         self.pooler = BertPooler(config, dtype=self.dtype_policy) if add_pooling_layer else None
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"add_pooling_layer": self.pooler is not None}
 
-    def forward(
-        self,
-        input_ids=None,
-        attention_mask=None,
-        token_type_ids=None,
-        position_ids=None,
-        inputs_embeds=None,
-        output_hidden_states=False,
-        output_attentions=False,
-        first_token_only=False,
-        training=False,
-    ) -> BaseModelOutputWithPooling:
-        """See :meth:`tf_pipeline.model.TFPreTrainedModel.__call__`.
 
-        ``first_token_only`` spares the last layer all but the first token, for heads that read no other; the last
-        hidden state is ``[batch, 1, hidden]`` then, unless hidden states or attentions are to be returned too.
-        """
-        embeddings = self.embeddings(
-            input_ids,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            training=training,
-        )
-        causal_length = tf.shape(embeddings)[1] if self.config.is_decoder else None
-        bias = attention_bias(attention_mask, embeddings.dtype, causal_length)
-        first_token_only = first_token_only and not (output_hidden_states or output_attentions)
-        hidden_states, attentions = self.encoder(
-            embeddings, bias=bias, first_token_only=first_token_only, training=training
-        )
-        return BaseModelOutputWithPooling(
-            last_hidden_state=hidden_states[-1],
-            pooler_output=self.pooler(hidden_states[-1]) if self.pooler is not None else None,
-            hidden_states=hidden_states if output_hidden_states else None,
-            attentions=attentions if output_attentions else None,
-        )
-
-
-def classifier_dropout(config, dtype) -> keras.layers.Dropout:
-    """The dropout before a classifier: ``classifier_dropout``, else ``hidden_dropout_prob``."""
-    rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
-    return keras.layers.Dropout(rate, dtype=dtype)
-
-
-class TFBertForPreTraining(TFBertPreTrainedModel):
+class TFBertForPreTraining(PreTraining, TFBertPreTrainedModel):
     """Masked-language and next-sentence heads.
 
     Labels: ``labels`` ``[batch, seq]`` and ``next_sentence_label`` ``[batch]``; the loss takes both.
     """
 
     label_names = ("labels", "next_sentence_label")
-    task_loss = staticmethod(losses.pre_training)
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.bert = TFBertModel(config, dtype=self.dtype_policy)
         self.cls = BertHeads(config, seq_relationship=True, dtype=self.dtype_policy)
 
-    def forward(self, **inputs: Any) -> PreTrainingOutput:
-        """Both heads' logits."""
-        outputs = self.bert.forward(**inputs)
-        return PreTrainingOutput(
-            prediction_logits=self.prediction_logits(outputs.last_hidden_state),
-            seq_relationship_logits=self.cls.seq_relationship(outputs.pooler_output),
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+    def pair_logits(self, pooled: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """``[batch, hidden]`` to the logits of "follows" and "does not"."""
+        return self.cls.seq_relationship(pooled)
 
 
-class TFBertLMHeadModel(TFBertPreTrainedModel):
+class TFBertLMHeadModel(CausalLM, TFBertPreTrainedModel):
     """Predicts the next token; the config should say ``is_decoder=True``. Labels ``[batch, seq]`` are shifted here."""
 
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.causal_lm)
-
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
-        if not config.is_decoder:
-            logger.warning("%s without is_decoder=True in its config sees the tokens it predicts.", type(self).__name__)
         self.bert = TFBertModel(config, add_pooling_layer=False, dtype=self.dtype_policy)
         self.cls = BertHeads(config, dtype=self.dtype_policy)
 
-    def forward(self, **inputs: Any) -> CausalLMOutput:
-        """Next-token logits."""
-        outputs = self.bert.forward(**inputs)
-        logits = self.prediction_logits(outputs.last_hidden_state)
-        return CausalLMOutput(logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
 
-
-class TFBertForMaskedLM(TFBertPreTrainedModel):
+class TFBertForMaskedLM(MaskedLM, TFBertPreTrainedModel):
     """Predicts masked tokens. Labels: ``[batch, seq]``, -100 where nothing is to be predicted."""
 
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.classification)
-
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.bert = TFBertModel(config, add_pooling_layer=False, dtype=self.dtype_policy)
         self.cls = BertHeads(config, dtype=self.dtype_policy)
-
-    def forward(self, **inputs: Any) -> MaskedLMOutput:
-        """Token logits."""
-        outputs = self.bert.forward(**inputs)
-        logits = self.prediction_logits(outputs.last_hidden_state)
-        return MaskedLMOutput(logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
 
 
 class TFBertForNextSentencePrediction(TFBertPreTrainedModel):
@@ -357,41 +284,24 @@ class TFBertForNextSentencePrediction(TFBertPreTrainedModel):
     def forward(self, **inputs: Any) -> NextSentencePredictorOutput:
         """Logits of "follows" and "does not"."""
         outputs = self.bert.forward(first_token_only=True, **inputs)
-        logits = self.cls.seq_relationship(outputs.pooler_output)
-        return NextSentencePredictorOutput(
-            logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        return head_outputs(
+            NextSentencePredictorOutput, outputs, logits=self.cls.seq_relationship(outputs.pooler_output)
         )
 
 
-class TFBertForSequenceClassification(TFBertPreTrainedModel):
+class TFBertForSequenceClassification(SequenceClassification, TFBertPreTrainedModel):
     """Scores a text or a pair. Labels: ``[batch]``, or ``[batch, num_labels]`` for multi-label and regression."""
-
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.sequence_classification)
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
-        self.bert = TFBertModel(config, dtype=self.dtype_policy)
-        self.dropout = classifier_dropout(config, self.dtype_policy)
-        self.classifier = Linear(
-            config.hidden_size, config.num_labels, config.initializer_range, dtype=self.dtype_policy
-        )
-
-    def forward(self, training=False, **inputs: Any) -> SequenceClassifierOutput:
-        """Logits from the pooled first token."""
-        outputs = self.bert.forward(first_token_only=True, training=training, **inputs)
-        logits = self.classifier(self.dropout(outputs.pooler_output, training=training))
-        return SequenceClassifierOutput(
-            logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
+        dtype, std = self.dtype_policy, config.initializer_range
+        self.bert = TFBertModel(config, dtype=dtype)
+        self.dropout = classifier_dropout(config, dtype)
+        self.classifier = Linear(config.hidden_size, config.num_labels, std, dtype=dtype)
 
 
-class TFBertForMultipleChoice(TFBertPreTrainedModel):
+class TFBertForMultipleChoice(MultipleChoice, TFBertPreTrainedModel):
     """Chooses among texts. Inputs are ``[batch, choices, seq]``, labels ``[batch]``."""
-
-    input_rank = 3
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.classification)
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
@@ -399,58 +309,22 @@ class TFBertForMultipleChoice(TFBertPreTrainedModel):
         self.dropout = classifier_dropout(config, self.dtype_policy)
         self.classifier = Linear(config.hidden_size, 1, config.initializer_range, dtype=self.dtype_policy)
 
-    def forward(self, training=False, **inputs: Any) -> MultipleChoiceModelOutput:
-        """One logit per choice."""
-        inputs, choices = flatten_choices(inputs)
-        outputs = self.bert.forward(first_token_only=True, training=training, **inputs)
-        logits = self.classifier(self.dropout(outputs.pooler_output, training=training))
-        return MultipleChoiceModelOutput(
-            logits=tf.reshape(logits, [-1, choices]),
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
 
-
-class TFBertForTokenClassification(TFBertPreTrainedModel):
+class TFBertForTokenClassification(TokenClassification, TFBertPreTrainedModel):
     """Labels each token. Labels: ``[batch, seq]``, -100 where none counts."""
-
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.classification)
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
-        self.bert = TFBertModel(config, add_pooling_layer=False, dtype=self.dtype_policy)
-        self.dropout = classifier_dropout(config, self.dtype_policy)
-        self.classifier = Linear(
-            config.hidden_size, config.num_labels, config.initializer_range, dtype=self.dtype_policy
-        )
-
-    def forward(self, training=False, **inputs: Any) -> TokenClassifierOutput:
-        """Logits of each token."""
-        outputs = self.bert.forward(training=training, **inputs)
-        logits = self.classifier(self.dropout(outputs.last_hidden_state, training=training))
-        return TokenClassifierOutput(logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
+        dtype, std = self.dtype_policy, config.initializer_range
+        self.bert = TFBertModel(config, add_pooling_layer=False, dtype=dtype)
+        self.dropout = classifier_dropout(config, dtype)
+        self.classifier = Linear(config.hidden_size, config.num_labels, std, dtype=dtype)
 
 
-class TFBertForQuestionAnswering(TFBertPreTrainedModel):
+class TFBertForQuestionAnswering(QuestionAnswering, TFBertPreTrainedModel):
     """Finds an answer in a context. Labels: ``start_positions`` and ``end_positions`` ``[batch]``."""
-
-    label_names = ("start_positions", "end_positions")
-    supported_config = TFBertPreTrainedModel.supported_config | {"num_labels": (2,)}
-    task_loss = staticmethod(losses.question_answering)
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.bert = TFBertModel(config, add_pooling_layer=False, dtype=self.dtype_policy)
         self.qa_outputs = Linear(config.hidden_size, 2, config.initializer_range, dtype=self.dtype_policy)
-
-    def forward(self, **inputs: Any) -> QuestionAnsweringModelOutput:
-        """Start and end logits of each token."""
-        outputs = self.bert.forward(**inputs)
-        start_logits, end_logits = tf.unstack(self.qa_outputs(outputs.last_hidden_state), axis=-1)
-        return QuestionAnsweringModelOutput(
-            start_logits=start_logits,
-            end_logits=end_logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )

@@ -9,7 +9,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pipeline import losses
+from tf_pipeline.encoder import (
+    EncoderBody,
+    MaskedLM,
+    MultipleChoice,
+    QuestionAnswering,
+    SequenceClassification,
+    TokenClassification,
+)
 from tf_pipeline.inputs import INPUT_NAMES
 from tf_pipeline.layers import (
     Embedding,
@@ -19,20 +26,12 @@ from tf_pipeline.layers import (
     add_residual,
     attention_bias,
     dot_product_attention,
-    flatten_choices,
     get_activation,
     position_vectors,
     run_layers,
 )
 from tf_pipeline.model import TFPreTrainedModel
-from tf_pipeline.outputs import (
-    BaseModelOutput,
-    MaskedLMOutput,
-    MultipleChoiceModelOutput,
-    QuestionAnsweringModelOutput,
-    SequenceClassifierOutput,
-    TokenClassifierOutput,
-)
+from tf_pipeline.outputs import BaseModelOutput
 
 LAYER_NORM_EPS = 1e-12  # not in the config: fixed by the architecture
 
@@ -50,7 +49,7 @@ class Embeddings(keras.layers.Layer):
         self.LayerNorm = LayerNorm(config.dim, LAYER_NORM_EPS, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.dropout, dtype=dtype)
 
-    def call(self, input_ids, position_ids=None, inputs_embeds=None, training=None):
+    def call(self, input_ids=None, position_ids=None, inputs_embeds=None, training=None):
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)
         positions = position_vectors(self.position_embeddings, position_ids, tf.shape(inputs_embeds)[1])
@@ -136,51 +135,29 @@ class TFDistilBertPreTrainedModel(TFPreTrainedModel):
     tensor_names = tuple(name for name in INPUT_NAMES if name != "token_type_ids")
     supported_config = {"is_decoder": (False,), "is_encoder_decoder": (False,)}
 
+    def text_logits(self, body: BaseModelOutput, training: bool = False) -> tf.Tensor:
+        """Scores of a text from its first token, in models that have a classifier of texts."""
+        pooled = tf.nn.relu(self.pre_classifier(body.last_hidden_state[:, 0]))
+        return self.classifier(self.dropout(pooled, training=training))
 
-class TFDistilBertModel(TFDistilBertPreTrainedModel):
+
+class TFDistilBertModel(EncoderBody, TFDistilBertPreTrainedModel):
     """The body."""
+
+    output_class = BaseModelOutput
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.embeddings = Embeddings(config, dtype=self.dtype_policy)
         self.transformer = Transformer(config, dtype=self.dtype_policy)
 
-    def forward(
-        self,
-        input_ids=None,
-        attention_mask=None,
-        position_ids=None,
-        inputs_embeds=None,
-        output_hidden_states=False,
-        output_attentions=False,
-        first_token_only=False,
-        training=False,
-    ) -> BaseModelOutput:
-        """See :meth:`tf_pipeline.model.TFPreTrainedModel.__call__`.
-
-        ``first_token_only`` spares the last layer all but the first token, for heads that read no other; the last
-        hidden state is ``[batch, 1, hidden]`` then, unless hidden states or attentions are to be returned too.
-        """
-        embeddings = self.embeddings(
-            input_ids, position_ids=position_ids, inputs_embeds=inputs_embeds, training=training
-        )
-        bias = attention_bias(attention_mask, embeddings.dtype)
-        first_token_only = first_token_only and not (output_hidden_states or output_attentions)
-        hidden_states, attentions = self.transformer(
-            embeddings, bias=bias, first_token_only=first_token_only, training=training
-        )
-        return BaseModelOutput(
-            last_hidden_state=hidden_states[-1],
-            hidden_states=hidden_states if output_hidden_states else None,
-            attentions=attentions if output_attentions else None,
-        )
+    def encode(self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None, **options: Any) -> tuple[tuple, tuple]:
+        """All hidden states, the embeddings first, and all attentions."""
+        return self.transformer(embeddings, bias=attention_bias(attention_mask, embeddings.dtype), **options)
 
 
-class TFDistilBertForMaskedLM(TFDistilBertPreTrainedModel):
+class TFDistilBertForMaskedLM(MaskedLM, TFDistilBertPreTrainedModel):
     """Predicts masked tokens. Labels: ``[batch, seq]``, -100 where nothing is to be predicted."""
-
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.classification)
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
@@ -199,19 +176,14 @@ class TFDistilBertForMaskedLM(TFDistilBertPreTrainedModel):
             return {}
         return {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"}
 
-    def forward(self, **inputs: Any) -> MaskedLMOutput:
-        """Token logits."""
-        outputs = self.distilbert.forward(**inputs)
-        hidden_states = self.vocab_layer_norm(self.activation(self.vocab_transform(outputs.last_hidden_state)))
-        logits = self.vocab_projector(hidden_states, self.distilbert.embeddings.word_embeddings.table())
-        return MaskedLMOutput(logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
+    def prediction_logits(self, hidden_states: tf.Tensor) -> tf.Tensor:
+        """``[batch, seq, hidden]`` to ``[batch, seq, vocab]``."""
+        hidden_states = self.vocab_layer_norm(self.activation(self.vocab_transform(hidden_states)))
+        return self.vocab_projector(hidden_states, self.distilbert.embeddings.word_embeddings.table())
 
 
-class TFDistilBertForSequenceClassification(TFDistilBertPreTrainedModel):
+class TFDistilBertForSequenceClassification(SequenceClassification, TFDistilBertPreTrainedModel):
     """Scores a text or a pair. Labels: ``[batch]``, or ``[batch, num_labels]`` for multi-label and regression."""
-
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.sequence_classification)
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
@@ -221,22 +193,9 @@ class TFDistilBertForSequenceClassification(TFDistilBertPreTrainedModel):
         self.classifier = Linear(config.dim, config.num_labels, std, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.seq_classif_dropout, dtype=dtype)
 
-    def forward(self, training=False, **inputs: Any) -> SequenceClassifierOutput:
-        """Logits from the first token."""
-        outputs = self.distilbert.forward(first_token_only=True, training=training, **inputs)
-        pooled = tf.nn.relu(self.pre_classifier(outputs.last_hidden_state[:, 0]))
-        logits = self.classifier(self.dropout(pooled, training=training))
-        return SequenceClassifierOutput(
-            logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
 
-
-class TFDistilBertForQuestionAnswering(TFDistilBertPreTrainedModel):
+class TFDistilBertForQuestionAnswering(QuestionAnswering, TFDistilBertPreTrainedModel):
     """Finds an answer in a context. Labels: ``start_positions`` and ``end_positions`` ``[batch]``."""
-
-    label_names = ("start_positions", "end_positions")
-    supported_config = TFDistilBertPreTrainedModel.supported_config | {"num_labels": (2,)}
-    task_loss = staticmethod(losses.question_answering)
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
@@ -244,24 +203,13 @@ class TFDistilBertForQuestionAnswering(TFDistilBertPreTrainedModel):
         self.qa_outputs = Linear(config.dim, 2, config.initializer_range, dtype=self.dtype_policy)
         self.dropout = keras.layers.Dropout(config.qa_dropout, dtype=self.dtype_policy)
 
-    def forward(self, training=False, **inputs: Any) -> QuestionAnsweringModelOutput:
-        """Start and end logits of each token."""
-        outputs = self.distilbert.forward(training=training, **inputs)
-        logits = self.qa_outputs(self.dropout(outputs.last_hidden_state, training=training))
-        start_logits, end_logits = tf.unstack(logits, axis=-1)
-        return QuestionAnsweringModelOutput(
-            start_logits=start_logits,
-            end_logits=end_logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+    def span_logits(self, hidden_states: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """``[batch, seq, hidden]`` to ``[batch, seq, 2]``."""
+        return self.qa_outputs(self.dropout(hidden_states, training=training))
 
 
-class TFDistilBertForTokenClassification(TFDistilBertPreTrainedModel):
+class TFDistilBertForTokenClassification(TokenClassification, TFDistilBertPreTrainedModel):
     """Labels each token. Labels: ``[batch, seq]``, -100 where none counts."""
-
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.classification)
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
@@ -270,19 +218,9 @@ class TFDistilBertForTokenClassification(TFDistilBertPreTrainedModel):
         self.dropout = keras.layers.Dropout(config.dropout, dtype=dtype)
         self.classifier = Linear(config.dim, config.num_labels, config.initializer_range, dtype=dtype)
 
-    def forward(self, training=False, **inputs: Any) -> TokenClassifierOutput:
-        """Logits of each token."""
-        outputs = self.distilbert.forward(training=training, **inputs)
-        logits = self.classifier(self.dropout(outputs.last_hidden_state, training=training))
-        return TokenClassifierOutput(logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
 
-
-class TFDistilBertForMultipleChoice(TFDistilBertPreTrainedModel):
+class TFDistilBertForMultipleChoice(MultipleChoice, TFDistilBertPreTrainedModel):
     """Chooses among texts. Inputs are ``[batch, choices, seq]``, labels ``[batch]``."""
-
-    input_rank = 3
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.classification)
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
@@ -291,15 +229,3 @@ class TFDistilBertForMultipleChoice(TFDistilBertPreTrainedModel):
         self.pre_classifier = Linear(config.dim, config.dim, std, dtype=dtype)
         self.classifier = Linear(config.dim, 1, std, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.seq_classif_dropout, dtype=dtype)
-
-    def forward(self, training=False, **inputs: Any) -> MultipleChoiceModelOutput:
-        """One logit per choice."""
-        inputs, choices = flatten_choices(inputs)
-        outputs = self.distilbert.forward(first_token_only=True, training=training, **inputs)
-        pooled = tf.nn.relu(self.pre_classifier(outputs.last_hidden_state[:, 0]))
-        logits = self.classifier(self.dropout(pooled, training=training))
-        return MultipleChoiceModelOutput(
-            logits=tf.reshape(logits, [-1, choices]),
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )

@@ -125,7 +125,7 @@ def check_pipeline(comparison: Comparison) -> None:
     ours = pipeline(task, model=comparison.ours(), tokenizer=comparison.tokenizer)
     for setting, options in _PIPELINE_OPTIONS[task].items():
         limit = {"truncation": True, "max_length": comparison.max_length}
-        with run.lifted_upcasts():
+        with run.lifted_upcasts(comparison.theirs()):
             if task == "feature-extraction":
                 truth = [np.asarray(theirs(text, tokenize_kwargs=limit)) for text in comparison.texts]
             else:

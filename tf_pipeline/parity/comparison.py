@@ -142,7 +142,7 @@ class Comparison:
     @property
     def max_positions(self) -> int:
         """Most tokens that the model takes, or 512 if it does not say."""
-        return getattr(self.ours().config, "max_position_embeddings", None) or 512
+        return self.ours().max_length or 512
 
     @property
     def max_length(self) -> int:
@@ -186,14 +186,14 @@ class Comparison:
         model, rng = self.ours(), np.random.default_rng(0)
         shape, settings = right["input_ids"].shape, {}
         if "position_ids" in model.tensor_names:
-            limit = model.config.max_position_embeddings
+            limit = model.num_positions or 512
             settings["position_ids"] = right | {"position_ids": rng.integers(0, limit, shape)}
         if "token_type_ids" in model.tensor_names:
             types = rng.integers(0, model.config.type_vocab_size, shape)
             settings["token_type_ids"] = right | {"token_type_ids": types}
             settings["no token_type_ids"] = {k: v for k, v in right.items() if k != "token_type_ids"}
         embedded = {name: value for name, value in right.items() if name != "input_ids"}
-        embedded["inputs_embeds"] = rng.normal(size=(*shape, model.config.hidden_size)).astype(np.float32)
+        embedded["inputs_embeds"] = rng.normal(size=(*shape, model.embedding_size)).astype(np.float32)
         return settings | {"inputs_embeds": embedded}
 
     def _extreme_shapes(self) -> dict[str, Inputs]:

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from tf_pipeline import losses
+
 
 def random_inputs(
     model, batch: int = 5, length: int = 13, padding: str | None = "right", labels: bool = False, seed: int = 0
@@ -43,8 +45,10 @@ def random_labels(model, inputs: dict[str, np.ndarray], rng: np.random.Generator
     for name in model.label_names:
         if name.endswith("_positions"):
             labels[name] = rng.integers(0, shape[-1] + 2, shape[0])  # some beyond the end, which do not count
-        elif name == "next_sentence_label" or "NextSentence" in type(model).__name__:
-            labels[name] = rng.integers(0, 2, shape[0])
+        elif model.task_loss is losses.replaced_tokens:
+            labels[name] = rng.integers(0, 2, shape)
+        elif name.endswith("_label") or "NextSentence" in type(model).__name__:
+            labels[name] = rng.integers(0, 2, shape[0])  # of a pair of texts
         elif model.input_rank == 3:
             labels[name] = rng.integers(0, shape[1], shape[0])
         elif "SequenceClassification" in type(model).__name__:

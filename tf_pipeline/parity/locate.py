@@ -210,7 +210,7 @@ def _activation(config) -> str | None:
 
 
 def _parameter_mistakes(model, keys: list[str], config) -> Iterator[_Mistake]:
-    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    shapes = {name: tuple(value.shape) for name, value in run.named_torch_parameters(model)}
     keys = [key for key in keys if key in shapes]
     weights = [key for key in keys if key.endswith("weight") and len(shapes[key]) == 2]
     for key in weights:
@@ -244,7 +244,7 @@ def _edited(edits: Mapping[str, Callable]) -> Callable[[Any], contextlib.Abstrac
     def edit(model):
         import torch
 
-        parameters = {key: value for key, value in model.named_parameters() if key in edits}
+        parameters = {key: value for key, value in run.named_torch_parameters(model) if key in edits}
         own = {key: value.detach().clone() for key, value in parameters.items()}
         with torch.no_grad():
             for key, value in parameters.items():
@@ -261,7 +261,7 @@ def _edited(edits: Mapping[str, Callable]) -> Callable[[Any], contextlib.Abstrac
 
 def _swapped(one: str, other: str) -> Callable[[Any], contextlib.AbstractContextManager]:
     def swap(model):
-        values = {key: value.detach().clone() for key, value in model.named_parameters()}
+        values = {key: value.detach().clone() for key, value in run.named_torch_parameters(model)}
         pairs = [(f"{a}.{part}", f"{b}.{part}") for a, b in ((one, other), (other, one)) for part in ("weight", "bias")]
         return _edited({key: lambda _, source=source: values[source] for key, source in pairs if source in values})(
             model

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -57,12 +57,12 @@ def run_torch(model, inputs: Mapping[str, np.ndarray], gradients: bool = False) 
 
     tensors = as_torch_tensors(model, inputs)
     model.zero_grad()
-    with torch.set_grad_enabled(gradients), lifted_upcasts(model.dtype):
+    with torch.set_grad_enabled(gradients), lifted_upcasts(model):
         outputs = model(**tensors, output_hidden_states=True, output_attentions=True)
     results = flatten(outputs)
     if gradients:
         objective(outputs).backward()
-        for name, parameter in model.named_parameters():
+        for name, parameter in named_torch_parameters(model):
             if parameter.grad is not None:
                 results[f"gradient.{name}"] = _torch_array(parameter.grad)
     return results
@@ -85,35 +85,32 @@ def as_tensors(model, inputs: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
 
 
 @contextlib.contextmanager
-def lifted_upcasts(dtype: Any):
-    """Let nothing be computed in float32 in a float64 model.
+def lifted_upcasts(model):
+    """Let a float64 model of PyTorch compute in float64 where it asks for float32.
 
-    ``transformers`` widens half precision to float32 by name, in its losses, norms and rotary tables; on a float64
-    reference that would throw nine digits away.
-
-    Args:
-        dtype: dtype of the PyTorch model; nothing is lifted in another than float64.
+    ``transformers`` does so to widen half precision: in losses, norms, rotary embeddings, attention. On a float64
+    reference it would throw nine digits away. Models in other dtypes are left alone.
     """
     import torch
     from torch.overrides import TorchFunctionMode
 
-    if dtype != torch.float64:
+    if model.dtype != torch.float64:
         yield
         return
 
     def lifted(value: Any) -> Any:
-        return {torch.float32: torch.float64, torch.complex64: torch.complex128}.get(value, value)
+        names = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+        return names.get(value, value) if isinstance(value, torch.dtype) else value
 
     class Lifted(TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
             if function is torch.Tensor.float:
                 function = torch.Tensor.double
-            args = [lifted(a) if isinstance(a, torch.dtype) else a for a in args]
-            kwargs = {k: lifted(v) if isinstance(v, torch.dtype) else v for k, v in (kwargs or {}).items()}
-            return function(*args, **kwargs)
+            kwargs = {name: lifted(value) for name, value in (kwargs or {}).items()}
+            return function(*map(lifted, args), **kwargs)
 
     own = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(torch.float64)  # of tensors that are made without saying
     try:
         with Lifted():
             yield
@@ -128,7 +125,20 @@ def parameters(model) -> dict[str, np.ndarray]:
 
 def torch_parameters(model) -> dict[str, np.ndarray]:
     """The parameters of a PyTorch model by checkpoint key."""
-    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    return {name: parameter.detach().numpy() for name, parameter in named_torch_parameters(model)}
+
+
+def named_torch_parameters(model) -> Iterator[tuple[str, Any]]:
+    """The parameters of a PyTorch model, each once and under the name that checkpoints have it by.
+
+    PyTorch names a tied parameter after the module that it finds first, which may be the head.
+    """
+    aliases = getattr(model, "all_tied_weights_keys", {})
+    seen = set()
+    for name, parameter in sorted(model.named_parameters(remove_duplicate=False), key=lambda item: item[0] in aliases):
+        if id(parameter) not in seen:
+            seen.add(id(parameter))
+            yield name, parameter
 
 
 class TensorFlowRunner:

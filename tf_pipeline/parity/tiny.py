@@ -32,12 +32,88 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 1,
         "num_labels": 5,
     },
-}
-
-# Heads that only take some values.
-HEAD_CONFIGS: dict[str, dict[str, Any]] = {
-    "QuestionAnswering": {"num_labels": 2},
-    "LMHeadModel": {"is_decoder": True},
+    "roberta": {
+        "vocab_size": 99,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 37,
+        "hidden_act": "gelu_new",
+        "max_position_embeddings": 48,
+        "type_vocab_size": 3,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+        "num_labels": 5,
+    },
+    "xlm-roberta": {
+        "vocab_size": 99,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 37,
+        "hidden_act": "silu",
+        "max_position_embeddings": 48,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-6,
+        "pad_token_id": 1,
+        "num_labels": 5,
+    },
+    "camembert": {
+        "vocab_size": 99,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 37,
+        "hidden_act": "relu",
+        "max_position_embeddings": 48,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-3,
+        "pad_token_id": 1,
+        "num_labels": 5,
+    },
+    "electra": {
+        "vocab_size": 99,
+        "embedding_size": 24,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 37,
+        "hidden_act": "relu",
+        "max_position_embeddings": 48,
+        "type_vocab_size": 3,
+        "layer_norm_eps": 1e-5,
+        "summary_activation": "tanh",
+        "pad_token_id": 1,
+        "num_labels": 5,
+    },
+    "mpnet": {
+        "vocab_size": 99,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 37,
+        "hidden_act": "relu",
+        "max_position_embeddings": 48,
+        "layer_norm_eps": 1e-5,
+        "relative_attention_num_buckets": 40,
+        "num_labels": 5,
+    },
+    "albert": {
+        "vocab_size": 99,
+        "embedding_size": 24,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_hidden_groups": 1,
+        "inner_group_num": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 37,
+        "hidden_act": "relu",
+        "max_position_embeddings": 48,
+        "type_vocab_size": 3,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+        "num_labels": 5,
+    },
 }
 
 
@@ -45,10 +121,16 @@ def tiny_config(model_type: str, class_name: str, **changes: Any):
     """The tiny config of a family, fit for one of its classes."""
     from transformers import AutoConfig
 
+    from tf_pipeline import losses
+    from tf_pipeline.auto import find_model_class
+
+    model_class = find_model_class(class_name)
     values = dict(TINY_CONFIGS[model_type])
-    for suffix, needed in HEAD_CONFIGS.items():
-        if class_name.endswith(suffix):
-            values |= needed
+    for key, allowed in model_class.config_limits().items():
+        if key in values and values[key] not in allowed:
+            values[key] = allowed[0]
+    if model_class.task_loss is losses.causal_lm:
+        values["is_decoder"] = True
     return AutoConfig.for_model(model_type, **(values | changes))
 
 

@@ -77,7 +77,7 @@ def torch_steps(model, inputs: Inputs, steps: int) -> Iterator[float]:
         weight_decay=ADAMW["weight_decay"],
     )
     tensors = run.as_torch_tensors(model, inputs)
-    with run.lifted_upcasts():
+    with run.lifted_upcasts(model):
         for _ in range(steps):
             optimizer.zero_grad()
             loss = run.objective(model(**tensors))

@@ -166,7 +166,7 @@ class Pipeline:
     @property
     def max_length(self) -> int:
         """Most tokens the model takes."""
-        return getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        return self.model.max_length or self.tokenizer.model_max_length
 
     @property
     def trace_count(self) -> int:

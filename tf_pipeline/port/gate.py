@@ -87,7 +87,7 @@ def _samples(graph: Graph, model: torch.nn.Module, config: PreTrainedConfig) -> 
 def run_reference(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Arrays:
     """What PyTorch computes; in a float64 model nothing is computed in float32."""
     own = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-    with torch.no_grad(), run.lifted_upcasts(model.dtype):
+    with torch.no_grad(), run.lifted_upcasts(model):
         outputs = model(**own, **_accepted(model))
     return _arrays(tensors_of(outputs))
 

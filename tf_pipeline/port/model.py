@@ -163,7 +163,12 @@ class PortedModel(TFPreTrainedModel):
         return self._graph
 
     @property
-    def max_positions(self) -> int | None:
+    def num_positions(self) -> int | None:
+        """As :attr:`max_length`: positions beyond have no row in the table."""
+        return self.max_length
+
+    @property
+    def max_length(self) -> int | None:
         """Most tokens that the model takes, or ``None`` if any number."""
         return self._graph.limits.get("length", [1, None])[1]
 

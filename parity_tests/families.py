@@ -1,0 +1,41 @@
+"""The classes under test, and which of them stand for others where a test of all would only be slower.
+
+Every class is compared with PyTorch (outputs, losses, gradients), loaded, saved and counted. What is left to a few are
+other ways to run the same computation, and Keras' machinery, which does not know one class from another.
+"""
+
+import tf_pipeline
+from tf_pipeline.auto import supported_models
+
+MODELS = supported_models()
+FAMILY = {name: family for family, names in MODELS.items() for name in names}
+CLASSES = tuple(FAMILY)
+HEADS = tuple(name for name in CLASSES if getattr(tf_pipeline, name).label_names)
+
+
+def _has_own_code(family: str) -> bool:
+    """Whether the family's body is more than a subclass of another family's, as XLM-RoBERTa's is of RoBERTa's."""
+    body = getattr(tf_pipeline, MODELS[family][0])
+    bases = {base.__module__ for base in body.__mro__ if base.__module__.startswith("tf_pipeline.models.")}
+    return bases == {body.__module__}
+
+
+# Families whose computation no other has, and their classes.
+OWN_FAMILIES = tuple(family for family in MODELS if _has_own_code(family))
+OWN_CLASSES = tuple(name for name in CLASSES if FAMILY[name] in OWN_FAMILIES)
+BODIES = tuple(MODELS[family][0] for family in OWN_FAMILIES)
+MASKED_LMS = tuple(name for name in OWN_CLASSES if name.endswith("ForMaskedLM"))
+
+
+def _computes_by_itself(name: str) -> bool:
+    """Whether a head has a ``forward`` or a pair of labels of its own, where others differ in their layers alone."""
+    model_class = getattr(tf_pipeline, name)
+    return "forward" in vars(model_class) or name.endswith("ForPreTraining")
+
+
+# What each family has of its own: the body, the head that reads the first token alone, and unusual heads.
+REPRESENTATIVES = tuple(
+    name
+    for name in OWN_CLASSES
+    if name in BODIES or name.endswith("ForSequenceClassification") or _computes_by_itself(name)
+)

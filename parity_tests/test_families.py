@@ -1,0 +1,273 @@
+"""What a family has of its own: each option of its config, each way of counting positions, each kind of head."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+import tf_pipeline
+from parity_tests.checkpoint_helpers import (
+    assert_same_outputs,
+    checkpoint,
+    ours,
+    run_both,
+    twin,
+)
+from parity_tests.families import FAMILY
+from tf_pipeline.layers import bidirectional_buckets, relative_positions
+from tf_pipeline.parity.inputs import random_inputs
+from tf_pipeline.parity.tiny import tiny_config
+
+
+def honoured(class_name, change, inputs=None, relevant=True):
+    """A checkpoint made with the change gives PyTorch's outputs; read without the change, other ones.
+
+    ``relevant=False`` is for changes of the parameters' number or shape, which cannot be read otherwise.
+    """
+    source = checkpoint(class_name, **change)
+    model, expected = (load(class_name, source, dtype="float64") for load in (ours, twin))
+    assert_same_outputs(model, expected, inputs)
+    if relevant:
+        usual = tiny_config(FAMILY[class_name], class_name)
+        other = ours(class_name, source, dtype="float64", **{key: getattr(usual, key) for key in change})
+        mine, theirs = run_both(other, expected, inputs)
+        assert max(np.abs(a - b).max() for a, b in zip(mine, theirs, strict=True)) > 1e-6
+
+
+def refused(class_name, message, **change):
+    with pytest.raises(ValueError, match=message):
+        getattr(tf_pipeline, class_name)(tiny_config(FAMILY[class_name], class_name, **change))
+
+
+def assert_padding_changes_nothing(class_name, side, atol=1e-12, **options):
+    """Without any positions given, a padded row is the row alone."""
+    model = ours(class_name, checkpoint(class_name, **options), dtype="float64")
+    inputs = random_inputs(model, padding=side)
+    padded = model(**inputs).last_hidden_state.numpy()
+    for row, mask in enumerate(inputs["attention_mask"] != 0):
+        alone = {key: value[row : row + 1, mask] for key, value in inputs.items()}
+        np.testing.assert_allclose(padded[row, mask], model(**alone).last_hidden_state.numpy()[0], atol=atol)
+
+
+# ------------------------------------------------------------------------------------------------------- RoBERTa
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("body", ["TFRobertaModel", "TFXLMRobertaModel", "TFCamembertModel", "TFMPNetModel"])
+def test_positions_skip_padding(body, side):
+    assert_padding_changes_nothing(body, side)
+
+
+@pytest.mark.parametrize("pad", [0, 1, 5])
+def test_positions_count_from_the_padding_id(pad):
+    honoured("TFRobertaModel", {"pad_token_id": pad}, relevant=pad != 1)
+
+
+def test_padding_in_the_middle_keeps_its_position():
+    source = checkpoint("TFRobertaModel")
+    ids = np.array([[1, 7, 1, 1, 9, 4, 1]])
+    assert_same_outputs(*(load("TFRobertaModel", source, dtype="float64") for load in (ours, twin)), {"input_ids": ids})
+
+
+def test_embeddings_are_all_tokens():
+    vectors = np.random.default_rng(0).normal(size=(2, 6, 32))
+    source = checkpoint("TFRobertaModel")
+    model, expected = (load("TFRobertaModel", source, dtype="float64") for load in (ours, twin))
+    assert_same_outputs(model, expected, {"inputs_embeds": vectors})
+
+
+def test_positions_of_padding_are_no_tokens():
+    model = ours("TFRobertaModel", checkpoint("TFRobertaModel"))
+    assert model.max_length == 46
+    assert np.isfinite(model(np.full((1, 46), 5)).last_hidden_state).all()
+    with pytest.raises(ValueError, match=r"longer than the 46 positions of TFRobertaModel.*max_length=46"):
+        model(np.full((1, 47), 5))
+
+
+def test_positions_need_a_padding_id():
+    refused(
+        "TFRobertaModel",
+        r"counts positions from pad_token_id \+ 1, but the config's pad_token_id is None",
+        pad_token_id=None,
+    )
+
+
+@pytest.mark.parametrize(
+    "class_name, change",
+    [
+        ("TFRobertaModel", {"is_decoder": True}),
+        ("TFRobertaModel", {"layer_norm_eps": 0.1}),
+        ("TFRobertaModel", {"hidden_act": "relu"}),
+        ("TFRobertaForMaskedLM", {"hidden_act": "relu"}),
+        ("TFRobertaForSequenceClassification", {"is_decoder": True}),
+        ("TFXLMRobertaModel", {"hidden_act": "relu"}),
+        ("TFCamembertForCausalLM", {"is_decoder": False}),
+    ],
+)
+def test_roberta_options(class_name, change):
+    honoured(class_name, change)
+
+
+@pytest.mark.parametrize("body", ["TFRobertaModel", "TFXLMRobertaModel", "TFCamembertModel"])
+def test_roberta_refuses_cross_attention(body):
+    refused(body, rf"{body} does not implement add_cross_attention=True", add_cross_attention=True)
+
+
+def test_a_head_has_the_body_of_its_family():
+    for prefix in ("TFRoberta", "TFXLMRoberta", "TFCamembert"):
+        name = f"{prefix}ForTokenClassification"
+        model = getattr(tf_pipeline, name)(tiny_config(FAMILY[name], name))
+        assert type(model.roberta) is getattr(tf_pipeline, f"{prefix}Model")
+
+
+# ------------------------------------------------------------------------------------------------------- ELECTRA
+
+CHOICES = "TFElectraForMultipleChoice"
+
+
+@pytest.mark.parametrize(
+    "class_name, change",
+    [
+        (CHOICES, {"summary_type": "last"}),
+        (CHOICES, {"summary_type": "mean"}),
+        (CHOICES, {"summary_type": "cls_index"}),
+        (CHOICES, {"summary_activation": "gelu"}),
+        (CHOICES, {"summary_activation": ""}),
+        ("TFElectraForPreTraining", {"hidden_act": "gelu"}),
+        ("TFElectraForMaskedLM", {"hidden_act": "gelu"}),
+        ("TFElectraForCausalLM", {"is_decoder": False}),
+        ("TFElectraModel", {"layer_norm_eps": 0.1}),
+    ],
+)
+def test_electra_options(class_name, change):
+    honoured(class_name, change)
+
+
+@pytest.mark.parametrize("class_name", ["TFElectraModel", "TFElectraForMaskedLM"])
+def test_electra_embeddings_of_the_hidden_size_are_not_projected(class_name):
+    honoured(class_name, {"embedding_size": 32}, relevant=False)
+    assert not hasattr(ours(class_name, checkpoint(class_name, embedding_size=32)).base_model, "embeddings_project")
+
+
+def test_electra_summary_without_projection():
+    honoured(CHOICES, {"summary_use_proj": False, "summary_last_dropout": 0.0}, relevant=False)
+
+
+def test_electra_refusals():
+    refused(CHOICES, r"summary_type 'attn' is not one of first, last, cls_index, mean", summary_type="attn")
+    refused(CHOICES, "does not implement summary_proj_to_labels=True", summary_proj_to_labels=True)
+    refused("TFElectraModel", "does not implement add_cross_attention=True", add_cross_attention=True)
+
+
+def test_electra_embeddings_have_their_own_size():
+    model = ours("TFElectraModel", checkpoint("TFElectraModel"))
+    with pytest.raises(ValueError, match=r"inputs_embeds has shape \(1, 2, 32\), but embedding_size is 24"):
+        model(inputs_embeds=np.zeros((1, 2, 32), np.float32))
+
+
+def test_replaced_tokens_are_judged_where_the_mask_shows_them():
+    """In fit as in a call: the loss knows the mask, however labels are given."""
+    name = "TFElectraForPreTraining"
+    model = ours(name, checkpoint(name))
+    inputs = {key: value.astype("int32") for key, value in random_inputs(model, labels=True).items()}
+    labels = inputs.pop("labels")
+    hidden = np.where(inputs["attention_mask"] == 1, labels, 1 - labels)
+    model.compile("sgd", run_eagerly=True)
+    expected = pytest.approx(float(model(**inputs, labels=labels).loss), rel=1e-5)
+    assert float(model(**inputs, labels=hidden).loss) == expected
+    assert model.test_on_batch(inputs, labels) == expected
+    assert model.test_on_batch(inputs | {"labels": hidden}) == expected
+    without = {key: value for key, value in inputs.items() if key != "attention_mask"}
+    assert float(model(**without, labels=labels).loss) != expected
+    with pytest.raises(ValueError, match=r"attention_mask \[batch, seq\], but it has shape \(5, 13, 13\)"):
+        model(**without, attention_mask=np.ones((5, 13, 13), "int32"), labels=labels)
+
+
+# --------------------------------------------------------------------------------------------------------- MPNet
+
+
+@pytest.mark.parametrize("buckets, farthest", [(32, 128), (20, 50), (64, 300)])
+def test_buckets_of_every_distance_are_pytorchs(buckets, farthest):
+    distances = np.arange(-600, 601)
+    mine = bidirectional_buckets(tf.constant(distances, tf.int32), buckets, farthest).numpy()
+    theirs = MPNetEncoder.relative_position_bucket(torch.tensor(distances), buckets, farthest).numpy()
+    np.testing.assert_array_equal(mine, theirs)
+    assert relative_positions(tf.constant(3)).numpy().tolist() == [[0, 1, 2], [-1, 0, 1], [-2, -1, 0]]
+
+
+def test_relative_positions_far_apart():
+    """Sequences beyond the distance from which all fall into one bucket."""
+    inputs = {"input_ids": np.random.default_rng(0).integers(2, 99, (1, 300))}
+    honoured("TFMPNetModel", {"max_position_embeddings": 302}, inputs, relevant=False)
+
+
+def test_relative_positions_tell_equal_tokens_apart():
+    """Without them, and with the absolute positions all the same, the order of tokens would not matter."""
+    model = ours("TFMPNetModel", checkpoint("TFMPNetModel"), dtype="float64")
+    ids = np.random.default_rng(0).integers(2, 99, (1, 9))
+    position_ids = np.full_like(ids, 5)
+    forward, backward = (
+        model(given, position_ids=position_ids).last_hidden_state.numpy() for given in (ids, ids[:, ::-1])
+    )
+    assert np.abs(forward - backward[:, ::-1]).max() > 1e-2
+
+
+def test_mpnet_pads_with_1_whatever_the_config_says():
+    honoured("TFMPNetModel", {"pad_token_id": 7}, {"input_ids": np.array([[1, 7, 1, 7, 9]])}, relevant=False)
+
+
+def test_mpnet_refusals():
+    message = "relative_attention_num_buckets 31 is less than the 32 that MPNet uses"
+    refused("TFMPNetModel", message, relative_attention_num_buckets=31)
+    refused("TFMPNetModel", "hidden_size 32 is not a multiple of num_attention_heads 5", num_attention_heads=5)
+    model = ours("TFMPNetModel", checkpoint("TFMPNetModel"))
+    with pytest.raises(ValueError, match="longer than the 46 positions"):
+        model(np.full((1, 47), 5))
+    with pytest.raises(TypeError, match=r"does not take \['token_type_ids'\]"):
+        model(np.full((1, 4), 5), token_type_ids=np.zeros((1, 4), int))
+
+
+@pytest.mark.parametrize("class_name", ["TFMPNetForMaskedLM", "TFMPNetForSequenceClassification"])
+def test_mpnet_options(class_name):
+    honoured(class_name, {"hidden_act": "gelu"})
+    honoured(class_name, {"layer_norm_eps": 0.1})
+
+
+# -------------------------------------------------------------------------------------------------------- ALBERT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_hidden_groups": 2},
+        {"num_hidden_groups": 3, "inner_group_num": 1},
+        {"num_hidden_groups": 3, "num_hidden_layers": 4},
+        {"inner_group_num": 3},
+        {"embedding_size": 32},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("class_name", ["TFAlbertModel", "TFAlbertForMaskedLM"])
+def test_albert_groups(class_name, change):
+    honoured(class_name, change, relevant=False)
+
+
+def test_albert_layers_share_their_parameters():
+    shared, own = (
+        tf_pipeline.TFAlbertModel(tiny_config("albert", "TFAlbertModel", num_hidden_groups=groups)) for groups in (1, 3)
+    )
+    layers = sum(variable.shape.num_elements() for variable in shared.encoder.albert_layer_groups[0].variables)
+    assert own.num_parameters - shared.num_parameters == 2 * layers
+    assert len(shared(np.full((1, 4), 5), output_hidden_states=True).hidden_states) == 1 + 3 * 2
+
+
+@pytest.mark.parametrize("class_name", ["TFAlbertForMaskedLM", "TFAlbertForSequenceClassification"])
+def test_albert_options(class_name):
+    honoured(class_name, {"hidden_act": "gelu"})
+    honoured(class_name, {"layer_norm_eps": 0.1})
+
+
+def test_albert_refusals():
+    refused("TFAlbertModel", "hidden_size 32 is not a multiple of num_attention_heads 5", num_attention_heads=5)
+    refused("TFAlbertForPreTraining", "does not implement num_labels=5 .*supported: 2", num_labels=5)

@@ -1,0 +1,208 @@
+"""What the encoders of all families and their heads do with their layers, which a family's file constructs.
+
+A body is an :class:`EncoderBody`; a head is one of the classes named after its task. They are mixed into a family's own
+base class: ``class TFBertForMaskedLM(MaskedLM, TFBertPreTrainedModel)``.
+"""
+
+import logging
+from typing import Any
+
+import tensorflow as tf
+
+from tf_pipeline import losses
+from tf_pipeline.layers import attention_bias, flatten_choices
+from tf_pipeline.outputs import (
+    BaseModelOutputWithPooling,
+    CausalLMOutput,
+    MaskedLMOutput,
+    ModelOutput,
+    MultipleChoiceModelOutput,
+    PreTrainingOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class EncoderBody:
+    """Hidden states, and a pooled first token if the body has a ``pooler``.
+
+    Families hold ``embeddings`` and ``encoder``, or override :meth:`embed` and :meth:`encode`.
+    """
+
+    output_class: type[ModelOutput] = BaseModelOutputWithPooling
+
+    def embed(self, training: bool = False, **tokens: Any) -> tf.Tensor:
+        """The vectors ``[batch, seq, hidden]`` that enter the first layer."""
+        return self.embeddings(**tokens, training=training)
+
+    def encode(self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None, **options: Any) -> tuple[tuple, tuple]:
+        """All hidden states, the embeddings first, and all attentions."""
+        causal_length = tf.shape(embeddings)[1] if getattr(self.config, "is_decoder", False) else None
+        return self.encoder(embeddings, bias=attention_bias(attention_mask, embeddings.dtype, causal_length), **options)
+
+    def forward(
+        self,
+        attention_mask=None,
+        output_hidden_states=False,
+        output_attentions=False,
+        first_token_only=False,
+        training=False,
+        **tokens: Any,
+    ) -> ModelOutput:
+        """See :meth:`tf_pipeline.model.TFPreTrainedModel.__call__`; ``tokens`` are ids or embeddings, types, positions.
+
+        ``first_token_only`` spares the last layer all but the first token, for heads that read no other; the last
+        hidden state is ``[batch, 1, hidden]`` then, unless hidden states or attentions are to be returned too.
+        """
+        embeddings = self.embed(training=training, **tokens)
+        first_token_only = first_token_only and not (output_hidden_states or output_attentions)
+        hidden_states, attentions = self.encode(
+            embeddings, attention_mask, first_token_only=first_token_only, training=training
+        )
+        outputs = {"last_hidden_state": hidden_states[-1]}
+        if getattr(self, "pooler", None) is not None:
+            outputs["pooler_output"] = self.pooler(hidden_states[-1])
+        if output_hidden_states:
+            outputs["hidden_states"] = hidden_states
+        if output_attentions:
+            outputs["attentions"] = attentions
+        return self.output_class(outputs)
+
+
+def head_outputs(output_class: type[ModelOutput], body: ModelOutput, **results: tf.Tensor) -> ModelOutput:
+    """A head's results with the hidden states and attentions of its body."""
+    return output_class(results, hidden_states=body.hidden_states, attentions=body.attentions)
+
+
+class LanguageModel:
+    """Scores the vocabulary at each token.
+
+    Families implement ``prediction_logits``: ``[batch, seq, hidden]`` to ``[batch, seq, vocab]``.
+    """
+
+    label_names = ("labels",)
+    output_class: type[ModelOutput]
+
+    def forward(self, **inputs: Any) -> ModelOutput:
+        """Scores of every token of the vocabulary."""
+        body = self.base_model.forward(**inputs)
+        return head_outputs(self.output_class, body, logits=self.prediction_logits(body.last_hidden_state))
+
+
+class MaskedLM(LanguageModel):
+    """Predicts masked tokens. Labels: ``[batch, seq]``, -100 where nothing is to be predicted."""
+
+    task_loss = staticmethod(losses.classification)
+    output_class = MaskedLMOutput
+
+
+class CausalLM(LanguageModel):
+    """Predicts the next token; the config should say ``is_decoder=True``. Labels ``[batch, seq]`` are shifted here."""
+
+    task_loss = staticmethod(losses.causal_lm)
+    output_class = CausalLMOutput
+
+    def __init__(self, config, **kwargs: Any):
+        super().__init__(config, **kwargs)
+        if not config.is_decoder:
+            logger.warning("%s without is_decoder=True in its config sees the tokens it predicts.", type(self).__name__)
+
+
+class PreTraining:
+    """Masked-language and sentence-pair heads; the loss takes both labels.
+
+    Labels: ``labels`` ``[batch, seq]`` and the family's own of the pair ``[batch]``. Families name the pair's label and
+    output class, and implement ``prediction_logits`` and ``pair_logits``.
+    """
+
+    task_loss = staticmethod(losses.pre_training)
+    output_class: type[ModelOutput] = PreTrainingOutput
+
+    def forward(self, training=False, **inputs: Any) -> ModelOutput:
+        """Both heads' logits."""
+        body = self.base_model.forward(training=training, **inputs)
+        _, words, pair, *_ = self.output_class.fields
+        results = {
+            words: self.prediction_logits(body.last_hidden_state),
+            pair: self.pair_logits(body.pooler_output, training=training),
+        }
+        return head_outputs(self.output_class, body, **results)
+
+
+class SequenceClassification:
+    """Scores a text or a pair. Labels: ``[batch]``, or ``[batch, num_labels]`` for multi-label and regression.
+
+    Families implement ``text_logits``: what the body returned to ``[batch, num_labels]``.
+    """
+
+    label_names = ("labels",)
+    task_loss = staticmethod(losses.sequence_classification)
+    reads_first_token = True  # and no other, so that the last layer need not compute them
+
+    def forward(self, training=False, **inputs: Any) -> SequenceClassifierOutput:
+        """Logits of each text."""
+        body = self.base_model.forward(first_token_only=self.reads_first_token, training=training, **inputs)
+        return head_outputs(SequenceClassifierOutput, body, logits=self.text_logits(body, training=training))
+
+
+class MultipleChoice:
+    """Chooses among texts. Inputs are ``[batch, choices, seq]``, labels ``[batch]``.
+
+    Families implement ``text_logits``: what the body returned to ``[batch * choices, 1]``.
+    """
+
+    input_rank = 3
+    label_names = ("labels",)
+    task_loss = staticmethod(losses.classification)
+    reads_first_token = True  # and no other, so that the last layer need not compute them
+
+    def forward(self, training=False, **inputs: Any) -> MultipleChoiceModelOutput:
+        """One logit per choice."""
+        inputs, choices = flatten_choices(inputs)
+        body = self.base_model.forward(first_token_only=self.reads_first_token, training=training, **inputs)
+        logits = tf.reshape(self.text_logits(body, training=training), [-1, choices])
+        return head_outputs(MultipleChoiceModelOutput, body, logits=logits)
+
+
+class TokenClassification:
+    """Labels each token. Labels: ``[batch, seq]``, -100 where none counts.
+
+    Families hold ``dropout`` and ``classifier``, or override :meth:`token_logits`.
+    """
+
+    label_names = ("labels",)
+    task_loss = staticmethod(losses.classification)
+
+    def token_logits(self, hidden_states: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """``[batch, seq, hidden]`` to ``[batch, seq, num_labels]``."""
+        return self.classifier(self.dropout(hidden_states, training=training))
+
+    def forward(self, training=False, **inputs: Any) -> TokenClassifierOutput:
+        """Logits of each token."""
+        body = self.base_model.forward(training=training, **inputs)
+        logits = self.token_logits(body.last_hidden_state, training=training)
+        return head_outputs(TokenClassifierOutput, body, logits=logits)
+
+
+class QuestionAnswering:
+    """Finds an answer in a context. Labels: ``start_positions`` and ``end_positions`` ``[batch]``.
+
+    Families hold ``qa_outputs``, or override :meth:`span_logits`.
+    """
+
+    label_names = ("start_positions", "end_positions")
+    supported_config = {"num_labels": (2,)}
+    task_loss = staticmethod(losses.question_answering)
+
+    def span_logits(self, hidden_states: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """``[batch, seq, hidden]`` to ``[batch, seq, 2]``."""
+        return self.qa_outputs(hidden_states)
+
+    def forward(self, training=False, **inputs: Any) -> QuestionAnsweringModelOutput:
+        """Start and end logits of each token."""
+        body = self.base_model.forward(training=training, **inputs)
+        start, end = tf.unstack(self.span_logits(body.last_hidden_state, training=training), axis=-1)
+        return head_outputs(QuestionAnsweringModelOutput, body, start_logits=start, end_logits=end)
