@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_pipeline.parity import judge, run
-from tf_pipeline.parity.inputs import random_inputs, random_labels
+from tf_pipeline.parity.inputs import decoder_inputs, random_inputs, random_labels, token_types
 from tf_pipeline.parity.report import Check, Report
 
 # What is compared on if nobody says otherwise: texts of very different lengths, scripts and symbols.
@@ -157,7 +157,10 @@ class Comparison:
             return random_inputs(model, batch=len(texts), padding=padding)
         options |= {"truncation": True, "max_length": self.max_length, "return_tensors": "np"}
         encoded = self.tokenizer(list(texts), **options)
-        return {name: value for name, value in encoded.items() if name in model.tensor_names}
+        rng = np.random.default_rng(2)
+        return {name: value for name, value in encoded.items() if name in model.tensor_names} | decoder_inputs(
+            model, len(texts), rng
+        )
 
     @cached_property
     def settings(self) -> dict[str, Inputs]:
@@ -189,9 +192,11 @@ class Comparison:
             limit = model.num_positions or 512
             settings["position_ids"] = right | {"position_ids": rng.integers(0, limit, shape)}
         if "token_type_ids" in model.tensor_names:
-            types = rng.integers(0, model.config.type_vocab_size, shape)
+            types = rng.integers(0, token_types(model), shape)
             settings["token_type_ids"] = right | {"token_type_ids": types}
             settings["no token_type_ids"] = {k: v for k, v in right.items() if k != "token_type_ids"}
+        if "inputs_embeds" not in model.tensor_names:
+            return settings
         embedded = {name: value for name, value in right.items() if name != "input_ids"}
         embedded["inputs_embeds"] = rng.normal(size=(*shape, model.embedding_size)).astype(np.float32)
         return settings | {"inputs_embeds": embedded}

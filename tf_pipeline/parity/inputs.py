@@ -32,10 +32,25 @@ def random_inputs(
         inputs["attention_mask"] = kept.astype(np.int64)
         inputs["input_ids"] = np.where(kept, inputs["input_ids"], config.pad_token_id or 0)
     if "token_type_ids" in model.tensor_names:
-        inputs["token_type_ids"] = rng.integers(0, config.type_vocab_size, shape)
+        inputs["token_type_ids"] = rng.integers(0, token_types(model), shape)
+    inputs |= decoder_inputs(model, batch, rng)
     if labels:
         inputs |= random_labels(model, inputs, rng)
     return inputs
+
+
+def token_types(model) -> int:
+    """How many types a token may have; an architecture without a table of them takes any number."""
+    return max(getattr(model.config, "type_vocab_size", 2), 1)
+
+
+def decoder_inputs(model, batch: int, rng: np.random.Generator, length: int = 7) -> dict[str, np.ndarray]:
+    """What a sequence-to-sequence model's decoder is given; nothing for another model."""
+    if "decoder_input_ids" not in model.tensor_names:
+        return {}
+    return {
+        "decoder_input_ids": rng.integers(2, model.config.get_text_config(decoder=True).vocab_size, (batch, length))
+    }
 
 
 def random_labels(model, inputs: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -14,6 +14,8 @@ import tensorflow as tf
 from tf_pipeline.checkpoint import named_slots
 
 MODES = ("eager", "function", "xla", "saved")
+# Outputs of PyTorch's models that spare work later on, and are no result.
+CACHES = ("past_key_values", "mems", "cache_params", "state", "encoder_past_key_values")
 
 
 def torch_model(class_name: str, checkpoint: str | os.PathLike, dtype: str, **kwargs: Any):
@@ -29,9 +31,12 @@ def torch_model(class_name: str, checkpoint: str | os.PathLike, dtype: str, **kw
     import transformers
 
     torch_class = getattr(transformers, class_name.removeprefix("TF"))
-    options = {"dtype": getattr(torch, dtype), "attn_implementation": "eager"} | kwargs
+    # Tables that are no weights are float32 whatever the dtype; a model made in float64 would have others.
+    loaded = "float32" if dtype == "float64" else dtype
+    options = {"dtype": getattr(torch, loaded), "attn_implementation": "eager"} | kwargs
     with no_progress_bar():
         model = torch_class.from_pretrained(checkpoint, **options).eval()
+    model = model.double() if dtype == "float64" else model
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # a cache is no result
     return model
@@ -59,7 +64,7 @@ def run_torch(model, inputs: Mapping[str, np.ndarray], gradients: bool = False) 
     model.zero_grad()
     with torch.set_grad_enabled(gradients), lifted_upcasts(model):
         outputs = model(**tensors, output_hidden_states=True, output_attentions=True)
-    results = flatten(outputs)
+    results = flatten({name: value for name, value in outputs.items() if name not in CACHES})
     if gradients:
         objective(outputs).backward()
         for name, parameter in named_torch_parameters(model):

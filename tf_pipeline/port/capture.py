@@ -24,6 +24,7 @@ import torch
 import transformers
 from transformers import PreTrainedConfig
 
+from tf_pipeline.parity.run import CACHES
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import COMPUTE, Graph, Input, Node, Tensor, WeightTensor
 from tf_pipeline.port.sample import default_inputs, sample_inputs
@@ -31,7 +32,6 @@ from tf_pipeline.port.rules import find_rule
 
 # Arguments that say where and how PyTorch stores a tensor, not what is in it.
 _STORAGE = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad")
-_CACHES = ("past_key_values", "mems", "cache_params", "state", "encoder_past_key_values")
 
 
 @dataclass
@@ -135,7 +135,7 @@ def tensors_of(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors, and tuples of tensors, among a PyTorch model's outputs."""
     result: dict[str, Any] = {}
     for name, value in outputs.items():
-        if name in _CACHES:
+        if name in CACHES:
             continue
         if torch.is_tensor(value):
             result[name] = value

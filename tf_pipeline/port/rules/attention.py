@@ -25,8 +25,9 @@ def scaled_dot_product_attention(
 ) -> tf.Tensor:
     """Attention over heads ``[batch, heads, queries or keys, size]``.
 
-    ``attn_mask`` is what is added to the scores, or true where a key may be seen. With a boolean mask, a query that may
-    see nothing gets zeros, as from PyTorch's CPU kernels; with an additive one it attends as the numbers say.
+    ``attn_mask`` is what is added to the scores, or true where a key may be seen. A query that may see nothing attends
+    evenly, as in the ``eager`` attention of ``transformers`` and in the models that have a module of their own;
+    PyTorch's fused kernels give zeros there, or NaN.
     """
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     if enable_gqa and key.shape[-3] != query.shape[-3]:
@@ -42,6 +43,4 @@ def scaled_dot_product_attention(
         query, key, value, scale, bias, lambda p: dropout(p, dropout_p, training, training=training)
     )
     attentions.append(probabilities)
-    if attn_mask is not None and attn_mask.dtype.is_bool and not is_causal:
-        context = tf.where(tf.reduce_any(attn_mask, -1, keepdims=True), context, constant(0.0, context.dtype))
     return context

@@ -86,7 +86,13 @@ def fmod(x: Number, other: Number, *, out_dtype: tf.DType) -> tf.Tensor:
     return x - _truncate(x / other) * other if out_dtype.is_floating else x - tf.truncatediv(x, other) * other
 
 
-@rule("pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar")
+@rule("pow.Scalar")
+def power_of_number(base: Number, exponent: tf.Tensor, *, out_dtype: tf.DType) -> tf.Tensor:
+    """``base ** exponent``: frequencies of positions, whose error grows with the position; rounded once for that."""
+    return tf.pow(constant(base, tf.float64), tf.cast(exponent, tf.float64))
+
+
+@rule("pow.Tensor_Scalar", "pow.Tensor_Tensor")
 def power(x: Number, exponent: Number, *, out_dtype: tf.DType) -> tf.Tensor:
     """``x ** exponent``; small whole exponents are products, as exact as PyTorch's."""
     simple = {2: tf.square, 3: lambda v: v * v * v, 0.5: tf.sqrt, -0.5: tf.math.rsqrt, -1: tf.math.reciprocal}

@@ -36,7 +36,7 @@ def _coordinates(x: tf.Tensor, index: tf.Tensor, axis: int) -> tf.Tensor:
     return tf.stack(grid, -1)
 
 
-@rule("gather.default", "take_along_dim.default")
+@rule("gather.default")
 def gather(x: tf.Tensor, dim: int, index: tf.Tensor, sparse_grad: bool = False) -> tf.Tensor:
     """The elements of ``x`` at ``index`` along an axis; ``index`` may be shorter along the others."""
     if not x.shape.rank:

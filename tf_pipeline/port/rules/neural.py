@@ -109,6 +109,9 @@ def batch_norm(x, weight, bias, running_mean, running_var, *options: Number | bo
 # ------------------------------------------------------------------------------------------- convolution and pooling
 
 
+_FORMATS = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
+
+
 def _each(value: int | Sequence[int], rank: int) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
     return values * rank if len(values) == 1 else values
@@ -141,7 +144,7 @@ def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups: int = 1)
     last = tf.pad(_channels_last(x), [[0, 0], *pads, [0, 0]])
     filters = tf.transpose(weight, [*range(2, rank + 2), 1, 0])
     if groups == 1:
-        result = tf.nn.convolution(last, filters, stride, "VALID", dilations=dilation)
+        result = tf.nn.convolution(last, filters, stride, "VALID", _FORMATS[rank], dilation)
     else:  # TensorFlow's CPU kernels have no groups
         result = _grouped(last, filters, stride, dilation, groups)
     result = _channels_first(result)

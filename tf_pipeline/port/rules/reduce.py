@@ -108,15 +108,31 @@ def _moments(x: tf.Tensor, dim: Dims, correction: Number | None, keepdim: bool) 
 
 
 @rule("var.correction", "var.dim", "var.default")
-def var(x: tf.Tensor, dim: Dims = None, unbiased: bool = True, *, correction: Number | None = None, keepdim=False):
+def var(
+    x: tf.Tensor,
+    dim: Dims | bool = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: Number | None = None,
+):
     """The variance over axes; the sum of squares is divided by the number of elements less ``correction``."""
+    if isinstance(dim, bool):  # the overload without axes
+        dim, unbiased = None, dim
     return _moments(x, dim, int(unbiased) if correction is None else correction, keepdim)[0]
 
 
 @rule("std.correction", "std.dim", "std.default")
-def std(x: tf.Tensor, dim: Dims = None, unbiased: bool = True, *, correction: Number | None = None, keepdim=False):
+def std(
+    x: tf.Tensor,
+    dim: Dims | bool = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: Number | None = None,
+):
     """The standard deviation over axes; see :func:`var`."""
-    return tf.sqrt(var(x, dim, unbiased, correction=correction, keepdim=keepdim))
+    return tf.sqrt(var(x, dim, unbiased, keepdim, correction=correction))
 
 
 @rule("var_mean.correction")
@@ -146,16 +162,17 @@ def vector_norm(
     return tf.pow(tf.reduce_sum(tf.pow(tf.abs(x), order), axes, keepdim), constant(1 / order, out_dtype))
 
 
-@rule("softmax.int", "_softmax.default", "special_softmax.int")
+@rule("softmax.int", "_softmax.default")
 def softmax(x: tf.Tensor, dim: int, *_, out_dtype: tf.DType, **__) -> tf.Tensor:
-    """Softmax along an axis."""
-    return tf.nn.softmax(tf.cast(x, out_dtype), dim if x.shape.rank else None)
+    """Softmax along an axis, in float32 for half precision."""
+    wide = tf.cast(x, tf.float32 if out_dtype.size < 4 else out_dtype)
+    return tf.nn.softmax(wide, dim) if x.shape.rank else tf.ones_like(wide)
 
 
 @rule("log_softmax.int", "_log_softmax.default")
 def log_softmax(x: tf.Tensor, dim: int, *_, out_dtype: tf.DType, **__) -> tf.Tensor:
-    """The logarithm of the softmax along an axis."""
-    return tf.nn.log_softmax(tf.cast(x, out_dtype), dim)
+    """The logarithm of the softmax along an axis, in float32 for half precision."""
+    return tf.nn.log_softmax(tf.cast(x, tf.float32 if out_dtype.size < 4 else out_dtype), dim)
 
 
 # ------------------------------------------------------------------------------------------------------ accumulation

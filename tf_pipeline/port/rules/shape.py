@@ -56,7 +56,8 @@ def unflatten(x: tf.Tensor, dim: int, sizes: Sequence[Size]) -> tf.Tensor:
 @rule("squeeze.default", "squeeze.dim", "squeeze.dims")
 def squeeze(x: tf.Tensor, dim: int | Sequence[int] | None = None) -> tf.Tensor:
     """Without axes of size 1; an axis of another size stays."""
-    return tf.squeeze(x, [axis for axis in axes_of(x, dim) if x.shape.rank and x.shape[axis] == 1])
+    axes = [axis for axis in axes_of(x, dim) if x.shape.rank and x.shape[axis] == 1]
+    return tf.squeeze(x, axes) if axes else x  # no axes would mean all of them
 
 
 @rule("unsqueeze.default")
@@ -140,9 +141,13 @@ def t(x: tf.Tensor) -> tf.Tensor:
 @rule("movedim.int", "movedim.intlist", "moveaxis.int")
 def movedim(x: tf.Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> tf.Tensor:
     """Axes moved to other places."""
-    places = dict(zip(axes_of(x, destination), axes_of(x, source), strict=True))
+    places = dict(zip(axes_of(x, _listed(destination)), axes_of(x, _listed(source)), strict=True))
     rest = iter(axis for axis in range(x.shape.rank) if axis not in places.values())
     return tf.transpose(x, [places[i] if i in places else next(rest) for i in range(x.shape.rank)])
+
+
+def _listed(value: int | Sequence[int]) -> list[int]:
+    return [value] if isinstance(value, int) else list(value)
 
 
 @rule("flip.default")
