@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
+from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 import tf_pipeline
 from parity_tests.checkpoint_helpers import (
     assert_same_outputs,
+    assert_same_weights,
     checkpoint,
+    edited,
     ours,
     run_both,
     twin,
 )
 from parity_tests.families import FAMILY
-from tf_pipeline.layers import bidirectional_buckets, relative_positions
+from tf_pipeline.layers import bidirectional_buckets, log_buckets, relative_positions, scores_by_distance
 from tf_pipeline.parity.inputs import random_inputs
 from tf_pipeline.parity.tiny import tiny_config
 
@@ -271,3 +274,152 @@ def test_albert_options(class_name):
 def test_albert_refusals():
     refused("TFAlbertModel", "hidden_size 32 is not a multiple of num_attention_heads 5", num_attention_heads=5)
     refused("TFAlbertForPreTraining", "does not implement num_labels=5 .*supported: 2", num_labels=5)
+
+
+# ------------------------------------------------------------------------------------------------------- DeBERTa
+
+
+@pytest.mark.parametrize("buckets, farthest", [(256, 512), (8, 48), (32, 128), (9, 50), (4, 20), (2, 30), (63, 64)])
+def test_logarithmic_buckets_are_pytorchs(buckets, farthest):
+    """Of distances up to several times the farthest; what is beyond the last bucket is cut to it in both."""
+    distances = np.arange(-2100, 2101)
+    mine = log_buckets(tf.constant(distances, tf.int32), buckets, farthest).numpy()
+    theirs = make_log_bucket_position(torch.tensor(distances), buckets, farthest).long().numpy()
+    np.testing.assert_array_equal(np.clip(mine, -buckets, buckets - 1), np.clip(theirs, -buckets, buckets - 1))
+
+
+@pytest.mark.parametrize("length", [1, 2, 7])
+@pytest.mark.parametrize("rows", [1, None])
+def test_scores_by_distance(length, rows):
+    scores = np.random.default_rng(0).normal(size=(2, 3, rows or length, 2 * length - 1))
+    arranged = scores_by_distance(tf.constant(scores), tf.constant(length)).numpy()
+    assert arranged.shape == (2, 3, rows or length, length)
+    for i in range(rows or length):
+        for j in range(length):
+            np.testing.assert_array_equal(arranged[..., i, j], scores[..., i, length - 1 - i + j])
+
+
+DEBERTA = "TFDebertaV2Model"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"share_att_key": True},
+        {"pos_att_type": "c2p"},
+        {"pos_att_type": "p2c"},
+        {"pos_att_type": "c2p|p2c"},
+        {"pos_att_type": None},
+        {"pos_att_type": "c2p", "share_att_key": True},
+        {"relative_attention": False},
+        {"relative_attention": False, "pos_att_type": None},
+        {"position_buckets": -1},
+        {"position_buckets": -1, "max_relative_positions": 5},
+        {"position_buckets": 6},
+        {"norm_rel_ebd": "none"},
+        {"conv_kernel_size": 0},
+        {"conv_kernel_size": 5, "conv_groups": 4},
+        {"position_biased_input": True},
+        {"type_vocab_size": 0},
+        {"embedding_size": 24},
+    ],
+    ids=str,
+)
+def test_deberta_options_of_structure(change):
+    honoured(DEBERTA, change, {"input_ids": np.random.default_rng(0).integers(2, 99, (2, 19))}, relevant=False)
+    honoured(DEBERTA, change, relevant=False)  # with a mask
+
+
+@pytest.mark.parametrize(
+    "class_name, change",
+    [
+        (DEBERTA, {"conv_act": "tanh"}),
+        (DEBERTA, {"hidden_act": "gelu"}),
+        (DEBERTA, {"layer_norm_eps": 0.1}),
+        ("TFDebertaV2ForSequenceClassification", {"pooler_hidden_act": "gelu"}),
+        ("TFDebertaV2ForMultipleChoice", {"pooler_hidden_act": "gelu"}),
+        ("TFDebertaV2ForMaskedLM", {"hidden_act": "gelu"}),
+    ],
+)
+def test_deberta_options(class_name, change):
+    honoured(class_name, change)
+
+
+def test_deberta_distances_far_apart():
+    inputs = {"input_ids": np.random.default_rng(0).integers(2, 99, (2, 60))}
+    honoured(DEBERTA, {"max_relative_positions": 20}, inputs)
+
+
+@pytest.mark.parametrize("change", [{"legacy": False}, {"embedding_size": 24}, {"legacy": False, "hidden_act": "silu"}])
+def test_deberta_masked_lm_heads(change, tmp_path):
+    name = "TFDebertaV2ForMaskedLM"
+    honoured(name, change, relevant=False)
+    model = ours(name, checkpoint(name, **change))
+    assert hasattr(model, "cls") == model.config.legacy != hasattr(model, "lm_predictions")
+    model.save_pretrained(tmp_path)
+    assert_same_weights(model, twin(name, tmp_path))
+
+
+def test_the_last_layer_is_the_first_and_convolves():
+    name = "TFDebertaV2ForSequenceClassification"
+    model = ours(name, checkpoint(name, num_hidden_layers=1), dtype="float64")
+    inputs = random_inputs(model)
+    np.testing.assert_allclose(model(**inputs).logits, model(**inputs, output_hidden_states=True).logits, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_distances_do_not_count_padding(side):
+    assert_padding_changes_nothing(DEBERTA, side)
+    assert ours(DEBERTA, checkpoint(DEBERTA)).max_length is None
+
+
+@pytest.mark.parametrize("dropout", [None, 0.3])
+def test_deberta_dropout_before_a_classifier(dropout):
+    name = "TFDebertaV2ForSequenceClassification"
+    model = getattr(tf_pipeline, name)(tiny_config("deberta-v2", name, cls_dropout=dropout, hidden_dropout_prob=0.2))
+    assert model.dropout.rate == (0.2 if dropout is None else dropout)
+
+
+@pytest.mark.parametrize("labels", [[2, -1, 4], [-1, -1, -1], [[0.2, 0.3, 0.1, 0.1, 0.3]] * 3], ids=str)
+def test_deberta_labels(labels):
+    """Without a problem type, negative labels do not count, and rows of labels are probabilities."""
+    name = "TFDebertaV2ForSequenceClassification"
+    source = checkpoint(name)
+    model, expected = (load(name, source, dtype="float64") for load in (ours, twin))
+    inputs = random_inputs(model, batch=3)
+    theirs = expected(**{key: torch.tensor(value) for key, value in (inputs | {"labels": labels}).items()}).loss.item()
+    # PyTorch takes this loss in float32.
+    np.testing.assert_allclose(model(**inputs, labels=np.asarray(labels)).loss, theirs, rtol=1e-6)
+
+
+def test_keys_of_v3_checkpoints_that_nobody_uses():
+    name = "TFDebertaV2ForMaskedLM"
+
+    def add(tensors):
+        tensors["deberta.embeddings.position_embeddings.weight"] = torch.zeros(48, 32)
+        tensors["mask_predictions.dense.weight"] = torch.zeros(32, 32)
+
+    source = edited(checkpoint(name, legacy=False), add)
+    _, report = ours(name, source, output_loading_info=True)
+    assert (report.missing, report.unused) == ([], [])
+    _, report = ours("TFDebertaV2ForTokenClassification", source, output_loading_info=True)
+    assert "lm_predictions.lm_head.bias" in report.unused
+
+
+def test_deberta_refusals():
+    refused(DEBERTA, "hidden_size 32 is not num_attention_heads 5 times the head size 6", num_attention_heads=5)
+    refused(DEBERTA, "hidden_size 32 is not num_attention_heads 4 times the head size 7", attention_head_size=7)
+    refused(DEBERTA, "convolution over 4 tokens changes the length", conv_kernel_size=4)
+    refused(DEBERTA, "32 and 32 features cannot be split into 5 groups", conv_groups=5)
+    refused("TFDebertaV2ForMultipleChoice", "pooler_hidden_size 16 is not hidden_size 32", pooler_hidden_size=16)
+    refused(
+        "TFDebertaV2ForMaskedLM",
+        "legacy=False .* embedding_size 24 is not hidden_size 32",
+        legacy=False,
+        embedding_size=24,
+    )
+    model = ours(DEBERTA, checkpoint(DEBERTA))
+    with pytest.raises(ValueError, match=r"DeBERTa takes an attention_mask \[batch, seq\], not of shape \(1, 4, 4\)"):
+        model(np.full((1, 4), 5), attention_mask=np.ones((1, 4, 4), int))
+    with pytest.raises(ValueError, match="position_buckets 1 do not fit max_relative_positions 48"):
+        getattr(tf_pipeline, DEBERTA)(tiny_config("deberta-v2", DEBERTA, position_buckets=1))(np.full((1, 4), 5))

@@ -114,6 +114,8 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     supported_config: dict[str, tuple[Any, ...]] = {}
     # Parts of a body that checkpoints made for another head leave out.
     optional_body = re.compile(r"^pooler\.")
+    # Keys that checkpoints have and no model of the family uses, which PyTorch passes over too.
+    ignored_keys = re.compile(r"(?!)")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

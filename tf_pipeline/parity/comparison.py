@@ -189,7 +189,7 @@ class Comparison:
             limit = model.num_positions or 512
             settings["position_ids"] = right | {"position_ids": rng.integers(0, limit, shape)}
         if "token_type_ids" in model.tensor_names:
-            types = rng.integers(0, model.config.type_vocab_size, shape)
+            types = rng.integers(0, max(model.config.type_vocab_size, 1), shape)
             settings["token_type_ids"] = right | {"token_type_ids": types}
             settings["no token_type_ids"] = {k: v for k, v in right.items() if k != "token_type_ids"}
         embedded = {name: value for name, value in right.items() if name != "input_ids"}

@@ -32,7 +32,7 @@ def random_inputs(
         inputs["attention_mask"] = kept.astype(np.int64)
         inputs["input_ids"] = np.where(kept, inputs["input_ids"], config.pad_token_id or 0)
     if "token_type_ids" in model.tensor_names:
-        inputs["token_type_ids"] = rng.integers(0, config.type_vocab_size, shape)
+        inputs["token_type_ids"] = rng.integers(0, max(config.type_vocab_size, 1), shape)
     if labels:
         inputs |= random_labels(model, inputs, rng)
     return inputs
