@@ -1,5 +1,6 @@
 """What a family has of its own: each option of its config, each way of counting positions, each kind of head."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,7 +19,13 @@ from parity_tests.checkpoint_helpers import (
     twin,
 )
 from parity_tests.families import FAMILY
-from tf_pipeline.layers import bidirectional_buckets, log_buckets, relative_positions, scores_by_distance
+from tf_pipeline.layers import (
+    TruncatedNormal,
+    bidirectional_buckets,
+    log_buckets,
+    relative_positions,
+    scores_by_distance,
+)
 from tf_pipeline.parity.inputs import random_inputs
 from tf_pipeline.parity.tiny import tiny_config
 
@@ -423,3 +430,109 @@ def test_deberta_refusals():
         model(np.full((1, 4), 5), attention_mask=np.ones((1, 4, 4), int))
     with pytest.raises(ValueError, match="position_buckets 1 do not fit max_relative_positions 48"):
         getattr(tf_pipeline, DEBERTA)(tiny_config("deberta-v2", DEBERTA, position_buckets=1))(np.full((1, 4), 5))
+
+
+# ---------------------------------------------------------------------------------------------------- ModernBERT
+
+MODERN, LONG = "TFModernBertModel", {"input_ids": np.random.default_rng(0).integers(2, 99, (2, 40))}
+
+
+@pytest.mark.parametrize(
+    "class_name, change",
+    [
+        (MODERN, {"norm_bias": True}),
+        (MODERN, {"attention_bias": True}),
+        (MODERN, {"mlp_bias": True}),
+        (MODERN, {"pad_token_id": None}),
+        (MODERN, {"layer_types": ["sliding_attention"] * 3}),
+        ("TFModernBertForMaskedLM", {"decoder_bias": False}),
+        ("TFModernBertForMaskedLM", {"classifier_bias": True}),
+        ("TFModernBertForTokenClassification", {"classifier_bias": True, "norm_bias": True}),
+    ],
+)
+def test_modernbert_options_of_structure(class_name, change):
+    honoured(class_name, change, relevant=False)
+
+
+@pytest.mark.parametrize(
+    "class_name, change",
+    [
+        (MODERN, {"local_attention": 2}),
+        (MODERN, {"local_attention": 5}),
+        (MODERN, {"norm_eps": 0.1}),
+        (MODERN, {"hidden_activation": "gelu"}),
+        (MODERN, {"layer_types": ["full_attention", "full_attention", "sliding_attention"]}),
+        ("TFModernBertForSequenceClassification", {"classifier_activation": "gelu"}),
+        ("TFModernBertForSequenceClassification", {"classifier_pooling": "mean"}),
+        ("TFModernBertForMultipleChoice", {"classifier_pooling": "mean"}),
+    ],
+)
+def test_modernbert_options(class_name, change):
+    honoured(class_name, change)
+
+
+@pytest.mark.parametrize("kind", ["full_attention", "sliding_attention"])
+def test_each_kind_of_layer_has_its_own_wavelengths(kind):
+    usual = tiny_config("modernbert", MODERN).rope_parameters
+    assert usual["full_attention"]["rope_theta"] != usual["sliding_attention"]["rope_theta"]
+    source = checkpoint(MODERN)
+    change = {"rope_parameters": usual | {kind: {"rope_type": "default", "rope_theta": 7.0}}}
+    model, expected = (load(MODERN, source, dtype="float64", **change) for load in (ours, twin))
+    assert_same_outputs(model, expected, LONG)
+    mine, theirs = run_both(model, twin(MODERN, source, dtype="float64"), LONG)
+    assert np.abs(mine[0] - theirs[0]).max() > 1e-6
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("name", ["TFModernBertForSequenceClassification", "TFModernBertForMultipleChoice"])
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_pooling_knows_padding(name, pooling, padding):
+    model, expected = (
+        load(name, checkpoint(name), dtype="float64", classifier_pooling=pooling) for load in (ours, twin)
+    )
+    assert_same_outputs(model, expected, random_inputs(model, padding=padding))
+    inputs = random_inputs(model, padding=None)
+    visible = {"attention_mask": np.ones_like(inputs["input_ids"])}
+    np.testing.assert_allclose(model(**inputs).logits, model(**inputs, **visible).logits, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rotary_positions_do_not_mind_padding(side):
+    assert_padding_changes_nothing(MODERN, side, atol=1e-11)
+
+
+def test_a_window_hides_what_is_far_away():
+    """In a single layer of local attention a token sees three on either side, and no more."""
+    model = ours(MODERN, checkpoint(MODERN, num_hidden_layers=1, layer_types=["sliding_attention"]), dtype="float64")
+    ids = LONG["input_ids"][:1]
+    changed = ids.copy()
+    changed[0, 20] = 5 if ids[0, 20] != 5 else 6
+    difference = np.abs(model(ids)[0].numpy() - model(changed)[0].numpy()).max(axis=(0, 2))
+    assert np.flatnonzero(difference > 1e-9).tolist() == list(range(17, 24))
+
+
+def test_modernbert_takes_any_length():
+    model = ours(MODERN, checkpoint(MODERN, max_position_embeddings=10))
+    assert model.max_length is None
+    assert np.isfinite(model(LONG["input_ids"]).last_hidden_state).all()
+
+
+def test_modernbert_refusals():
+    refused(MODERN, "hidden_size 32 is not a multiple of num_attention_heads 5", num_attention_heads=5)
+    refused("TFModernBertForMaskedLM", "does not implement sparse_prediction=True", sparse_prediction=True)
+    linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 9.0}
+    rope = {kind: dict(linear) for kind in ("full_attention", "sliding_attention")}
+    refused(MODERN, "with rope_type 'linear'; supported are full_attention, sliding_attention", rope_parameters=rope)
+    name = "TFModernBertForSequenceClassification"
+    model = ours(name, checkpoint(name), classifier_pooling="mean")
+    with pytest.raises(ValueError, match=r"mean of tokens takes an attention_mask \[batch, seq\], not \(1, 4, 4\)"):
+        model(np.full((1, 4), 5), attention_mask=np.ones((1, 4, 4), int))
+
+
+@pytest.mark.parametrize("cutoff", [1.0, 2.0, 3.0])
+def test_initial_values_are_cut_off(cutoff):
+    keras.utils.set_random_seed(0)
+    values = TruncatedNormal(0.1, cutoff)((300, 300)).numpy()
+    expected = torch.nn.init.trunc_normal_(torch.empty(300, 300), std=0.1, a=-0.1 * cutoff, b=0.1 * cutoff)
+    assert 0.99 * 0.1 * cutoff < np.abs(values).max() <= 0.1 * cutoff * (1 + 1e-6)
+    np.testing.assert_allclose(values.std(), expected.std().item(), rtol=0.02)

@@ -9,6 +9,7 @@ from tf_pipeline.layers.core import (
     LayerNorm,
     Linear,
     Parameter,
+    TruncatedNormal,
     VocabularyHead,
     VocabularyProjector,
 )

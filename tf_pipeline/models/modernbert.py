@@ -157,11 +157,7 @@ class TFModernBertPreTrainedModel(TFPreTrainedModel):
 
     base_model_prefix = "model"
     tensor_names = tuple(name for name in INPUT_NAMES if name != "token_type_ids")
-    supported_config = {
-        "is_decoder": (False,),
-        "is_encoder_decoder": (False,),
-        "classifier_pooling": ("cls", "mean"),
-    }
+    supported_config = {"is_decoder": (False,), "is_encoder_decoder": (False,)}
 
     @property
     def num_positions(self) -> None:

@@ -32,8 +32,7 @@ def torch_model(class_name: str, checkpoint: str | os.PathLike, dtype: str, **kw
     options = {"dtype": getattr(torch, dtype), "attn_implementation": "eager"} | kwargs
     with no_progress_bar():
         model = torch_class.from_pretrained(checkpoint, **options).eval()
-    with lifted_upcasts(model):
-        _widen_rotary_frequencies(model)
+    widen_rotary_frequencies(model)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # a cache is no result
     return model
@@ -109,17 +108,18 @@ def lifted_upcasts(model) -> contextlib.AbstractContextManager:
     return Lifted() if model.dtype == torch.float64 else contextlib.nullcontext()
 
 
-def _widen_rotary_frequencies(model) -> None:
-    """Compute the frequencies of rotary embeddings again, which PyTorch keeps in float32 whatever the model is in."""
+def widen_rotary_frequencies(model) -> None:
+    """Compute the frequencies of a float64 model's rotary embeddings again, which PyTorch keeps in float32."""
     import torch
 
-    for module in model.modules():
-        kinds = getattr(module, "layer_types", [None])
-        for kind in kinds if hasattr(module, "compute_default_rope_parameters") else ():
-            name = "inv_freq" if kind is None else f"{kind}_inv_freq"
-            if model.dtype == torch.float64 and hasattr(module, name):
-                arguments = {} if kind is None else {"layer_type": kind}
-                setattr(module, name, module.compute_default_rope_parameters(module.config, **arguments)[0])
+    for module in model.modules() if model.dtype == torch.float64 else ():
+        if not hasattr(module, "compute_default_rope_parameters"):
+            continue
+        for kind in getattr(module, "layer_types", [None]):
+            arguments = {} if kind is None else {"layer_type": kind}
+            with lifted_upcasts(model):
+                frequencies, _ = module.compute_default_rope_parameters(module.config, **arguments)
+            setattr(module, "inv_freq" if kind is None else f"{kind}_inv_freq", frequencies)
 
 
 def parameters(model) -> dict[str, np.ndarray]:
