@@ -4,7 +4,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import transformers
 import tf_pipeline
 from parity_tests.families import FAMILY
 from tf_pipeline.checkpoint import named_slots
+from tf_pipeline.parity.run import lifted_upcasts, widen_rotary_frequencies
 from tf_pipeline.parity.tiny import random_checkpoint, tiny_config
 
 WEIGHTS = "model.safetensors"
@@ -27,11 +27,16 @@ def new_folder() -> Path:
     return Path(tempfile.mkdtemp(dir=_FOLDER.name))
 
 
-@cache
+_MADE: dict[str, Path] = {}
+
+
 def checkpoint(class_name: str, **changes) -> Path:
     """The folder of a random PyTorch checkpoint for one of our classes; shared, so nobody writes to it."""
-    config = tiny_config(FAMILY[class_name], class_name, **changes)
-    return Path(random_checkpoint(new_folder(), class_name, config))
+    key = repr((class_name, sorted(changes.items())))
+    if key not in _MADE:
+        config = tiny_config(FAMILY[class_name], class_name, **changes)
+        _MADE[key] = Path(random_checkpoint(new_folder(), class_name, config))
+    return _MADE[key]
 
 
 def edited(source: Path, edit: Callable[[dict], None] = lambda tensors: None, **config_changes) -> Path:
@@ -91,7 +96,8 @@ def run_both(model, torch_model, inputs=None, torch_inputs=None) -> tuple[list[n
     inputs = example_inputs(model) if inputs is None else inputs
     torch_inputs = {name: torch.tensor(value) for name, value in (torch_inputs or inputs).items()}
     first = model(inputs, output_hidden_states=True)
-    with torch.no_grad():
+    widen_rotary_frequencies(torch_model)
+    with torch.no_grad(), lifted_upcasts(torch_model):
         second = torch_model.eval()(**torch_inputs, output_hidden_states=True)
     names = [name for name in first if name != "hidden_states"]
     return (

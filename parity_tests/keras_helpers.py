@@ -12,10 +12,10 @@ from tf_pipeline.parity.tiny import tiny_config
 def tiny_model(class_name: str, dtype=None, dropout: bool = False, **config_changes):
     """A one-layer model of the class with random weights, the same at every call."""
     keras.utils.set_random_seed(0)
-    config = tiny_config(FAMILY[class_name], class_name)
-    rates = {} if dropout else {key: 0.0 for key in config.to_dict() if "drop" in key}
-    for name, value in (rates | {"num_hidden_layers": 1, "initializer_range": 0.2} | config_changes).items():
-        setattr(config, name, value)
+    family = FAMILY[class_name]
+    rates = {} if dropout else {key: 0.0 for key in tiny_config(family, class_name).to_dict() if "drop" in key}
+    changes = rates | {"num_hidden_layers": 1, "initializer_range": 0.2} | config_changes
+    config = tiny_config(family, class_name, **changes)
     return getattr(tf_pipeline, class_name)(config, dtype=dtype)
 
 

@@ -1,21 +1,31 @@
 """What a family has of its own: each option of its config, each way of counting positions, each kind of head."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import torch
+from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 import tf_pipeline
 from parity_tests.checkpoint_helpers import (
     assert_same_outputs,
+    assert_same_weights,
     checkpoint,
+    edited,
     ours,
     run_both,
     twin,
 )
 from parity_tests.families import FAMILY
-from tf_pipeline.layers import bidirectional_buckets, relative_positions
+from tf_pipeline.layers import (
+    TruncatedNormal,
+    bidirectional_buckets,
+    log_buckets,
+    relative_positions,
+    scores_by_distance,
+)
 from tf_pipeline.parity.inputs import random_inputs
 from tf_pipeline.parity.tiny import tiny_config
 
@@ -271,3 +281,258 @@ def test_albert_options(class_name):
 def test_albert_refusals():
     refused("TFAlbertModel", "hidden_size 32 is not a multiple of num_attention_heads 5", num_attention_heads=5)
     refused("TFAlbertForPreTraining", "does not implement num_labels=5 .*supported: 2", num_labels=5)
+
+
+# ------------------------------------------------------------------------------------------------------- DeBERTa
+
+
+@pytest.mark.parametrize("buckets, farthest", [(256, 512), (8, 48), (32, 128), (9, 50), (4, 20), (2, 30), (63, 64)])
+def test_logarithmic_buckets_are_pytorchs(buckets, farthest):
+    """Of distances up to several times the farthest; what is beyond the last bucket is cut to it in both."""
+    distances = np.arange(-2100, 2101)
+    mine = log_buckets(tf.constant(distances, tf.int32), buckets, farthest).numpy()
+    theirs = make_log_bucket_position(torch.tensor(distances), buckets, farthest).long().numpy()
+    np.testing.assert_array_equal(np.clip(mine, -buckets, buckets - 1), np.clip(theirs, -buckets, buckets - 1))
+
+
+@pytest.mark.parametrize("length", [1, 2, 7])
+@pytest.mark.parametrize("rows", [1, None])
+def test_scores_by_distance(length, rows):
+    scores = np.random.default_rng(0).normal(size=(2, 3, rows or length, 2 * length - 1))
+    arranged = scores_by_distance(tf.constant(scores), tf.constant(length)).numpy()
+    assert arranged.shape == (2, 3, rows or length, length)
+    for i in range(rows or length):
+        for j in range(length):
+            np.testing.assert_array_equal(arranged[..., i, j], scores[..., i, length - 1 - i + j])
+
+
+DEBERTA = "TFDebertaV2Model"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"share_att_key": True},
+        {"pos_att_type": "c2p"},
+        {"pos_att_type": "p2c"},
+        {"pos_att_type": "c2p|p2c"},
+        {"pos_att_type": None},
+        {"pos_att_type": "c2p", "share_att_key": True},
+        {"relative_attention": False},
+        {"relative_attention": False, "pos_att_type": None},
+        {"position_buckets": -1},
+        {"position_buckets": -1, "max_relative_positions": 5},
+        {"position_buckets": 6},
+        {"norm_rel_ebd": "none"},
+        {"conv_kernel_size": 0},
+        {"conv_kernel_size": 5, "conv_groups": 4},
+        {"position_biased_input": True},
+        {"type_vocab_size": 0},
+        {"embedding_size": 24},
+    ],
+    ids=str,
+)
+def test_deberta_options_of_structure(change):
+    honoured(DEBERTA, change, {"input_ids": np.random.default_rng(0).integers(2, 99, (2, 19))}, relevant=False)
+    honoured(DEBERTA, change, relevant=False)  # with a mask
+
+
+@pytest.mark.parametrize(
+    "class_name, change",
+    [
+        (DEBERTA, {"conv_act": "tanh"}),
+        (DEBERTA, {"hidden_act": "gelu"}),
+        (DEBERTA, {"layer_norm_eps": 0.1}),
+        ("TFDebertaV2ForSequenceClassification", {"pooler_hidden_act": "gelu"}),
+        ("TFDebertaV2ForMultipleChoice", {"pooler_hidden_act": "gelu"}),
+        ("TFDebertaV2ForMaskedLM", {"hidden_act": "gelu"}),
+    ],
+)
+def test_deberta_options(class_name, change):
+    honoured(class_name, change)
+
+
+def test_deberta_distances_far_apart():
+    inputs = {"input_ids": np.random.default_rng(0).integers(2, 99, (2, 60))}
+    honoured(DEBERTA, {"max_relative_positions": 20}, inputs)
+
+
+@pytest.mark.parametrize("change", [{"legacy": False}, {"embedding_size": 24}, {"legacy": False, "hidden_act": "silu"}])
+def test_deberta_masked_lm_heads(change, tmp_path):
+    name = "TFDebertaV2ForMaskedLM"
+    honoured(name, change, relevant=False)
+    model = ours(name, checkpoint(name, **change))
+    assert hasattr(model, "cls") == model.config.legacy != hasattr(model, "lm_predictions")
+    model.save_pretrained(tmp_path)
+    assert_same_weights(model, twin(name, tmp_path))
+
+
+def test_the_last_layer_is_the_first_and_convolves():
+    name = "TFDebertaV2ForSequenceClassification"
+    model = ours(name, checkpoint(name, num_hidden_layers=1), dtype="float64")
+    inputs = random_inputs(model)
+    np.testing.assert_allclose(model(**inputs).logits, model(**inputs, output_hidden_states=True).logits, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_distances_do_not_count_padding(side):
+    assert_padding_changes_nothing(DEBERTA, side)
+    assert ours(DEBERTA, checkpoint(DEBERTA)).max_length is None
+
+
+@pytest.mark.parametrize("dropout", [None, 0.3])
+def test_deberta_dropout_before_a_classifier(dropout):
+    name = "TFDebertaV2ForSequenceClassification"
+    model = getattr(tf_pipeline, name)(tiny_config("deberta-v2", name, cls_dropout=dropout, hidden_dropout_prob=0.2))
+    assert model.dropout.rate == (0.2 if dropout is None else dropout)
+
+
+@pytest.mark.parametrize("labels", [[2, -1, 4], [-1, -1, -1], [[0.2, 0.3, 0.1, 0.1, 0.3]] * 3], ids=str)
+def test_deberta_labels(labels):
+    """Without a problem type, negative labels do not count, and rows of labels are probabilities."""
+    name = "TFDebertaV2ForSequenceClassification"
+    source = checkpoint(name)
+    model, expected = (load(name, source, dtype="float64") for load in (ours, twin))
+    inputs = random_inputs(model, batch=3)
+    theirs = expected(**{key: torch.tensor(value) for key, value in (inputs | {"labels": labels}).items()}).loss.item()
+    # PyTorch takes this loss in float32.
+    np.testing.assert_allclose(model(**inputs, labels=np.asarray(labels)).loss, theirs, rtol=1e-6)
+
+
+def test_keys_of_v3_checkpoints_that_nobody_uses():
+    name = "TFDebertaV2ForMaskedLM"
+
+    def add(tensors):
+        tensors["deberta.embeddings.position_embeddings.weight"] = torch.zeros(48, 32)
+        tensors["mask_predictions.dense.weight"] = torch.zeros(32, 32)
+
+    source = edited(checkpoint(name, legacy=False), add)
+    _, report = ours(name, source, output_loading_info=True)
+    assert (report.missing, report.unused) == ([], [])
+    _, report = ours("TFDebertaV2ForTokenClassification", source, output_loading_info=True)
+    assert "lm_predictions.lm_head.bias" in report.unused
+
+
+def test_deberta_refusals():
+    refused(DEBERTA, "hidden_size 32 is not num_attention_heads 5 times the head size 6", num_attention_heads=5)
+    refused(DEBERTA, "hidden_size 32 is not num_attention_heads 4 times the head size 7", attention_head_size=7)
+    refused(DEBERTA, "convolution over 4 tokens changes the length", conv_kernel_size=4)
+    refused(DEBERTA, "32 and 32 features cannot be split into 5 groups", conv_groups=5)
+    refused("TFDebertaV2ForMultipleChoice", "pooler_hidden_size 16 is not hidden_size 32", pooler_hidden_size=16)
+    refused(
+        "TFDebertaV2ForMaskedLM",
+        "legacy=False .* embedding_size 24 is not hidden_size 32",
+        legacy=False,
+        embedding_size=24,
+    )
+    model = ours(DEBERTA, checkpoint(DEBERTA))
+    with pytest.raises(ValueError, match=r"DeBERTa takes an attention_mask \[batch, seq\], not of shape \(1, 4, 4\)"):
+        model(np.full((1, 4), 5), attention_mask=np.ones((1, 4, 4), int))
+    with pytest.raises(ValueError, match="position_buckets 1 do not fit max_relative_positions 48"):
+        getattr(tf_pipeline, DEBERTA)(tiny_config("deberta-v2", DEBERTA, position_buckets=1))(np.full((1, 4), 5))
+
+
+# ---------------------------------------------------------------------------------------------------- ModernBERT
+
+MODERN, LONG = "TFModernBertModel", {"input_ids": np.random.default_rng(0).integers(2, 99, (2, 40))}
+
+
+@pytest.mark.parametrize(
+    "class_name, change",
+    [
+        (MODERN, {"norm_bias": True}),
+        (MODERN, {"attention_bias": True}),
+        (MODERN, {"mlp_bias": True}),
+        (MODERN, {"pad_token_id": None}),
+        (MODERN, {"layer_types": ["sliding_attention"] * 3}),
+        ("TFModernBertForMaskedLM", {"decoder_bias": False}),
+        ("TFModernBertForMaskedLM", {"classifier_bias": True}),
+        ("TFModernBertForTokenClassification", {"classifier_bias": True, "norm_bias": True}),
+    ],
+)
+def test_modernbert_options_of_structure(class_name, change):
+    honoured(class_name, change, relevant=False)
+
+
+@pytest.mark.parametrize(
+    "class_name, change",
+    [
+        (MODERN, {"local_attention": 2}),
+        (MODERN, {"local_attention": 5}),
+        (MODERN, {"norm_eps": 0.1}),
+        (MODERN, {"hidden_activation": "gelu"}),
+        (MODERN, {"layer_types": ["full_attention", "full_attention", "sliding_attention"]}),
+        ("TFModernBertForSequenceClassification", {"classifier_activation": "gelu"}),
+        ("TFModernBertForSequenceClassification", {"classifier_pooling": "mean"}),
+        ("TFModernBertForMultipleChoice", {"classifier_pooling": "mean"}),
+    ],
+)
+def test_modernbert_options(class_name, change):
+    honoured(class_name, change)
+
+
+@pytest.mark.parametrize("kind", ["full_attention", "sliding_attention"])
+def test_each_kind_of_layer_has_its_own_wavelengths(kind):
+    usual = tiny_config("modernbert", MODERN).rope_parameters
+    assert usual["full_attention"]["rope_theta"] != usual["sliding_attention"]["rope_theta"]
+    source = checkpoint(MODERN)
+    change = {"rope_parameters": usual | {kind: {"rope_type": "default", "rope_theta": 7.0}}}
+    model, expected = (load(MODERN, source, dtype="float64", **change) for load in (ours, twin))
+    assert_same_outputs(model, expected, LONG)
+    mine, theirs = run_both(model, twin(MODERN, source, dtype="float64"), LONG)
+    assert np.abs(mine[0] - theirs[0]).max() > 1e-6
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("name", ["TFModernBertForSequenceClassification", "TFModernBertForMultipleChoice"])
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_pooling_knows_padding(name, pooling, padding):
+    model, expected = (
+        load(name, checkpoint(name), dtype="float64", classifier_pooling=pooling) for load in (ours, twin)
+    )
+    assert_same_outputs(model, expected, random_inputs(model, padding=padding))
+    inputs = random_inputs(model, padding=None)
+    visible = {"attention_mask": np.ones_like(inputs["input_ids"])}
+    np.testing.assert_allclose(model(**inputs).logits, model(**inputs, **visible).logits, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rotary_positions_do_not_mind_padding(side):
+    assert_padding_changes_nothing(MODERN, side, atol=1e-11)
+
+
+def test_a_window_hides_what_is_far_away():
+    """In a single layer of local attention a token sees three on either side, and no more."""
+    model = ours(MODERN, checkpoint(MODERN, num_hidden_layers=1, layer_types=["sliding_attention"]), dtype="float64")
+    ids = LONG["input_ids"][:1]
+    changed = ids.copy()
+    changed[0, 20] = 5 if ids[0, 20] != 5 else 6
+    difference = np.abs(model(ids)[0].numpy() - model(changed)[0].numpy()).max(axis=(0, 2))
+    assert np.flatnonzero(difference > 1e-9).tolist() == list(range(17, 24))
+
+
+def test_modernbert_takes_any_length():
+    model = ours(MODERN, checkpoint(MODERN, max_position_embeddings=10))
+    assert model.max_length is None
+    assert np.isfinite(model(LONG["input_ids"]).last_hidden_state).all()
+
+
+def test_modernbert_refusals():
+    refused(MODERN, "hidden_size 32 is not a multiple of num_attention_heads 5", num_attention_heads=5)
+    refused("TFModernBertForMaskedLM", "does not implement sparse_prediction=True", sparse_prediction=True)
+    linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 9.0}
+    rope = {kind: dict(linear) for kind in ("full_attention", "sliding_attention")}
+    refused(MODERN, "with rope_type 'linear'; supported are full_attention, sliding_attention", rope_parameters=rope)
+    name = "TFModernBertForSequenceClassification"
+    model = ours(name, checkpoint(name), classifier_pooling="mean")
+    with pytest.raises(ValueError, match=r"mean of tokens takes an attention_mask \[batch, seq\], not \(1, 4, 4\)"):
+        model(np.full((1, 4), 5), attention_mask=np.ones((1, 4, 4), int))
+
+
+@pytest.mark.parametrize("cutoff", [1.0, 2.0, 3.0])
+def test_initial_values_are_cut_off(cutoff):
+    keras.utils.set_random_seed(0)
+    values = TruncatedNormal(0.1, cutoff)((300, 300)).numpy()
+    expected = torch.nn.init.trunc_normal_(torch.empty(300, 300), std=0.1, a=-0.1 * cutoff, b=0.1 * cutoff)
+    assert 0.99 * 0.1 * cutoff < np.abs(values).max() <= 0.1 * cutoff * (1 + 1e-6)
+    np.testing.assert_allclose(values.std(), expected.std().item(), rtol=0.02)

@@ -482,6 +482,8 @@ def match_names(model, slots: Mapping[str, Slot], reader) -> dict[str, str]:
             key = key.removeprefix(prefix)
         elif in_model and not in_file and (prefix + key in slots or model.in_body(prefix + key)):
             key = prefix + key
+        if key not in slots and model.ignored_keys.search(key):
+            continue
         if key in names:
             raise CheckpointError(f"The checkpoint has {key} twice, as {names[key]} and as {name}.")
         names[key] = name

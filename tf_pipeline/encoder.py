@@ -30,9 +30,14 @@ class EncoderBody:
     """Hidden states, and a pooled first token if the body has a ``pooler``.
 
     Families hold ``embeddings`` and ``encoder``, or override :meth:`embed` and :meth:`encode`.
+
+    Attributes:
+        output_class: what the body returns.
+        encoder_inputs: inputs that the layers take and the embeddings do not, such as rotary positions.
     """
 
     output_class: type[ModelOutput] = BaseModelOutputWithPooling
+    encoder_inputs: tuple[str, ...] = ()
 
     def embed(self, training: bool = False, **tokens: Any) -> tf.Tensor:
         """The vectors ``[batch, seq, hidden]`` that enter the first layer."""
@@ -57,10 +62,11 @@ class EncoderBody:
         ``first_token_only`` spares the last layer all but the first token, for heads that read no other; the last
         hidden state is ``[batch, 1, hidden]`` then, unless hidden states or attentions are to be returned too.
         """
+        encoding = {name: tokens.pop(name) for name in self.encoder_inputs if name in tokens}
         embeddings = self.embed(training=training, **tokens)
         first_token_only = first_token_only and not (output_hidden_states or output_attentions)
         hidden_states, attentions = self.encode(
-            embeddings, attention_mask, first_token_only=first_token_only, training=training
+            embeddings, attention_mask, first_token_only=first_token_only, training=training, **encoding
         )
         outputs = {"last_hidden_state": hidden_states[-1]}
         if getattr(self, "pooler", None) is not None:
@@ -132,7 +138,22 @@ class PreTraining:
         return head_outputs(self.output_class, body, **results)
 
 
-class SequenceClassification:
+class TextHead:
+    """Scores texts as a whole. Families implement ``text_logits``, from what :meth:`pool` returns."""
+
+    reads_first_token = True  # and no other, so that the last layer need not compute them
+
+    def pool(self, body: ModelOutput, attention_mask: tf.Tensor | None) -> Any:
+        """What is scored: what the body returned, of which ``text_logits`` takes what it needs."""
+        return body
+
+    def score_texts(self, inputs: dict[str, Any], training: bool) -> tuple[ModelOutput, tf.Tensor]:
+        """What the body returns, and ``[batch, scores]``."""
+        body = self.base_model.forward(first_token_only=self.reads_first_token, training=training, **inputs)
+        return body, self.text_logits(self.pool(body, inputs.get("attention_mask")), training=training)
+
+
+class SequenceClassification(TextHead):
     """Scores a text or a pair. Labels: ``[batch]``, or ``[batch, num_labels]`` for multi-label and regression.
 
     Families implement ``text_logits``: what the body returned to ``[batch, num_labels]``.
@@ -140,15 +161,14 @@ class SequenceClassification:
 
     label_names = ("labels",)
     task_loss = staticmethod(losses.sequence_classification)
-    reads_first_token = True  # and no other, so that the last layer need not compute them
 
     def forward(self, training=False, **inputs: Any) -> SequenceClassifierOutput:
         """Logits of each text."""
-        body = self.base_model.forward(first_token_only=self.reads_first_token, training=training, **inputs)
-        return head_outputs(SequenceClassifierOutput, body, logits=self.text_logits(body, training=training))
+        body, logits = self.score_texts(inputs, training)
+        return head_outputs(SequenceClassifierOutput, body, logits=logits)
 
 
-class MultipleChoice:
+class MultipleChoice(TextHead):
     """Chooses among texts. Inputs are ``[batch, choices, seq]``, labels ``[batch]``.
 
     Families implement ``text_logits``: what the body returned to ``[batch * choices, 1]``.
@@ -157,14 +177,12 @@ class MultipleChoice:
     input_rank = 3
     label_names = ("labels",)
     task_loss = staticmethod(losses.classification)
-    reads_first_token = True  # and no other, so that the last layer need not compute them
 
     def forward(self, training=False, **inputs: Any) -> MultipleChoiceModelOutput:
         """One logit per choice."""
         inputs, choices = flatten_choices(inputs)
-        body = self.base_model.forward(first_token_only=self.reads_first_token, training=training, **inputs)
-        logits = tf.reshape(self.text_logits(body, training=training), [-1, choices])
-        return head_outputs(MultipleChoiceModelOutput, body, logits=logits)
+        body, logits = self.score_texts(inputs, training)
+        return head_outputs(MultipleChoiceModelOutput, body, logits=tf.reshape(logits, [-1, choices]))
 
 
 class TokenClassification:

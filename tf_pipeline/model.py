@@ -112,8 +112,12 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     task_loss: Loss | None = None
     loss_inputs: tuple[str, ...] = ()
     supported_config: dict[str, tuple[Any, ...]] = {}
+    # Whether tables that are no weights, such as rotary frequencies, are PyTorch's own, which are float32.
+    keeps_tables = False
     # Parts of a body that checkpoints made for another head leave out.
     optional_body = re.compile(r"^pooler\.")
+    # Keys that checkpoints have and no model of the family uses, which PyTorch passes over too.
+    ignored_keys = re.compile(r"(?!)")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

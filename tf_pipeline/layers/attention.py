@@ -4,8 +4,16 @@ import math
 
 import tensorflow as tf
 
+from tf_pipeline.layers.relative import relative_positions
 
-def attention_bias(attention_mask: tf.Tensor | None, dtype: tf.DType, causal_length: tf.Tensor | None = None):
+
+def attention_bias(
+    attention_mask: tf.Tensor | None,
+    dtype: tf.DType,
+    causal_length: tf.Tensor | None = None,
+    window: int | None = None,
+    length: tf.Tensor | None = None,
+):
     """Turn 0/1 masks into what is added to attention scores: 0 where visible, the dtype's minimum where hidden.
 
     The minimum rather than minus infinity keeps fully masked rows finite: they attend evenly, as in PyTorch.
@@ -16,6 +24,8 @@ def attention_bias(attention_mask: tf.Tensor | None, dtype: tf.DType, causal_len
         dtype: dtype of the scores.
         causal_length: number of tokens, if queries may only see keys that do not come after them. A mask by head is
             taken as it is, as in PyTorch.
+        window: how far from a query a key may be, if not anywhere.
+        length: number of tokens, if there is a window.
 
     Returns:
         ``[batch, 1 or heads, 1 or query, key]`` in ``dtype``, or ``None`` if nothing is hidden.
@@ -26,10 +36,14 @@ def attention_bias(attention_mask: tf.Tensor | None, dtype: tf.DType, causal_len
         visible = tf.not_equal(attention_mask, tf.zeros([], attention_mask.dtype))
         for axis in axes:
             visible = tf.expand_dims(visible, axis)
-    if causal_length is not None and (visible is None or attention_mask.shape.rank < 4):
-        steps = tf.range(causal_length)
-        causal = (steps[:, tf.newaxis] >= steps[tf.newaxis, :])[tf.newaxis, tf.newaxis]
-        visible = causal if visible is None else visible & causal
+    by_distance = None
+    if causal_length is not None:
+        by_distance = relative_positions(causal_length) <= 0
+    elif window is not None:
+        by_distance = tf.abs(relative_positions(length)) <= window
+    if by_distance is not None and (visible is None or attention_mask.shape.rank < 4):
+        by_distance = by_distance[tf.newaxis, tf.newaxis]
+        visible = by_distance if visible is None else visible & by_distance
     if visible is None:
         return None
     return tf.where(visible, tf.constant(0.0, dtype), tf.constant(dtype.min, dtype))
@@ -46,7 +60,9 @@ def merge_heads(x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, x.shape[1] * x.shape[3]])
 
 
-def dot_product_attention(query, key, value, lengths, num_heads, bias=None, dropout=None, training=None):
+def dot_product_attention(
+    query, key, value, lengths, num_heads, bias=None, dropout=None, training=None, scale=None, visible=None
+):
     """Attention over already projected tokens (https://arxiv.org/abs/1706.03762).
 
     Args:
@@ -55,9 +71,12 @@ def dot_product_attention(query, key, value, lengths, num_heads, bias=None, drop
         value: see ``query``.
         lengths: number of queries and number of keys of each sequence.
         num_heads: number of heads.
-        bias: what :func:`attention_bias` returned.
+        bias: what is added to the scores: what :func:`attention_bias` returned, scores of relative positions.
         dropout: a Keras dropout layer for the probabilities.
         training: whether dropout is active.
+        scale: what the scores are multiplied by; by default ``1 / sqrt(size)``.
+        visible: bool, broadcast to the scores ``[batch, heads, queries, keys]``: those that are hidden are replaced by
+            the dtype's minimum. Unlike scores with a bias of that, they have no gradient in a row that sees nothing.
 
     Returns:
         The context ``[batch * queries, heads * size]`` and the probabilities ``[batch, heads, queries, keys]``.
@@ -67,14 +86,15 @@ def dot_product_attention(query, key, value, lengths, num_heads, bias=None, drop
         split_heads(query, queries, num_heads),
         split_heads(key, keys, num_heads),
         split_heads(value, keys, num_heads),
-        1.0 / math.sqrt(query.shape[-1] // num_heads),
+        1.0 / math.sqrt(query.shape[-1] // num_heads) if scale is None else scale,
         bias,
         None if dropout is None else lambda x: dropout(x, training=training),
+        visible,
     )
     return merge_heads(context), probabilities
 
 
-def attend(query, key, value, scale, bias=None, dropout=None):
+def attend(query, key, value, scale, bias=None, dropout=None, visible=None):
     """Attention of heads.
 
     Args:
@@ -84,6 +104,7 @@ def attend(query, key, value, scale, bias=None, dropout=None):
         scale: factor of the scores.
         bias: what is added to the scores, broadcast to ``[batch, heads, queries, keys]``.
         dropout: applied to the probabilities.
+        visible: see :func:`dot_product_attention`.
 
     Returns:
         The context ``[batch, heads, queries, value size]`` and the probabilities ``[batch, heads, queries, keys]``.
@@ -91,6 +112,8 @@ def attend(query, key, value, scale, bias=None, dropout=None):
     scores = tf.matmul(query * tf.constant(scale, query.dtype), key, transpose_b=True)
     if bias is not None:
         scores += bias
+    if visible is not None:
+        scores = tf.where(visible, scores, tf.constant(scores.dtype.min, scores.dtype))
     probabilities = tf.nn.softmax(scores)
     if dropout is not None:
         probabilities = dropout(probabilities)
@@ -116,7 +139,8 @@ def run_layers(layers, hidden_states, bias=None, first_token_only=False, trainin
         layers: called as ``layer(rows, queries, lengths=, bias=, training=)`` with two matrices ``[tokens, hidden]``
             and the number of queries and of rows in a sequence; return the queries' new rows and the attentions.
         hidden_states: ``[batch, seq, hidden]``.
-        bias: what :func:`attention_bias` returned.
+        bias: what :func:`attention_bias` returned, or another ``[..., 1 or query, key]`` that the layers understand; a
+            list if each layer has its own.
         first_token_only: whether the last layer computes the first token of each sequence alone.
         training: whether dropout is active.
 
@@ -126,7 +150,8 @@ def run_layers(layers, hidden_states, bias=None, first_token_only=False, trainin
     keys, size = tf.shape(hidden_states)[1], hidden_states.shape[-1]
     rows = tf.reshape(hidden_states, [-1, size])
     all_states, all_attentions = [hidden_states], []
-    for index, layer in enumerate(layers, start=1):  # a layer may occur several times
+    biases = bias if isinstance(bias, list) else [bias] * len(layers)
+    for index, (layer, bias) in enumerate(zip(layers, biases, strict=True), start=1):  # a layer may occur several times
         queries, lengths = rows, (keys, keys)
         if first_token_only and index == len(layers):
             queries, lengths = all_states[-1][:, 0], (tf.constant(1), keys)

@@ -5,6 +5,7 @@ Each leaf says in :meth:`checkpoint_parameters` how it is stored in a checkpoint
 variable be created directly from the tensor on disk.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,11 @@ def dense(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | None = None, transp
     return tf.reshape(outputs, tf.concat([tf.shape(x)[:-1], [features[1]]], 0))
 
 
+def _normal(std: Any) -> keras.initializers.Initializer:
+    """Normal values of a standard deviation, unless an initializer is given instead."""
+    return keras.initializers.RandomNormal(stddev=std) if isinstance(std, (int, float)) else std
+
+
 class Linear(keras.layers.Dense):
     """A dense layer stored as ``torch.nn.Linear``: ``weight`` ``[out, in]`` and ``bias`` ``[out]``.
 
@@ -62,15 +68,13 @@ class Linear(keras.layers.Dense):
     Args:
         in_features: size of the last axis of the input.
         out_features: size of the last axis of the output.
-        std: standard deviation of the initial weights (config: ``initializer_range``).
+        std: standard deviation of the initial weights (config: ``initializer_range``), or an initializer.
         use_bias: whether there is a bias.
         dtype: Keras dtype policy.
     """
 
-    def __init__(self, in_features: int, out_features: int, std: float = 0.02, use_bias: bool = True, dtype=None):
-        super().__init__(
-            out_features, use_bias=use_bias, kernel_initializer=keras.initializers.RandomNormal(stddev=std), dtype=dtype
-        )
+    def __init__(self, in_features: int, out_features: int, std: Any = 0.02, use_bias: bool = True, dtype=None):
+        super().__init__(out_features, use_bias=use_bias, kernel_initializer=_normal(std), dtype=dtype)
         self.in_features = in_features
 
     def create_variables(self) -> None:
@@ -96,6 +100,61 @@ class Linear(keras.layers.Dense):
     def compute_output_shape(self, input_shape):
         """``[..., out]``."""
         return (*input_shape[:-1], self.units)
+
+
+class Conv1D(keras.layers.Layer):
+    """A convolution over tokens stored as ``torch.nn.Conv1d``: ``weight`` ``[out, in / groups, width]``, ``bias``.
+
+    ``[batch, seq, in]`` to ``[batch, seq, out]``, zeros around. One product of windows and weights, in every dtype.
+
+    Args:
+        in_features: size of the last axis of the input.
+        out_features: size of the last axis of the output.
+        width: number of tokens that a window covers, an odd number.
+        groups: number of groups of features that do not see each other.
+        std: standard deviation of the initial weights (config: ``initializer_range``).
+        dtype: Keras dtype policy.
+
+    Raises:
+        ValueError: for an even width, which would change the length, or groups that do not divide the features.
+    """
+
+    def __init__(self, in_features: int, out_features: int, width: int, groups: int, std: float = 0.02, dtype=None):
+        super().__init__(dtype=dtype)
+        if width % 2 == 0:
+            raise ValueError(f"A convolution over {width} tokens changes the length of the text; use an odd number.")
+        if in_features % groups or out_features % groups:
+            raise ValueError(f"{in_features} and {out_features} features cannot be split into {groups} groups.")
+        self.shape, self.width, self.groups = (out_features, in_features // groups, width), width, groups
+        self.kernel_initializer = keras.initializers.RandomNormal(stddev=std)
+        self.bias_initializer = keras.initializers.Zeros()
+
+    def build(self, input_shape=None):
+        """Create the weight and the bias."""
+        self.kernel = self.add_weight(shape=self.shape, initializer=self.kernel_initializer, name="kernel")
+        self.bias = self.add_weight(shape=self.shape[:1], initializer=self.bias_initializer, name="bias")
+
+    def create_variables(self) -> None:
+        """Create the variables."""
+        self.build()
+
+    def checkpoint_parameters(self) -> Sequence[Parameter]:
+        """``weight`` and ``bias``, as PyTorch names them."""
+        return (
+            Parameter("weight", self.shape, "kernel", "kernel_initializer"),
+            Parameter("bias", self.shape[:1], "bias", "bias_initializer"),
+        )
+
+    def call(self, inputs):
+        """Convolve ``[batch, seq, in]``."""
+        batch, length = tf.shape(inputs)[0], tf.shape(inputs)[1]
+        around = self.width // 2
+        padded = tf.pad(inputs, [[0, 0], [around, around], [0, 0]])
+        windows = tf.stack([padded[:, start : start + length] for start in range(self.width)], axis=-1)
+        windows = tf.reshape(windows, [batch, length, self.groups, *self.shape[1:]])
+        kernel = tf.reshape(tf.convert_to_tensor(self.kernel), [self.groups, -1, *self.shape[1:]])
+        outputs = tf.einsum("blgik,goik->blgo", windows, kernel)
+        return tf.reshape(outputs, [batch, length, self.shape[0]]) + self.bias
 
 
 class Embedding(keras.layers.Embedding):
@@ -161,11 +220,11 @@ def _without_gradient(vectors, blocked):
 class LayerNorm(keras.layers.LayerNormalization):
     """Layer normalisation over the last axis, stored as ``torch.nn.LayerNorm``: ``weight`` and ``bias`` ``[dim]``.
 
-    Half precision is normalised in float32 and rounded once, as PyTorch does.
+    Half precision is normalised in float32 and rounded once, as PyTorch does. The bias may be left out.
     """
 
-    def __init__(self, dim: int, eps: float, dtype=None):
-        super().__init__(epsilon=eps, dtype=dtype)
+    def __init__(self, dim: int, eps: float, dtype=None, use_bias: bool = True):
+        super().__init__(epsilon=eps, center=use_bias, dtype=dtype)
         self.dim = dim
 
     def create_variables(self) -> None:
@@ -174,14 +233,13 @@ class LayerNorm(keras.layers.LayerNormalization):
 
     def checkpoint_parameters(self) -> Sequence[Parameter]:
         """``weight`` and ``bias``, as PyTorch names them."""
-        return (
-            Parameter("weight", (self.dim,), "gamma", "gamma_initializer"),
-            Parameter("bias", (self.dim,), "beta", "beta_initializer"),
-        )
+        weight = Parameter("weight", (self.dim,), "gamma", "gamma_initializer")
+        bias = Parameter("bias", (self.dim,), "beta", "beta_initializer")
+        return (weight, bias) if self.center else (weight,)
 
     def call(self, inputs):
         """Normalise ``[..., dim]``."""
-        return normalize(inputs, self.gamma, self.beta, self.epsilon)
+        return normalize(inputs, self.gamma, self.beta if self.center else None, self.epsilon)
 
 
 def normalize(
@@ -227,16 +285,16 @@ class VocabularyProjector(keras.layers.Layer):
     Args:
         hidden_size: size of the hidden states.
         vocab_size: number of tokens.
-        std: standard deviation of the initial weights, if there are any.
+        std: standard deviation of the initial weights, if there are any, or an initializer.
         tied: whether the weight is the word embeddings (config: ``tie_word_embeddings``).
         use_bias: whether there is a bias.
         dtype: Keras dtype policy.
     """
 
-    def __init__(self, hidden_size: int, vocab_size: int, std: float, tied: bool, use_bias: bool = True, dtype=None):
+    def __init__(self, hidden_size: int, vocab_size: int, std: Any, tied: bool, use_bias: bool = True, dtype=None):
         super().__init__(dtype=dtype)
         self.hidden_size, self.vocab_size, self.tied, self.use_bias = hidden_size, vocab_size, tied, use_bias
-        self.kernel_initializer = keras.initializers.RandomNormal(stddev=std)
+        self.kernel_initializer = _normal(std)
         self.bias_initializer = keras.initializers.Zeros()
 
     def build(self, input_shape=None):
@@ -310,3 +368,20 @@ class PaddedNormal(keras.initializers.Initializer):
     def get_config(self) -> dict[str, Any]:
         """The two arguments."""
         return {"std": self.std, "padding_idx": self.padding_idx}
+
+
+class TruncatedNormal(keras.initializers.Initializer):
+    """Normal values that are drawn again where they are ``cutoff`` standard deviations from zero or more."""
+
+    def __init__(self, std: float, cutoff: float):
+        self.std, self.cutoff = std, cutoff
+
+    def __call__(self, shape, dtype=None) -> Any:
+        """Draw ``shape``: even values of the distribution function, back to what they belong to."""
+        low, high = (0.5 * (1 + math.erf(end / math.sqrt(2))) for end in (-self.cutoff, self.cutoff))
+        even = keras.initializers.RandomUniform(low, high)(shape, "float32")
+        return tf.cast(self.std * tf.math.ndtri(even), dtype or "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """The two arguments."""
+        return {"std": self.std, "cutoff": self.cutoff}

@@ -30,6 +30,8 @@ def torch_model(class_name: str, checkpoint: str | os.PathLike, dtype: str, **kw
     import torch
     import transformers
 
+    from tf_pipeline.auto import find_model_class
+
     torch_class = getattr(transformers, class_name.removeprefix("TF"))
     # Tables that are no weights are float32 whatever the dtype; a model made in float64 would have others.
     loaded = "float32" if dtype == "float64" else dtype
@@ -37,6 +39,8 @@ def torch_model(class_name: str, checkpoint: str | os.PathLike, dtype: str, **kw
     with no_progress_bar():
         model = torch_class.from_pretrained(checkpoint, **options).eval()
     model = model.double() if dtype == "float64" else model
+    if not find_model_class(class_name).keeps_tables:
+        widen_rotary_frequencies(model)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # a cache is no result
     return model
@@ -121,6 +125,20 @@ def lifted_upcasts(model):
             yield
     finally:
         torch.set_default_dtype(own)
+
+
+def widen_rotary_frequencies(model) -> None:
+    """Compute the frequencies of a float64 model's rotary embeddings again, which PyTorch keeps in float32."""
+    import torch
+
+    for module in model.modules() if model.dtype == torch.float64 else ():
+        if not hasattr(module, "compute_default_rope_parameters"):
+            continue
+        for kind in getattr(module, "layer_types", [None]):
+            arguments = {} if kind is None else {"layer_type": kind}
+            with lifted_upcasts(model):
+                frequencies, _ = module.compute_default_rope_parameters(module.config, **arguments)
+            setattr(module, "inv_freq" if kind is None else f"{kind}_inv_freq", frequencies)
 
 
 def parameters(model) -> dict[str, np.ndarray]:

@@ -124,6 +124,8 @@ class PortedModel(TFPreTrainedModel):
         name: name of the Keras model.
     """
 
+    keeps_tables = True
+
     def __init__(
         self,
         config: PreTrainedConfig,

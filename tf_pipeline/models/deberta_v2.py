@@ -1,0 +1,445 @@
+"""DeBERTa v2 and v3 (https://arxiv.org/abs/2006.03654, https://arxiv.org/abs/2111.09543): the body and all its heads.
+
+Attention scores content by content, content by distance (c2p) and distance by content (p2c). Attribute paths are the
+keys of ``transformers`` checkpoints.
+"""
+
+import functools
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_pipeline import losses
+from tf_pipeline.encoder import (
+    EncoderBody,
+    MaskedLM,
+    MultipleChoice,
+    QuestionAnswering,
+    SequenceClassification,
+    TokenClassification,
+)
+from tf_pipeline.layers import (
+    Bias,
+    Conv1D,
+    Embedding,
+    LayerNorm,
+    Linear,
+    VocabularyHead,
+    dot_product_attention,
+    get_activation,
+    log_buckets,
+    position_vectors,
+    run_layers,
+    scores_by_distance,
+    split_heads,
+)
+from tf_pipeline.model import TFPreTrainedModel
+from tf_pipeline.models.bert import BertIntermediate, BertSelfOutput
+from tf_pipeline.outputs import BaseModelOutput
+
+
+def embedding_size(config) -> int:
+    """Size of the word embeddings: ``embedding_size``, else ``hidden_size``."""
+    return getattr(config, "embedding_size", config.hidden_size)
+
+
+def position_span(config) -> tuple[int, int]:
+    """Number of buckets (0 if every distance is its own) and the distance from which all are alike."""
+    farthest = config.max_relative_positions
+    farthest = farthest if farthest > 0 else config.max_position_embeddings
+    return max(getattr(config, "position_buckets", -1), 0), farthest
+
+
+class DebertaV2Embeddings(keras.layers.Layer):
+    """Word embeddings, with positions and types if the config has them, projected and normalised."""
+
+    def __init__(self, config, dtype=None):
+        super().__init__(dtype=dtype)
+        size, std = embedding_size(config), config.initializer_range
+        self.word_embeddings = Embedding(config.vocab_size, size, std, config.pad_token_id, dtype=dtype)
+        self.position_embeddings = self.token_type_embeddings = self.embed_proj = None
+        if config.position_biased_input:
+            self.position_embeddings = Embedding(config.max_position_embeddings, size, std, dtype=dtype)
+        if config.type_vocab_size > 0:
+            self.token_type_embeddings = Embedding(config.type_vocab_size, size, std, dtype=dtype)
+        if size != config.hidden_size:
+            self.embed_proj = Linear(size, config.hidden_size, std, use_bias=False, dtype=dtype)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps, dtype=dtype)
+        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+
+    def call(self, input_ids=None, token_type_ids=None, position_ids=None, inputs_embeds=None, training=None):
+        embeddings = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if self.position_embeddings is not None:
+            embeddings += position_vectors(self.position_embeddings, position_ids, tf.shape(embeddings)[1])
+        if self.token_type_embeddings is not None:
+            types = tf.zeros([1, 1], tf.int32) if token_type_ids is None else token_type_ids
+            embeddings += self.token_type_embeddings(types)
+        if self.embed_proj is not None:
+            embeddings = self.embed_proj(embeddings)
+        return self.dropout(self.LayerNorm(embeddings), training=training)
+
+
+class DisentangledSelfAttention(keras.layers.Layer):
+    """Attention by content and by distance."""
+
+    def __init__(self, config, dtype=None):
+        super().__init__(dtype=dtype)
+        size, std, heads = config.hidden_size, config.initializer_range, config.num_attention_heads
+        head_size = getattr(config, "attention_head_size", size // heads)
+        if head_size * heads != size:
+            raise ValueError(f"hidden_size {size} is not num_attention_heads {heads} times the head size {head_size}.")
+        kinds = config.pos_att_type or []
+        self.num_heads, self.scale = heads, 1.0 / math.sqrt(head_size * (1 + len({"c2p", "p2c"} & set(kinds))))
+        self.query_proj = Linear(size, size, std, dtype=dtype)
+        self.key_proj = Linear(size, size, std, dtype=dtype)
+        self.value_proj = Linear(size, size, std, dtype=dtype)
+        self.by_distance = {kind: config.relative_attention and kind in kinds for kind in ("c2p", "p2c")}
+        self.share_att_key = getattr(config, "share_att_key", False)
+        if config.relative_attention:
+            self.pos_dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        if self.by_distance["c2p"] and not self.share_att_key:
+            self.pos_key_proj = Linear(size, size, std, dtype=dtype)
+        if self.by_distance["p2c"] and not self.share_att_key:
+            self.pos_query_proj = Linear(size, size, std, dtype=dtype)
+        self.dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=dtype)
+
+    def call(self, rows, queries, lengths, bias=None, distances=None, training=None):
+        """``bias`` is a bool here: ``[batch, 1, queries, keys]``, true where a key may be seen."""
+        query, key, value = self.query_proj(queries), self.key_proj(rows), self.value_proj(rows)
+        scores = None
+        if any(self.by_distance.values()):
+            scores = self.distance_scores(query, key, lengths, distances, training)
+        options = {"scale": self.scale, "visible": bias}
+        return dot_product_attention(
+            query, key, value, lengths, self.num_heads, scores, self.dropout, training, **options
+        )
+
+    def distance_scores(self, query, key, lengths, distances, training):
+        """What distances add to the scores: ``[batch, heads, queries, keys]``.
+
+        Args:
+            query: ``[batch * queries, hidden]``.
+            key: ``[batch * keys, hidden]``.
+            lengths: number of queries and number of keys of each sequence.
+            distances: the table of embeddings of distances, and its rows from the farthest distance after a key to the
+                farthest before it.
+            training: whether dropout is active.
+        """
+        table, places = distances
+        vectors = tf.gather(self.pos_dropout(table, training=training), places)
+        scores, scale = [], tf.constant(self.scale, query.dtype)
+        if self.by_distance["c2p"]:
+            projection = self.key_proj if self.share_att_key else self.pos_key_proj
+            scores.append(self._scores(query * scale, projection(vectors), lengths[0], lengths[1]))
+        if self.by_distance["p2c"]:
+            projection = self.query_proj if self.share_att_key else self.pos_query_proj
+            by_key = self._scores(key * scale, projection(vectors[::-1]), lengths[1], lengths[1])
+            scores.append(tf.transpose(by_key[..., : lengths[0]], [0, 1, 3, 2]))
+        return tf.add_n(scores)
+
+    def _scores(self, rows, vectors, count, length):
+        """Scores of ``count`` rows of each sequence with every distance, arranged by the other token."""
+        products = tf.matmul(
+            split_heads(rows, count, self.num_heads),
+            split_heads(vectors, 2 * length - 1, self.num_heads),
+            transpose_b=True,
+        )
+        return scores_by_distance(products, length)
+
+
+class DebertaV2Attention(keras.layers.Layer):
+    """Self-attention with its output projection."""
+
+    def __init__(self, config, dtype=None):
+        super().__init__(dtype=dtype)
+        self.self_ = DisentangledSelfAttention(config, dtype=dtype)
+        self.output_ = BertSelfOutput(config, config.hidden_size, dtype=dtype)
+
+    def call(self, rows, queries, training=None, **options):
+        context, probabilities = self.self_(rows, queries, training=training, **options)
+        return self.output_(context, queries, training=training), probabilities
+
+
+class DebertaV2Layer(keras.layers.Layer):
+    """One transformer layer, computed for ``queries``: some or all of the rows."""
+
+    def __init__(self, config, dtype=None):
+        super().__init__(dtype=dtype)
+        self.attention = DebertaV2Attention(config, dtype=dtype)
+        self.intermediate = BertIntermediate(config, dtype=dtype)
+        self.output_ = BertSelfOutput(config, config.intermediate_size, dtype=dtype)
+
+    def call(self, rows, queries, training=None, **options):
+        attended, probabilities = self.attention(rows, queries, training=training, **options)
+        return self.output_(self.intermediate(attended), attended, training=training), probabilities
+
+
+class ConvLayer(keras.layers.Layer):
+    """What the neighbours in the embeddings add to the first layer's output (config: ``conv_kernel_size``)."""
+
+    def __init__(self, config, dtype=None):
+        super().__init__(dtype=dtype)
+        size, width, groups = config.hidden_size, config.conv_kernel_size, getattr(config, "conv_groups", 1)
+        self.conv = Conv1D(size, size, width, groups, config.initializer_range, dtype=dtype)
+        self.LayerNorm = LayerNorm(size, config.layer_norm_eps, dtype=dtype)
+        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        self.activation = get_activation(getattr(config, "conv_act", "tanh"))
+
+    def call(self, embeddings, hidden_states, visible=None, training=None):
+        added = self.conv(embeddings)
+        if visible is not None:
+            added *= visible
+        added = self.activation(self.dropout(added, training=training))
+        outputs = self.LayerNorm(hidden_states + added)
+        return outputs if visible is None else outputs * visible
+
+
+class DebertaV2Encoder(keras.layers.Layer):
+    """The stack of layers, and the embeddings of distances that all of them read."""
+
+    def __init__(self, config, dtype=None):
+        super().__init__(dtype=dtype)
+        size, self.config = config.hidden_size, config
+        self.layer = [DebertaV2Layer(config, dtype=dtype) for _ in range(config.num_hidden_layers)]
+        self.rel_embeddings = self.LayerNorm = self.conv = None
+        if config.relative_attention:
+            buckets, farthest = position_span(config)
+            self.span = buckets or farthest
+            self.rel_embeddings = Embedding(2 * self.span, size, config.initializer_range, dtype=dtype)
+        if "layer_norm" in re.split(r"\s*\|\s*", getattr(config, "norm_rel_ebd", "none").lower().strip()):
+            self.LayerNorm = LayerNorm(size, config.layer_norm_eps, dtype=dtype)
+        if getattr(config, "conv_kernel_size", 0) > 0:
+            self.conv = ConvLayer(config, dtype=dtype)
+
+    def distances(self, length):
+        """The table of embeddings of distances, and the row of each: first the key that comes last, last the first."""
+        if self.rel_embeddings is None:
+            return None
+        table = self.rel_embeddings.table()
+        relative = tf.range(length - 1, -length, -1)
+        buckets, farthest = position_span(self.config)
+        relative = log_buckets(relative, buckets, farthest) if buckets else relative
+        places = tf.clip_by_value(relative + self.span, 0, 2 * self.span - 1)
+        return table if self.LayerNorm is None else self.LayerNorm(table), places
+
+    def call(self, embeddings, visible=None, bias=None, first_token_only=False, training=None):
+        distances = self.distances(tf.shape(embeddings)[1])
+        layers = [functools.partial(layer, distances=distances) for layer in self.layer]
+        if self.conv is not None and layers:
+            layers[0] = functools.partial(self.convolved, layers[0], embeddings, visible)
+            first_token_only = first_token_only and len(layers) > 1  # the convolution takes all tokens
+        return run_layers(layers, embeddings, bias, first_token_only, training)
+
+    def convolved(self, layer, embeddings, visible, *rows, training=None, **options):
+        """A layer, and the convolution added to what comes out."""
+        outputs, probabilities = layer(*rows, training=training, **options)
+        outputs = tf.reshape(outputs, tf.shape(embeddings))
+        outputs = self.conv(embeddings, outputs, visible=visible, training=training)
+        return tf.reshape(outputs, [-1, embeddings.shape[-1]]), probabilities
+
+
+class ContextPooler(keras.layers.Layer):
+    """The first token, projected and activated (config: ``pooler_hidden_act``, ``pooler_dropout``)."""
+
+    def __init__(self, config, dtype=None):
+        super().__init__(dtype=dtype)
+        size = config.pooler_hidden_size
+        if size != config.hidden_size:
+            raise ValueError(f"pooler_hidden_size {size} is not hidden_size {config.hidden_size}.")
+        self.dense = Linear(size, size, config.initializer_range, dtype=dtype)
+        self.dropout = keras.layers.Dropout(config.pooler_dropout, dtype=dtype)
+        self.activation = get_activation(config.pooler_hidden_act)
+
+    def call(self, hidden_states, training=None):
+        return self.activation(self.dense(self.dropout(hidden_states[:, 0], training=training)))
+
+
+class DebertaV2PredictionHeadTransform(keras.layers.Layer):
+    """The layer before the vocabulary, ``size`` wide."""
+
+    def __init__(self, config, size, dtype=None):
+        super().__init__(dtype=dtype)
+        self.dense = Linear(config.hidden_size, size, config.initializer_range, dtype=dtype)
+        self.activation = get_activation(config.hidden_act)
+        self.LayerNorm = LayerNorm(size, config.layer_norm_eps, dtype=dtype)
+
+    def call(self, hidden_states):
+        return self.LayerNorm(self.activation(self.dense(hidden_states)))
+
+
+class LegacyDebertaV2LMPredictionHead(VocabularyHead):
+    """Scores over the vocabulary, as ``transformers`` had them first (config: ``legacy``)."""
+
+    def __init__(self, config, dtype=None):
+        super().__init__(config, embedding_size(config), dtype=dtype)
+        self.transform = DebertaV2PredictionHeadTransform(config, embedding_size(config), dtype=dtype)
+
+    def transformed(self, hidden_states):
+        return self.transform(hidden_states)
+
+
+class DebertaV2LMPredictionHead(DebertaV2PredictionHeadTransform):
+    """Scores over the vocabulary, as the checkpoints were trained; always by the word embeddings."""
+
+    def __init__(self, config, dtype=None):
+        if embedding_size(config) != config.hidden_size:
+            raise ValueError(
+                f"legacy=False scores with the word embeddings, but embedding_size {embedding_size(config)} is not "
+                f"hidden_size {config.hidden_size}."
+            )
+        super().__init__(config, config.hidden_size, dtype=dtype)
+        self.bias = Bias(config.vocab_size, dtype=dtype)
+
+    def call(self, hidden_states, word_embeddings):
+        hidden_states = super().call(hidden_states)
+        shape = tf.shape(hidden_states)
+        scores = tf.matmul(tf.reshape(hidden_states, [-1, shape[2]]), word_embeddings, transpose_b=True)
+        return self.bias(tf.reshape(scores, [shape[0], shape[1], word_embeddings.shape[0]]))
+
+
+class MLMHead(keras.layers.Layer):
+    """What checkpoints call ``cls`` or, if not ``legacy``, ``lm_predictions``."""
+
+    def __init__(self, config, dtype=None):
+        super().__init__(dtype=dtype)
+        if config.legacy:
+            self.predictions = LegacyDebertaV2LMPredictionHead(config, dtype=dtype)
+        else:
+            self.lm_head = DebertaV2LMPredictionHead(config, dtype=dtype)
+
+    def call(self, hidden_states, word_embeddings):
+        head = self.predictions if hasattr(self, "predictions") else self.lm_head
+        return head(hidden_states, word_embeddings)
+
+
+class TFDebertaV2PreTrainedModel(TFPreTrainedModel):
+    """What all DeBERTa models share."""
+
+    base_model_prefix = "deberta"
+    supported_config = {"is_decoder": (False,), "is_encoder_decoder": (False,)}
+    ignored_keys = re.compile(r"position_embeddings|^mask_predictions\.")
+
+    @property
+    def num_positions(self) -> int | None:
+        """Rows of the position table, or ``None`` if there is none (config: ``position_biased_input``)."""
+        return self.config.max_position_embeddings if self.config.position_biased_input else None
+
+    def add_text_head(self, num_outputs: int) -> None:
+        """Construct the body, and a classifier of texts on its first token."""
+        config, dtype = self.config, self.dtype_policy
+        self.deberta = TFDebertaV2Model(config, dtype=dtype)
+        self.pooler = ContextPooler(config, dtype=dtype)
+        self.classifier = Linear(config.hidden_size, num_outputs, config.initializer_range, dtype=dtype)
+        rate = getattr(config, "cls_dropout", None)
+        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob if rate is None else rate, dtype=dtype)
+
+    def text_logits(self, body: BaseModelOutput, training: bool = False) -> tf.Tensor:
+        """Scores of a text from its first token, in models that have a classifier of texts."""
+        pooled = self.pooler(body.last_hidden_state, training=training)
+        return self.classifier(self.dropout(pooled, training=training))
+
+
+class TFDebertaV2Model(EncoderBody, TFDebertaV2PreTrainedModel):
+    """The body."""
+
+    output_class = BaseModelOutput
+
+    def __init__(self, config, **kwargs: Any):
+        super().__init__(config, **kwargs)
+        self.embeddings = DebertaV2Embeddings(config, dtype=self.dtype_policy)
+        self.encoder = DebertaV2Encoder(config, dtype=self.dtype_policy)
+
+    def encode(self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None, **options: Any) -> tuple[tuple, tuple]:
+        """All hidden states, the embeddings first, and all attentions. Padding is zero, and attends to nothing."""
+        if attention_mask is None:
+            return self.encoder(embeddings, **options)
+        if attention_mask.shape.rank != 2:
+            raise ValueError(f"DeBERTa takes an attention_mask [batch, seq], not of shape {attention_mask.shape}.")
+        visible = tf.not_equal(attention_mask, tf.zeros([], attention_mask.dtype))
+        pairs = (visible[:, :, tf.newaxis] & visible[:, tf.newaxis, :])[:, tf.newaxis]
+        visible = tf.cast(visible, embeddings.dtype)[..., tf.newaxis]
+        return self.encoder(embeddings * visible, visible=visible, bias=pairs, **options)
+
+
+class TFDebertaV2ForMaskedLM(MaskedLM, TFDebertaV2PreTrainedModel):
+    """Predicts masked tokens. Labels: ``[batch, seq]``, -100 where nothing is to be predicted.
+
+    Checkpoints of v3 hold the head that ``legacy=False`` reads.
+    """
+
+    def __init__(self, config, **kwargs: Any):
+        super().__init__(config, **kwargs)
+        self.deberta = TFDebertaV2Model(config, dtype=self.dtype_policy)
+        setattr(self, "cls" if config.legacy else "lm_predictions", MLMHead(config, dtype=self.dtype_policy))
+
+    def tied_weights(self) -> dict[str, str]:
+        """The vocabulary is scored by the word embeddings, unless the config unties them."""
+        if not self.config.tie_word_embeddings or not self.config.legacy:
+            return {}
+        return {
+            "cls.predictions.decoder.weight": "deberta.embeddings.word_embeddings.weight",
+            "cls.predictions.decoder.bias": "cls.predictions.bias",
+        }
+
+    def prediction_logits(self, hidden_states: tf.Tensor) -> tf.Tensor:
+        """``[batch, seq, hidden]`` to ``[batch, seq, vocab]``."""
+        head = self.cls if self.config.legacy else self.lm_predictions
+        return head(hidden_states, self.deberta.embeddings.word_embeddings.table())
+
+
+def sequence_loss(outputs, labels: Mapping[str, tf.Tensor], config) -> tf.Tensor:
+    """The loss of a text's scores; without a ``problem_type``, one that only DeBERTa has.
+
+    Labels below zero do not count then, and labels ``[batch, num_labels]`` are probabilities.
+    """
+    target = labels["labels"]
+    if config.problem_type is not None or config.num_labels == 1:
+        return losses.sequence_classification(outputs, labels, config)
+    if target.shape.rank > 1 and target.shape[-1] != 1:
+        logits = outputs.logits
+        return -tf.reduce_mean(tf.reduce_sum(tf.nn.log_softmax(logits) * tf.cast(target, logits.dtype), axis=-1))
+    target = tf.reshape(tf.cast(target, tf.int32), [-1])
+    loss = losses.cross_entropy(outputs.logits, tf.where(target < 0, losses.IGNORE_INDEX, target))
+    return tf.where(tf.reduce_any(target >= 0), loss, tf.zeros_like(loss))
+
+
+class TFDebertaV2ForSequenceClassification(SequenceClassification, TFDebertaV2PreTrainedModel):
+    """Scores a text or a pair. Labels: ``[batch]``, or ``[batch, num_labels]``; see :func:`sequence_loss`."""
+
+    task_loss = staticmethod(sequence_loss)
+
+    def __init__(self, config, **kwargs: Any):
+        super().__init__(config, **kwargs)
+        self.add_text_head(config.num_labels)
+
+
+class TFDebertaV2ForMultipleChoice(MultipleChoice, TFDebertaV2PreTrainedModel):
+    """Chooses among texts. Inputs are ``[batch, choices, seq]``, labels ``[batch]``."""
+
+    def __init__(self, config, **kwargs: Any):
+        super().__init__(config, **kwargs)
+        self.add_text_head(1)
+
+
+class TFDebertaV2ForTokenClassification(TokenClassification, TFDebertaV2PreTrainedModel):
+    """Labels each token. Labels: ``[batch, seq]``, -100 where none counts."""
+
+    def __init__(self, config, **kwargs: Any):
+        super().__init__(config, **kwargs)
+        dtype, std = self.dtype_policy, config.initializer_range
+        self.deberta = TFDebertaV2Model(config, dtype=dtype)
+        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        self.classifier = Linear(config.hidden_size, config.num_labels, std, dtype=dtype)
+
+
+class TFDebertaV2ForQuestionAnswering(QuestionAnswering, TFDebertaV2PreTrainedModel):
+    """Finds an answer in a context. Labels: ``start_positions`` and ``end_positions`` ``[batch]``."""
+
+    def __init__(self, config, **kwargs: Any):
+        super().__init__(config, **kwargs)
+        self.deberta = TFDebertaV2Model(config, dtype=self.dtype_policy)
+        self.qa_outputs = Linear(config.hidden_size, 2, config.initializer_range, dtype=self.dtype_policy)
