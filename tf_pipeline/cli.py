@@ -131,6 +131,53 @@ def parity(
     raise typer.Exit(0 if report.passed else 1)
 
 
+@app.command()
+def port(
+    checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint of any architecture.")],
+    folder: Annotated[Path | None, typer.Argument(help="Where to save the port; may be left out with --show.")] = None,
+    task: Annotated[str | None, typer.Option(help="Port the model of this task, such as text-classification.")] = None,
+    model_class: Annotated[
+        str | None,
+        typer.Option("--class", help="Or this class, such as XLNetModel; by default what the config names."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the graph, an operation a line.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
+    ] = False,
+) -> None:
+    """Port a checkpoint whose architecture has no module of its own, so that it loads where there is no PyTorch.
+
+    PyTorch builds the model once, torch.export captures what it computes, and the graph is run in TensorFlow and compared
+    with PyTorch: at three shapes, padded on either side, in float64 to 1e-10 and in float32 within PyTorch's own rounding.
+    Nothing is written unless all of it is equal. The folder holds config.json, model.safetensors (which PyTorch loads too),
+    graph.json and the tokenizer. Needs torch.
+
+    tf-pipeline port ./xlnet-sentiment ./ported --task text-classification
+
+    tf-pipeline port ./esm2 --class EsmModel --show
+    """
+    if folder is None and not show:
+        raise typer.BadParameter("Give a FOLDER to save to, or --show.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        from tf_pipeline.port.graph import listing
+        from tf_pipeline.port.save import load_ported, save_ported
+
+        with Console(stderr=True).status("Capturing with torch.export, and comparing with PyTorch"):
+            model = load_ported(checkpoint, task, model_class, trust_remote_code=trust_remote_code)
+        if folder is not None:
+            save_ported(model, checkpoint, folder)
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        _fail(error, 1)
+    if show:
+        for line in listing(model.graph):
+            print(line)
+    for note in model.graph.notes:
+        Console(stderr=True).print(f"Note: {note}", soft_wrap=True, highlight=False)
+    if folder is not None:
+        Console(stderr=True).print(f"{type(model).__name__}: {len(model.graph.nodes)} operations, in {folder}")
+
+
 def _fail(error: Exception, status: int) -> None:
     Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
     raise typer.Exit(status) from None

@@ -179,7 +179,17 @@ def _export(wrapper: Exported, samples: Mapping[str, torch.Tensor]) -> torch.exp
         program = torch.export.export(
             wrapper, (), inputs, dynamic_shapes=shapes, strict=False, prefer_deferred_runtime_asserts_over_guards=True
         )
-        return program.run_decompositions({})
+        program = program.run_decompositions({})
+        own = _own_decompositions(program)
+        return program.run_decompositions(own) if own else program
+
+
+def _own_decompositions(program: torch.export.ExportedProgram) -> dict[Any, Any]:
+    """PyTorch's own way to write the operators that have no rule by simpler ones, where it has one."""
+    used = {node.target for node in program.graph.nodes if node.op == "call_function"}
+    missing = {target for target in used if find_rule(_operator_name(target)) is None}
+    known = torch.export.default_decompositions() if missing else {}
+    return {target: known[target] for target in missing if target in known}
 
 
 def _is_open(name: str, axis: int) -> bool:

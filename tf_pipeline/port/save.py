@@ -18,15 +18,25 @@ def port_checkpoint(
     source: str | os.PathLike, folder: str | os.PathLike, task: str | None, model_class: str | None, **kwargs: Any
 ) -> PortedModel:
     """See :func:`tf_pipeline.port.port`."""
-    options = {key: value for key, value in kwargs.items() if key in (*HUB_OPTIONS, "trust_remote_code")}
-    trusted = kwargs.pop("trust_remote_code", False)
-    config = AutoConfig.from_pretrained(source, **options)
+    model = load_ported(source, task, model_class, **kwargs)
+    save_ported(model, source, folder, **{key: value for key, value in kwargs.items() if key in HUB_OPTIONS})
+    return model
+
+
+def load_ported(
+    source: str | os.PathLike, task: str | None, model_class: str | None, trust_remote_code: bool = False, **kwargs: Any
+) -> PortedModel:
+    """A checkpoint as a ported model, also of an architecture that has a module of its own."""
+    options = {key: value for key, value in kwargs.items() if key in HUB_OPTIONS}
+    config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **options)
     name = _class_name(config, task, model_class).removeprefix("TF")
-    # An architecture that has a module of its own is ported all the same: that is what was asked for.
-    model = ported_class(name).from_pretrained(source, **({"config": config} if trusted else {}), **kwargs)
+    return ported_class(name).from_pretrained(source, **({"config": config} if trust_remote_code else {}), **kwargs)
+
+
+def save_ported(model: PortedModel, source: str | os.PathLike, folder: str | os.PathLike, **options: Any) -> None:
+    """Write a ported model, and the tokenizer of the checkpoint it comes from."""
     model.save_pretrained(folder)
     _save_tokenizer(source, folder, **options)
-    return model
 
 
 def _class_name(config: PreTrainedConfig, task: str | None, model_class: str | None) -> str:
@@ -46,7 +56,6 @@ def _class_name(config: PreTrainedConfig, task: str | None, model_class: str | N
 def _save_tokenizer(source: str | os.PathLike, folder: str | os.PathLike, **options: Any) -> None:
     from tf_pipeline.tokenization import AutoTokenizer
 
-    options.pop("trust_remote_code", None)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError) as error:

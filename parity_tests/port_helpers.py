@@ -1,0 +1,42 @@
+"""Tiny PyTorch checkpoints of architectures that have no module of their own, made once a run."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import torch
+import transformers
+
+import tf_pipeline
+from parity_tests.checkpoint_helpers import new_folder
+from tf_pipeline.port import tiny
+from tf_pipeline.port.torch_weights import load_torch_model
+
+
+@cache
+def checkpoint(model_type: str, auto: str = "TFAutoModel", **changes) -> Path:
+    """A checkpoint with every parameter random; shared, so nobody writes to it."""
+    config = tiny.tiny_config(model_type, **changes)
+    torch_class = getattr(transformers, torch_name(config, auto))
+    folder = new_folder()
+    load_torch_model(torch_class, None, config, torch.float32).save_pretrained(folder)
+    return folder
+
+
+def torch_name(config, auto: str) -> str:
+    """PyTorch's class of a config for one of our auto classes."""
+    return getattr(tf_pipeline, auto).model_class(config).__name__.removeprefix("TF")
+
+
+def use_cache_of(monkeypatch, folder: Path) -> Path:
+    """Keep ported graphs in a folder of a test's own."""
+    monkeypatch.setenv("TF_PIPELINE_CACHE", str(folder))
+    return folder
+
+
+@cache
+def shared_cache() -> Path:
+    """Where the graphs of this run are kept, so that each architecture is captured once."""
+    folder = new_folder()
+    os.environ["TF_PIPELINE_CACHE"] = str(folder)
+    return folder
