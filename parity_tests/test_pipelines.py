@@ -295,7 +295,13 @@ def test_an_input_the_model_does_not_take_is_dropped(folder):
 
 
 def test_tasks_are_listed():
-    assert supported_tasks() == ["feature-extraction", "sentiment-analysis", "text-classification"]
+    assert supported_tasks() == [
+        "feature-extraction",
+        "ner",
+        "sentiment-analysis",
+        "text-classification",
+        "token-classification",
+    ]
 
 
 def test_batches_cover_everything_once():

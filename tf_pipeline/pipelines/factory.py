@@ -8,14 +8,16 @@ from typing import Any
 from tf_pipeline.pipelines.base import Pipeline
 from tf_pipeline.pipelines.feature_extraction import FeatureExtractionPipeline
 from tf_pipeline.pipelines.text_classification import TextClassificationPipeline
+from tf_pipeline.pipelines.token_classification import TokenClassificationPipeline
 
 logger = logging.getLogger(__name__)
 
 TASKS: dict[str, type[Pipeline]] = {
     "feature-extraction": FeatureExtractionPipeline,
     "text-classification": TextClassificationPipeline,
+    "token-classification": TokenClassificationPipeline,
 }
-ALIASES = {"sentiment-analysis": "text-classification"}
+ALIASES = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
 
 BUNDLED_CHECKPOINT = Path(__file__).parent.parent / "assets" / "sentiment"
 

@@ -79,5 +79,6 @@ class TextClassificationPipeline(Pipeline):
         ranked = [{"label": self.model.config.id2label[int(i)], "score": float(scores[i])} for i in order]
         return ranked[0] if top_k == "" else ranked[:top_k]
 
-    def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, labels={list(self.model.config.id2label.values())})"
+    def facts(self) -> dict[str, Any]:
+        """The labels."""
+        return {"labels": list(self.model.config.id2label.values())}
