@@ -297,10 +297,13 @@ def test_an_input_the_model_does_not_take_is_dropped(folder):
 def test_tasks_are_listed():
     assert supported_tasks() == [
         "feature-extraction",
+        "fill-mask",
         "ner",
+        "question-answering",
         "sentiment-analysis",
         "text-classification",
         "token-classification",
+        "zero-shot-classification",
     ]
 
 

@@ -109,8 +109,14 @@ class Pipeline:
         return Rows({name: encoded[name] for name in self.input_names}, range(len(inputs)), **layout)
 
     def preprocess(self, inputs: Any, **parameters: Any) -> dict[str, Any]:
-        """First stage: tokenize one text, or a pair ``{"text": …, "text_pair": …}``, into int32 ``[1, seq]``."""
-        return self._stage_inputs(self.encode([inputs], **parameters), 0)
+        """First stage: tokenize one text, or a pair ``{"text": …, "text_pair": …}``, into int32 ``[1, seq]``.
+
+        ``parameters`` are those of a call.
+        """
+        return self._stage_inputs(self._encode_one(inputs, parameters), 0)
+
+    def _encode_one(self, inputs: Any, parameters: Mapping[str, Any]) -> Rows:
+        return self.encode([inputs], **self.sanitize_parameters(**(self._defaults | parameters))[0])
 
     def forward(self, model_inputs: Mapping[str, Any]) -> ModelOutput | dict[str, Any]:
         """Second stage: run the model, compiled, on int ``[batch, seq]`` inputs; its tensors are float32 or wider."""
@@ -307,8 +313,11 @@ class ChunkPipeline(Pipeline):
     """
 
     def preprocess(self, inputs: Any, **parameters: Any) -> list[dict[str, Any]]:
-        """First stage: tokenize one input into rows, each int32 ``[1, seq]`` with what goes round the model."""
-        rows = self.encode([inputs], **parameters)
+        """First stage: tokenize one input into rows, each int32 ``[1, seq]`` with what goes round the model.
+
+        ``parameters`` are those of a call.
+        """
+        rows = self._encode_one(inputs, parameters)
         return [self._stage_inputs(rows, row) for row in range(len(rows))]
 
     def postprocess(self, model_outputs: list[Mapping[str, Any]], **parameters: Any) -> Any:

@@ -35,8 +35,8 @@ class TokenClassificationPipeline(ChunkPipeline):
       list of them.
 
     The answer is a list of dictionaries: ``entity``, ``score``, ``index`` (of the token), ``word``, ``start`` and
-    ``end`` for the strategy ``"none"``, else ``entity_group``, ``score``, ``word``, ``start`` and ``end``. Offsets count
-    code points of the text.
+    ``end`` for the strategy ``"none"``, else ``entity_group``, ``score``, ``word``, ``start`` and ``end``. Offsets
+    count code points of the text.
     """
 
     task = "token-classification"
@@ -279,7 +279,7 @@ def _length(entity: Mapping[str, Any]) -> int:
 
 
 def _tag(label: str) -> tuple[str, str]:
-    """Whether a label begins (``B``) or continues (``I``) an entity, and of which kind; without a prefix, the latter."""
+    """Whether a label begins (``B``) or continues (``I``, also without a prefix) an entity, and of which kind."""
     return (label[0], label[2:]) if label.startswith(("B-", "I-")) else ("I", label)
 
 
