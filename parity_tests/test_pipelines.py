@@ -54,7 +54,9 @@ def assert_close(result, expected, tolerance=2e-6):
 
 
 @pytest.mark.parametrize(
-    "inputs", ["One.", ["One."], ["One.", "Two words here."], PAIR, [PAIR, PAIR | {"text": "No."}]], ids=str
+    "inputs",
+    ["One.", ["One."], ["One.", "Two words here."], PAIR, [PAIR, PAIR | {"text": "No."}], [[["a", "b"]]]],
+    ids=str,
 )
 @pytest.mark.parametrize(
     "options",
@@ -225,6 +227,41 @@ def test_pooling_leaves_padding_out(minilm, reviews, side):
     assert [len(features[0]) for features in ours(reviews[:6], **options)] == [len(state) for state in states]
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+def test_mean_pooling_is_that_of_sentence_transformers(minilm, reviews, normalize):
+    """Sum of the hidden states under the mask over the length of the text, as its Pooling module computes it."""
+    texts = reviews[:24]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states = transformers.AutoModel.from_pretrained(minilm, dtype=torch.float32)(**inputs).last_hidden_state
+    mask = inputs["attention_mask"][:, :, None].float()
+    assert mask.min() == 0  # there is padding to leave out
+    expected = (states * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+    if normalize:
+        expected = torch.nn.functional.normalize(expected, dim=1)
+    ours = pipeline("feature-extraction", model=minilm)(texts, pooling="mean", normalize=normalize)
+    np.testing.assert_allclose(ours, expected.numpy(), rtol=0, atol=1e-6)
+
+
+def test_streaming_keeps_errors_apart(ours):
+    texts = ["fine", "word " * 600, "good", None, "bad", {"text": "a"}, "word " * 700]
+    answers = list(ours.stream(texts))
+    assert [isinstance(answer, Exception) for answer in answers] == [False, True, False, True, False, False, True]
+    assert "602 tokens" in str(answers[1]) and "Text 6 has 702" in str(answers[6])
+    assert_close([answers[0], answers[2]], ours(["fine", "good"]))
+
+
+def test_batch_size_of_one_call(ours, monkeypatch):
+    sizes = []
+    batch = type(ours)._run_batch
+    monkeypatch.setattr(
+        type(ours), "_run_batch", lambda self, rows, some: sizes.append(len(some)) or batch(self, rows, some)
+    )
+    ours(["a", "b", "c"], batch_size=2)
+    assert sizes == [2, 1]
+
+
 def test_no_model_given_says_so(caplog):
     with caplog.at_level(logging.WARNING):
         pipe = pipeline("sentiment-analysis")
@@ -292,6 +329,22 @@ def test_an_input_the_model_does_not_take_is_dropped(folder):
     pipe = pipeline("text-classification", model=model, tokenizer=tokenizer)
     assert pipe.input_names == ("input_ids", "attention_mask")
     assert pipe("fine")[0]["label"] in ("LABEL_0", "LABEL_1")
+
+
+@pytest.mark.parametrize("task", ["ner", "question-answering", "fill-mask", "zero-shot-classification"])
+def test_the_default_checkpoints_are_those_of_transformers(task, caplog, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "tf_pipeline.auto._AutoModel.from_pretrained",
+        classmethod(lambda cls, source, **_: asked.append(source) or 1 / 0),
+    )
+    with pytest.raises(ZeroDivisionError):
+        pipeline(task)
+    assert asked[0] in caplog.text
+    if task != "question-answering":
+        from transformers.pipelines import check_task
+
+        assert check_task(task)[1]["default"]["model"][0] == asked[0]
 
 
 def test_tasks_are_listed():
