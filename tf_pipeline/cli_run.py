@@ -73,7 +73,7 @@ def run(
     ] = None,
     aggregation_strategy: Annotated[
         str | None,
-        typer.Option(help="none (each token), simple, first, average or max (entities). [token-classification: none]"),
+        typer.Option(help="none (each token), simple, first, average or max (entities). (token-classification: none)"),
     ] = None,
     stride: Annotated[
         int | None,
