@@ -134,3 +134,10 @@ def test_the_largest_values(size, count):
         expected = np.argsort(-values, kind="stable")[:count]
         np.testing.assert_array_equal(top_places(values, count), expected)
     assert torch.equal(torch.tensor(values[top_places(values, 1)]), torch.tensor(values).topk(1).values)
+
+
+def test_parity_of_a_checkpoint_covers_its_pipeline(folder):
+    from tf_pipeline.parity import compare
+
+    report = compare(str(folder), None, None, ["One text.", "Another."], dtypes=("float64",), groups=["pipeline"])
+    assert report.passed and len(report.checks) == 2 and all(skip.group != "pipeline" for skip in report.skipped)

@@ -222,3 +222,11 @@ def test_errors(ours, call, message):
         call(ours)
     with pytest.raises(TypeError, match="truncation"):
         ours("a", truncation=True)
+
+
+def test_parity_of_a_checkpoint_covers_its_pipeline(bert):
+    from tf_pipeline.parity import compare
+
+    report = compare(str(bert), None, None, TEXTS, dtypes=("float64",), groups=["pipeline"])
+    assert report.passed and len(report.checks) == 6 and all(skip.group != "pipeline" for skip in report.skipped)
+    assert sum(check.elements for check in report.checks) > 500
