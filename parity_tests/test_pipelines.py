@@ -9,7 +9,9 @@ import torch
 import transformers
 
 import tf_pipeline
+from parity_tests.pipeline_helpers import assert_same_answers, tiny_with_tokenizer, torch_pipeline
 from tf_pipeline.pipelines import pipeline, supported_tasks
+from tf_pipeline.pipelines.base import _windows
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows
 
 PAIR = {"text": "A man eats.", "text_pair": "Somebody has food."}
@@ -95,6 +97,47 @@ def test_the_activation_follows_the_config(folder, changes, function):
     theirs = reference.postprocess({"logits": torch.tensor(logits)}, top_k=None, _legacy=False)
     np.testing.assert_allclose(scores, [answer["score"] for answer in theirs], rtol=1e-6)
     assert len(expected) == model.config.num_labels
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"num_labels": 1, "problem_type": "regression"},
+        {"num_labels": 4, "problem_type": "regression"},
+        {"num_labels": 4, "problem_type": "multi_label_classification"},
+        {"num_labels": 1},
+        {"num_labels": 4},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("class_name", ["TFBertForSequenceClassification", "TFDistilBertForSequenceClassification"])
+def test_every_kind_of_head_is_transformers_own(minilm, head, class_name):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    if "Distil" in class_name:
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    made = tiny_with_tokenizer(class_name, tokenizer, **head)
+    ours, theirs = pipeline("text-classification", model=made), torch_pipeline("text-classification", made)
+    for inputs in (["One.", "Two words, and more."], [PAIR, PAIR | {"text": "No."}], "One."):
+        for options in ({}, {"top_k": None}, {"top_k": 2}, {"function_to_apply": "softmax", "top_k": None}):
+            assert_same_answers(ours(inputs, **options), theirs(inputs, **options))
+
+
+def test_a_model_without_a_mask_reads_no_padding(minilm, reviews):
+    """Models that take no attention_mask still give each text its own tokens."""
+    pipe = pipeline("feature-extraction", model=minilm, token_budget=1000)
+    pipe.input_names = ("input_ids",)
+    signature = {"input_ids": tf.TensorSpec([None, None], tf.int32, "input_ids")}
+    pipe._compiled = tf.function(pipe._run_model, input_signature=[signature])
+    for side in ("right", "left"):
+        lengths = [len(vectors[0]) for vectors in pipe(reviews[:5], tokenize_kwargs={"padding_side": side})]
+        assert lengths == [len(pipe.tokenizer(text)["input_ids"]) for text in reviews[:5]]
+
+
+def test_windows_are_bounded_in_number_and_in_characters(monkeypatch):
+    monkeypatch.setattr("tf_pipeline.pipelines.base.WINDOW", 3)
+    monkeypatch.setattr("tf_pipeline.pipelines.base.WINDOW_CHARACTERS", 10)
+    inputs = ["a", "b", "c", {"text": "d" * 6, "text_pair": "e" * 6}, ["f" * 4, b"g" * 6], 1, None]
+    assert [len(window) for window in _windows(inputs)] == [3, 1, 1, 2]
 
 
 @pytest.mark.slow

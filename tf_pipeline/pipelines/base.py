@@ -228,13 +228,19 @@ class Pipeline:
         arrays = {name: np.asarray(outputs[name]) for name in self.output_names}
         arrays |= {name: inputs[name] for name in self.beside if name in inputs}
         for place, row in enumerate(batch):
-            own = slice(place, place + 1)
+            own: tuple[slice, ...] = (slice(place, place + 1),)
             if self.per_token:
-                tokens = _tokens(inputs["attention_mask"][place]) if "attention_mask" in inputs else slice(None)
-                one = {name: value[own, tokens] for name, value in arrays.items()}
-            else:
-                one = {name: value[own] for name, value in arrays.items()}
+                own += (self._own_tokens(rows, row, inputs, place),)
+            one = {name: value[own] for name, value in arrays.items()}
             yield one | {name: values[row] for name, values in rows.beside.items()}
+
+    def _own_tokens(self, rows: Rows, row: int, inputs: Mapping[str, np.ndarray], place: int) -> slice:
+        """Where in a padded row its own tokens are; padding that the caller asked for is not among them."""
+        if "attention_mask" in inputs:
+            places = np.flatnonzero(inputs["attention_mask"][place])
+            return slice(places[0], places[-1] + 1) if len(places) else slice(0)
+        padded, length = inputs["input_ids"].shape[1], len(rows.columns["input_ids"][row])
+        return slice(0, length) if rows.side == "right" else slice(padded - length, padded)
 
     def _batch(self, rows: Rows, batch: list[int]) -> dict[str, np.ndarray]:
         """Some rows padded to one length, each input int32 ``[batch, seq]``."""
@@ -398,9 +404,3 @@ def _characters(value: Any) -> int:
     if isinstance(value, (list, tuple)):
         return sum(map(_characters, value))
     return len(value) if isinstance(value, (str, bytes)) else 0
-
-
-def _tokens(mask: np.ndarray) -> slice:
-    """Where in a padded row its own tokens are."""
-    places = np.flatnonzero(mask)
-    return slice(places[0], places[-1] + 1) if len(places) else slice(0)
