@@ -114,6 +114,16 @@ def test_windows_over_a_long_text(bert, reviews, strategy, stride):
     assert_same_answers(ours(texts, **options), expected)
 
 
+def test_windows_over_words(bert, reviews):
+    tokenizers = [transformers.AutoTokenizer.from_pretrained(bert, model_max_length=24) for _ in range(2)]
+    theirs = torch_pipeline("ner", bert, tokenizer=tokenizers[0])
+    ours = pipeline("ner", model=bert, tokenizer=tokenizers[1])
+    inputs = [" ".join(reviews[:4]).split(), ["Short", "one"]]
+    strategy = transformers.pipelines.token_classification.AggregationStrategy.MAX
+    options = {"aggregation_strategy": strategy, "stride": 5, "is_split_into_words": True}
+    assert_same_answers(ours(inputs, **options), theirs(inputs, **options))
+
+
 def test_windows_reach_the_end(ours):
     text = "word " * 3000 + "Sylvain"
     entities = ours(text, aggregation_strategy="simple", stride=64, ignore_labels=[])

@@ -29,7 +29,8 @@ class QuestionAnsweringPipeline(ChunkPipeline):
     - ``max_seq_len``: tokens of a window, question included; by default 384, or fewer if the model takes fewer.
     - ``doc_stride``: tokens by which windows over a long context overlap; by default 128, or half a window if that is
       less. A context is never cut.
-    - ``max_question_len``: tokens after which a question is cut, with a warning; 64 by default.
+    - ``max_question_len``: tokens after which a question is cut, with a warning; 64 by default. (In ``transformers`` 4,
+      fast tokenizers never cut it, whatever its documentation said.)
     - ``handle_impossible_answer``: let the empty answer compete, with the least score that any window gives it.
     - ``align_to_words``: widen answers to whole words, as by default; leave it off for languages without spaces.
     - ``padding``: accepted as in ``transformers``; it changes no answer, because padding cannot be one.
@@ -105,7 +106,10 @@ class QuestionAnsweringPipeline(ChunkPipeline):
 
     @property
     def question_first(self) -> bool:
-        """Whether the question comes before the context: where padding is on the left, the context comes first."""
+        """Whether the question comes before the context: where padding is on the left, the context comes first.
+
+        ``transformers`` 4 then took tokens of the question for answers; here only the context is searched.
+        """
         return self.tokenizer.padding_side == "right"
 
     @property
