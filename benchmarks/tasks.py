@@ -105,9 +105,9 @@ def inputs_of(task: str, texts: list[str]) -> list[Any]:
 
 
 def compact(answer: Any) -> Answer:
-    """An answer as words and numbers; of hidden states, their mean over the tokens."""
+    """An answer as words and numbers; of hidden states, the first token's, because batches of PyTorch keep padding."""
     if hasattr(answer, "shape"):
-        return [tuple(answer.shape)], [float(x) for x in answer.numpy()[0].mean(0)]
+        return [answer.shape[-1]], answer.numpy()[0, 0].tolist()
     words, numbers = [], []
     for one in answer if isinstance(answer, list) else [answer]:
         for name, value in one.items():

@@ -197,6 +197,15 @@ def test_an_impossible_question(finder):
     assert impossible == {"score": pytest.approx(1, abs=1e-6), "start": 0, "end": 0, "answer": ""}
 
 
+def test_the_empty_answer_has_its_least_score_of_all_windows(finder):
+    """Where Paris is, it and [CLS] share the probability; in all other windows [CLS] has nearly all of it."""
+    context = "x " * 300 + "Paris " + "x " * 300
+    options = {"max_seq_len": 64, "handle_impossible_answer": True, "top_k": 2}
+    answers = finder("paris", cls=9.0)(question="Where?", context=context, **options)
+    assert {answer["answer"] for answer in answers} == {"Paris", ""}
+    assert next(answer["score"] for answer in answers if not answer["answer"]) == pytest.approx(0.25, abs=0.01)
+
+
 def test_padding_on_the_left_puts_the_context_first(tokenizer, finder, minilm):
     left = transformers.AutoTokenizer.from_pretrained(minilm, padding_side="left")
     pipe = pipeline("question-answering", model=finder("paris").model, tokenizer=left)
