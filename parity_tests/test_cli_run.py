@@ -7,8 +7,8 @@ import transformers
 
 from parity_tests.pipeline_helpers import CONLL, labels_of, tiny_with_tokenizer
 from parity_tests.test_cli import run
-from tf_pipeline.cli_run import OPTIONS
-from tf_pipeline.pipelines import pipeline
+from tf_pipeline.cli_run import ALIASES, OPTIONS
+from tf_pipeline.pipelines import factory, pipeline
 from tf_pipeline.pipelines.factory import TASKS
 
 HEADS = {
@@ -89,6 +89,7 @@ def write(path, rows):
 
 def test_every_task_has_its_options():
     assert set(OPTIONS) == set(CASES) == set(TASKS)
+    assert ALIASES == factory.ALIASES
 
 
 @pytest.mark.parametrize("task", CASES)
