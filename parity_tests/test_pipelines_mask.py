@@ -141,3 +141,9 @@ def test_parity_of_a_checkpoint_covers_its_pipeline(folder):
 
     report = compare(str(folder), None, None, ["One text.", "Another."], dtypes=("float64",), groups=["pipeline"])
     assert report.passed and len(report.checks) == 2 and all(skip.group != "pipeline" for skip in report.skipped)
+
+
+def test_padding_stays_out_of_the_text_by_hand_too(ours, theirs):
+    options = {"tokenizer_kwargs": {"padding": "max_length", "max_length": 20}}
+    outputs = ours.forward(ours.preprocess(TEXTS[2], **options))
+    assert_same_answers(ours.postprocess(outputs), theirs(TEXTS[2], **options))

@@ -124,3 +124,11 @@ def test_labels_as_a_default_and_the_stages_by_hand(pair):
 def test_errors(pair, call, message):
     with pytest.raises(ValueError, match=message):
         call(pair[0])
+
+
+def test_rows_come_to_the_answer_in_their_order(pair, monkeypatch):
+    """Whatever the order in which batches by length ran them."""
+    ours, _ = pair
+    labels = ["one", "a label of many more words", "two words", "a label of even more words than that"]
+    monkeypatch.setattr(ours, "postprocess", lambda outputs, **_: [one["candidate_label"] for one in outputs])
+    assert ours(TEXTS, labels, batch_size=1) == [labels] * len(TEXTS)
