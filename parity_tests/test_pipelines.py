@@ -9,7 +9,9 @@ import torch
 import transformers
 
 import tf_pipeline
+from parity_tests.pipeline_helpers import assert_same_answers, tiny_with_tokenizer, torch_pipeline
 from tf_pipeline.pipelines import pipeline, supported_tasks
+from tf_pipeline.pipelines.base import _windows
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows
 
 PAIR = {"text": "A man eats.", "text_pair": "Somebody has food."}
@@ -54,7 +56,9 @@ def assert_close(result, expected, tolerance=2e-6):
 
 
 @pytest.mark.parametrize(
-    "inputs", ["One.", ["One."], ["One.", "Two words here."], PAIR, [PAIR, PAIR | {"text": "No."}]], ids=str
+    "inputs",
+    ["One.", ["One."], ["One.", "Two words here."], PAIR, [PAIR, PAIR | {"text": "No."}], [[["a", "b"]]]],
+    ids=str,
 )
 @pytest.mark.parametrize(
     "options",
@@ -93,6 +97,47 @@ def test_the_activation_follows_the_config(folder, changes, function):
     theirs = reference.postprocess({"logits": torch.tensor(logits)}, top_k=None, _legacy=False)
     np.testing.assert_allclose(scores, [answer["score"] for answer in theirs], rtol=1e-6)
     assert len(expected) == model.config.num_labels
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"num_labels": 1, "problem_type": "regression"},
+        {"num_labels": 4, "problem_type": "regression"},
+        {"num_labels": 4, "problem_type": "multi_label_classification"},
+        {"num_labels": 1},
+        {"num_labels": 4},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("class_name", ["TFBertForSequenceClassification", "TFDistilBertForSequenceClassification"])
+def test_every_kind_of_head_is_transformers_own(minilm, head, class_name):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    if "Distil" in class_name:
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    made = tiny_with_tokenizer(class_name, tokenizer, **head)
+    ours, theirs = pipeline("text-classification", model=made), torch_pipeline("text-classification", made)
+    for inputs in (["One.", "Two words, and more."], [PAIR, PAIR | {"text": "No."}], "One."):
+        for options in ({}, {"top_k": None}, {"top_k": 2}, {"function_to_apply": "softmax", "top_k": None}):
+            assert_same_answers(ours(inputs, **options), theirs(inputs, **options))
+
+
+def test_a_model_without_a_mask_reads_no_padding(minilm, reviews):
+    """Models that take no attention_mask still give each text its own tokens."""
+    pipe = pipeline("feature-extraction", model=minilm, token_budget=1000)
+    pipe.input_names = ("input_ids",)
+    signature = {"input_ids": tf.TensorSpec([None, None], tf.int32, "input_ids")}
+    pipe._compiled = tf.function(pipe._run_model, input_signature=[signature])
+    for side in ("right", "left"):
+        lengths = [len(vectors[0]) for vectors in pipe(reviews[:5], tokenize_kwargs={"padding_side": side})]
+        assert lengths == [len(pipe.tokenizer(text)["input_ids"]) for text in reviews[:5]]
+
+
+def test_windows_are_bounded_in_number_and_in_characters(monkeypatch):
+    monkeypatch.setattr("tf_pipeline.pipelines.base.WINDOW", 3)
+    monkeypatch.setattr("tf_pipeline.pipelines.base.WINDOW_CHARACTERS", 10)
+    inputs = ["a", "b", "c", {"text": "d" * 6, "text_pair": "e" * 6}, ["f" * 4, b"g" * 6], 1, None]
+    assert [len(window) for window in _windows(inputs)] == [3, 1, 1, 2]
 
 
 @pytest.mark.slow
@@ -225,6 +270,41 @@ def test_pooling_leaves_padding_out(minilm, reviews, side):
     assert [len(features[0]) for features in ours(reviews[:6], **options)] == [len(state) for state in states]
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+def test_mean_pooling_is_that_of_sentence_transformers(minilm, reviews, normalize):
+    """Sum of the hidden states under the mask over the length of the text, as its Pooling module computes it."""
+    texts = reviews[:24]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states = transformers.AutoModel.from_pretrained(minilm, dtype=torch.float32)(**inputs).last_hidden_state
+    mask = inputs["attention_mask"][:, :, None].float()
+    assert mask.min() == 0  # there is padding to leave out
+    expected = (states * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+    if normalize:
+        expected = torch.nn.functional.normalize(expected, dim=1)
+    ours = pipeline("feature-extraction", model=minilm)(texts, pooling="mean", normalize=normalize)
+    np.testing.assert_allclose(ours, expected.numpy(), rtol=0, atol=1e-6)
+
+
+def test_streaming_keeps_errors_apart(ours):
+    texts = ["fine", "word " * 600, "good", None, "bad", {"text": "a"}, "word " * 700]
+    answers = list(ours.stream(texts))
+    assert [isinstance(answer, Exception) for answer in answers] == [False, True, False, True, False, False, True]
+    assert "602 tokens" in str(answers[1]) and "Text 6 has 702" in str(answers[6])
+    assert_close([answers[0], answers[2]], ours(["fine", "good"]))
+
+
+def test_batch_size_of_one_call(ours, monkeypatch):
+    sizes = []
+    batch = type(ours)._run_batch
+    monkeypatch.setattr(
+        type(ours), "_run_batch", lambda self, rows, some: sizes.append(len(some)) or batch(self, rows, some)
+    )
+    ours(["a", "b", "c"], batch_size=2)
+    assert sizes == [2, 1]
+
+
 def test_no_model_given_says_so(caplog):
     with caplog.at_level(logging.WARNING):
         pipe = pipeline("sentiment-analysis")
@@ -294,8 +374,33 @@ def test_an_input_the_model_does_not_take_is_dropped(folder):
     assert pipe("fine")[0]["label"] in ("LABEL_0", "LABEL_1")
 
 
+@pytest.mark.parametrize("task", ["ner", "question-answering", "fill-mask", "zero-shot-classification"])
+def test_the_default_checkpoints_are_those_of_transformers(task, caplog, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "tf_pipeline.auto._AutoModel.from_pretrained",
+        classmethod(lambda cls, source, **_: asked.append(source) or 1 / 0),
+    )
+    with pytest.raises(ZeroDivisionError):
+        pipeline(task)
+    assert asked[0] in caplog.text
+    if task != "question-answering":
+        from transformers.pipelines import check_task
+
+        assert check_task(task)[1]["default"]["model"][0] == asked[0]
+
+
 def test_tasks_are_listed():
-    assert supported_tasks() == ["feature-extraction", "sentiment-analysis", "text-classification"]
+    assert supported_tasks() == [
+        "feature-extraction",
+        "fill-mask",
+        "ner",
+        "question-answering",
+        "sentiment-analysis",
+        "text-classification",
+        "token-classification",
+        "zero-shot-classification",
+    ]
 
 
 def test_batches_cover_everything_once():

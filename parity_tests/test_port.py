@@ -102,7 +102,10 @@ def test_graph_keeps_composite_operators_and_names_modules(gpt_neo):
     ("change", "message"),
     [
         (lambda text: text[: len(text) // 2], "cut off or no JSON"),
-        (lambda text: text.replace('"version": 1', '"version": 7'), "is of version 7, but this release reads version 1"),
+        (
+            lambda text: text.replace('"version": 1', '"version": 7'),
+            "is of version 7, but this release reads version 1",
+        ),
         (lambda text: text.replace("tf_pipeline.port", "onnx"), "is not a graph of a ported model"),
         (lambda text: text.replace('"limits"', '"borders"'), "incomplete or was changed"),
         (lambda text: text.replace('"%input_ids"', '"%nothing"'), "refers to"),
@@ -262,7 +265,12 @@ def test_greedy_generation_equals_torch(model_type):
     twin = getattr(transformers, type(model).__name__[2:]).from_pretrained(folder).eval()
     ids, mask = _left_padded()
     expected = twin.generate(
-        torch.tensor(ids), attention_mask=torch.tensor(mask), max_new_tokens=12, do_sample=False, num_beams=1, pad_token_id=1
+        torch.tensor(ids),
+        attention_mask=torch.tensor(mask),
+        max_new_tokens=12,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=1,
     )
     result = model.generate(ids, mask, max_new_tokens=12, pad_token_id=1)
     np.testing.assert_array_equal(result, expected.numpy())
@@ -382,7 +390,9 @@ def test_unequal_port_is_refused_with_the_first_node_and_nothing_is_written(monk
     monkeypatch.setenv("TF_PIPELINE_CACHE", str(tmp_path / "cache"))
     wrong = Rule(lambda x, approximate="none": tf.nn.relu(x), frozenset())
     monkeypatch.setitem(RULES, "aten.gelu.default", wrong)
-    with pytest.raises(PortError, match=r"does not compute what PyTorch does. The first that differs is gelu\w* .* in encoder.layer.0"):
+    with pytest.raises(
+        PortError, match=r"does not compute what PyTorch does. The first that differs is gelu\w* .* in encoder.layer.0"
+    ):
         port(checkpoint("esm"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "cache").exists()
@@ -455,7 +465,9 @@ def test_missing_weights_and_unknown_classes(tmp_path):
 
 
 def test_a_head_that_transformers_lacks_is_refused():
-    with pytest.raises(ValueError, match="does not support model_type 'fnet': transformers .* has no class of this kind"):
+    with pytest.raises(
+        ValueError, match="does not support model_type 'fnet': transformers .* has no class of this kind"
+    ):
         tf_pipeline.TFAutoModelForCausalLM.from_config(tiny.tiny_config("fnet"))
 
 

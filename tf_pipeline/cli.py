@@ -1,17 +1,14 @@
 """The command line: ``tf-pipeline``. TensorFlow is imported only once there is work to do."""
 
-import json
 import os
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from tf_pipeline import __version__
+from tf_pipeline.cli_run import fail, run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,43 +33,7 @@ def _options(
     pass
 
 
-@app.command()
-def run(
-    task: Annotated[str, typer.Argument(help="sentiment-analysis, text-classification or feature-extraction.")],
-    texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts; read from standard input, one a line, if none.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id; the bundled checkpoint if not given.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float64, bfloat16, float16 or a Keras policy.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Labels to print for each text; all if not given.")] = None,
-    pooling: Annotated[str | None, typer.Option(help="feature-extraction: mean or cls, one vector a text.")] = None,
-    truncation: Annotated[bool, typer.Option(help="Cut texts that are longer than the model takes.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value a text.")] = False,
-) -> None:
-    """Run a pipeline on texts.
-
-    Examples, one a line:
-
-    tf-pipeline run sentiment-analysis "What a lovely film."
-
-    tf-pipeline run text-classification --model ./checkpoint --top-k 1 --json < reviews.txt
-
-    tf-pipeline run feature-extraction --model ./MiniLM --pooling mean "A sentence."
-    """
-    texts = texts or _lines()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    parameters: dict[str, Any] = {"truncation": truncation}
-    if task == "feature-extraction":
-        parameters["pooling"] = pooling
-    else:
-        parameters["top_k"] = top_k
-    try:
-        from tf_pipeline.pipelines import pipeline
-
-        results = pipeline(task, model=model, dtype=dtype)(texts, **parameters)
-    except (ValueError, OSError) as error:
-        _fail(error, 1)
-    _print(texts, results, as_json or task == "feature-extraction")
+app.command()(run)
 
 
 @app.command()
@@ -126,7 +87,7 @@ def parity(
             if path is not None:
                 write(path)
     except (ValueError, OSError, ImportError, AttributeError, MemoryError) as error:
-        _fail(error, 2)
+        fail(error, 2)
     report.print()
     raise typer.Exit(0 if report.passed else 1)
 
@@ -168,7 +129,7 @@ def port(
         if folder is not None:
             save_ported(model, checkpoint, folder)
     except (ValueError, OSError, ImportError, MemoryError) as error:
-        _fail(error, 1)
+        fail(error, 1)
     if show:
         for line in listing(model.graph):
             print(line)
@@ -176,32 +137,6 @@ def port(
         Console(stderr=True).print(f"Note: {note}", soft_wrap=True, highlight=False)
     if folder is not None:
         Console(stderr=True).print(f"{type(model).__name__}: {len(model.graph.nodes)} operations, in {folder}")
-
-
-def _fail(error: Exception, status: int) -> None:
-    Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-    raise typer.Exit(status) from None
-
-
-def _lines() -> list[str]:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise typer.BadParameter("Give at least one text, or pipe texts in, one a line.")
-    lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    if not lines:
-        raise typer.BadParameter("Standard input holds no text.")
-    return lines
-
-
-def _print(texts: list[str], results: list[Any], as_json: bool) -> None:
-    if as_json:
-        for result in results:
-            print(json.dumps(result))
-        return
-    table = Table("text", "label", "score")
-    for text, ranked in zip(texts, results, strict=True):
-        for place, answer in enumerate(ranked):
-            table.add_row(text if place == 0 else "", answer["label"], f"{answer['score']:.4f}")
-    Console().print(table)
 
 
 def main() -> None:

@@ -120,7 +120,7 @@ def check_pipeline(comparison: Comparison) -> None:
     """The dictionaries of the task's pipeline, in float64, against those of ``transformers``."""
     task = _task(comparison)
     if task is None or comparison.tokenizer is None:
-        what = "there is no pipeline here for its head" if task is None else "it has no tokenizer"
+        what = "no pipeline of both libraries is for its head" if task is None else "it has no tokenizer"
         comparison.report.skip("pipeline", comparison.class_name, f"Not run, because {what}.")
         return
     import transformers
@@ -128,16 +128,28 @@ def check_pipeline(comparison: Comparison) -> None:
     from tf_pipeline.pipelines import pipeline
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(comparison.checkpoint)
+    # The pipeline for tokens has no other limit than the tokenizer's.
+    tokenizer.model_max_length = comparison.max_length
     theirs = transformers.pipeline(task, model=comparison.theirs(), tokenizer=tokenizer)
     ours = pipeline(task, model=comparison.ours(), tokenizer=comparison.tokenizer)
+    texts = comparison.texts
+    if task == "fill-mask":
+        texts = [f"{tokenizer.mask_token} {text}" for text in texts]
     for setting, options in _PIPELINE_OPTIONS[task].items():
-        limit = {"truncation": True, "max_length": comparison.max_length}
         with run.lifted_upcasts(comparison.theirs()):
-            if task == "feature-extraction":
-                truth = [np.asarray(theirs(text, tokenize_kwargs=limit)) for text in comparison.texts]
-            else:
-                truth = theirs(comparison.texts, **limit, **options)
-        comparison.report.extend(_judge_answers(setting, ours(comparison.texts, truncation=True, **options), truth))
+            truth = theirs(texts, **_truncated(task), **options)
+        if task == "feature-extraction":
+            truth = [np.asarray(vectors) for vectors in truth]
+        comparison.report.extend(_judge_answers(setting, ours(texts, **_truncated(task), **options), truth))
+
+
+def _truncated(task: str) -> dict[str, Any]:
+    """How a pipeline is told to cut long texts."""
+    return {
+        "text-classification": {"truncation": True},
+        "feature-extraction": {"truncation": True},
+        "fill-mask": {"tokenizer_kwargs": {"truncation": True}},
+    }.get(task, {})
 
 
 _PIPELINE_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
@@ -146,13 +158,29 @@ _PIPELINE_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "all labels": {"top_k": None},
         "sigmoid": {"top_k": None, "function_to_apply": "sigmoid"},
     },
+    "token-classification": {
+        "each token": {"ignore_labels": []},
+        "entities": {"aggregation_strategy": "simple", "ignore_labels": []},
+        "whole words": {"aggregation_strategy": "average", "ignore_labels": []},
+    },
+    "fill-mask": {"best tokens": {}},
     "feature-extraction": {"vectors": {}},
+}
+
+# Question answering is not among them: transformers 5 has no pipeline to compare with.
+_TASKS = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForMaskedLM": "fill-mask",
 }
 
 
 def _task(comparison: Comparison) -> str | None:
-    if comparison.class_name.endswith("ForSequenceClassification"):
-        return "text-classification"
+    """The task whose pipeline both libraries have for the head, if any."""
+    for suffix, task in _TASKS.items():
+        if comparison.class_name.endswith(suffix):
+            can_mask = comparison.tokenizer is None or comparison.tokenizer.mask_token is not None
+            return task if can_mask or task != "fill-mask" else None
     return "feature-extraction" if not comparison.model_class.label_names else None
 
 

@@ -1,7 +1,8 @@
 """What all pipelines share: the three stages, one by one or together over many texts."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,34 @@ from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values
 from tf_pipeline.tokenization import with_tensorflow
 
-# Texts tokenized and sorted at a time: enough for batches of like length, few enough for any memory.
+# Inputs, and characters in them, tokenized and sorted at a time: enough for batches of like length, few enough for any
+# memory.
 WINDOW = 4096
+WINDOW_CHARACTERS = 2**20
 # Seconds after which a progress bar appears.
 PROGRESS_DELAY = 2.0
+
+
+@dataclass
+class Rows:
+    """Tokenized inputs: what the model takes, row by row, and what the answers need besides.
+
+    Attributes:
+        columns: model inputs by name, each a list of rows of unpadded ids.
+        owners: for each row, the place of its input; the rows of one input follow one another.
+        beside: values that go round the model to ``postprocess``, by name, one for each row.
+        side: where rows are padded: ``"right"`` or ``"left"``.
+        multiple: what padded lengths are a multiple of, if given.
+    """
+
+    columns: dict[str, list[list[int]]]
+    owners: Sequence[int]
+    beside: dict[str, list[Any]] = field(default_factory=dict)
+    side: str = "right"
+    multiple: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.owners)
 
 
 class Pipeline:
@@ -24,6 +49,12 @@ class Pipeline:
     ``preprocess``, ``forward`` and ``postprocess`` do one text in three stages. Calling the pipeline does any number:
     texts are tokenized together, sorted by length, cut into batches by a budget of tokens, and run through one
     compiled graph that is traced once for all lengths; results come in the order of the inputs.
+
+    A task says what it needs by its attributes:
+
+    - ``output_names``: the outputs of the model that ``postprocess`` reads;
+    - ``per_token``: whether these have a token axis, from which padding is removed;
+    - ``beside``: names of what goes round the model, from ``preprocess`` to ``postprocess``.
 
     Args:
         model: a model of this package.
@@ -34,6 +65,9 @@ class Pipeline:
     """
 
     task = ""
+    output_names: tuple[str, ...] = ("logits",)
+    per_token = False
+    beside: tuple[str, ...] = ()
 
     def __init__(self, model, tokenizer, batch_size: int | None = None, token_budget: int = 2048, **parameters: Any):
         for name, value in (("batch_size", batch_size), ("token_budget", token_budget)):
@@ -65,92 +99,173 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------------ the stages
 
-    def preprocess(self, inputs: str | Mapping[str, str], **tokenizer_kwargs: Any) -> Mapping[str, tf.Tensor]:
-        """First stage: tokenize one text, or a pair ``{"text": …, "text_pair": …}``, into int32 ``[1, seq]``."""
-        return self.tokenizer(**_text_arguments([inputs]), return_tensors="tf", **tokenizer_kwargs)
+    def encode(self, inputs: list[Any], **tokenizer_kwargs: Any) -> Rows:
+        """Tokenize many inputs at once; here, one row for each.
 
-    def forward(self, model_inputs: Mapping[str, Any]) -> ModelOutput:
+        Raises:
+            ValueError: for an input that is not what the task takes.
+        """
+        encoded, layout = self._tokenize(text_arguments(inputs), tokenizer_kwargs)
+        return Rows({name: encoded[name] for name in self.input_names}, range(len(inputs)), **layout)
+
+    def preprocess(self, inputs: Any, **parameters: Any) -> dict[str, Any]:
+        """First stage: tokenize one text, or a pair ``{"text": …, "text_pair": …}``, into int32 ``[1, seq]``.
+
+        ``parameters`` are those of a call.
+        """
+        return self._stage_inputs(self._encode_one(inputs, parameters), 0)
+
+    def _encode_one(self, inputs: Any, parameters: Mapping[str, Any]) -> Rows:
+        return self.encode([inputs], **self.sanitize_parameters(**(self._defaults | parameters))[0])
+
+    def forward(self, model_inputs: Mapping[str, Any]) -> ModelOutput | dict[str, Any]:
         """Second stage: run the model, compiled, on int ``[batch, seq]`` inputs; its tensors are float32 or wider."""
         inputs = {name: tf.cast(model_inputs[name], tf.int32) for name in self.input_names if name in model_inputs}
         self._check_length(inputs["input_ids"].shape[-1])
         if len(inputs) < len(self.input_names):
             inputs = self._complete(inputs)
-        return self._compiled(inputs)
+        outputs = self._compiled(inputs)
+        beside = {name: model_inputs[name] for name in self.beside if name in model_inputs}
+        return {**outputs, **beside} if beside else outputs
 
-    def postprocess(self, model_outputs: ModelOutput, **parameters: Any) -> Any:
+    def postprocess(self, model_outputs: Mapping[str, Any], **parameters: Any) -> Any:
         """Third stage: turn the outputs for one text, each ``[1, …]``, into the task's answer."""
         raise NotImplementedError
 
-    def select(self, outputs: Mapping[str, np.ndarray], mask: np.ndarray, row: int) -> dict[str, np.ndarray]:
-        """The outputs for one text of a batch, with a batch axis of 1; ``mask`` ``[batch, seq]`` tells its tokens."""
-        return {name: value[row : row + 1] for name, value in outputs.items()}
+    def _stage_inputs(self, rows: Rows, row: int) -> dict[str, Any]:
+        """One row as tensors ``[1, seq]``, with what goes round the model."""
+        batch = self._batch(rows, [row])
+        beside = {name: values[row] for name, values in rows.beside.items()}
+        return {name: tf.constant(value) for name, value in batch.items()} | beside
+
+    def _answer(self, outputs: list[dict[str, Any]], task_kwargs: Mapping[str, Any]) -> Any:
+        """The answer for an input, from the outputs for its rows."""
+        return self.postprocess(outputs[0], **task_kwargs)
 
     # ------------------------------------------------------------------------------------------------ all at once
 
-    def __call__(self, inputs: Any, **parameters: Any) -> Any:
+    def __call__(self, inputs: Any, batch_size: int | None = None, **parameters: Any) -> Any:
         """Run all stages.
 
         Args:
             inputs: a text; a pair ``{"text": …, "text_pair": …}``; a list of these; or a generator, an iterable data
                 set or a ``tf.data.Dataset`` of these.
+            batch_size: most rows in a batch, for this call.
             **parameters: arguments of the tokenizer (``truncation=True``, ``max_length``, ``padding_side``, …) and of
                 the task.
 
         Returns:
             The answer for one text, a list for a list, and an iterator for anything else.
         """
-        tokenizer_kwargs, task_kwargs = self.sanitize_parameters(**(self._defaults | parameters))
-        if isinstance(inputs, (str, Mapping)):
-            return next(self._run([inputs], tokenizer_kwargs, task_kwargs))
+        arguments = self.sanitize_parameters(**(self._defaults | parameters)), batch_size or self.batch_size
+        if self.is_single(inputs):
+            return next(self._run([inputs], *arguments))
         if isinstance(inputs, (list, tuple)):
-            return list(self._run(inputs, tokenizer_kwargs, task_kwargs))
+            return list(self._run(inputs, *arguments))
         if not isinstance(inputs, Iterable):
             raise ValueError(f"Inputs are a text, a list, a generator or a dataset; got {type(inputs).__name__}.")
-        return self._run(_texts(inputs), tokenizer_kwargs, task_kwargs)
+        return self._run(inputs, *arguments)
 
-    def _run(self, texts: Iterable[Any], tokenizer_kwargs, task_kwargs) -> Iterator[Any]:
-        total = len(texts) if isinstance(texts, Sequence) else None
-        iterator = iter(texts)
+    def stream(self, inputs: Iterable[Any], **parameters: Any) -> Iterator[Any]:
+        """Answers for any number of inputs, in their order; an input that fails gives its exception instead.
+
+        Args:
+            inputs: an iterable; if it has a length, the progress bar shows how much is left.
+            **parameters: as in a call.
+        """
+        return self._run(inputs, self.sanitize_parameters(**(self._defaults | parameters)), self.batch_size, True)
+
+    def is_single(self, inputs: Any) -> bool:
+        """Whether this is one input rather than several."""
+        return isinstance(inputs, (str, Mapping))
+
+    def _run(self, inputs: Iterable[Any], parameters, batch_size, keep_errors: bool = False) -> Iterator[Any]:
+        total = len(inputs) if isinstance(inputs, Sized) else None
         # disable=None shows the bar on a terminal only.
         with tqdm(total=total, desc=self.task, unit="text", delay=PROGRESS_DELAY, disable=None, leave=False) as bar:
             done = 0
-            while window := list(itertools.islice(iterator, WINDOW)):
-                yield from self._run_window(window, done, tokenizer_kwargs, task_kwargs, bar)
+            for window in _windows(inputs if isinstance(inputs, Sequence) else _elements(inputs)):
+                run = self._run_kept if keep_errors else self._run_window
+                yield from run(window, done, parameters, batch_size, bar)
                 done += len(window)
 
-    def _run_window(self, window: list[Any], offset: int, tokenizer_kwargs, task_kwargs, bar) -> list[Any]:
-        encoded, side, multiple = self._encode(window, tokenizer_kwargs)
-        lengths = [len(ids) for ids in encoded["input_ids"]]
+    def _run_kept(self, window: list[Any], offset: int, *arguments: Any) -> list[Any]:
+        """As :meth:`_run_window`, with exceptions for the inputs that fail, found by halving the window."""
+        try:
+            return self._run_window(window, offset, *arguments)
+        except (ValueError, TypeError, KeyError) as error:
+            if len(window) == 1:
+                return [error]
+            half = len(window) // 2
+            first, second = window[:half], window[half:]
+            return self._run_kept(first, offset, *arguments) + self._run_kept(second, offset + half, *arguments)
+
+    def _run_window(self, window: list[Any], offset: int, parameters, batch_size, bar) -> list[Any]:
+        preprocess_kwargs, task_kwargs = parameters
+        rows = self.encode(window, **preprocess_kwargs)
+        lengths = [len(ids) for ids in rows.columns["input_ids"]]
         longest = int(np.argmax(lengths))
-        self._check_length(lengths[longest], f"Text {offset + longest}")
-        fill = padding_values(self.tokenizer)
+        self._check_length(lengths[longest], f"Text {offset + rows.owners[longest]}")
+        missing = Counter(rows.owners)
+        found: list[dict[int, Any]] = [{} for _ in window]
         results: list[Any] = [None] * len(window)
-        for rows in batches_by_length(lengths, self.token_budget, self.batch_size):
-            batch = {
-                name: pad_rows([encoded[name][row] for row in rows], fill[name], side, multiple)
-                for name in self.input_names
-            }
-            outputs = {name: _numpy(value) for name, value in self._compiled(batch).items()}
-            mask = batch.get("attention_mask", np.ones_like(batch["input_ids"]))
-            for position, row in enumerate(rows):
-                results[row] = self.postprocess(self.select(outputs, mask, position), **task_kwargs)
-            bar.update(len(rows))
+        for batch in batches_by_length(lengths, self.token_budget, batch_size):
+            for row, outputs in zip(batch, self._run_batch(rows, batch), strict=True):
+                owner = rows.owners[row]
+                found[owner][row] = outputs
+                missing[owner] -= 1
+                if not missing[owner]:
+                    answered, found[owner] = found[owner], {}
+                    results[owner] = self._answer([answered[row] for row in sorted(answered)], task_kwargs)
+                    bar.update(1)
         return results
 
-    def _encode(self, texts: list[Any], tokenizer_kwargs: Mapping[str, Any]):
-        """Tokenize, unpadded unless to a fixed length: padding to the longest is done batch by batch."""
+    def _run_batch(self, rows: Rows, batch: list[int]) -> Iterator[dict[str, Any]]:
+        """The model's outputs for some rows, each with a leading axis of 1 and without padding."""
+        inputs = self._batch(rows, batch)
+        outputs = self._compiled(inputs)
+        # Not .numpy(), which copies: the logits of a vocabulary are large.
+        arrays = {name: np.asarray(outputs[name]) for name in self.output_names}
+        arrays |= {name: inputs[name] for name in self.beside if name in inputs}
+        for place, row in enumerate(batch):
+            own: tuple[slice, ...] = (slice(place, place + 1),)
+            if self.per_token:
+                own += (self._own_tokens(rows, row, inputs, place),)
+            one = {name: value[own] for name, value in arrays.items()}
+            yield one | {name: values[row] for name, values in rows.beside.items()}
+
+    def _own_tokens(self, rows: Rows, row: int, inputs: Mapping[str, np.ndarray], place: int) -> slice:
+        """Where in a padded row its own tokens are; padding that the caller asked for is not among them."""
+        if "attention_mask" in inputs:
+            places = np.flatnonzero(inputs["attention_mask"][place])
+            return slice(places[0], places[-1] + 1) if len(places) else slice(0)
+        padded, length = inputs["input_ids"].shape[1], len(rows.columns["input_ids"][row])
+        return slice(0, length) if rows.side == "right" else slice(padded - length, padded)
+
+    def _batch(self, rows: Rows, batch: list[int]) -> dict[str, np.ndarray]:
+        """Some rows padded to one length, each input int32 ``[batch, seq]``."""
+        fill = padding_values(self.tokenizer)
+        return {
+            name: pad_rows([column[row] for row in batch], fill[name], rows.side, rows.multiple)
+            for name, column in rows.columns.items()
+        }
+
+    def _tokenize(self, arguments: Mapping[str, Any], tokenizer_kwargs: Mapping[str, Any]):
+        """Tokenize, unpadded unless to a fixed length: padding to the longest is done batch by batch.
+
+        Returns:
+            What the tokenizer gives, and how to pad it: ``side`` and ``multiple`` of :class:`Rows`.
+        """
         kwargs = dict(tokenizer_kwargs)
-        side = kwargs.get("padding_side") or self.tokenizer.padding_side
-        multiple = None
+        layout = {"side": kwargs.get("padding_side") or self.tokenizer.padding_side, "multiple": None}
         if str(kwargs.get("padding")) != "max_length":
             kwargs["padding"] = False
-            multiple = kwargs.pop("pad_to_multiple_of", None)
+            layout["multiple"] = kwargs.pop("pad_to_multiple_of", None)
         for name in ("return_tensors", "return_attention_mask"):
             kwargs.pop(name, None)
         if kwargs.get("truncation") and "max_length" not in kwargs:
-            kwargs["max_length"] = min(self.max_length, self.tokenizer.model_max_length)
-        encoded = self.tokenizer(**_text_arguments(texts), return_attention_mask=True, **kwargs)
-        return encoded, side, multiple
+            kwargs["max_length"] = self.truncation_length
+        return self.tokenizer(**arguments, return_attention_mask=True, **kwargs), layout
 
     def _run_model(self, inputs: dict[str, tf.Tensor]) -> ModelOutput:
         outputs = self.model(inputs, training=False)
@@ -169,6 +284,11 @@ class Pipeline:
         return self.model.max_length or self.tokenizer.model_max_length
 
     @property
+    def truncation_length(self) -> int:
+        """Tokens that truncation leaves by default: what both the model and its tokenizer allow."""
+        return min(self.max_length, self.tokenizer.model_max_length)
+
+    @property
     def trace_count(self) -> int:
         """How often the model has been traced; new lengths and batch sizes do not add to it."""
         return self._compiled.experimental_get_tracing_count()
@@ -183,8 +303,35 @@ class Pipeline:
     def __repr__(self) -> str:
         config = self.model.config
         name = config._name_or_path or "made from a config"
-        model = f"{type(self.model).__name__} ({name})"
-        return f"{type(self).__name__}(task={self.task!r}, model={model}, dtype={self.model.compute_dtype!r})"
+        dtype = getattr(self.model, "compute_dtype", None)
+        facts = {"task": repr(self.task), "model": f"{type(self.model).__name__} ({name})", "dtype": repr(dtype)}
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in (facts | self.facts()).items())})"
+
+    def facts(self) -> dict[str, Any]:
+        """What ``repr`` shows beside checkpoint and task: what matters to the task, such as its labels."""
+        return {}
+
+
+class ChunkPipeline(Pipeline):
+    """A pipeline that may run several rows of the model for one input, as in ``transformers``.
+
+    ``preprocess`` gives a list of rows, ``forward`` runs one of them, and ``postprocess`` takes the list of outputs.
+    """
+
+    def preprocess(self, inputs: Any, **parameters: Any) -> list[dict[str, Any]]:
+        """First stage: tokenize one input into rows, each int32 ``[1, seq]`` with what goes round the model.
+
+        ``parameters`` are those of a call.
+        """
+        rows = self._encode_one(inputs, parameters)
+        return [self._stage_inputs(rows, row) for row in range(len(rows))]
+
+    def postprocess(self, model_outputs: list[Mapping[str, Any]], **parameters: Any) -> Any:
+        """Third stage: turn the outputs for all rows of one input into the task's answer."""
+        raise NotImplementedError
+
+    def _answer(self, outputs: list[dict[str, Any]], task_kwargs: Mapping[str, Any]) -> Any:
+        return self.postprocess(outputs, **task_kwargs)
 
 
 def _check_fit(model, tokenizer) -> None:
@@ -197,21 +344,21 @@ def _check_fit(model, tokenizer) -> None:
         )
 
 
-def _text_arguments(texts: list[Any]) -> dict[str, Any]:
+def text_arguments(texts: list[Any]) -> dict[str, Any]:
     """Arguments for the tokenizer from texts, or from pairs."""
     if not any(isinstance(text, Mapping) for text in texts):
-        return {"text": [_string(text) for text in texts]}
+        return {"text": [as_text(text) for text in texts]}
     if not all(isinstance(text, Mapping) and set(text) == {"text", "text_pair"} for text in texts):
         wrong = next(t for t in texts if not (isinstance(t, Mapping) and set(t) == {"text", "text_pair"}))
         if isinstance(wrong, Mapping) and set(wrong) == {"text"} and all(set(t) == {"text"} for t in texts):
-            return {"text": [_string(text["text"]) for text in texts]}
+            return {"text": [as_text(text["text"]) for text in texts]}
         raise ValueError(
             f'A pair is {{"text": …, "text_pair": …}}, and pairs and single texts do not mix; got {wrong!r}.'
         )
-    return {name: [_string(text[name]) for text in texts] for name in ("text", "text_pair")}
+    return {name: [as_text(text[name]) for text in texts] for name in ("text", "text_pair")}
 
 
-def _string(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A text from a string, bytes, or a scalar string tensor."""
     if isinstance(value, str):
         return value
@@ -225,8 +372,8 @@ def _string(value: Any) -> str:
     )
 
 
-def _texts(inputs: Any) -> Iterator[Any]:
-    """Texts of any iterable; a ``tf.data.Dataset`` may be batched."""
+def _elements(inputs: Iterable[Any]) -> Iterator[Any]:
+    """Inputs of any iterable; a ``tf.data.Dataset`` may be batched."""
     for element in inputs:
         if tf.is_tensor(element) and element.shape.rank:
             yield from element.numpy()
@@ -238,5 +385,22 @@ def _texts(inputs: Any) -> Iterator[Any]:
             yield element
 
 
-def _numpy(value: Any) -> Any:
-    return tf.nest.map_structure(lambda x: x.numpy(), value)
+def _windows(inputs: Iterable[Any]) -> Iterator[list[Any]]:
+    """Cut inputs into lists of at most ``WINDOW`` inputs and about ``WINDOW_CHARACTERS`` characters."""
+    window, characters = [], 0
+    for one in inputs:
+        window.append(one)
+        characters += _characters(one)
+        if len(window) >= WINDOW or characters >= WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return sum(map(_characters, value))
+    return len(value) if isinstance(value, (str, bytes)) else 0

@@ -7,15 +7,31 @@ from typing import Any
 
 from tf_pipeline.pipelines.base import Pipeline
 from tf_pipeline.pipelines.feature_extraction import FeatureExtractionPipeline
+from tf_pipeline.pipelines.fill_mask import FillMaskPipeline
+from tf_pipeline.pipelines.question_answering import QuestionAnsweringPipeline
 from tf_pipeline.pipelines.text_classification import TextClassificationPipeline
+from tf_pipeline.pipelines.token_classification import TokenClassificationPipeline
+from tf_pipeline.pipelines.zero_shot_classification import ZeroShotClassificationPipeline
 
 logger = logging.getLogger(__name__)
 
 TASKS: dict[str, type[Pipeline]] = {
     "feature-extraction": FeatureExtractionPipeline,
+    "fill-mask": FillMaskPipeline,
+    "question-answering": QuestionAnsweringPipeline,
     "text-classification": TextClassificationPipeline,
+    "token-classification": TokenClassificationPipeline,
+    "zero-shot-classification": ZeroShotClassificationPipeline,
 }
-ALIASES = {"sentiment-analysis": "text-classification"}
+ALIASES = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
+
+# The checkpoints that transformers runs where none is named. The two tasks that are not here have one in the package.
+DEFAULT_CHECKPOINTS = {
+    "fill-mask": "distilbert/distilroberta-base",
+    "question-answering": "distilbert/distilbert-base-cased-distilled-squad",
+    "token-classification": "dbmdz/bert-large-cased-finetuned-conll03-english",
+    "zero-shot-classification": "facebook/bart-large-mnli",
+}
 
 BUNDLED_CHECKPOINT = Path(__file__).parent.parent / "assets" / "sentiment"
 
@@ -52,7 +68,8 @@ def pipeline(
 
     Args:
         task: one of :func:`supported_tasks`.
-        model: a model, a local folder or a hub id; the checkpoint that comes with the package if not given.
+        model: a model, a local folder or a hub id. If not given, text-classification and feature-extraction use the
+            checkpoint that comes with the package, and the other tasks the one that ``transformers`` would.
         tokenizer: a tokenizer, a folder or a hub id; the model's own if not given.
         config: a config, a folder or a hub id, instead of the model's own.
         dtype: dtype or Keras policy of the model, such as ``"bfloat16"``.
@@ -69,11 +86,7 @@ def pipeline(
     """
     task_pipeline = pipeline_class(task)
     if model is None:
-        model = BUNDLED_CHECKPOINT
-        logger.warning(
-            "No model was given, so the checkpoint that comes with tf_pipeline is used: a small English film-review "
-            "classifier (%s). Name a model for anything that matters.", BUNDLED_CHECKPOINT
-        )  # fmt: skip
+        model = _default_checkpoint(task_pipeline.task)
     hub = {key: value for key, value in (("revision", revision), ("token", token)) if value is not None}
     if isinstance(model, (str, os.PathLike)):
         tokenizer = model if tokenizer is None else tokenizer
@@ -87,3 +100,16 @@ def pipeline(
 
         tokenizer = AutoTokenizer.from_pretrained(tokenizer, **hub)
     return task_pipeline(model=model, tokenizer=tokenizer, **kwargs)
+
+
+def _default_checkpoint(task: str) -> str | Path:
+    """The checkpoint of a task for which none was named, with a warning."""
+    if task in DEFAULT_CHECKPOINTS:
+        name = DEFAULT_CHECKPOINTS[task]
+        logger.warning("No model was given, so %s is used, from the hub. Name a model for anything that matters.", name)
+        return name
+    logger.warning(
+        "No model was given, so the checkpoint that comes with tf_pipeline is used: a small English film-review "
+        "classifier (%s). Name a model for anything that matters.", BUNDLED_CHECKPOINT
+    )  # fmt: skip
+    return BUNDLED_CHECKPOINT

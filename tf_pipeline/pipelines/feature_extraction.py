@@ -22,6 +22,8 @@ class FeatureExtractionPipeline(Pipeline):
     """
 
     task = "feature-extraction"
+    output_names = ("last_hidden_state",)
+    per_token = True
 
     @classmethod
     def auto_class(cls) -> type:
@@ -46,10 +48,6 @@ class FeatureExtractionPipeline(Pipeline):
         if pooling is not None and pooling not in POOLINGS:
             raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}.")
         return tokenizer_kwargs, {"return_tensors": return_tensors, "pooling": pooling, "normalize": normalize}
-
-    def select(self, outputs: Mapping[str, np.ndarray], mask: np.ndarray, row: int) -> dict[str, np.ndarray]:
-        """The hidden states of one text's own tokens, without padding."""
-        return {"last_hidden_state": outputs["last_hidden_state"][row : row + 1, mask[row] != 0]}
 
     def postprocess(
         self,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.pipelines.base import Pipeline
+from tf_pipeline.pipelines.base import Pipeline, Rows
 
 FUNCTIONS = ("sigmoid", "softmax", "none")
 
@@ -59,6 +59,10 @@ class TextClassificationPipeline(Pipeline):
         result = super().__call__(inputs, **parameters)
         return [result] if isinstance(inputs, str) and "top_k" not in self._defaults | parameters else result
 
+    def encode(self, inputs: list[Any], **tokenizer_kwargs: Any) -> Rows:
+        """Tokenize texts or pairs; ``[["text", "pair"]]`` is how pairs were once written."""
+        return super().encode([_old_pair(one) for one in inputs], **tokenizer_kwargs)
+
     def default_function(self) -> str:
         """The activation that the config asks for."""
         config = self.model.config
@@ -79,5 +83,17 @@ class TextClassificationPipeline(Pipeline):
         ranked = [{"label": self.model.config.id2label[int(i)], "score": float(scores[i])} for i in order]
         return ranked[0] if top_k == "" else ranked[:top_k]
 
-    def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, labels={list(self.model.config.id2label.values())})"
+    def facts(self) -> dict[str, Any]:
+        """The labels."""
+        return {"labels": list(self.model.config.id2label.values())}
+
+
+def _old_pair(value: Any) -> Any:
+    if (
+        isinstance(value, (list, tuple))
+        and len(value) == 1
+        and isinstance(value[0], (list, tuple))
+        and len(value[0]) == 2
+    ):
+        return dict(zip(("text", "text_pair"), value[0], strict=True))
+    return value

@@ -95,7 +95,7 @@ def power_of_number(base: Number, exponent: tf.Tensor, *, out_dtype: tf.DType) -
 @rule("pow.Tensor_Scalar", "pow.Tensor_Tensor")
 def power(x: Number, exponent: Number, *, out_dtype: tf.DType) -> tf.Tensor:
     """``x ** exponent``; small whole exponents are products, as exact as PyTorch's."""
-    simple = {2: tf.square, 3: lambda v: v * v * v, 0.5: tf.sqrt, -0.5: tf.math.rsqrt, -1: tf.math.reciprocal}
+    simple = {2: tf.square, 3: lambda v: v * v * v, 0.5: tf.sqrt, -0.5: tf.math.rsqrt, -1: _reciprocal}
     if isinstance(exponent, (int, float)) and exponent in simple and out_dtype.is_floating:
         return simple[exponent](constant(x, out_dtype))
     return tf.pow(constant(x, out_dtype), constant(exponent, out_dtype))
@@ -143,12 +143,17 @@ def _wide(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], t
     return compute
 
 
+def _reciprocal(x: tf.Tensor) -> tf.Tensor:
+    """``1 / x`` by division: TensorFlow's own reciprocal of 1 is 0.99999994 in float32."""
+    return constant(1, x.dtype) / x
+
+
 def _truncate(x: tf.Tensor) -> tf.Tensor:
     return tf.where(x < 0, tf.math.ceil(x), tf.floor(x)) if x.dtype.is_floating else x
 
 
 for _name, _function in {
-    "neg": tf.negative, "abs": tf.abs, "sign": tf.sign, "sgn": tf.sign, "reciprocal": tf.math.reciprocal,
+    "neg": tf.negative, "abs": tf.abs, "sign": tf.sign, "sgn": tf.sign, "reciprocal": _reciprocal,
     "sqrt": tf.sqrt, "rsqrt": _wide(tf.math.rsqrt), "square": tf.square, "exp": tf.exp, "expm1": tf.math.expm1,
     "exp2": _wide(lambda x: tf.exp(x * constant(math.log(2.0), x.dtype))), "log": tf.math.log, "log1p": tf.math.log1p,
     "log2": _wide(lambda x: tf.math.log(x) / constant(math.log(2.0), x.dtype)),

@@ -1,0 +1,339 @@
+"""Every pipeline over real sentences: tf_pipeline beside transformers on PyTorch.
+
+    pip install ".[bench]"
+    python benchmarks/tasks.py
+    python benchmarks/tasks.py --tasks fill-mask question-answering --texts 500 --batch-sizes 8 32 --json tasks.json
+
+Both read one checkpoint: the real MiniLM-L6 with a random head. The number reported is texts per second over PyTorch's
+at the best of its batch sizes, tokenising and post-processing included. transformers 5 has no question-answering, so
+that PyTorch there is a loop over the same windows, batched, with the post-processing that transformers 4 had.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import (
+    Apart,
+    ContenderError,
+    add_common_options,
+    environment,
+    film_reviews,
+    interleave,
+    minilm_checkpoint,
+    positive,
+    print_environment,
+    print_table,
+    ratio,
+    show,
+    watch_others,
+    work_folder,
+    write_json,
+)
+
+WARM_UP = 32
+# Largest difference of a score from PyTorch's, and largest share of texts whose answer is another one because two
+# scores are as good as equal.
+TOLERANCE, OTHER_SHARE = 1e-4, 0.01
+
+CONLL = ["O", *(f"{prefix}-{kind}" for kind in ("PER", "ORG", "LOC", "MISC") for prefix in "BI")]
+LABELS = ["comedy", "drama", "horror"]
+# Sentences that make up one context of question-answering.
+CONTEXT_SENTENCES = 20
+
+# What two contenders are compared by: for each text, words that have to be equal, and numbers that have to be close.
+Answer = tuple[list[Any], list[float]]
+
+
+@dataclass
+class Task:
+    """How a task is measured.
+
+    Attributes:
+        name: Hugging Face's name.
+        class_name: PyTorch's class.
+        labels: what the head's labels are called.
+        options: arguments of each call, for both.
+        suffix: what tells two measurements of one task apart.
+    """
+
+    name: str
+    class_name: str
+    labels: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    suffix: str = ""
+
+    @property
+    def title(self) -> str:
+        """Name in the report."""
+        return f"{self.name} {self.suffix}".strip()
+
+
+TASKS = [
+    Task("text-classification", "BertForSequenceClassification", ("NEGATIVE", "POSITIVE"), {"truncation": True}),
+    Task("token-classification", "BertForTokenClassification", tuple(CONLL)),
+    Task(
+        "token-classification", "BertForTokenClassification", tuple(CONLL), {"aggregation_strategy": "first"},
+        "(first)",
+    ),
+    Task("question-answering", "BertForQuestionAnswering"),
+    Task("fill-mask", "BertForMaskedLM", (), {"tokenizer_kwargs": {"truncation": True}}),
+    Task(
+        "zero-shot-classification", "BertForSequenceClassification", ("contradiction", "neutral", "entailment"),
+        {"candidate_labels": LABELS},
+    ),
+    Task("feature-extraction", "BertModel", (), {"truncation": True, "return_tensors": True}),
+]  # fmt: skip
+
+
+def inputs_of(task: str, texts: list[str]) -> list[Any]:
+    """The inputs that a task makes of sentences."""
+    if task == "fill-mask":
+        masked = [text.split() for text in texts]
+        for words in masked:
+            words[len(words) // 2] = "[MASK]"
+        return [" ".join(words) for words in masked]
+    if task == "question-answering":
+        starts = range(0, len(texts), CONTEXT_SENTENCES)
+        contexts = [" ".join(texts[start : start + CONTEXT_SENTENCES]) for start in starts]
+        return [{"question": "What is this film about?", "context": context} for context in contexts]
+    return texts
+
+
+def compact(answer: Any) -> Answer:
+    """An answer as words and numbers; of hidden states, the first token's, because batches of PyTorch keep padding."""
+    if hasattr(answer, "shape"):
+        return [answer.shape[-1]], answer.numpy()[0, 0].tolist()
+    words, numbers = [], []
+    for one in answer if isinstance(answer, list) else [answer]:
+        for name, value in one.items():
+            if name in ("score", "scores"):
+                numbers.extend([float(value)] if name == "score" else map(float, value))
+            else:
+                words.append(value)
+    return words, numbers
+
+
+class Runner:
+    """A pipeline in its own process."""
+
+    pipe: Callable[..., Any]
+
+    def run(self, inputs: list[Any], options: dict[str, Any], batch_size: int | None) -> tuple[float, list[Answer]]:
+        """Answer all inputs; returns the seconds and the answers."""
+        if batch_size is not None:
+            options = options | {"batch_size": batch_size}
+        start = time.perf_counter()
+        found = self.pipe(inputs, **options)
+        seconds = time.perf_counter() - start
+        return seconds, [compact(answer) for answer in found]
+
+
+class TorchRunner(Runner):
+    """transformers' own pipeline, or for question-answering the loop below."""
+
+    def __init__(self, task: str, checkpoint: Path):
+        import torch
+        from transformers import pipeline
+
+        if task == "question-answering":
+            self.pipe = TorchQuestionAnswering(checkpoint)
+        else:
+            self.pipe = pipeline(task, model=str(checkpoint), dtype=torch.float32, device="cpu")
+
+
+class OurRunner(Runner):
+    """tf_pipeline."""
+
+    def __init__(self, task: str, checkpoint: Path):
+        from tf_pipeline import pipeline
+
+        self.pipe = pipeline(task, model=str(checkpoint), dtype="float32")
+
+
+class TorchQuestionAnswering:
+    """Question answering on PyTorch: windows of 384 tokens that overlap by 128, in batches, in their order."""
+
+    def __init__(self, checkpoint: Path):
+        import torch
+        from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+        self.torch = torch
+        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        self.model = AutoModelForQuestionAnswering.from_pretrained(checkpoint, dtype=torch.float32).eval()
+
+    def __call__(self, examples: list[dict[str, str]], batch_size: int = 1) -> list[dict[str, Any]]:
+        """The best answer for each question."""
+        encoded = self.tokenizer(
+            [one["question"] for one in examples], [one["context"] for one in examples], truncation="only_second",
+            max_length=384, stride=128, return_overflowing_tokens=True,
+        )  # fmt: skip
+        owners = encoded.pop("overflow_to_sample_mapping")
+        found: list[dict[str, dict]] = [{} for _ in examples]
+        for start in range(0, len(owners), batch_size):
+            rows = range(start, min(start + batch_size, len(owners)))
+            inputs = self.tokenizer.pad({name: [encoded[name][row] for row in rows] for name in encoded},
+                                        return_tensors="pt")  # fmt: skip
+            with self.torch.inference_mode():
+                outputs = self.model(**inputs)
+            logits = outputs.start_logits.numpy(), outputs.end_logits.numpy()
+            for place, row in enumerate(rows):
+                context = examples[owners[row]]["context"]
+                self.collect(found[owners[row]], encoded.encodings[row], context, logits[0][place], logits[1][place])
+        return [max(answers.values(), key=lambda answer: answer["score"]) for answers in found]
+
+    def collect(self, answers: dict[str, dict], encoding: Any, context: str, start: Any, end: Any) -> None:
+        """Add the twelve best spans of a window, widened to words, to the answers of its question."""
+        import numpy as np
+
+        own = np.array([place == 0 or index == 1 for place, index in enumerate(encoding.sequence_ids)])
+        start, end = (np.where(own, logits[: len(own)], -10000.0) for logits in (start, end))
+        start, end = (np.exp(logits - logits.max()) for logits in (start, end))
+        start, end = start / start.sum(), end / end.sum()
+        start[0] = end[0] = 0.0
+        scores = np.tril(np.triu(np.outer(start, end)), 14).ravel()
+        best = np.argpartition(-scores, 12)[:12]
+        for place in best[np.argsort(-scores[best])]:
+            first, last = np.unravel_index(place, (len(own), len(own)))
+            words = encoding.token_to_word(int(first)), encoding.token_to_word(int(last))
+            begin, stop = encoding.word_to_chars(words[0], 1)[0], encoding.word_to_chars(words[1], 1)[1]
+            text = context[begin:stop]
+            answer = answers.setdefault(text.lower(), {"score": 0.0, "start": begin, "end": stop, "answer": text})
+            answer["score"] += float(scores[place])
+
+
+RUNNERS = {"PyTorch": TorchRunner, "tf_pipeline": OurRunner}
+
+
+@dataclass
+class Row:
+    """One contender at one task; ``against_torch`` is its texts per second over those of PyTorch at its best."""
+
+    task: str
+    library: str
+    batch_size: int | None = None
+    seconds: list[float] = field(default_factory=list)
+    against_torch: dict[str, float] | None = None
+    other_answers: int | None = None
+    difference: float | None = None
+    reason: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Name in the report."""
+        return self.library + (f", batch size {self.batch_size}" if self.batch_size else "")
+
+
+def measure(task: Task, texts: list[str], folder: Path, sizes: list[int], rounds: int) -> list[Row]:
+    """Time PyTorch at each batch size and ours in turns, and compare every answer of every round.
+
+    Raises:
+        ContenderError: if PyTorch, against which all is compared, does not run.
+    """
+    rows = [*(Row(task.title, "PyTorch", size) for size in sizes), Row(task.title, "tf_pipeline")]
+    inputs = inputs_of(task.name, texts)
+    checkpoint = minilm_checkpoint(folder, task.class_name, task.labels)
+    processes: dict[str, Apart] = {}
+    try:
+        for library, runner in RUNNERS.items():
+            log = folder / f"tasks-{library}.log"
+            processes[library] = Apart(runner, task.name, checkpoint, log=log)
+
+        def run(row: Row, some: list[Any]) -> tuple[float, list[Answer]]:
+            return processes[row.library].call("run", some, task.options, row.batch_size)
+
+        for row in rows:
+            run(row, inputs[:WARM_UP])
+        by_label = {row.label: row for row in rows}
+        found = interleave(by_label, rounds, lambda label: run(by_label[label], inputs), task.title)
+    finally:
+        for process in processes.values():
+            process.close()
+    reference = found[rows[0].label][0][1]
+    for label, row in by_label.items():
+        row.seconds = [seconds for seconds, _ in found[label]]
+        for _, answers in found[label]:
+            compare(row, answers, reference)
+    best = min(rows[:-1], key=lambda row: statistics.median(row.seconds))
+    for row in rows:
+        row.against_torch = None if row.reason else ratio(best.seconds, row.seconds)
+    return rows
+
+
+def compare(row: Row, answers: list[Answer], reference: list[Answer]) -> None:
+    """Count other answers and find the largest difference of a number, keeping the worst of all rounds."""
+    pairs = list(zip(answers, reference, strict=True))
+    same = [(mine[1], truth[1]) for mine, truth in pairs if mine[0] == truth[0]]
+    difference = max((abs(a - b) for mine, truth in same for a, b in zip(mine, truth, strict=True)), default=0.0)
+    row.other_answers = max(len(pairs) - len(same), row.other_answers or 0)
+    row.difference = max(difference, row.difference or 0.0)
+    if not row.difference <= TOLERANCE or row.other_answers > OTHER_SHARE * len(pairs):
+        row.reason = f"wrong: {row.other_answers} other answers, a score is off by {row.difference:.1e}"
+
+
+def report(rows: list[Row], number: int) -> None:
+    """Print the table."""
+    cells = [
+        [
+            row.label,
+            row.task,
+            show(row.against_torch) if row.reason is None else row.reason,
+            "–" if row.other_answers is None else str(row.other_answers),
+            "–" if row.difference is None else f"{row.difference:.1e}",
+        ]
+        for row in rows
+    ]
+    columns = ["pipeline", "task", "texts/s, best PyTorch = 1 (quartiles)", "other answers", "score difference"]
+    print_table(f"{number} film-review sentences, MiniLM-L6 with a head", columns, cells)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = list(dict.fromkeys(task.name for task in TASKS))
+    parser.add_argument("--tasks", nargs="+", choices=names, default=names, metavar="TASK", help="default: all")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="movieReviewSnippets_GroundTruth.txt of vaderSentiment 0.5 (default: pip downloads its source package)",
+    )
+    parser.add_argument(
+        "--texts", type=positive, default=2000, metavar="N", help="the first N sentences (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-sizes",
+        nargs="+",
+        type=positive,
+        default=[1, 8, 32],
+        metavar="N",
+        help="batch sizes of PyTorch, the best of which is the unit (default: 1 8 32); ours decides by itself",
+    )
+    add_common_options(parser, rounds=3)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print, and write what was asked for."""
+    args = parse()
+    facts = environment()
+    print_environment(facts)
+    rows: list[Row] = []
+    with work_folder(args.work) as folder, watch_others(facts):
+        texts = film_reviews(args.data, folder)[: args.texts]
+        for task in TASKS:
+            if task.name in args.tasks:
+                try:
+                    rows += measure(task, texts, folder, args.batch_sizes, args.rounds)
+                except ContenderError as error:
+                    rows.append(Row(task.title, "tf_pipeline", reason=str(error)))
+    report(rows, len(texts))
+    write_json(args.json, {"environment": facts, "texts": len(texts), "rows": [asdict(row) for row in rows]})
+
+
+if __name__ == "__main__":
+    main()

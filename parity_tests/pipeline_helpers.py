@@ -1,0 +1,84 @@
+"""Checkpoints with tokenizers for the tests of pipelines, and what compares answers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from parity_tests.checkpoint_helpers import new_folder
+from tf_pipeline.parity.tiny import random_checkpoint
+
+CONLL = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
+
+
+def tiny_with_tokenizer(class_name: str, tokenizer, std: float = 0.2, seed: int = 0, **values) -> Path:
+    """A small random checkpoint of one of our classes, fit for a tokenizer and saved beside it."""
+    if class_name.startswith("TFDistilBert"):
+        shape = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 37}
+        config_class = transformers.DistilBertConfig
+    else:
+        shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}
+        config_class = transformers.BertConfig
+    config = config_class(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **(shape | values))
+    folder = Path(random_checkpoint(new_folder(), class_name, config, std, seed))
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def labels_of(names: list[str]) -> dict[str, dict]:
+    """``id2label`` and ``label2id`` of a config."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
+
+
+def torch_pipeline(task: str, folder: Path, **options):
+    """The pipeline of ``transformers``, in float32."""
+    return transformers.pipeline(task, model=str(folder), dtype=torch.float32, **options)
+
+
+def trained_tokenizer(kind: str, texts: list[str], **options):
+    """A small tokenizer with BERT's special tokens, trained on texts: ``"BPE"`` on bytes, or ``"Unigram"``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    if kind == "BPE":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=800, special_tokens=specials, initial_alphabet=alphabet)
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.decoder = decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(vocab_size=800, special_tokens=specials, unk_token="[UNK]")
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), specials, strict=True))
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=512,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **names,
+        **options,
+    )
+
+
+def assert_same_answers(ours, theirs, tolerance: float = 2e-6) -> None:
+    """The same structure, keys in the same order and values; scores up to float32 rounding."""
+    if isinstance(theirs, Mapping):
+        assert list(ours) == list(theirs)
+        for name, value in theirs.items():
+            assert_same_answers(ours[name], value, tolerance)
+    elif isinstance(theirs, (list, tuple)):
+        assert isinstance(ours, list) and len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert_same_answers(one, other, tolerance)
+    elif isinstance(theirs, (float, np.floating)):
+        assert type(ours) is float and ours == pytest.approx(float(theirs), abs=tolerance)
+    else:
+        assert type(ours) is type(theirs) and ours == theirs

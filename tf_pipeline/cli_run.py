@@ -1,0 +1,395 @@
+"""``tf-pipeline run``: a pipeline on a few texts, or on every row of a file."""
+
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+# Exit status when every other row was answered but some were not.
+SOME_ROWS_FAILED = 3
+
+ALIASES = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
+# Which options a task takes, and under which name its pipeline does.
+OPTIONS: dict[str, dict[str, str]] = {
+    "text-classification": {"top_k": "top_k", "function": "function_to_apply", "truncation": "truncation"},
+    "feature-extraction": {"pooling": "pooling", "normalize": "normalize", "truncation": "truncation"},
+    "fill-mask": {"top_k": "top_k", "targets": "targets", "truncation": "truncation"},
+    "token-classification": {
+        name: name for name in ("aggregation_strategy", "stride", "ignore_labels", "is_split_into_words")
+    },
+    "question-answering": {
+        name: name
+        for name in ("top_k", "doc_stride", "max_seq_len", "max_answer_len", "handle_impossible_answer",
+                     "align_to_words", "question", "context")
+    },
+    "zero-shot-classification": {name: name for name in ("candidate_labels", "hypothesis_template", "multi_label")},
+}  # fmt: skip
+
+
+def run(
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="text-classification (sentiment-analysis), token-classification (ner), question-answering, fill-mask, "
+            "zero-shot-classification or feature-extraction."
+        ),
+    ],
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts; read from standard input, one a line, if there is no --input.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id; the task's default if not given.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float64, bfloat16, float16 or a Keras policy.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Most rows of the model in a batch.")] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", exists=True, dir_okay=False, help="Rows to read, one JSON value a line.")
+    ] = None,
+    output_file: Annotated[
+        Path | None,
+        typer.Option("--output", dir_okay=False, help="Where the answers go; standard output if not given."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value a text rather than a table.")] = False,
+    truncation: Annotated[
+        bool | None,
+        typer.Option(
+            help="Cut texts that are longer than the model takes, as by default, or refuse them. "
+            "(text-classification, feature-extraction, fill-mask)"
+        ),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=1, help="Answers to a text. (text-classification: all, question-answering: 1, fill-mask: 5)"),
+    ] = None,
+    function: Annotated[
+        str | None,
+        typer.Option(help="sigmoid, softmax or none; what the config asks for if not given. (text-classification)"),
+    ] = None,
+    aggregation_strategy: Annotated[
+        str | None,
+        typer.Option(help="none (each token), simple, first, average or max (entities). (token-classification: none)"),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Read long texts in windows that overlap by so many tokens. (token-classification)"),
+    ] = None,
+    ignore_labels: Annotated[
+        list[str] | None, typer.Option("--ignore-label", help="May be repeated. (token-classification: O)")
+    ] = None,
+    is_split_into_words: Annotated[
+        bool | None, typer.Option("--is-split-into-words", help="Rows hold words. (token-classification)")
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option(help="The question for rows without one. (question-answering)")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="The context for rows without one. (question-answering)")] = None,
+    doc_stride: Annotated[
+        int | None, typer.Option(help="Tokens by which windows of the context overlap. (question-answering: 128)")
+    ] = None,
+    max_seq_len: Annotated[int | None, typer.Option(help="Tokens of a window. (question-answering: 384)")] = None,
+    max_answer_len: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of an answer. (question-answering: 15)")
+    ] = None,
+    handle_impossible_answer: Annotated[
+        bool | None, typer.Option("--handle-impossible-answer", help="Let there be no answer. (question-answering)")
+    ] = None,
+    align_to_words: Annotated[
+        bool | None, typer.Option(help="Widen answers to whole words, as by default. (question-answering)")
+    ] = None,
+    targets: Annotated[
+        list[str] | None, typer.Option("--target", help="Score this word only; may be repeated. (fill-mask)")
+    ] = None,
+    candidate_labels: Annotated[
+        str | None, typer.Option(help="The labels, with commas between them. (zero-shot-classification)")
+    ] = None,
+    hypothesis_template: Annotated[
+        str | None, typer.Option(help='Such as "It is about {}.". [zero-shot-classification]')
+    ] = None,
+    multi_label: Annotated[
+        bool | None, typer.Option("--multi-label", help="Each label by itself. (zero-shot-classification)")
+    ] = None,
+    pooling: Annotated[str | None, typer.Option(help="mean or cls: one vector a text. (feature-extraction)")] = None,
+    normalize: Annotated[
+        bool | None, typer.Option("--normalize", help="Vectors of length 1. (feature-extraction)")
+    ] = None,
+) -> None:
+    """Run a pipeline on texts, or on the rows of a file.
+
+    tf-pipeline run sentiment-analysis "What a lovely film."
+
+    tf-pipeline run ner --model ./ner --aggregation-strategy first "Sylvain works in Brooklyn."
+
+    tf-pipeline run question-answering --model ./squad --question "Who came?" --context "Ann came."
+
+    tf-pipeline run fill-mask --model ./bert --target good --target bad "A [MASK] film."
+
+    tf-pipeline run zero-shot-classification --model ./mnli --candidate-labels "art, sport" "A goal!"
+
+    tf-pipeline run feature-extraction --pooling mean --input texts.jsonl --output vectors.jsonl
+
+    A row of --input is a string or an object with the key text (and text_pair for pairs, words with
+    --is-split-into-words, or question and context). Other keys are ignored. Rows are streamed; each answer is a line
+    {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, a key missing, a wrong
+    type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the sibling file that ends in
+    .errors.jsonl (without --output: on standard error). Files are written under a name that ends in .part and moved
+    into place at the end.
+
+    The exit status is 0 if all was answered, 1 if nothing could run, 2 for wrong usage, and 3 if some rows failed.
+    """  # noqa: D301
+    given = {name: value for name, value in locals().items() if name in _KNOWN and value is not None}
+    name = ALIASES.get(task, task)
+    parameters = _parameters(name, given)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if input_file is not None and texts:
+        raise typer.BadParameter("Give texts or --input, not both.")
+    if output_file is not None and input_file is None:
+        raise typer.BadParameter("--output needs --input.")
+    asked = _Rows(name, given)
+    inputs = None if input_file else asked.of_texts(texts or _lines_unless_asked(given))
+    try:
+        from tf_pipeline.pipelines import pipeline
+
+        pipe = pipeline(task, model=model, dtype=dtype, batch_size=batch_size, **parameters)
+        if inputs is None:
+            raise typer.Exit(SOME_ROWS_FAILED if _run_file(pipe, asked, input_file, output_file) else 0)
+        results = list(pipe(iter(inputs)))
+    except (ValueError, TypeError, OSError) as error:
+        fail(error, 1)
+    _print([asked.title(one) for one in inputs], results, as_json or name == "feature-extraction")
+
+
+_KNOWN = {option for options in OPTIONS.values() for option in options}
+
+
+def fail(error: Exception, status: int) -> None:
+    """End with a message and a status."""
+    Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+    raise typer.Exit(status) from None
+
+
+def _parameters(task: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the pipeline from the options that were given."""
+    if task not in OPTIONS:
+        return {}  # the pipeline names the tasks there are
+    for name in given:
+        if name not in OPTIONS[task]:
+            takers = ", ".join(other for other, options in OPTIONS.items() if name in options)
+            raise typer.BadParameter(f"--{name.replace('_', '-')} is an option of {takers}, not of {task}.")
+    parameters = {OPTIONS[task][name]: value for name, value in given.items() if name not in ("question", "context")}
+    if "truncation" in OPTIONS[task]:
+        parameters.setdefault("truncation", True)
+    if task == "text-classification":
+        parameters.setdefault("top_k", None)
+    if task == "fill-mask":
+        parameters["tokenizer_kwargs"] = {"truncation": parameters.pop("truncation")}
+    return parameters
+
+
+# ------------------------------------------------------------------------------------------------------- the rows
+
+
+class _Rows:
+    """Turns what was given, texts or JSON values, into inputs of a task's pipeline."""
+
+    def __init__(self, task: str, given: dict[str, Any]):
+        self.task = task
+        self.words = bool(given.get("is_split_into_words"))
+        self.known = {name: given[name] for name in ("question", "context") if name in given}
+
+    def of_texts(self, texts: list[str]) -> list[Any]:
+        """Inputs from texts of the command line; for question-answering, whichever of both was not an option."""
+        if self.task != "question-answering":
+            return [text.split() for text in texts] if self.words else texts
+        missing = [name for name in ("question", "context") if name not in self.known]
+        if len(missing) > 1 or bool(missing) != bool(texts):
+            raise typer.BadParameter("Give --question and --context, or one of them and texts, or --input.")
+        return [self.known | {missing[0]: text} for text in texts] if missing else [self.known]
+
+    def of_value(self, value: Any) -> Any:
+        """The input that a JSON value stands for.
+
+        Raises:
+            ValueError: if it is none; the message says what is expected.
+        """
+        if self.task == "question-answering":
+            return self._question(value)
+        if self.words:
+            words = value.get("words") if isinstance(value, dict) else value
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                raise ValueError(
+                    f"A row is a list of strings, or an object with one under the key words; got {_kind(value)}."
+                )
+            return words
+        if isinstance(value, dict) and "text_pair" in value and self.task == "text-classification":
+            return {name: _text(value, name) for name in ("text", "text_pair")}
+        return _text(value, "text")
+
+    def _question(self, value: Any) -> dict[str, str]:
+        missing = [name for name in ("question", "context") if name not in self.known]
+        if isinstance(value, str) and len(missing) == 1:
+            value = {missing[0]: value}
+        if not isinstance(value, dict):
+            raise ValueError(f"A row is an object with the keys question and context; got {_kind(value)}.")
+        row = self.known | value
+        return {name: _text(row, name) for name in ("question", "context")}
+
+    def title(self, value: Any) -> str:
+        """What stands for an input in a table."""
+        if isinstance(value, dict):
+            value = next((value[name] for name in ("question", "context") if name not in self.known), value["question"])
+        return " ".join(value) if isinstance(value, list) else value
+
+
+def _text(value: Any, key: str) -> str:
+    if isinstance(value, dict):
+        if key not in value:
+            raise ValueError(f"The key {key} is missing; the row has {', '.join(map(repr, value)) or 'none'}.")
+        if isinstance(value[key], str):
+            return value[key]
+        raise ValueError(f"{key} has to be a string; got {_kind(value[key])}.")
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"A row is a string or an object with the key {key}; got {_kind(value)}.")
+
+
+def _kind(value: Any) -> str:
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+        str: "a string",
+    }
+    return names.get(type(value), "null")
+
+
+# ------------------------------------------------------------------------------------------------------- a file
+
+
+class _File:
+    """The rows of a file that can be read, one by one; the others go to ``bad`` at once."""
+
+    def __init__(self, path: Path, rows: _Rows, bad: "_Lines"):
+        self.path, self.rows, self.bad = path, rows, bad
+        self.pending: deque[tuple[int, Any]] = deque()  # read, but not yet answered
+
+    def __len__(self) -> int:
+        with self.path.open("rb") as file:
+            return sum(1 for _ in file)
+
+    def __iter__(self) -> Iterator[Any]:
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                value: Any = line.decode("utf-8", errors="replace").rstrip("\r\n")
+                try:
+                    value = json.loads(line.decode("utf-8"))
+                    one = self.rows.of_value(value)
+                except (ValueError, RecursionError) as error:
+                    self.bad.failed(number, error, value)
+                    continue
+                self.pending.append((number, value))
+                yield one
+
+
+class _Lines:
+    """A file of JSON lines, written under another name until it is complete; without a path, a stream."""
+
+    def __init__(self, path: Path | None, stream):
+        self.path, self.count = path, 0
+        self.file = stream if path is None else self.part.open("w", encoding="utf-8")
+
+    @property
+    def part(self) -> Path:
+        return self.path.with_name(self.path.name + ".part")
+
+    def write(self, value: dict[str, Any]) -> None:
+        print(json.dumps(value, ensure_ascii=False), file=self.file)
+        self.count += 1
+
+    def failed(self, number: int, error: Exception, value: Any) -> None:
+        self.write({"line": number, "error": str(error), "input": value})
+
+    def finish(self, keep: bool = True) -> None:
+        """Move the file into place, or leave none there."""
+        if self.path is None:
+            return
+        self.file.close()
+        if keep:
+            os.replace(self.part, self.path)
+        else:
+            self.part.unlink()
+            self.path.unlink(missing_ok=True)
+
+
+def errors_file(output: Path) -> Path:
+    """Where the rows go that could not be answered: ``out.jsonl`` has ``out.errors.jsonl`` beside it."""
+    return output.with_name(f"{output.stem}.errors.jsonl")
+
+
+def _run_file(pipe: Any, rows: _Rows, source: Path, target: Path | None) -> int:
+    """Answer the rows of a file; returns how many failed."""
+    if target is not None and source.resolve() in (target.resolve(), errors_file(target).resolve()):
+        raise ValueError(f"--output would overwrite the input {source}.")
+    answers, bad = _Lines(target, sys.stdout), _Lines(errors_file(target) if target else None, sys.stderr)
+    lines = _File(source, rows, bad)
+    for answer in pipe.stream(lines):
+        number, value = lines.pending.popleft()
+        if isinstance(answer, Exception):
+            bad.failed(number, answer, value)
+        else:
+            answers.write({"line": number, "result": answer})
+    answers.finish()
+    bad.finish(keep=bad.count > 0)
+    if target is not None:
+        where = f", {bad.count} failed: {errors_file(target)}" if bad.count else ""
+        Console(stderr=True).print(f"{answers.count} answered: {target}{where}", soft_wrap=True, highlight=False)
+    return bad.count
+
+
+# ------------------------------------------------------------------------------------------------------- printing
+
+
+def _lines_unless_asked(given: dict[str, Any]) -> list[str]:
+    """Lines of standard input, unless the options hold the question and its context."""
+    if "question" in given and "context" in given:
+        return []
+    if sys.stdin is None or sys.stdin.isatty():
+        raise typer.BadParameter("Give at least one text, --input, or pipe texts in, one a line.")
+    lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not lines:
+        raise typer.BadParameter("Standard input holds no text.")
+    return lines
+
+
+def _print(texts: list[str], results: list[Any], as_json: bool) -> None:
+    if as_json:
+        for result in results:
+            print(json.dumps(result))
+        return
+    answers = [_answers(result) for result in results]
+    columns = next((list(some[0]) for some in answers if some), [])
+    table = Table("text", *columns)
+    for text, some in zip(texts, answers, strict=True):
+        for place, answer in enumerate(some or [dict.fromkeys(columns, "")]):
+            cells = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in answer.values()]
+            table.add_row(escape(text) if place == 0 else "", *map(escape, cells))
+    Console().print(table)
+
+
+def _answers(result: Any) -> list[dict[str, Any]]:
+    """The answers to a text as one list of dictionaries, whatever the task."""
+    if isinstance(result, list):
+        return [answer for some in result for answer in _answers(some)]
+    if "labels" in result:
+        pairs = zip(result["labels"], result["scores"], strict=True)
+        return [{"label": label, "score": score} for label, score in pairs]
+    return [result]

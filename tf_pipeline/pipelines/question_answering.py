@@ -1,0 +1,295 @@
+"""Find the answer to a question in a context of any length."""
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tf_pipeline.pipelines.base import ChunkPipeline, Rows, as_text
+
+# Logit of what cannot be part of an answer.
+EXCLUDED = np.float32(-10000.0)
+
+logger = logging.getLogger(__name__)
+
+
+class QuestionAnsweringPipeline(ChunkPipeline):
+    """Extracts answers from contexts, as ``transformers`` 4 did; version 5 dropped the task.
+
+    Inputs are ``question=`` and ``context=`` (texts, lists of texts, or several questions and one context), a question
+    and a context by position, a dictionary with these keys (others, as in SQuAD, are allowed), an object with
+    ``question_text`` and ``context_text``, or a list, a generator or a dataset of these.
+
+    Arguments of a call:
+
+    - ``top_k``: answers to return, 1 by default; fewer where there are not as many.
+    - ``max_answer_len``: most tokens of an answer, 15 by default.
+    - ``max_seq_len``: tokens of a window, question included; by default 384, or fewer if the model takes fewer.
+    - ``doc_stride``: tokens by which windows over a long context overlap; by default 128, or half a window if that is
+      less. A context is never cut.
+    - ``max_question_len``: tokens after which a question is cut, with a warning; 64 by default. (In ``transformers`` 4,
+      fast tokenizers never cut it, whatever its documentation said.)
+    - ``handle_impossible_answer``: let the empty answer compete, with the least score that any window gives it.
+    - ``align_to_words``: widen answers to whole words, as by default; leave it off for languages without spaces.
+    - ``padding``: accepted as in ``transformers``; it changes no answer, because padding cannot be one.
+
+    An answer is a dictionary: ``score``, ``start``, ``end`` and ``answer``, where the offsets count code points of the
+    context. Answers whose text is the same but for case are one, and their scores are added up over all windows. With
+    ``top_k`` several come as a sorted list; a single one is not in a list.
+
+    Source: the span search of https://arxiv.org/abs/1704.00051, section 3.2, window by window.
+    """
+
+    task = "question-answering"
+    per_token = True
+    output_names = ("start_logits", "end_logits")
+    beside = ("encoding", "context")
+
+    @classmethod
+    def auto_class(cls) -> type:
+        """Extractive question answering."""
+        from tf_pipeline.auto import TFAutoModelForQuestionAnswering
+
+        return TFAutoModelForQuestionAnswering
+
+    def sanitize_parameters(
+        self,
+        padding: Any = None,
+        topk: int | None = None,
+        top_k: int | None = None,
+        doc_stride: int | None = None,
+        max_answer_len: int | None = None,
+        max_seq_len: int | None = None,
+        max_question_len: int | None = None,
+        handle_impossible_answer: bool | None = None,
+        align_to_words: bool | None = None,
+    ):
+        """See the class."""
+        if not self.tokenizer.is_fast:
+            raise ValueError(
+                f"question-answering needs a fast tokenizer, which tells where tokens are in the context; "
+                f"{type(self.tokenizer).__name__} is not one."
+            )
+        if topk is not None and top_k is None:
+            warnings.warn("topk parameter is deprecated, use top_k instead", UserWarning, stacklevel=3)
+            top_k = topk
+        numbers = {"top_k": top_k, "max_answer_len": max_answer_len, "max_question_len": max_question_len}
+        for name, value in numbers.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} parameter should be >= 1 (got {value})")
+        longest = min(self.truncation_length, 384) if max_seq_len is None else max_seq_len
+        if longest > self.max_length:
+            raise ValueError(f"max_seq_len is {longest}, but the model takes at most {self.max_length} tokens.")
+        stride = min(longest // 2, 128) if doc_stride is None else doc_stride
+        if not 0 <= stride <= longest:
+            raise ValueError(f"`doc_stride` ({stride}) is negative or larger than `max_seq_len` ({longest})")
+        question_len = 64 if max_question_len is None else max_question_len
+        return {"doc_stride": stride, "max_seq_len": longest, "max_question_len": question_len}, {
+            "top_k": 1 if top_k is None else top_k,
+            "max_answer_len": 15 if max_answer_len is None else max_answer_len,
+            "handle_impossible_answer": bool(handle_impossible_answer),
+            "align_to_words": True if align_to_words is None else align_to_words,
+        }
+
+    def __call__(self, *args: Any, question=None, context=None, X=None, data=None, **parameters: Any):  # noqa: N803
+        """See the class and :class:`Pipeline`; a list of one question gives one answer, as in ``transformers``."""
+        inputs = _gather(args, X if data is None else data, question, context)
+        if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
+            inputs = inputs[0]
+        return super().__call__(inputs, **parameters)
+
+    def is_single(self, inputs: Any) -> bool:
+        """Whether this is one question rather than several."""
+        return super().is_single(inputs) or hasattr(inputs, "question_text")
+
+    @property
+    def question_first(self) -> bool:
+        """Whether the question comes before the context: where padding is on the left, the context comes first.
+
+        ``transformers`` 4 then took tokens of the question for answers; here only the context is searched.
+        """
+        return self.tokenizer.padding_side == "right"
+
+    @property
+    def _context_index(self) -> int:
+        return 1 if self.question_first else 0
+
+    def encode(self, inputs, doc_stride: int, max_seq_len: int, max_question_len: int) -> Rows:
+        """Tokenize questions and contexts into one row a window."""
+        examples = [_example(one) for one in inputs]
+        contexts = [context for _, context in examples]
+        questions = self._fitting_questions(examples, doc_stride, max_seq_len, max_question_len)
+        texts = (questions, contexts) if self.question_first else (contexts, questions)
+        encoded, layout = self._tokenize(
+            {"text": texts[0], "text_pair": texts[1]},
+            {
+                "truncation": "only_second" if self.question_first else "only_first",
+                "max_length": max_seq_len,
+                "stride": doc_stride,
+                "return_overflowing_tokens": True,
+                "return_token_type_ids": True,
+            },
+        )
+        owners = encoded["overflow_to_sample_mapping"]
+        beside = {"encoding": encoded.encodings, "context": [contexts[owner] for owner in owners]}
+        return Rows({name: encoded[name] for name in self.input_names}, owners, beside, **layout)
+
+    def _fitting_questions(self, examples, doc_stride: int, max_seq_len: int, max_question_len: int) -> list[str]:
+        """The questions, cut where they are too long.
+
+        Raises:
+            ValueError: where a question leaves no room for windows that move on.
+        """
+        questions = [question for question, _ in examples]
+        encodings = self.tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
+        for place, offsets in enumerate(encodings["offset_mapping"]):
+            if len(offsets) > max_question_len:
+                logger.warning(
+                    "A question has %d tokens and was cut to %d (max_question_len).", len(offsets), max_question_len
+                )
+                questions[place] = questions[place][: offsets[max_question_len - 1][1]]
+            tokens = min(len(offsets), max_question_len)
+            room = max_seq_len - self.tokenizer.num_special_tokens_to_add(pair=True) - tokens
+            # The tokenizer would abort; a context that fits as a whole needs no windows.
+            if room <= doc_stride and len(self.tokenizer.tokenize(examples[place][1])) > room:
+                raise ValueError(
+                    f"The question {questions[place]!r:.80} has {tokens} tokens, which leaves {max(room, 0)} of "
+                    f"max_seq_len={max_seq_len} to its context; windows that overlap by doc_stride={doc_stride} need "
+                    "more than that."
+                )
+        return questions
+
+    def postprocess(
+        self,
+        model_outputs: list[Mapping[str, Any]],
+        top_k: int = 1,
+        handle_impossible_answer: bool = False,
+        max_answer_len: int = 15,
+        align_to_words: bool = True,
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """Start and end logits ``[1, seq]`` of each window to the best answers."""
+        # Spans that become one answer when they are widened to words leave room for others.
+        candidates = top_k * 2 + 10 if align_to_words else top_k
+        answers: dict[str, dict[str, Any]] = {}
+        null_scores = []
+        for outputs in model_outputs:
+            context, encoding = outputs["context"], outputs["encoding"]
+            start, end = (np.asarray(outputs[name])[0] for name in self.output_names)
+            in_context = np.array([index == self._context_index for index in encoding.sequence_ids])
+            null = _first(encoding.ids, self.tokenizer.cls_token_id)
+            spans, null_score = best_spans(start, end, in_context, null, candidates, max_answer_len)
+            null_scores.append(null_score)
+            for first, last, score in spans:
+                begin, stop = self._characters(encoding, first, last, align_to_words)
+                text = context[begin:stop]
+                found = answers.setdefault(text.lower(), {"score": 0.0, "start": begin, "end": stop, "answer": text})
+                found["score"] += score
+        ranked = list(answers.values())
+        if handle_impossible_answer or not ranked:
+            null_score = min(null_scores) if handle_impossible_answer else 0.0
+            ranked.append({"score": null_score, "start": 0, "end": 0, "answer": ""})
+        ranked = sorted(ranked, key=lambda answer: -answer["score"])[:top_k]
+        return ranked[0] if len(ranked) == 1 else ranked
+
+    def _characters(self, encoding, first: int, last: int, align_to_words: bool) -> tuple[int, int]:
+        """Where in the context the tokens from ``first`` to ``last`` are, or the words that they are in."""
+        if align_to_words:
+            words = encoding.token_to_word(first), encoding.token_to_word(last)
+            if None not in words:
+                start, end = (encoding.word_to_chars(word, self._context_index) for word in words)
+                if start is not None and end is not None:
+                    return start[0], end[1]
+        return encoding.offsets[first][0], encoding.offsets[last][1]
+
+    def facts(self) -> dict[str, Any]:
+        """Size of the windows, their overlap, and the longest answer."""
+        windows, answers = self.sanitize_parameters(**self._defaults)
+        shown = {name: windows[name] for name in ("max_seq_len", "doc_stride")}
+        return shown | {name: answers[name] for name in ("max_answer_len", "handle_impossible_answer")}
+
+
+def best_spans(
+    start: np.ndarray, end: np.ndarray, in_context: np.ndarray, null: int | None, count: int, max_answer_len: int
+) -> tuple[list[tuple[int, int, float]], float]:
+    """The likeliest spans of a window.
+
+    Args:
+        start: logits ``[seq]`` of being the first token of the answer.
+        end: logits ``[seq]`` of being the last.
+        in_context: which tokens an answer may hold, bool ``[seq]``.
+        null: the token that stands for the empty answer, usually ``[CLS]``; probabilities count it in.
+        count: most spans to return.
+        max_answer_len: most tokens of a span.
+
+    Returns:
+        Spans as first token, last token and score (the product of both probabilities), best first; and the score of
+        the empty answer.
+    """
+    counted = in_context.copy()
+    if null is not None:
+        counted[null] = True
+    begins, ends = (_probabilities(np.where(counted, logits, EXCLUDED)) for logits in (start, end))
+    null_score = 0.0 if null is None else float(begins[null] * ends[null])
+    # [seq, max_answer_len]: the band of the outer product where the end is at most that far behind the start.
+    width = min(max_answer_len, len(ends))
+    reach, reachable = (
+        np.lib.stride_tricks.sliding_window_view(np.pad(values, (0, width - 1)), width) for values in (ends, in_context)
+    )
+    allowed = in_context[:, None] & reachable
+    scores = np.where(allowed, begins[:, None] * reach, -1.0).ravel()
+    best = np.argpartition(-scores, count)[:count] if count < len(scores) else np.arange(len(scores))
+    best = best[np.argsort(-scores[best], kind="stable")]
+    best = best[scores[best] >= 0]
+    firsts, lengths = np.divmod(best, width)
+    spans = zip(firsts.tolist(), (firsts + lengths).tolist(), scores[best].tolist(), strict=True)
+    return list(spans), null_score
+
+
+def _first(ids: list[int], wanted: int | None) -> int | None:
+    return ids.index(wanted) if wanted in ids else None
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max())
+    return shifted / shifted.sum()
+
+
+def _gather(args: Sequence[Any], data: Any, question: Any, context: Any) -> Any:
+    """The inputs of a call, however they were given."""
+    if args:
+        if len(args) == 1:
+            return args[0]
+        return [{"question": args[0], "context": args[1]}] if _are_texts(*args) else list(args)
+    if data is not None:
+        return data
+    if question is None or context is None:
+        missing = "question" if question is None else "context"
+        raise ValueError(f"Give question= and context=, or a dictionary of both; {missing} is missing.")
+    if isinstance(question, str):
+        return {"question": question, "context": context}
+    contexts = [context] * len(question) if isinstance(context, str) else list(context)
+    if len(question) != len(contexts):
+        raise ValueError(f"Questions and contexts don't have the same lengths: {len(question)} and {len(contexts)}.")
+    return [{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)]
+
+
+def _are_texts(*values: Any) -> bool:
+    return len(values) == 2 and all(isinstance(value, str) for value in values)
+
+
+def _example(value: Any) -> tuple[str, str]:
+    """Question and context of one input."""
+    if hasattr(value, "question_text"):
+        value = {"question": value.question_text, "context": value.context_text}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"A question is {{'question': …, 'context': …}}; got {type(value).__name__}: {value!r:.80}.")
+    texts = []
+    for name in ("question", "context"):
+        if value.get(name) is None:
+            raise ValueError(f"You need to provide a dictionary with keys question and context; {name} is missing.")
+        texts.append(as_text(value[name]))
+        if not texts[-1]:
+            raise ValueError(f"`{name}` cannot be empty")
+    return texts[0], texts[1]
