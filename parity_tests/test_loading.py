@@ -152,7 +152,7 @@ def test_heads_are_reported_as_pytorch_reports_them(body, saved, loaded):
     report = our_report(name, source, **options)
     assert report == torch_report(name, source, **options)
     same_head = set(weights(ours(name, source, **options))) == set(weights(ours(family + saved, source)))
-    assert any(report) != same_head  # ModernBERT's classifiers of texts and tokens have the same keys
+    assert any(report) or same_head  # ModernBERT's classifiers of texts and tokens have the same keys
 
 
 def test_a_new_head_is_announced_by_name(caplog):
