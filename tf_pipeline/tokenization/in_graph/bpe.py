@@ -15,7 +15,15 @@ import tokenizers
 
 from tf_pipeline.tokenization.in_graph.byte_level import spell
 from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer
-from tf_pipeline.tokenization.in_graph.tables import ADDED, BYTE, CODE_POINTS, CodePointTable, SparseMatrix, Trie, flexible
+from tf_pipeline.tokenization.in_graph.tables import (
+    ADDED,
+    BYTE,
+    CODE_POINTS,
+    CodePointTable,
+    SparseMatrix,
+    Trie,
+    flexible,
+)
 from tf_pipeline.tokenization.in_graph.text import Text, last_true, next_true
 from tf_pipeline.tokenization.in_graph.tokens import Tokens, tokens_of
 
@@ -68,7 +76,9 @@ class BPE:
         self._together = bool((made < used).all())
         first_symbols = {token for token in vocabulary if len(token) == 1 or _BYTE_TOKEN.fullmatch(token)}
         first_symbols.add(model.get("unk_token"))
-        neighbours = np.array(sorted(_neighbours(merges, vocabulary, first_symbols)) or np.zeros([0, 2]), np.int64).reshape(-1, 2)
+        neighbours = np.array(
+            sorted(_neighbours(merges, vocabulary, first_symbols)) or np.zeros([0, 2]), np.int64
+        ).reshape(-1, 2)
         self._neighbours = SparseMatrix(neighbours[:, 0], neighbours[:, 1], np.zeros(len(neighbours)), size)
 
     def __call__(self, text: Text) -> Tokens:
@@ -98,7 +108,7 @@ class BPE:
             keep = ~missing
         elif self._fuse:
             keep = ~missing | ~tf.concat([[False], missing[:-1]], 0)
-            reach = tf.where(missing, tf.gather(text.end, next_true(~missing) - 1), text.end)
+            reach = tf.where(missing, tf.gather(text.end, tf.maximum(next_true(~missing) - 1, 0)), text.end)
             text = dataclasses.replace(text, end=reach)
         else:
             keep = tf.ones_like(missing)
@@ -118,7 +128,7 @@ class BPE:
 
     def _merge(self, text: Text, ids: tf.Tensor, mergeable: tf.Tensor) -> tf.Tensor:
         """Ids of tokens at the entries where they start, -1 elsewhere."""
-        left, right = tf.maximum(ids[:-1], 0), ids[1:]
+        left, right = tf.where(mergeable, ids, 0)[:-1], ids[1:]
         joined = (self._neighbours(left, right) >= 0) & mergeable[:-1] & mergeable[1:] & ~text.begins[1:]
         part = tf.cumsum(tf.cast(~tf.concat([[False], joined], 0), tf.int32))
         several = tf.concat([joined, [False]], 0) | tf.concat([[False], joined], 0)
@@ -182,6 +192,4 @@ def _whole_words(model: dict[str, Any]) -> list[tuple[str, int]]:
         vocab=model["vocab"], merges=_merges(model), unk_token=model.get("unk_token"),
         fuse_unk=bool(model.get("fuse_unk")), byte_fallback=bool(model.get("byte_fallback")),
     )  # fmt: skip
-    return [
-        (token, i) for token, i in model["vocab"].items() if token and [t.id for t in plain.tokenize(token)] != [i]
-    ]
+    return [(token, i) for token, i in model["vocab"].items() if token and [t.id for t in plain.tokenize(token)] != [i]]

@@ -4,6 +4,7 @@ from functools import cache
 
 import tensorflow as tf
 
+from tf_pipeline.tokenization.in_graph.mapping import repeated
 from tf_pipeline.tokenization.in_graph.text import Text
 
 
@@ -31,10 +32,8 @@ def spell(text: Text, chosen: tf.Tensor, offset: int) -> Text:
         offset: the code of byte 0.
     """
     lengths = 1 + sum(tf.cast(text.codes >= limit, tf.int32) for limit in (0x80, 0x800, 0x10000))
-    lengths = tf.where(chosen, lengths, 1)
-    source = tf.repeat(tf.range(tf.size(lengths)), lengths)
-    within = tf.range(tf.size(source)) - tf.gather(tf.cumsum(lengths, exclusive=True), source)
-    new, lengths = text.select(source), tf.gather(lengths, source)
+    source, within, lengths = repeated(tf.where(chosen, lengths, 1))
+    new = text.select(source)
     bits = tf.bitwise.right_shift(new.codes, 6 * (lengths - 1 - within))
     lead = tf.gather(tf.constant([0, 0, 0xC0, 0xE0, 0xF0]), lengths)
     byte = tf.where(within == 0, lead + bits, 0x80 + tf.bitwise.bitwise_and(bits, 0x3F))

@@ -12,7 +12,7 @@ import tokenizers
 
 from tf_pipeline.tokenization.in_graph.mapping import CharacterMap, probed
 from tf_pipeline.tokenization.in_graph.regex import EVERY
-from tf_pipeline.tokenization.in_graph.tables import CODE_POINTS, CodePointTable, SparseMatrix
+from tf_pipeline.tokenization.in_graph.tables import CODE_POINTS, CodePointTable, SparseMatrix, flexible
 from tf_pipeline.tokenization.in_graph.text import Text
 
 _LAST_CLASS = "\u0345"  # the only character of the highest combining class, 240
@@ -149,8 +149,7 @@ class Composition:
 
         keep = tf.ones_like(codes, tf.bool)
         state = (tf.constant(1), heads, tf.fill(tf.shape(heads), -1), codes, keep, heads, sizes)
-        shapes = [tf.TensorShape([]), *[tf.TensorShape([None])] * 6]
-        result = tf.while_loop(lambda step, starters, *_: tf.size(starters) > 0, body, state, shapes)
+        result = tf.while_loop(lambda step, starters, *_: tf.size(starters) > 0, body, state, flexible(state))
         return result[3], result[4]
 
 

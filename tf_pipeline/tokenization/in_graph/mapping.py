@@ -12,7 +12,7 @@ from tf_pipeline.tokenization.in_graph.regex import EVERY
 from tf_pipeline.tokenization.in_graph.tables import CODE_POINTS, CodePointTable
 from tf_pipeline.tokenization.in_graph.text import Text
 
-_SEPARATOR = "!"  # no normalization changes it or joins anything to it
+_SEPARATORS = ("\U0010ffff", "!")  # nothing is joined to them, and what drops the one keeps the other
 
 
 class CharacterMap:
@@ -44,14 +44,26 @@ class CharacterMap:
 
     def expand(self, text: Text) -> tuple[Text, tf.Tensor]:
         """The new text, and which of its entries are the first of an old one, bool ``[n]``."""
-        lengths = self._lengths(text.codes)
-        source = tf.repeat(tf.range(tf.size(lengths)), lengths)
-        within = tf.range(tf.size(source)) - tf.gather(tf.cumsum(lengths, exclusive=True), source)
+        source, within, lengths = repeated(self.lengths(text.codes))
         new = text.select(source)
-        shifts = self._shifts(new.codes)
-        several = tf.gather(self._values, tf.where(tf.gather(lengths, source) == 1, 0, shifts + within))
-        codes = tf.where(tf.gather(lengths, source) == 1, new.codes + shifts, several)
-        return new.with_codes(codes), within == 0
+        return new.with_codes(self.characters(new.codes, lengths, within)), within == 0
+
+    def lengths(self, codes: tf.Tensor) -> tf.Tensor:
+        """By how many characters each is replaced, int32 ``[n]``."""
+        return self._lengths(codes)
+
+    def characters(self, codes: tf.Tensor, lengths: tf.Tensor, within: tf.Tensor) -> tf.Tensor:
+        """The character with index ``within`` of those, ``lengths`` in number, that replace each of ``codes``."""
+        shifts = self._shifts(codes)
+        several = tf.gather(self._values, tf.where(lengths == 1, 0, shifts + within))
+        return tf.where(lengths == 1, codes + shifts, several)
+
+
+def repeated(counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Repeat entries: for every copy the entry, which copy of it this is, and the number of its copies."""
+    source = tf.repeat(tf.range(tf.size(counts)), counts)
+    within = tf.range(tf.size(source)) - tf.gather(tf.cumsum(counts, exclusive=True), source)
+    return source, within, tf.gather(counts, source)
 
 
 def probed(normalizer) -> dict[int, str]:
@@ -67,17 +79,18 @@ def probed(normalizer) -> dict[int, str]:
 def _probed(name: str, state: bytes) -> dict[int, str]:
     normalizer = getattr(tokenizers.normalizers, name)()
     normalizer.__setstate__(state)
-    characters, text = _every_character()
-    parts = normalizer.normalize_str(text).split(_SEPARATOR)
-    if normalizer.normalize_str(_SEPARATOR) != _SEPARATOR or len(parts) != len(characters):
-        raise UnsupportedTokenizer(f"Normalizer {name!r} does not change characters one at a time.")
-    return {ord(old): new for old, new in zip(characters, parts, strict=True) if new != old}
+    for separator in _SEPARATORS:
+        characters, text = _every_character(separator)
+        parts = normalizer.normalize_str(text).split(separator)
+        if normalizer.normalize_str(separator) == separator and len(parts) == len(characters):
+            return {ord(old): new for old, new in zip(characters, parts, strict=True) if new != old}
+    raise UnsupportedTokenizer(f"Normalizer {name!r} does not change characters one at a time.")
 
 
 @cache
-def _every_character() -> tuple[list[str], str]:
-    characters = [character for character in map(chr, EVERY) if character != _SEPARATOR]
-    return characters, _SEPARATOR.join(characters)
+def _every_character(separator: str) -> tuple[list[str], str]:
+    characters = [character for character in map(chr, EVERY) if character != separator]
+    return characters, separator.join(characters)
 
 
 def then(first: Mapping[int, str], second: Mapping[int, str]) -> dict[int, str]:

@@ -14,8 +14,9 @@ import tokenizers
 from tf_pipeline.tokenization.in_graph.byte_level import as_bytes
 from tf_pipeline.tokenization.in_graph.composition import Composition, Ordering
 from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer
-from tf_pipeline.tokenization.in_graph.mapping import CharacterMap, probed, then
+from tf_pipeline.tokenization.in_graph.mapping import CharacterMap, probed, repeated, then
 from tf_pipeline.tokenization.in_graph.pre_tokenizers import matches, prepend, whitespace
+from tf_pipeline.tokenization.in_graph.precompiled import Precompiled
 from tf_pipeline.tokenization.in_graph.regex import Regex, literal
 from tf_pipeline.tokenization.in_graph.tables import CodePointTable
 from tf_pipeline.tokenization.in_graph.text import Text, last_true, next_true
@@ -79,6 +80,10 @@ def _prepend(component: dict[str, Any]) -> list[Stage]:
     return [partial(prepend, prefix=prefix, unless_there=False)] if prefix else []
 
 
+def _precompiled(component: dict[str, Any]) -> list[Stage]:
+    return [Precompiled(component["precompiled_charsmap"])]
+
+
 def _strip(component: dict[str, Any]) -> list[Stage]:
     space = CodePointTable(whitespace().astype(int))
 
@@ -105,12 +110,10 @@ def _replace(component: dict[str, Any]) -> list[Stage]:
         starts, after, inside = matches(text, compiled)
         # What replaces a match comes from where the last character of the match does.
         last = inside & tf.concat([(after | starts | ~inside)[1:], [True]], 0)
-        source = tf.repeat(tf.range(tf.size(last)), tf.where(last, len(content), tf.where(inside, 0, 1)))
-        result = text.select(source)
-        new_match = tf.concat([tf.zeros_like(source[:1]) - 1, source[:-1]], 0) != source
-        within = tf.range(tf.size(source)) - last_true(new_match)
-        changed = tf.gather(new, tf.minimum(within, max(len(content) - 1, 0)))
-        return result.with_codes(tf.where(tf.gather(last, source), changed, result.codes))
+        counts = tf.where(last, len(content), tf.where(inside, 0, 1))
+        source, within, _ = repeated(counts)
+        result, index = text.select(source), tf.minimum(within, max(len(content) - 1, 0))
+        return result.with_codes(tf.where(tf.gather(last, source), tf.gather(new, index), result.codes))
 
     return [replace]
 
@@ -124,6 +127,7 @@ _TYPES: dict[str, Callable[[dict[str, Any]], list[Stage]]] = {
     "NFKC": _composed,
     "NFKD": _decomposed,
     "Nmt": _alone,
+    "Precompiled": _precompiled,
     "Prepend": _prepend,
     "Replace": _replace,
     "Sequence": _sequence,

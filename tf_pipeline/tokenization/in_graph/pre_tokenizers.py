@@ -10,6 +10,7 @@ import tokenizers
 
 from tf_pipeline.tokenization.in_graph.byte_level import as_bytes
 from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer
+from tf_pipeline.tokenization.in_graph.mapping import repeated
 from tf_pipeline.tokenization.in_graph.regex import Regex, chunks, literal, pieces
 from tf_pipeline.tokenization.in_graph.tables import CODE_POINTS, CodePointTable
 from tf_pipeline.tokenization.in_graph.text import Text, follow, longest_section
@@ -148,18 +149,10 @@ def prepend(text: Text, prefix: str, only_at_start: bool = False, unless_there: 
         first &= text.codes != ord(prefix)
     if only_at_start:
         first &= text.start == 0
-    source = tf.repeat(tf.range(tf.size(text.codes)), tf.where(first, 1 + len(prefix), 1))
-    # How far an entry is from the first of its source.
-    within = tf.range(tf.size(source)) - tf.gather(_first_of(source), source)
-    codes = tf.constant([*map(ord, prefix)])
-    inserted = tf.gather(first, source) & (within < len(prefix))
-    new = text.select(source)
-    return new.with_codes(tf.where(inserted, tf.gather(codes, tf.minimum(within, len(prefix) - 1)), new.codes))
-
-
-def _first_of(source: tf.Tensor) -> tf.Tensor:
-    """Where each number of a sorted list of 0, 1, 2, … is first."""
-    return tf.math.segment_min(tf.range(tf.size(source)), source)
+    source, within, lengths = repeated(tf.where(first, 1 + len(prefix), 1))
+    new, index = text.select(source), tf.minimum(within, len(prefix) - 1)
+    inserted = tf.gather(tf.constant([*map(ord, prefix)]), index)
+    return new.with_codes(tf.where((lengths > 1) & (within < len(prefix)), inserted, new.codes))
 
 
 def _splitter(pattern: Regex | _Characters, behavior: str, invert: bool = False) -> Stage:

@@ -130,10 +130,6 @@ class Trie:
         self._edges = SparseMatrix(rows, classes[columns], values, len(accepts))
         self._accepts = tf.constant(np.array(accepts, np.int32))
 
-    def symbols(self, codes: tf.Tensor) -> tf.Tensor:
-        """What ``step`` takes for characters."""
-        return self._classes(codes)
-
     def step(self, nodes: tf.Tensor, symbols: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Go from nodes along symbols: the next nodes (-1 where there is none) and the ids of strings that end there."""
         following = self._edges(nodes, symbols)
@@ -170,6 +166,30 @@ class Trie:
         search = tf.range(tf.size(positions))
         state = (tf.constant(1), search, positions, tf.broadcast_to(roots, tf.shape(positions)), lengths, ids)
         return tuple(tf.while_loop(lambda _, search, *__: tf.size(search) > 0, body, state, flexible(state))[4:])
+
+    def all_matches(self, codes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Every string at every position.
+
+        Args:
+            codes: ``[n]`` code points, the last being ``END``.
+
+        Returns:
+            Three int32 ``[matches]``: the place right after a match, its number of characters, and its id.
+        """
+        symbols = self._classes(codes)
+
+        def body(depth, at, nodes, ends, lengths, ids):
+            nodes, found = self.step(nodes, tf.gather(symbols, at))
+            accepted = tf.where(found >= 0)[:, 0]
+            ends = tf.concat([ends, tf.gather(at + 1, accepted)], 0)
+            lengths = tf.concat([lengths, tf.fill(tf.shape(accepted), depth)], 0)
+            ids = tf.concat([ids, tf.gather(found, accepted)], 0)
+            alive = tf.where(nodes >= 0)[:, 0]
+            return depth + 1, tf.gather(at + 1, alive), tf.gather(nodes, alive), ends, lengths, ids
+
+        empty = tf.zeros([0], tf.int32)
+        state = (tf.constant(1), tf.range(tf.size(codes)), tf.zeros_like(codes), empty, empty, empty)
+        return tuple(tf.while_loop(lambda _, at, *__: tf.size(at) > 0, body, state, flexible(state))[3:])
 
 
 def _grow(roots: Sequence[list[tuple[str, int]]]) -> tuple[list[tuple[int, int, int]], list[int], int]:

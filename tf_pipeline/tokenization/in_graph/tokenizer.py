@@ -15,9 +15,10 @@ from tf_pipeline.tokenization.in_graph.post_processors import Special, Trimmer, 
 from tf_pipeline.tokenization.in_graph.pre_tokenizers import compile_pre_tokenizer
 from tf_pipeline.tokenization.in_graph.text import decode
 from tf_pipeline.tokenization.in_graph.tokens import Tokens
+from tf_pipeline.tokenization.in_graph.unigram import Unigram
 from tf_pipeline.tokenization.in_graph.wordpiece import WordPiece
 
-_MODELS: dict[str, Callable[[dict[str, Any]], Callable]] = {"BPE": BPE, "WordPiece": WordPiece}
+_MODELS: dict[str, Callable[[dict[str, Any]], Callable]] = {"BPE": BPE, "Unigram": Unigram, "WordPiece": WordPiece}
 
 
 def compile_tokenizer(tokenizer: Any) -> "InGraphTokenizer":
@@ -85,6 +86,7 @@ class InGraphTokenizer(tf.Module):
         self._trimmer = Trimmer(backend.get_vocab(), self._post.prefix_space) if self._post.trim else None
         self._defaults = defaults
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(
         self,
         text: tf.Tensor,
@@ -195,4 +197,6 @@ class InGraphTokenizer(tf.Module):
         if shape.windows and not (cuts and (not pair or shape.truncation.startswith("only_"))):
             raise ValueError("return_overflowing_tokens needs truncation, and only_first or only_second for pairs.")
         if shape.windows and not 0 <= shape.stride < shape.max_length - specials:
-            raise ValueError(f"stride={shape.stride} has to be less than the {shape.max_length - specials} tokens kept.")
+            raise ValueError(
+                f"stride={shape.stride} has to be less than the {shape.max_length - specials} tokens kept."
+            )

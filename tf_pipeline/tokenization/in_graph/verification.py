@@ -51,12 +51,19 @@ class VerificationReport:
 
     def __str__(self) -> str:
         lines = [f"{self.texts} texts: " + ", ".join(f"{count} {name} differ" for name, count in self.counts.items())]
-        lines += [f"  {d.output} of {d.text!r}: {d.ours} in the graph, {d.theirs} of Hugging Face" for d in self.differences]
+        lines += [
+            f"  {d.output} of {d.text!r}: {d.ours} in the graph, {d.theirs} of Hugging Face" for d in self.differences
+        ]
         return "\n".join(lines)
 
 
 def verify(
-    compiled: InGraphTokenizer, tokenizer: Any, texts: Iterable[str], *, outputs: Sequence[str] = OUTPUTS, limit: int = 20
+    compiled: InGraphTokenizer,
+    tokenizer: Any,
+    texts: Iterable[str],
+    *,
+    outputs: Sequence[str] = OUTPUTS,
+    limit: int = 20,
 ) -> VerificationReport:
     """Compare a compiled tokenizer with the Hugging Face tokenizer that it was made of.
 
@@ -124,5 +131,3 @@ def _reference(backend: Any, texts: list[str]) -> list[dict[str, list]]:
         }
         for e in encodings
     ]
-
-
