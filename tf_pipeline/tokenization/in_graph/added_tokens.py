@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer
+from tf_pipeline.tokenization.in_graph.post_processors import PostProcessor
 from tf_pipeline.tokenization.in_graph.pre_tokenizers import spans, whitespace
 from tf_pipeline.tokenization.in_graph.regex import members
 from tf_pipeline.tokenization.in_graph.tables import ADDED, CodePointTable, Trie
@@ -21,14 +22,16 @@ class AddedTokens:
 
     Args:
         tokens: entries of tokenizer.json's ``added_tokens``; ``pattern`` in place of ``content`` if it is there.
+        post: the post-processor, which may leave the white space of ``lstrip`` and ``rstrip`` out of offsets.
 
     Raises:
         UnsupportedTokenizer: for tokens that are empty, that are equal, or that a neighbour's ``rstrip`` could cut.
     """
 
-    def __init__(self, tokens: list[dict[str, Any]]):
+    def __init__(self, tokens: list[dict[str, Any]], post: PostProcessor):
         patterns = [token.get("pattern", token["content"]) for token in tokens]
         _check(tokens, patterns)
+        self._post = post
         self._trie = Trie([(pattern, i) for i, pattern in enumerate(patterns)])
         self._ids = tf.constant([token["id"] for token in tokens] or [0], tf.int32)
         self._flags = {
@@ -53,13 +56,24 @@ class AddedTokens:
         starts &= ~tf.gather(self._flags["single_word"], tf.maximum(found, 0)) | self._alone(text, lengths, kinds)
         at = tf.cast(tf.where(starts)[:, 0], tf.int32)
         token = tf.gather(found, at)
-        first, end = self._stripped(text, kinds, at, at + tf.gather(lengths, at), token)
+        last = at + tf.gather(lengths, at)
+        first, end = self._stripped(text, kinds, at, last, token)
         # An added token is its first entry, which reaches to its last.
         ends = tf.tensor_scatter_nd_update(tf.fill(tf.shape(places), -1), first[:, None], end)
         codes = tf.tensor_scatter_nd_update(text.codes, first[:, None], ADDED + tf.gather(self._ids, token))
-        until = tf.tensor_scatter_nd_update(text.end, first[:, None], tf.gather(text.end, end - 1))
+        start, until = self._offsets(text, at, last, first, end)
+        start = tf.tensor_scatter_nd_update(text.start, first[:, None], start)
+        until = tf.tensor_scatter_nd_update(text.end, first[:, None], until)
         starts, after, inside = spans(ends >= 0, ends)
-        return Text(codes, text.start, until, text.row).sections(starts | after, keep=starts | ~inside)
+        return Text(codes, start, until, text.row).sections(starts | after, keep=starts | ~inside)
+
+    def _offsets(self, text: Text, at, last, first, end) -> tuple[tf.Tensor, tf.Tensor]:
+        """Where matches start and end, with or without the white space around them."""
+        if self._post.trim:
+            # One space at the start of a text is taken for the space that the tokenizer puts there.
+            spare = (tf.gather(text.start, first) == 0) & (at - first == 1) & self._post.prefix_space
+            first, end = tf.where(spare, first, at), last
+        return tf.gather(text.start, first), tf.gather(text.end, end - 1)
 
     def _alone(self, text: Text, lengths: tf.Tensor, kinds: tf.Tensor) -> tf.Tensor:
         """Whether no letter, digit or underscore of the same section is right before or after a match."""

@@ -1,4 +1,4 @@
-"""Characters as the bytes of their UTF-8 form, and GPT-2's alphabet of 256 printable characters that stand for bytes."""
+"""Characters as bytes of UTF-8, and GPT-2's alphabet of 256 printable characters that stand for bytes."""
 
 from functools import cache
 

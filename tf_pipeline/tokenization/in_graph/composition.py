@@ -133,7 +133,7 @@ class Composition:
         """Compose groups; the first of each is its first starter. Returns codes and what stays."""
 
         def body(step, starters, previous, codes, keep, heads, sizes):
-            # `starters` is the current starter of each group; `previous` the class of what is left after it, -1 if none.
+            # `starters` is the current starter of each group; `previous` the class of what stays after it, or -1.
             at = heads + step
             kind = tf.gather(classes, at)
             composed = self._pairs(self._rows(tf.gather(codes, starters)), self._columns(tf.gather(codes, at)))

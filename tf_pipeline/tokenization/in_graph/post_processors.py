@@ -154,7 +154,8 @@ class Trimmer:
         """New starts and ends of tokens; ``first`` says which is the first of its text. All of one shape."""
         leading, trailing = tf.gather(self._leading, ids), tf.gather(self._trailing, ids)
         if self._prefix_space:
-            leading = tf.where(first | (start == 0), tf.maximum(leading - 1, 0), leading)
+            # One space at the start of a text is taken for that one, even where the text has it.
+            leading = tf.where((first | (start == 0)) & (leading == 1), 0, leading)
         start = tf.minimum(start + leading, end)
         trimmed = tf.maximum(end - trailing, start)
         return start, tf.where(end >= trailing, trimmed, end)

@@ -190,7 +190,7 @@ def matches(text: Text, pattern: Regex | _Characters) -> tuple[tf.Tensor, tf.Ten
 
 
 def spans(starts: tf.Tensor, ends: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Of spans given by where they start, if at all, and end: the starts, the places after ends, and what they cover."""
+    """Of spans given by starts and ends: the starts, the places right after them, and what they cover."""
     edges = tf.boolean_mask(ends, starts)
     after = tf.tensor_scatter_nd_update(tf.zeros_like(ends), edges[:, None], tf.ones_like(edges))
     inside = tf.cumsum(tf.cast(starts, tf.int32) - after) > 0

@@ -163,8 +163,8 @@ class _Parser:
 
     def _refuse(self, what: str):
         raise UnsupportedTokenizer(
-            f"{what} at position {self._at} of the regular expression {self._pattern!r} is not supported; alternatives, "
-            "(?:…), (?i:…), character classes, quantifiers on them, and look-ahead at one character are."
+            f"{what} at position {self._at} of the regular expression {self._pattern!r} is not supported; "
+            "alternatives, (?:…), (?i:…), character classes, quantifiers on them, and look-ahead at one character are."
         )
 
     def _take(self, expression: str) -> str | None:

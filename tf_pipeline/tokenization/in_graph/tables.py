@@ -131,7 +131,7 @@ class Trie:
         self._accepts = tf.constant(np.array(accepts, np.int32))
 
     def step(self, nodes: tf.Tensor, symbols: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Go from nodes along symbols: the next nodes (-1 where there is none) and the ids of strings that end there."""
+        """Go from nodes along symbols: the next nodes and the ids of strings that end there, -1 where there is none."""
         following = self._edges(nodes, symbols)
         return following, tf.where(following < 0, -1, tf.gather(self._accepts, tf.maximum(following, 0)))
 

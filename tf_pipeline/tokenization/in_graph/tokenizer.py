@@ -71,18 +71,17 @@ class InGraphTokenizer(tf.Module):
         model = description["model"]
         if model["type"] not in _MODELS:
             raise UnsupportedTokenizer(f"Model {model['type']!r} is not compiled; {', '.join(sorted(_MODELS))} are.")
+        self._post = compile_post_processor(description["post_processor"])
         added = description["added_tokens"]
-        self._raw_tokens = AddedTokens([token for token in added if not token["normalized"]])
+        self._raw_tokens = AddedTokens([token for token in added if not token["normalized"]], self._post)
         normalizer = backend.normalizer
-        self._normalized_tokens = AddedTokens([
-            token | {"pattern": normalizer.normalize_str(token["content"]) if normalizer else token["content"]}
-            for token in added
-            if token["normalized"]
-        ])  # fmt: skip
+        normalized = [token for token in added if token["normalized"]]
+        if normalizer is not None:
+            normalized = [token | {"pattern": normalizer.normalize_str(token["content"])} for token in normalized]
+        self._normalized_tokens = AddedTokens(normalized, self._post)
         self._normalize = compile_normalizer(description["normalizer"])
         self._split = compile_pre_tokenizer(description["pre_tokenizer"])
         self._model = _MODELS[model["type"]](model)
-        self._post = compile_post_processor(description["post_processor"])
         self._trimmer = Trimmer(backend.get_vocab(), self._post.prefix_space) if self._post.trim else None
         self._defaults = defaults
 

@@ -95,7 +95,7 @@ def verify(
 
 
 def _function(compiled: InGraphTokenizer):
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def run(text):
         return compiled(
             text,
