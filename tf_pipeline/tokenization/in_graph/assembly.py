@@ -102,10 +102,11 @@ def _windows(counts: tf.Tensor, kept: tf.Tensor, shape: Shape) -> tuple[tf.Tenso
         stop = counts[cut] - moved
         first = tf.maximum(stop - kept[cut], 0)
         size = stop - first
-    other = tf.zeros_like(first) if shape.truncation_side == "right" else counts[1 - cut] - kept[1 - cut]
     skipped, sizes = [first], [size]
     if counts.shape[0] == 2:
-        skipped, sizes = ([first, other], [size, kept[1]]) if cut == 0 else ([other, first], [kept[0], size])
+        other = tf.zeros_like(first) if shape.truncation_side == "right" else counts[1 - cut] - kept[1 - cut]
+        skipped.insert(1 - cut, other)
+        sizes.insert(1 - cut, kept[1 - cut])
     return sample, tf.stack(skipped), tf.stack(sizes)
 
 

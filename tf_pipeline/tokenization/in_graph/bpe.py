@@ -133,7 +133,9 @@ class BPE:
         part = tf.cumsum(tf.cast(~tf.concat([[False], joined], 0), tf.int32))
         several = tf.concat([joined, [False]], 0) | tf.concat([[False], joined], 0)
         at = tf.cast(tf.where(several)[:, 0], tf.int32)
-        part, size = tf.gather(part, at), tf.size(ids) + 1
+        part = tf.gather(part, at)
+        part = tf.cumsum(tf.cast(tf.concat([part[:1] < 0, part[1:] != part[:-1]], 0), tf.int32))
+        size = tf.reduce_max(tf.concat([part, [0]], 0)) + 1
 
         def body(at, symbols, part, ids):
             same = part[1:] == part[:-1]
