@@ -5,7 +5,7 @@ the shortest string that it starts with, marks included; longer ones are replace
 """
 
 import base64
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import tensorflow as tf
@@ -30,8 +30,9 @@ class Precompiled:
     def __init__(self, charsmap: str | bytes):
         replacements = read_charsmap(base64.b64decode(charsmap) if isinstance(charsmap, str) else charsmap)
         self._single = CharacterMap({ord(old): new for old, new in replacements.items() if len(old) == 1})
-        self._trie = Trie([(old, i) for i, old in enumerate(_shortest(replacements))])
-        contents = [replacements[old] for old in _shortest(replacements)]
+        strings = _shortest(replacements)
+        self._trie = Trie([(old, i) for i, old in enumerate(strings)])
+        contents = [replacements[old] for old in strings]
         self._lengths = tf.constant([len(new) for new in contents] or [0], tf.int32)
         self._offsets = tf.constant(np.cumsum([0, *(len(new) for new in contents)])[:-1].tolist() or [0], tf.int32)
         self._values = tf.constant([ord(c) for new in contents for c in new] or [0], tf.int32)
@@ -97,9 +98,12 @@ class Precompiled:
 
 def _shortest(replacements: dict[str, str]) -> list[str]:
     """Strings that do not start with another one."""
-    return [old for old in replacements if not any(old[:size] in replacements for size in range(1, len(old)))]
+    return [
+        old for old in replacements if len(old) == 1 or not any(old[:i] in replacements for i in range(1, len(old)))
+    ]
 
 
+@lru_cache(maxsize=8)
 def read_charsmap(charsmap: bytes) -> dict[str, str]:
     """What a precompiled character map replaces, read from its double array."""
     size = int.from_bytes(charsmap[:4], "little")
@@ -134,9 +138,11 @@ def cluster_kinds() -> np.ndarray:
     kinds = np.zeros(CODE_POINTS, np.int64)
     codes = EVERY[~np.isin(EVERY, [*map(ord, "!abZ")])]
 
+    characters = [*map(chr, codes)]
+
     def ask(before: str, after: str) -> list[str]:
         # "!" is a cluster of its own, whatever it stands beside but what is prepended to it.
-        return normalizer.normalize_str("!".join(f"{before}{chr(code)}{after}" for code in codes)).split("!")
+        return normalizer.normalize_str(before + f"{after}!{before}".join(characters) + after).split("!")
 
     kinds[codes] += [_EXTENDS * (new == "Z") for new in ask("a", "")]
     kinds[codes] += [_PREPENDS * ("Z" not in new) for new in ask("", "b\u0301")]

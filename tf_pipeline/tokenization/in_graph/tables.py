@@ -124,7 +124,7 @@ class Trie:
         classes = np.zeros(CODE_POINTS, np.int64)
         classes[alphabet] = np.arange(1, len(alphabet) + 1)
         self._classes = CodePointTable(classes)
-        edges, accepts, self.longest = _grow(roots)
+        edges, accepts = _grow(roots)
         self.empty = not edges
         rows, columns, values = np.array(edges or [(0, 0, 0)], np.int64).T
         self._edges = SparseMatrix(rows, classes[columns], values, len(accepts))
@@ -192,9 +192,9 @@ class Trie:
         return tuple(tf.while_loop(lambda _, at, *__: tf.size(at) > 0, body, state, flexible(state))[3:])
 
 
-def _grow(roots: Sequence[list[tuple[str, int]]]) -> tuple[list[tuple[int, int, int]], list[int], int]:
-    """Edges ``(node, code point, node)``, the id that ends at every node, and the longest string."""
-    edges, accepts, longest = {}, [-1] * len(roots), 0
+def _grow(roots: Sequence[list[tuple[str, int]]]) -> tuple[list[tuple[int, int, int]], list[int]]:
+    """Edges ``(node, code point, node)``, and the id that ends at every node."""
+    edges, accepts = {}, [-1] * len(roots)
     for start, root in enumerate(roots):
         for word, accepted in root:
             node = start
@@ -204,8 +204,8 @@ def _grow(roots: Sequence[list[tuple[str, int]]]) -> tuple[list[tuple[int, int, 
                     following = edges[node, character] = len(accepts)
                     accepts.append(-1)
                 node = following
-            accepts[node], longest = accepted, max(longest, len(word))
-    return [(node, character, following) for (node, character), following in edges.items()], accepts, longest
+            accepts[node] = accepted
+    return [(node, character, following) for (node, character), following in edges.items()], accepts
 
 
 def flexible(state: Sequence[tf.Tensor]) -> tuple[tf.TensorShape, ...]:

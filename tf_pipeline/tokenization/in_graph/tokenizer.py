@@ -41,7 +41,7 @@ def compile_tokenizer(tokenizer: Any) -> "InGraphTokenizer":
         )
     if backend.encode_special_tokens:
         raise UnsupportedTokenizer("split_special_tokens=True is not compiled: special tokens are found in the text.")
-    with tf.init_scope():
+    with tf.init_scope(), tf.device("/CPU:0"):
         return InGraphTokenizer(json.loads(backend.to_str()), backend, _defaults(tokenizer, backend))
 
 
