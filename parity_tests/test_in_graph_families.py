@@ -40,5 +40,5 @@ def test_real_vocabulary(minilm):
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
-    report = verify(compile_tokenizer(tokenizer), tokenizer, adversarial_texts() + film_reviews())
+    report = verify(compile_tokenizer(tokenizer), tokenizer, adversarial_texts()[::3] + film_reviews())
     assert report.equal, str(report)
