@@ -9,12 +9,14 @@ from tf_pipeline.tokenization.in_graph import compile_tokenizer, verify
 
 # Offsets where marks are put in order and then composed over one another; the ids are equal.
 COMPOSED = {"modernbert": 2}
+# Around the limit of a WordPiece word, and runs in which merges overlap.
+RUNS = [character * count for character in ("a", "1", "é", "雨", " ", "!") for count in (3, 4, 5, 99, 100, 101)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family(family):
     tokenizer = FAMILIES[family]()
-    report = verify(compile_tokenizer(tokenizer), tokenizer, adversarial_texts()[::3] + film_reviews()[::8])
+    report = verify(compile_tokenizer(tokenizer), tokenizer, adversarial_texts()[::3] + film_reviews()[::8] + RUNS)
     assert report.texts > 1000
     offsets = report.counts.pop("offset_mapping")
     assert not any(report.counts.values()), str(report)
