@@ -1,0 +1,46 @@
+"""Compiled tokenizers give Hugging Face's ids, types, offsets and words, family by family."""
+
+import pytest
+
+from parity_tests.sentences import film_reviews
+from parity_tests.tokenizer_stacks import FAMILIES
+from tf_pipeline.parity.corpus import adversarial_texts
+from tf_pipeline.tokenization.in_graph import compile_tokenizer, verify
+
+# Offsets where marks are put in order and then composed over one another; the ids are equal.
+COMPOSED = {"modernbert": 2}
+# Around the limit of a WordPiece word, and runs in which merges overlap.
+RUNS = [character * count for character in ("a", "1", "é", "雨", " ", "!") for count in (3, 4, 5, 99, 100, 101)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family(family):
+    tokenizer = FAMILIES[family]()
+    report = verify(compile_tokenizer(tokenizer), tokenizer, adversarial_texts()[::3] + film_reviews()[::8] + RUNS)
+    assert report.texts > 1000
+    offsets = report.counts.pop("offset_mapping")
+    assert not any(report.counts.values()), str(report)
+    assert offsets <= COMPOSED.get(family, 0), str(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whole_corpus_and_every_code_point(family):
+    tokenizer = FAMILIES[family]()
+    compiled = compile_tokenizer(tokenizer)
+    report = verify(compiled, tokenizer, adversarial_texts() + film_reviews())
+    assert report.counts.pop("offset_mapping") <= COMPOSED.get(family, 0), str(report)
+    assert report.texts > 3000 and not any(report.counts.values()), str(report)
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    for around in ("{}", "ra{}in"):
+        report = verify(compiled, tokenizer, [around.format(character) for character in characters])
+        assert report.texts == len(characters)
+        assert report.equal, str(report)
+
+
+def test_real_vocabulary(minilm):
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    report = verify(compile_tokenizer(tokenizer), tokenizer, adversarial_texts()[::3] + film_reviews())
+    assert report.equal, str(report)

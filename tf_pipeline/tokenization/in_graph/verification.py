@@ -1,0 +1,133 @@
+"""Whether a compiled tokenizer does what Hugging Face's does."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tf_pipeline.tokenization.in_graph.tokenizer import InGraphTokenizer
+
+OUTPUTS = ("input_ids", "token_type_ids", "special_tokens_mask", "offset_mapping", "word_ids", "sequence_ids")
+_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """One text on which the two part.
+
+    Attributes:
+        output: which output.
+        text: the text.
+        ours: the value from the graph.
+        theirs: Hugging Face's.
+    """
+
+    output: str
+    text: str
+    ours: list
+    theirs: list
+
+
+@dataclasses.dataclass(frozen=True)
+class VerificationReport:
+    """What ``verify`` found.
+
+    Attributes:
+        texts: how many texts were compared.
+        counts: for every output, on how many texts it differs.
+        differences: the first of them, up to a limit.
+    """
+
+    texts: int
+    counts: dict[str, int]
+    differences: tuple[Difference, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether something was compared and nothing differs."""
+        return self.texts > 0 and not any(self.counts.values())
+
+    def __str__(self) -> str:
+        lines = [f"{self.texts} texts: " + ", ".join(f"{count} {name} differ" for name, count in self.counts.items())]
+        lines += [
+            f"  {d.output} of {d.text!r}: {d.ours} in the graph, {d.theirs} of Hugging Face" for d in self.differences
+        ]
+        return "\n".join(lines)
+
+
+def verify(
+    compiled: InGraphTokenizer,
+    tokenizer: Any,
+    texts: Iterable[str],
+    *,
+    outputs: Sequence[str] = OUTPUTS,
+    limit: int = 20,
+) -> VerificationReport:
+    """Compare a compiled tokenizer with the Hugging Face tokenizer that it was made of.
+
+    Args:
+        compiled: the compiled tokenizer.
+        tokenizer: the tokenizer of ``transformers``, or ``tokenizers.Tokenizer``.
+        texts: what to tokenize; texts of a like length are put in one batch.
+        outputs: what to compare, of ``OUTPUTS``.
+        limit: how many differences to list.
+
+    Returns:
+        A report; ``equal`` says whether nothing differs.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    run = _function(compiled)
+    texts = sorted(dict.fromkeys(texts), key=len)
+    counts, found = Counter(dict.fromkeys(outputs, 0)), []
+    for i in range(0, len(texts), _BATCH):
+        batch = texts[i : i + _BATCH]
+        rows = {name: value.numpy() for name, value in run(tf.constant([t.encode() for t in batch])).items()}
+        lengths = rows["attention_mask"].sum(1)
+        for j, theirs in enumerate(_reference(backend, batch)):
+            for name in outputs:
+                ours = rows[name][j][: lengths[j]].tolist()
+                if ours != theirs[name]:
+                    counts[name] += 1
+                    found.append(Difference(name, batch[j], ours, theirs[name])) if len(found) < limit else None
+    return VerificationReport(len(texts), dict(counts), tuple(found))
+
+
+def _function(compiled: InGraphTokenizer):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def run(text):
+        return compiled(
+            text,
+            padding_side="right",
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            return_sequence_ids=True,
+            return_word_ids=True,
+        )
+
+    return run
+
+
+def _reference(backend: Any, texts: list[str]) -> list[dict[str, list]]:
+    truncation, padding = backend.truncation, backend.padding
+    backend.no_truncation()
+    backend.no_padding()
+    try:
+        encodings = backend.encode_batch(texts)
+    finally:
+        if truncation:
+            backend.enable_truncation(**truncation)
+        if padding:
+            backend.enable_padding(**padding)
+    return [
+        {
+            "input_ids": e.ids,
+            "token_type_ids": e.type_ids,
+            "special_tokens_mask": e.special_tokens_mask,
+            "offset_mapping": [list(pair) for pair in e.offsets],
+            "word_ids": [-1 if word is None else word for word in e.word_ids],
+            "sequence_ids": [-1 if index is None else index for index in e.sequence_ids],
+        }
+        for e in encodings
+    ]
