@@ -15,10 +15,10 @@ from typing import Any
 
 import transformers
 from transformers import PreTrainedConfig
-from transformers.models.auto import modeling_auto
 
 from tf_pipeline import models
 from tf_pipeline.hub import RepositoryError, repository_file, split_hub_options
+from tf_pipeline.port.mappings import mapping as torch_classes
 
 
 class AutoConfig(transformers.AutoConfig):
@@ -102,8 +102,7 @@ def find_model_class(name: str) -> type | None:
 
 def _names(mapping: str) -> set[str]:
     """Every class of PyTorch's in one of the mappings of ``transformers``."""
-    values = getattr(modeling_auto, mapping).values()
-    return {name for value in values for name in ([value] if isinstance(value, str) else value)}
+    return {name for names in torch_classes(mapping).values() for name in names}
 
 
 def _ported_class(torch_name: str) -> type:
@@ -150,8 +149,8 @@ class _AutoModel:
         if (found := cls._class_or_none(config)) is not None:
             return found
         for mapping in cls.mappings:
-            if (names := getattr(modeling_auto, mapping).get(config.model_type)) is not None:
-                return _ported_class(names if isinstance(names, str) else names[0])
+            if (names := torch_classes(mapping).get(config.model_type)) is not None:
+                return _ported_class(names[0])
         if (name := cls._own_code(config)) is not None:
             return _ported_class(name)
         native = _native_classes(config)

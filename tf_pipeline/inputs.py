@@ -115,7 +115,9 @@ def _check_shapes(model, inputs: Mapping[str, Any], leading: str) -> None:
         if name == leading:
             continue
         shape = value.shape
-        if name == "attention_mask" and shape.rank is not None and shape.rank > rank:
+        if name.startswith("decoder_"):  # of a length of its own
+            fits = shape.is_compatible_with([expected[0], inputs.get("decoder_input_ids", value).shape[-1]])
+        elif name == "attention_mask" and shape.rank is not None and shape.rank > rank:
             seq = expected[-1]
             fits = shape.is_compatible_with(
                 [expected[0], seq, seq] if shape.rank == 3 else [expected[0], None, seq, seq]

@@ -11,6 +11,7 @@ smaller, and each becomes the operation that TensorFlow is fast at.
 
 import contextlib
 import inspect
+import json
 import logging
 import math
 import operator
@@ -257,7 +258,7 @@ class _Writer:
         graph.inputs = {name: value for name, value in inputs.items() if name in used}
         self._check_operators(graph)
         graph.constants = {key: value for key, value in graph.constants.items() if f"c.{key}" in used}
-        graph.check()
+        graph = Graph.from_dict(json.loads(json.dumps(graph.to_dict())))  # as it will be read
         return Captured(graph, {key: self.constants[key] for key in graph.constants})
 
     # -------------------------------------------------------------------------------------------------- what it takes
@@ -475,13 +476,15 @@ def _operator_name(target: Any) -> str:
 
 def _module_path(node: torch.fx.Node) -> str:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return stack[-1][0].removeprefix("model").removeprefix(".") if stack else ""
+    path = stack[-1][0] if stack else ""
+    return "" if path.startswith("_empty") else path.removeprefix("model").removeprefix(".")
 
 
 def _source(node: torch.fx.Node) -> str:
     """Where in PyTorch's code a node comes from."""
     lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if 'File "' in line]
-    return lines[-1].removeprefix("File ") if lines else "of unknown origin"
+    own = [line for line in lines if "/torch/" not in line] or lines
+    return own[-1].removeprefix("File ") if own else "of unknown origin"
 
 
 def shared_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

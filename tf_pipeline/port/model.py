@@ -96,7 +96,7 @@ class Constant(keras.layers.Layer):
         self.value = self.add_weight(
             shape=spec.shape,
             initializer=lambda shape, dtype=None: tf.cast(tf.constant(values), dtype),
-            dtype="float64" if self.variable_dtype == "float64" and name.startswith(("float", "bfloat")) else name,
+            dtype=name,
             trainable=False,
             autocast=False,
             name="value",
@@ -104,8 +104,10 @@ class Constant(keras.layers.Layer):
         self.built = True
 
 
-def _numpy_name(dtype: str, compute: str) -> str:
-    return compute if dtype == "compute" else dtype
+def _numpy_name(dtype: str, variables: str) -> str:
+    """The dtype of a variable: in a float64 model no float is narrower."""
+    floating = dtype in ("float32", "float16", "bfloat16")
+    return variables if dtype == "compute" or (floating and variables == "float64") else dtype
 
 
 class PortedModel(TFPreTrainedModel):
@@ -317,7 +319,7 @@ class PortedModel(TFPreTrainedModel):
 def _place(layer: keras.layers.Layer, path: list[str], leaf: keras.layers.Layer, policy) -> None:
     """Set a leaf at an attribute path below a layer; a trailing underscore avoids the names that Keras keeps."""
     name = path[0]
-    attribute = f"{name}_" if name.endswith("_") or hasattr(keras.layers.Layer, name) else name
+    attribute = f"{name}_" if name.endswith("_") or hasattr(keras.Model, name) else name
     if len(path) == 1:
         setattr(layer, attribute, leaf)
         return

@@ -11,8 +11,9 @@ from typing import Any
 
 import transformers
 from transformers import PreTrainedConfig
-from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from tf_pipeline.port.mappings import mapping
 
 HIDDEN, HEADS, HEAD_SIZE, LAYERS, VOCABULARY, POSITIONS = 32, 4, 8, 2, 99, 64
 
@@ -91,7 +92,7 @@ OTHER_TYPES = (
 
 def text_model_types() -> list[str]:
     """Every ``model_type`` of the installed ``transformers`` whose body reads token ids and nothing else."""
-    return [name for name in modeling_auto.MODEL_MAPPING_NAMES if name in CONFIG_MAPPING and _reads_text(name)]
+    return [name for name in mapping("MODEL_MAPPING_NAMES") if name in CONFIG_MAPPING and _reads_text(name)]
 
 
 def _reads_text(model_type: str) -> bool:
@@ -106,8 +107,7 @@ def _reads_text(model_type: str) -> bool:
 
 def body_class(model_type: str) -> type:
     """PyTorch's class of the body."""
-    names = modeling_auto.MODEL_MAPPING_NAMES[model_type]
-    return getattr(transformers, names if isinstance(names, str) else names[0])
+    return getattr(transformers, mapping("MODEL_MAPPING_NAMES")[model_type][0])
 
 
 def tiny_config(model_type: str, **changes: Any) -> PreTrainedConfig:
@@ -135,6 +135,8 @@ def _shrunk(config: PreTrainedConfig) -> dict[str, Any]:
         elif (name == "head_dim" and value is None) or (isinstance(value, int) and not isinstance(value, bool)):
             values |= {name: small} if (small := _small(name)) is not None else {}
     values |= _related(own, values)
+    if config.is_encoder_decoder and own.get("decoder_start_token_id") is None:
+        values["decoder_start_token_id"] = 2
     return values
 
 

@@ -66,12 +66,16 @@ def unsqueeze(x: tf.Tensor, dim: int) -> tf.Tensor:
     return tf.expand_dims(x, dim)
 
 
+def _same_size(first: Size, second: Size) -> bool:
+    return first is second or (is_static(first) and is_static(second) and first == second)
+
+
 @rule("expand.default", "expand_copy.default", "broadcast_to.default")
 def expand(x: tf.Tensor, size: Sequence[Size], implicit: bool = False) -> tf.Tensor:
     """``x`` repeated along axes of size 1; -1 keeps an axis."""
     own = [1] * (len(size) - x.shape.rank) + sizes_of(x)
     sizes = [o if is_static(s) and s == -1 else s for s, o in zip(size, own, strict=True)]
-    if x.shape.rank == len(size) and all(s is o or (is_static(s) and s == o) for s, o in zip(sizes, own, strict=True)):
+    if x.shape.rank == len(size) and all(map(_same_size, sizes, own)):
         return x
     return tf.broadcast_to(x, as_shape(sizes))
 
