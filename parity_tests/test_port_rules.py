@@ -673,6 +673,7 @@ SHAPE_ONLY: dict[str, Case] = {
 # PyTorch's Python has no entry for these but through others that are tested.
 INDIRECT = {"aten.native_layer_norm.default", "aten._native_batch_norm_legit_no_training.default"}
 CHECKS = {name for name in RULES if "assert" in name or "sym_constrain" in name or name.startswith("sym.")}
+INDIRECT |= {"aten._local_scalar_dense.default", "aten.item.default"}  # a number for PyTorch, a tensor here
 
 
 def _operator(name: str) -> Any:
@@ -926,3 +927,11 @@ def test_what_a_rule_does_not_cover_is_refused(name, args):
 
 def test_bfloat16_is_what_ml_dtypes_has():
     assert tf.bfloat16.as_numpy_dtype is bfloat16
+
+
+def test_a_graph_divides_by_constants_as_torch_does():
+    """The optimizer of TensorFlow's graphs would multiply by the reciprocal, and move T5's buckets of distances."""
+    x = np.log(np.arange(1, 4096) / 8.0)
+    rule = RULES["aten.div.Tensor"].function
+    graph = tf.function(lambda v: rule(v, math.log(16), out_dtype=tf.float64), autograph=False)
+    np.testing.assert_array_equal(graph(tf.constant(x)), (torch.tensor(x) / math.log(16)).numpy())

@@ -55,7 +55,7 @@ def decoder_inputs(model, batch: int, rng: np.random.Generator, length: int = 7)
 
 def random_labels(model, inputs: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Labels for each of the head's label inputs; a third of token labels is -100."""
-    shape = inputs["input_ids"].shape
+    shape = inputs.get("decoder_input_ids", inputs["input_ids"]).shape
     labels: dict[str, Any] = {}
     for name in model.label_names:
         if name.endswith("_positions"):

@@ -206,7 +206,8 @@ def _module_mistakes(config) -> Iterator[_Mistake]:
 
 
 def _activation(config) -> str | None:
-    return getattr(config, "hidden_act", None) or getattr(config, "activation", None)
+    names = ("hidden_act", "activation", "activation_function", "dense_act_fn")
+    return next((value for name in names if (value := getattr(config, name, None)) is not None), None)
 
 
 def _parameter_mistakes(model, keys: list[str], config) -> Iterator[_Mistake]:

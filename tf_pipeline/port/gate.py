@@ -15,7 +15,7 @@ from tf_pipeline.parity.comparison import FEW_ELEMENTS, real_arrays, real_positi
 from tf_pipeline.parity.report import Check
 from tf_pipeline.port.capture import Captured, shared_tensors, tensors_of
 from tf_pipeline.port.errors import PortError
-from tf_pipeline.port.graph import ATTENTION, COMPUTE, Graph
+from tf_pipeline.port.graph import ATTENTION, COMPUTE, Graph, Node
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.limits import with_position_limits
 from tf_pipeline.port.sample import sample_inputs
@@ -65,7 +65,7 @@ def check(
     _offer_attentions(captured, weights, samples[-1], truths[-1])
     checks = list(_judged(captured, weights, samples, theirs32, truths, 3.0 if source is None else 2.0))
     if failures := [check for check in checks if not check.passed]:
-        place = first_difference(captured, weights, double, samples, truths)
+        place = first_difference(captured, weights, double, samples)
         raise PortError(
             f"{captured.graph.model_class} cannot be ported: the graph does not compute what PyTorch does.{place}\n"
             + "\n".join(f"  {check}" for check in failures[:5])
@@ -179,33 +179,46 @@ def _judged(captured: Captured, weights, samples, theirs32, truths, rms_factor: 
         yield judge.judge_envelope(name, f"{len(members)} shapes together", "float32", *arrays, rms_factor)
 
 
-def first_difference(captured: Captured, weights, model: torch.nn.Module, samples, truths) -> str:
+def first_difference(captured: Captured, weights, model: torch.nn.Module, samples) -> str:
     """Where the graph departs from PyTorch: the first module whose output differs, in words."""
-    for inputs, truth in zip(samples, truths, strict=True):
-        seen: dict[str, np.ndarray] = {}
-        hooks = [
-            module.register_forward_hook(lambda m, args, out, name=name: seen.setdefault(name, out))
-            for name, module in model.named_modules()
-            if name
-        ]
-        try:
-            run_reference(model, inputs)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        last = {node.module: node for node in captured.graph.nodes if isinstance(node.dtype, str)}
-        places = [
-            node
-            for node in captured.graph.nodes
-            if last.get(node.module) is node and torch.is_tensor(seen.get(node.module))
-        ]
+    ends = _last_nodes(captured.graph)
+    for inputs in samples:
+        seen = _module_outputs(model, inputs)
+        places = {name: node for name, node in ends.items() if torch.is_tensor(seen.get(name))}
         if not places:
             continue
-        trial = replace(captured.graph, outputs={node.name: f"%{node.name}" for node in places})
+        trial = replace(captured.graph, outputs={node.name: f"%{node.name}" for node in places.values()})
         ours = run_graph(captured, weights, inputs, "float64", trial)
         mask = inputs["attention_mask"].numpy() if "attention_mask" in inputs else None
-        for node in places:
-            pair = [real_positions(node.name, x, mask) for x in (ours[node.name], seen[node.module].double().numpy())]
+        order = {node.name: place for place, node in enumerate(captured.graph.nodes)}
+        for name, node in sorted(places.items(), key=lambda item: order[item[1].name]):
+            pair = [real_positions(node.name, x, mask) for x in (ours[node.name], seen[name].double().numpy())]
             if pair[0].shape != pair[1].shape or not judge.judge_float64(node.name, "", *pair).passed:
-                return f" The first that differs is {node.name} ({node.op}) in {node.module}, at inputs of {tuple(next(iter(inputs.values())).shape)}."
+                shape = tuple(next(iter(inputs.values())).shape)
+                return f" The first that differs is {node.name} ({node.op}) in {name}, at inputs of {shape}."
     return ""
+
+
+def _last_nodes(graph: Graph) -> dict[str, Node]:
+    """The node that ends each module, by the module's path."""
+    ends: dict[str, Node] = {}
+    for node in graph.nodes:
+        parts = node.module.split(".") if node.module and isinstance(node.dtype, str) else []
+        ends |= {".".join(parts[:depth]): node for depth in range(1, len(parts) + 1)}
+    return ends
+
+
+def _module_outputs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """What every module of a PyTorch model returned last."""
+    seen: dict[str, Any] = {}
+
+    def remember(name: str):
+        return lambda module, arguments, output: seen.update({name: output})
+
+    hooks = [module.register_forward_hook(remember(name)) for name, module in model.named_modules() if name]
+    try:
+        run_reference(model, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen

@@ -27,7 +27,7 @@ def greedy(
     )
     if "decoder_input_ids" in model.graph.inputs:
         if decoder_input_ids is None:
-            decoder_input_ids = np.full((len(ids), 1), _start_token(config))
+            decoder_input_ids = np.full((len(ids), 1), _start_token(model.config))
         return _extend(np.asarray(decoder_input_ids), max_new_tokens, ends, pad, lambda written, _: step(
             _int32(input_ids=ids, attention_mask=mask, decoder_input_ids=written)
         ))  # fmt: skip

@@ -222,20 +222,19 @@ class PortedModel(TFPreTrainedModel):
             }[spec.default](like)
         return complete
 
-    def call(self, inputs, **options: Any):
+    def call(self, inputs, output_hidden_states=None, output_attentions=None, return_dict=None, training=None):
         """Run the model; a sequence-to-sequence model makes its decoder's inputs from labels if it has no others."""
         if "decoder_input_ids" in self._graph.inputs and "labels" in inputs and "decoder_input_ids" not in inputs:
             inputs = dict(inputs) | {"decoder_input_ids": self._shifted_right(inputs["labels"])}
-        return super().call(inputs, **options)
+        return super().call(inputs, output_hidden_states, output_attentions, return_dict, training)
 
     def _shifted_right(self, labels: tf.Tensor) -> tf.Tensor:
         """Labels one place later, behind the token that a decoder starts with, as PyTorch makes its inputs from them."""
-        config = self.config.get_text_config(decoder=True)
-        start = getattr(config, "decoder_start_token_id", None)
+        start = getattr(self.config, "decoder_start_token_id", None)
         if start is None:
             raise ValueError("Labels make no decoder inputs: the config has no decoder_start_token_id.")
         shifted = tf.concat([tf.fill([tf.shape(labels)[0], 1], tf.cast(start, labels.dtype)), labels[:, :-1]], 1)
-        return tf.where(shifted == -100, tf.cast(config.pad_token_id, labels.dtype), shifted)
+        return tf.where(shifted == -100, tf.cast(self.config.pad_token_id, labels.dtype), shifted)
 
     # ----------------------------------------------------------------------------------------------------- generation
 

@@ -53,17 +53,29 @@ def rsub(x: tf.Tensor, other: Number, alpha: Number = 1, *, out_dtype: tf.DType)
 @rule("div.Tensor", "div.Scalar", "true_divide.Tensor")
 def div(x: Number, other: Number, *, out_dtype: tf.DType) -> tf.Tensor:
     """``x / other``, a float."""
-    return constant(x, out_dtype) / constant(other, out_dtype)
+    return _divide(constant(x, out_dtype), other)
+
+
+def _divide(x: tf.Tensor, other: Number) -> tf.Tensor:
+    """``x / other`` as it is written.
+
+    TensorFlow's graph optimizer multiplies by the reciprocal of a constant instead, which rounds otherwise; where the
+    quotient becomes a bucket of distances, as in T5, the bucket may then be another.
+    """
+    divisor = constant(other, x.dtype)
+    if tf.is_tensor(other) or other == 0 or not x.dtype.is_floating:
+        return x / divisor
+    return tf.math.divide_no_nan(x, divisor)
 
 
 @rule("div.Tensor_mode", "div.Scalar_mode")
 def div_mode(x: Number, other: Number, rounding_mode: str | None = None, *, out_dtype: tf.DType) -> tf.Tensor:
     """``x / other``, rounded down (``"floor"``) or towards zero (``"trunc"``)."""
-    x, other = constant(x, out_dtype), constant(other, out_dtype)
-    if rounding_mode is None:
-        return x / other
-    if out_dtype.is_floating:
-        return tf.floor(x / other) if rounding_mode == "floor" else _truncate(x / other)
+    x, divisor = constant(x, out_dtype), other
+    if out_dtype.is_floating or rounding_mode is None:
+        quotient = _divide(x, divisor)
+        return {"floor": tf.floor, "trunc": _truncate, None: tf.identity}[rounding_mode](quotient)
+    other = constant(divisor, out_dtype)
     return tf.math.floordiv(x, other) if rounding_mode == "floor" else tf.truncatediv(x, other)
 
 

@@ -61,6 +61,13 @@ def getitem(values: Any, index: int) -> Any:
     return values[index]
 
 
+@rule("_local_scalar_dense.default", "item.default")
+def item(x: tf.Tensor) -> tf.Tensor:
+    """The only element, as a size if it is a whole number."""
+    value = tf.reshape(x, [])
+    return tf.cast(value, tf.int32) if value.dtype.is_integer else value
+
+
 @rule("_assert_scalar.default")
 def assert_scalar(condition: Any, message: str) -> tf.Operation | None:
     """Refuse sizes that the exported computation does not cover: while tracing if they are known, else when run."""
