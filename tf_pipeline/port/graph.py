@@ -39,6 +39,7 @@ from safetensors.numpy import load_file, save_file
 FORMAT, VERSION = "tf_pipeline.port", 1
 GRAPH, CONSTANTS = "graph.json", "graph.safetensors"
 COMPUTE = "compute"
+LINEAR = "aten.linear.default"
 # Behind the name of an attention node: its probabilities.
 ATTENTION = ".attention"
 
@@ -154,6 +155,17 @@ class Graph:
     def operators(self) -> set[str]:
         """Every operator that is used."""
         return {node.op for node in self.nodes}
+
+    def kernels(self) -> frozenset[str]:
+        """Keys of matrices that only ``linear`` reads: a model keeps them as Keras does, ``[in, out]``, which is faster."""
+        weights = {node.args[1] for node in self.nodes if node.op == LINEAR}
+        elsewhere = {
+            f"%{name}"
+            for node in self.nodes
+            for name in references([*node.args[:1], *node.args[2:]] if node.op == LINEAR else node.args)
+        }
+        keys = {reference.removeprefix("%p.") for reference in weights - elsewhere if reference.startswith("%p.")}
+        return frozenset(key for key in keys if len(self.parameters[key].shape) == 2)
 
     def needed(self, fields: tuple[str, ...]) -> list[Node]:
         """The nodes that some of the outputs depend on, in order; checks are always among them."""

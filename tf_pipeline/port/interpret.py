@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_pipeline.port.graph import ATTENTION, COMPUTE, Graph, Node
+from tf_pipeline.port.graph import ATTENTION, COMPUTE, LINEAR, Graph, Node
 from tf_pipeline.port.rules import find_rule
 from tf_pipeline.port.rules.elementwise import cast
 
@@ -19,8 +19,8 @@ class Interpreter:
             code asks for float32 by name.
     """
 
-    def __init__(self, graph: Graph, compute_dtype: str):
-        self.graph = graph
+    def __init__(self, graph: Graph, compute_dtype: str, kernels: frozenset[str] = frozenset()):
+        self.graph, self.kernels = graph, kernels
         self.compute_dtype = tf.as_dtype(compute_dtype)
 
     def dtype(self, name: str) -> tf.DType:
@@ -79,6 +79,8 @@ class Interpreter:
         if "out_dtype" in rule.extras:
             extras["out_dtype"] = self.dtype(node.dtype if isinstance(node.dtype, str) else node.dtype[0])
         kwargs |= {name: extras[name] for name in rule.extras}
+        if node.op == LINEAR and node.args[1][3:] in self.kernels:
+            kwargs["kernel"] = True
         try:
             result = rule.function(*args, **kwargs)
         except NotImplementedError as error:

@@ -49,12 +49,13 @@ class Weight(keras.layers.Layer):
 
     Args:
         spec: dtype and shape; ``"compute"`` is a variable of the model's dtype policy.
+        kernel: whether the variable is the transpose of what the checkpoint holds.
         dtype: Keras dtype policy.
     """
 
-    def __init__(self, spec: WeightTensor, dtype=None):
+    def __init__(self, spec: WeightTensor, kernel: bool = False, dtype=None):
         super().__init__(dtype=dtype)
-        self.spec = spec
+        self.spec, self.kernel = spec, kernel
         self.trainable = spec.trainable
         # As PyTorch's own models start: small weights; vectors are biases or scales, which a checkpoint sets.
         self.initializer = keras.initializers.RandomNormal(stddev=0.02)
@@ -63,7 +64,7 @@ class Weight(keras.layers.Layer):
         """Create the variable."""
         floating = tf.as_dtype(_numpy_name(self.spec.dtype, self.variable_dtype)).is_floating
         self.value = self.add_weight(
-            shape=self.spec.shape,
+            shape=self.spec.shape[::-1] if self.kernel else self.spec.shape,
             initializer=self.initializer if floating else "zeros",
             dtype=_numpy_name(self.spec.dtype, self.variable_dtype),
             trainable=self.spec.trainable,
@@ -77,7 +78,7 @@ class Weight(keras.layers.Layer):
 
     def checkpoint_parameters(self) -> tuple[Parameter, ...]:
         """The tensor, under the layer's own path."""
-        return (Parameter("", tuple(self.spec.shape), "value", "initializer"),)
+        return (Parameter("", tuple(self.spec.shape), "value", "initializer", transpose=self.kernel),)
 
 
 class Constant(keras.layers.Layer):
@@ -142,10 +143,11 @@ class PortedModel(TFPreTrainedModel):
 
             graph, constants = find_graph(self.torch_name(), config)
         self._graph = graph
-        self._interpreter = Interpreter(graph, self.compute_dtype)
+        kernels = graph.kernels()
+        self._interpreter = Interpreter(graph, self.compute_dtype, kernels)
         self._set_inputs(graph)
         for key, spec in graph.parameters.items():
-            _place(self, key.split("."), Weight(spec, dtype=self.dtype_policy), self.dtype_policy)
+            _place(self, key.split("."), Weight(spec, key in kernels, dtype=self.dtype_policy), self.dtype_policy)
         self._constants = [
             Constant(spec, None if constants is None else constants[key], dtype=self.dtype_policy)
             for key, spec in graph.constants.items()

@@ -9,11 +9,11 @@ from tf_pipeline.port.rules.registry import Number, constant, rule, size_of, siz
 
 
 @rule("linear.default")
-def linear(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
-    """``x @ weight.T + bias`` for ``[..., in]`` and a weight ``[out, in]``."""
+def linear(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | None = None, *, kernel: bool = False) -> tf.Tensor:
+    """``x @ weight.T + bias`` for ``[..., in]`` and a weight ``[out, in]``, or ``[in, out]`` if it is a ``kernel``."""
     if weight.shape.rank == 1:
         return tf.linalg.matvec(x, weight)
-    return dense(x, weight, bias, transposed=True)
+    return dense(x, weight, bias, transposed=not kernel)
 
 
 @rule("addmm.default")
