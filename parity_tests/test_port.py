@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +12,6 @@ import torch
 import transformers
 from typer.testing import CliRunner
 
-import keras
 import tf_pipeline
 from parity_tests.checkpoint_helpers import WITHOUT_TORCH, copied, edited
 from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of

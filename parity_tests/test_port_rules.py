@@ -1,4 +1,4 @@
-"""Every rule against PyTorch's own operator: values and gradients, over shapes, dtypes, broadcasting and negative axes.
+"""Every rule against PyTorch's own operator: values and gradients, over shapes, dtypes, broadcasting, negative axes.
 
 Each operator has a case: a function that draws arguments. The rule runs on tensors whose axes are all known, and again in
 a graph whose axes are all open.

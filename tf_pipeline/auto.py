@@ -90,7 +90,7 @@ def model_classes(module: ModuleType) -> dict[str, type]:
 
 
 def find_model_class(name: str) -> type | None:
-    """The class called ``name``: of a family, or ported from PyTorch's class of that name; ``None`` if there is none."""
+    """The class called ``name``: of a family, or ported from PyTorch's of that name; ``None`` if there is none."""
     for family in _family_names():
         if (found := model_classes(family_module(family)).get(name)) is not None:
             return found

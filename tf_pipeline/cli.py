@@ -108,10 +108,10 @@ def port(
 ) -> None:
     """Port a checkpoint whose architecture has no module of its own, so that it loads where there is no PyTorch.
 
-    PyTorch builds the model once, torch.export captures what it computes, and the graph is run in TensorFlow and compared
-    with PyTorch: at three shapes, padded on either side, in float64 to 1e-10 and in float32 within PyTorch's own rounding.
-    Nothing is written unless all of it is equal. The folder holds config.json, model.safetensors (which PyTorch loads too),
-    graph.json and the tokenizer. Needs torch.
+    PyTorch builds the model once, torch.export captures what it computes, and the graph is run in TensorFlow and
+    compared with PyTorch: at three shapes, padded on either side, in float64 to 1e-10 and in float32 within PyTorch's
+    own rounding. Nothing is written unless all of it is equal. The folder holds config.json, model.safetensors (which
+    PyTorch loads too), graph.json and the tokenizer. Needs torch.
 
     tf-pipeline port ./xlnet-sentiment ./ported --task text-classification
 

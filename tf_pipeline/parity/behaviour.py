@@ -31,8 +31,8 @@ def _judge_parameters(
 def check_invariance(comparison: Comparison) -> None:
     """Rows in a batch, padded on either side, in float64: each is what PyTorch computes for the row alone.
 
-    What PyTorch itself computes otherwise in a batch, such as a head that reads the first token and finds padding there,
-    is left out and said.
+    What PyTorch itself computes otherwise in a batch, such as a head that reads the first token and finds padding
+    there, is left out and said.
     """
     model = comparison.ours()
     if model.input_rank != 2:

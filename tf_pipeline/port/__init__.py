@@ -1,7 +1,7 @@
 """Every other architecture of ``transformers``, ported from PyTorch to TensorFlow.
 
-PyTorch builds the model once and ``torch.export`` captures what it computes (:mod:`~tf_pipeline.port.capture`) as a graph
-of ATen operators (:mod:`~tf_pipeline.port.graph`). Each operator has a rule in TensorFlow
+PyTorch builds the model once and ``torch.export`` captures what it computes (:mod:`~tf_pipeline.port.capture`) as a
+graph of ATen operators (:mod:`~tf_pipeline.port.graph`). Each operator has a rule in TensorFlow
 (:mod:`~tf_pipeline.port.rules`), and the whole is compared with PyTorch before anybody uses it
 (:mod:`~tf_pipeline.port.gate`). What is saved needs no PyTorch.
 """

@@ -28,8 +28,8 @@ from transformers import PreTrainedConfig
 from tf_pipeline.parity.run import CACHES
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import COMPUTE, Graph, Input, Node, Tensor, WeightTensor
-from tf_pipeline.port.sample import default_inputs, sample_inputs
 from tf_pipeline.port.rules import find_rule
+from tf_pipeline.port.sample import default_inputs, sample_inputs
 
 # Arguments that say where and how PyTorch stores a tensor, not what is in it.
 _STORAGE = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad")

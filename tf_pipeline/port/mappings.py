@@ -1,7 +1,7 @@
-"""Which class of PyTorch's `transformers` lists for an architecture and a kind of head.
+"""Which class of PyTorch's ``transformers`` lists for an architecture and a kind of head.
 
-The lists are read from the source of ``transformers.models.auto.modeling_auto`` as text, because the module itself cannot
-be imported where there is no PyTorch, and they are needed there too: to know which graph to look for.
+The lists are read from the source of ``transformers.models.auto.modeling_auto`` as text, because the module itself
+cannot be imported where there is no PyTorch, and they are needed there too: to know which graph to look for.
 """
 
 import ast

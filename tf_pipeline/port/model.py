@@ -231,7 +231,7 @@ class PortedModel(TFPreTrainedModel):
         return super().call(inputs, output_hidden_states, output_attentions, return_dict, training)
 
     def _shifted_right(self, labels: tf.Tensor) -> tf.Tensor:
-        """Labels one place later, behind the token that a decoder starts with, as PyTorch makes its inputs from them."""
+        """Labels one place later, behind the token that a decoder starts with, as PyTorch does."""
         start = getattr(self.config, "decoder_start_token_id", None)
         if start is None:
             raise ValueError("Labels make no decoder inputs: the config has no decoder_start_token_id.")

@@ -84,9 +84,9 @@ _OTHER_INPUTS = {"pixel_values", "input_features", "input_values", "bbox", "imag
 
 # Architectures of images and sound whose body takes one simple input.
 OTHER_TYPES = (
-    "audio-spectrogram-transformer", "beit", "convnext", "data2vec-audio", "data2vec-vision", "deit", "dinov2", "hubert",
-    "ijepa", "mobilenet_v2", "poolformer", "pvt", "resnet", "segformer", "swin", "unispeech", "vit", "vit_mae", "wav2vec2",
-    "wavlm", "yolos",
+    "audio-spectrogram-transformer", "beit", "convnext", "data2vec-audio", "data2vec-vision", "deit", "dinov2",
+    "hubert", "ijepa", "mobilenet_v2", "poolformer", "pvt", "resnet", "segformer", "swin", "unispeech", "vit",
+    "vit_mae", "wav2vec2", "wavlm", "yolos",
 )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def load_torch_model(
 
 
 class TorchModelReader(Mapping):
-    """The tensors of a PyTorch model by key, as :func:`tf_pipeline.checkpoint.open_checkpoint` gives those of a file."""
+    """The tensors of a PyTorch model by key, as a reader of a checkpoint's file gives them."""
 
     def __init__(self, model_class: type, source: str | os.PathLike, config: PreTrainedConfig, **hub_options: Any):
         model = load_torch_model(model_class, source, config, torch.float32, **hub_options)
