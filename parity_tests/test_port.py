@@ -451,8 +451,16 @@ def _with_own_code(folder):
         "    def forward(self, input_ids, attention_mask=None, return_dict=True, **kwargs):\n"
         "        return BaseModelOutput(last_hidden_state=2 * self.table(input_ids))\n"
     )
-    config = {"model_type": "doubling", "architectures": ["DoublingModel"], "vocab_size": 99, "hidden_size": 8,
-              "auto_map": {"AutoConfig": "modeling_doubling.DoublingConfig", "AutoModel": "modeling_doubling.DoublingModel"}}  # fmt: skip
+    config = {
+        "model_type": "doubling",
+        "architectures": ["DoublingModel"],
+        "vocab_size": 99,
+        "hidden_size": 8,
+        "auto_map": {
+            "AutoConfig": "modeling_doubling.DoublingConfig",
+            "AutoModel": "modeling_doubling.DoublingModel",
+        },
+    }
     (folder / "config.json").write_text(json.dumps(config))
     from safetensors.numpy import save_file
 

@@ -1,7 +1,7 @@
 """Every rule against PyTorch's own operator: values and gradients, over shapes, dtypes, broadcasting, negative axes.
 
-Each operator has a case: a function that draws arguments. The rule runs on tensors whose axes are all known, and again in
-a graph whose axes are all open.
+Each operator has a case: a function that draws arguments. The rule runs on tensors whose axes are all known, and again
+in a graph whose axes are all open.
 """
 
 import math
@@ -101,17 +101,63 @@ def case(*names: str, gradient: bool = True) -> Callable[[Case], Case]:
 # ------------------------------------------------------------------------------------------------------- elementwise
 
 for _names, _low, _high in (
-    (("neg", "abs", "sgn", "square", "exp", "expm1", "exp2", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asinh",
-      "sigmoid", "erf", "erfc", "silu", "mish", "log_sigmoid", "relu", "atan", "hardswish", "relu6",
-      "selu", "positive", "clone", "alias", "contiguous"), -2.0, 2.0),
+    (
+        (
+            "neg",
+            "abs",
+            "sgn",
+            "square",
+            "exp",
+            "expm1",
+            "exp2",
+            "sin",
+            "cos",
+            "tan",
+            "sinh",
+            "cosh",
+            "tanh",
+            "asinh",
+            "sigmoid",
+            "erf",
+            "erfc",
+            "silu",
+            "mish",
+            "log_sigmoid",
+            "relu",
+            "atan",
+            "hardswish",
+            "relu6",
+            "selu",
+            "positive",
+            "clone",
+            "alias",
+            "contiguous",
+        ),
+        -2.0,
+        2.0,
+    ),
     (("reciprocal", "sqrt", "rsqrt", "log", "log2", "log10", "log1p", "lgamma"), 0.1, 3.0),
     (("asin", "acos", "atanh", "erfinv"), -0.9, 0.9),
     (("acosh",), 1.1, 3.0),
-):  # fmt: skip
+):
     for _name in _names:
         case(f"{_name}.default")(lambda d, low=_low, high=_high: [d.float(d.shape(), low, high)])
-for _name in ("sign", "floor", "ceil", "round", "trunc", "fix", "detach", "detach_", "conj_physical", "lift",
-              "lift_fresh", "lift_fresh_copy", "resolve_conj", "resolve_neg"):  # fmt: skip
+for _name in (
+    "sign",
+    "floor",
+    "ceil",
+    "round",
+    "trunc",
+    "fix",
+    "detach",
+    "detach_",
+    "conj_physical",
+    "lift",
+    "lift_fresh",
+    "lift_fresh_copy",
+    "resolve_conj",
+    "resolve_neg",
+):
     case(f"{_name}.default", gradient=False)(lambda d: [d.float(d.shape(), -5, 5)])
 # PyTorch's own gradients are less exact here: 1/6 in float32, and a short series.
 case("hardsigmoid.default", gradient=False)(lambda d: [d.float(d.shape(), -5, 5)])
@@ -175,9 +221,11 @@ case("xlogy.Tensor")(lambda d: [*d.pair(low=0.2)])
 case("xlogy.Scalar_Other")(lambda d: [d.float(d.shape()), 0.7])
 for _name in ("addcmul", "addcdiv"):
     case(f"{_name}.default")(
-        lambda d: ([d.float((2, 3), dtype="float64"), d.float((3,), 1, 2, "float64"), d.float((2, 1), 1, 2, "float64")],
-                   {"value": d.choice(1, 0.5)})
-    )  # fmt: skip
+        lambda d: (
+            [d.float((2, 3), dtype="float64"), d.float((3,), 1, 2, "float64"), d.float((2, 1), 1, 2, "float64")],
+            {"value": d.choice(1, 0.5)},
+        )
+    )
 case("lerp.Scalar")(lambda d: [*d.pair(), 0.3])
 case("lerp.Tensor")(lambda d: [d.float((2, 3), dtype="float64") for _ in range(3)])
 case("gelu.default")(lambda d: ([d.float(d.shape())], {"approximate": d.choice("none", "tanh")}))
@@ -196,9 +244,13 @@ for _name, _bound in (("clamp_min", -0.3), ("clamp_max", 0.3)):
     case(f"{_name}.default")(lambda d, bound=_bound: [d.float(d.shape()), bound])
     case(f"{_name}.Tensor")(lambda d, bound=_bound: [d.float((2, 3), dtype="float64"), np.full((3,), bound)])
 case("nan_to_num.default", gradient=False)(
-    lambda d: [np.where(d.bool((4, 4)), d.choice(np.nan, np.inf, -np.inf), d.float((4, 4), dtype="float32")),
-               d.choice(None, 1.0), d.choice(None, 5.0), None]
-)  # fmt: skip
+    lambda d: [
+        np.where(d.bool((4, 4)), d.choice(np.nan, np.inf, -np.inf), d.float((4, 4), dtype="float32")),
+        d.choice(None, 1.0),
+        d.choice(None, 5.0),
+        None,
+    ]
+)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     case(f"{_name}.Tensor", gradient=False)(lambda d: [*d.pair(d.choice("int", "bool", "float"))])
     case(f"{_name}.Scalar", gradient=False)(lambda d: [d.choice(d.int, d.float)(d.shape()), d.choice(1, 0.5)])
@@ -266,9 +318,11 @@ for _name in ("var", "std"):
     case(f"{_name}.default")(lambda d: [d.float((3, 4)), d.choice(True, False)])
     case(f"{_name}.dim")(lambda d: [x := d.float((2, 3, 4)), [d.axis(x)], d.choice(True, False), d.choice(True, False)])
     case(f"{_name}.correction")(
-        lambda d: ([x := d.float((2, 3, 4)), d.choice(None, [d.axis(x)])],
-                   {"correction": d.choice(None, 0, 1), "keepdim": d.choice(True, False)})
-    )  # fmt: skip
+        lambda d: (
+            [x := d.float((2, 3, 4)), d.choice(None, [d.axis(x)])],
+            {"correction": d.choice(None, 0, 1), "keepdim": d.choice(True, False)},
+        )
+    )
 case("var_mean.correction")(lambda d: ([x := d.float((2, 3, 4)), [d.axis(x)]], {"correction": d.choice(0, 1)}))
 case("logsumexp.default")(lambda d: [x := d.float(d.shape(1, least=1)), [d.axis(x)], d.choice(True, False)])
 case("linalg_vector_norm.default")(
@@ -392,9 +446,17 @@ for _name in ("hstack", "vstack"):
         lambda d: [[d.float(s := d.choice((3,), (2, 3)), dtype="float64"), d.float(s, dtype="float64")]]
     )
 case("pad.default")(
-    lambda d: [d.float((2, 3, 4)), *d.choice(([1, 2], "constant", 0.5), ([0, 0, 1, -1], "constant", None), ([1, 2], "reflect"),
-                                            ([1, 2], "replicate"), ([2, 1], "circular"))]
-)  # fmt: skip
+    lambda d: [
+        d.float((2, 3, 4)),
+        *d.choice(
+            ([1, 2], "constant", 0.5),
+            ([0, 0, 1, -1], "constant", None),
+            ([1, 2], "reflect"),
+            ([1, 2], "replicate"),
+            ([2, 1], "circular"),
+        ),
+    ]
+)
 case("constant_pad_nd.default")(
     lambda d: [d.float((3, 4)), d.choice([1, 2], [-1, 1, 0, 2], [-1, -1]), d.choice(0, 0.5)]
 )
@@ -471,16 +533,30 @@ case("gather.default")(
 case("index_select.default")(lambda d: [d.float((3, 3)), d.choice(0, -1), d.int((4,), 0, 3)])
 for _name, _masks in (("index", [[np.array([True, False, True])], [np.eye(3, 4, dtype=bool)]]), ("_unsafe_index", [])):
     case(f"{_name}.Tensor")(
-        lambda d, masks=_masks: [d.float((3, 4, 5)), d.choice(
-            [d.int((2,), -3, 3)], [None, d.int((2, 2), 0, 4)], [d.int((2, 1), 0, 3), d.int((3,), 0, 4)],
-            [d.int((2,), 0, 3), None, d.int((2,), 0, 5)], [None, d.int((2,), 0, 4), d.int((2,), 0, 5)], *masks)]
-    )  # fmt: skip
+        lambda d, masks=_masks: [
+            d.float((3, 4, 5)),
+            d.choice(
+                [d.int((2,), -3, 3)],
+                [None, d.int((2, 2), 0, 4)],
+                [d.int((2, 1), 0, 3), d.int((3,), 0, 4)],
+                [d.int((2,), 0, 3), None, d.int((2,), 0, 5)],
+                [None, d.int((2,), 0, 4), d.int((2,), 0, 5)],
+                *masks,
+            ),
+        ]
+    )
 for _name, _masks in (("index_put", True), ("_unsafe_index_put", False)):
     case(f"{_name}.default")(
-        lambda d, masks=_masks: [d.float((4, 3), dtype="float64"), *d.choice(
-            ([np.array([0, 2])], d.float((2, 3), dtype="float64")), ([np.array([0, 2]), np.array([1, 1])], d.float((2,), dtype="float64")),
-            *([([d.bool((4, 3))], np.asarray(0.5)), ([d.bool((4,))], np.asarray(0.5))] if masks else [])), d.choice(True, False)]
-    )  # fmt: skip
+        lambda d, masks=_masks: [
+            d.float((4, 3), dtype="float64"),
+            *d.choice(
+                ([np.array([0, 2])], d.float((2, 3), dtype="float64")),
+                ([np.array([0, 2]), np.array([1, 1])], d.float((2,), dtype="float64")),
+                *([([d.bool((4, 3))], np.asarray(0.5)), ([d.bool((4,))], np.asarray(0.5))] if masks else []),
+            ),
+            d.choice(True, False),
+        ]
+    )
 case("scatter.src")(
     lambda d: [d.float((3, 4), dtype="float64"), 1, np.array([[0, 2], [1, 3]]), d.float((2, 2), dtype="float64")]
 )
@@ -523,9 +599,16 @@ case("masked_scatter.default")(
 case("nonzero.default", gradient=False)(lambda d: [d.choice(d.int, d.bool)(d.shape(1))])
 case("masked_select.default")(lambda d: [d.float((3, 4)), d.bool(d.choice((3, 4), (4,)))])
 case("searchsorted.Tensor", gradient=False)(
-    lambda d: ([*d.choice((np.sort(d.float((5,), dtype="float64")), d.float((2, 3), dtype="float64")),
-                          (np.sort(d.float((2, 5), dtype="float64")), d.float((2, 3), dtype="float64")))], {"right": d.choice(True, False)})
-)  # fmt: skip
+    lambda d: (
+        [
+            *d.choice(
+                (np.sort(d.float((5,), dtype="float64")), d.float((2, 3), dtype="float64")),
+                (np.sort(d.float((2, 5), dtype="float64")), d.float((2, 3), dtype="float64")),
+            )
+        ],
+        {"right": d.choice(True, False)},
+    )
+)
 case("searchsorted.Scalar", gradient=False)(lambda d: [np.sort(d.float((5,))), 0.3])
 case("bucketize.Tensor", gradient=False)(
     lambda d: ([d.int((2, 3), 0, 9), np.array([1, 3, 5])], {"right": d.choice(True, False)})
@@ -559,9 +642,14 @@ for _name in ("dot", "vdot"):
 for _name in ("outer", "ger"):
     case(f"{_name}.default")(lambda d: _floats(d, (3,), (4,)))
 case("einsum.default")(
-    lambda d: [*d.choice(("ij, jk -> ik", _floats(d, (2, 3), (3, 4))), ("bhid,bhjd->bhij", _floats(d, (1, 2, 3, 4), (1, 2, 5, 4))),
-                         ("ibnd,snd->ibns", _floats(d, (2, 1, 3, 4), (2, 3, 4))))]
-)  # fmt: skip
+    lambda d: [
+        *d.choice(
+            ("ij, jk -> ik", _floats(d, (2, 3), (3, 4))),
+            ("bhid,bhjd->bhij", _floats(d, (1, 2, 3, 4), (1, 2, 5, 4))),
+            ("ibnd,snd->ibns", _floats(d, (2, 1, 3, 4), (2, 3, 4))),
+        )
+    ]
+)
 case("_grouped_mm.default")(
     lambda d: [d.float((8, 4), dtype="float32"), d.float((3, 4, 8), dtype="float32"), np.array([2, 2, 8], "int32")]
 )
@@ -794,12 +882,48 @@ def assert_same(name: str, ours: list[Any], theirs: list[Any], what: str) -> Non
 
 # Sizes that the rule has to know to make so many results or to unroll a kernel.
 STATIC_ONLY = {
-    "split", "split_copy", "unbind", "tensor_split", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "conv1d", "conv2d",
-    "_adaptive_avg_pool2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "instance_norm", "im2col",
-    "squeeze", "_grouped_mm", "linear", "scaled_dot_product_attention", "embedding", "glu", "cross", "linalg_cross",
-    "view_as_complex", "matmul", "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "t", "einsum", "expand",
-    "cat", "concat", "concatenate", "chunk", "diag_embed", "diagonal", "diagonal_copy", "broadcast_to", "expand_copy",
-}  # fmt: skip
+    "split",
+    "split_copy",
+    "unbind",
+    "tensor_split",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "conv1d",
+    "conv2d",
+    "_adaptive_avg_pool2d",
+    "conv3d",
+    "convolution",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "instance_norm",
+    "im2col",
+    "squeeze",
+    "_grouped_mm",
+    "linear",
+    "scaled_dot_product_attention",
+    "embedding",
+    "glu",
+    "cross",
+    "linalg_cross",
+    "view_as_complex",
+    "matmul",
+    "max_pool1d",
+    "max_pool2d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "t",
+    "einsum",
+    "expand",
+    "cat",
+    "concat",
+    "concatenate",
+    "chunk",
+    "diag_embed",
+    "diagonal",
+    "diagonal_copy",
+    "broadcast_to",
+    "expand_copy",
+}
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -865,8 +989,21 @@ def test_a_query_that_sees_nothing_attends_evenly():
     assert np.isfinite(context).all()
 
 
-@pytest.mark.parametrize("name", ["add.Tensor", "mul.Tensor", "div.Tensor", "softmax.int", "layer_norm.default", "mean.default",
-                                  "gelu.default", "silu.default", "rsqrt.default", "cumsum.default"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "add.Tensor",
+        "mul.Tensor",
+        "div.Tensor",
+        "softmax.int",
+        "layer_norm.default",
+        "mean.default",
+        "gelu.default",
+        "silu.default",
+        "rsqrt.default",
+        "cumsum.default",
+    ],
+)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_rounds_as_torch_does(name, dtype):
     x = np.random.default_rng(0).uniform(0.1, 2, (4, 64)).astype(np.float32)
@@ -885,13 +1022,37 @@ def test_half_precision_rounds_as_torch_does(name, dtype):
 
 @pytest.mark.parametrize(
     ("name", "args", "expected"),
-    [("add", (2, 3), 5), ("floordiv", (7, 2), 3), ("mod", (-7, 4), 1), ("neg", (3,), -3), ("sym_max", (2, 5), 5),
-     ("sym_min", (2, 5), 2), ("pow", (3, 2), 9), ("sym_sum", ([1, 2, 3],), 6), ("sym_ite", (True, 4, 5), 4),
-     ("eq", (3, 3), True), ("ge", (2, 3), False), ("ceil", (2.2,), 3), ("truediv", (7, 2), 3.5), ("sym_not", (True,), False),
-     ("sym_float", (3,), 3.0), ("trunc", (-2.5,), -2), ("floor", (-2.5,), -3), ("mul", (3, 4), 12), ("sub", (3, 4), -1),
-     ("ne", (1, 2), True), ("lt", (1, 2), True), ("le", (2, 2), True), ("gt", (1, 2), False), ("and_", (True, False), False),
-     ("or_", (True, False), True), ("round", (2.6,), 3), ("sym_int", (2.9,), 2), ("sym_sqrt", (9,), 3.0)],
-)  # fmt: skip
+    [
+        ("add", (2, 3), 5),
+        ("floordiv", (7, 2), 3),
+        ("mod", (-7, 4), 1),
+        ("neg", (3,), -3),
+        ("sym_max", (2, 5), 5),
+        ("sym_min", (2, 5), 2),
+        ("pow", (3, 2), 9),
+        ("sym_sum", ([1, 2, 3],), 6),
+        ("sym_ite", (True, 4, 5), 4),
+        ("eq", (3, 3), True),
+        ("ge", (2, 3), False),
+        ("ceil", (2.2,), 3),
+        ("truediv", (7, 2), 3.5),
+        ("sym_not", (True,), False),
+        ("sym_float", (3,), 3.0),
+        ("trunc", (-2.5,), -2),
+        ("floor", (-2.5,), -3),
+        ("mul", (3, 4), 12),
+        ("sub", (3, 4), -1),
+        ("ne", (1, 2), True),
+        ("lt", (1, 2), True),
+        ("le", (2, 2), True),
+        ("gt", (1, 2), False),
+        ("and_", (True, False), False),
+        ("or_", (True, False), True),
+        ("round", (2.6,), 3),
+        ("sym_int", (2.9,), 2),
+        ("sym_sqrt", (9,), 3.0),
+    ],
+)
 def test_sizes_are_computed_alike_as_numbers_and_as_tensors(name, args, expected):
     function = RULES[f"sym.{name}"].function
     assert function(*args) == expected
@@ -915,11 +1076,13 @@ def test_a_check_raises_while_tracing_or_when_run():
 
 @pytest.mark.parametrize(
     ("name", "args"),
-    [("batch_norm.default", [np.ones((2, 3, 4))] + [np.ones(3)] * 4 + [True, 0.1, 1e-5, False]),
-     ("max_pool1d.default", [np.ones((1, 2, 5)), [2], [2], [0], [1], True]),
-     ("conv_transpose1d.default", [np.ones((1, 2, 5)), np.ones((2, 1, 3)), None, [1], [0], [0], 2]),
-     ("scatter_reduce.two", [np.ones((2, 2)), 0, np.zeros((1, 2), int), np.ones((1, 2)), "prod"])],
-)  # fmt: skip
+    [
+        ("batch_norm.default", [np.ones((2, 3, 4))] + [np.ones(3)] * 4 + [True, 0.1, 1e-5, False]),
+        ("max_pool1d.default", [np.ones((1, 2, 5)), [2], [2], [0], [1], True]),
+        ("conv_transpose1d.default", [np.ones((1, 2, 5)), np.ones((2, 1, 3)), None, [1], [0], [0], 2]),
+        ("scatter_reduce.two", [np.ones((2, 2)), 0, np.zeros((1, 2), int), np.ones((1, 2)), "prod"]),
+    ],
+)
 def test_what_a_rule_does_not_cover_is_refused(name, args):
     with pytest.raises(NotImplementedError):
         RULES[f"aten.{name}"].function(*_map(args, tf.constant))

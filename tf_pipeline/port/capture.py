@@ -363,9 +363,8 @@ class _Writer:
         kwargs = {key: item for key, item in fx_node.kwargs.items() if key not in _STORAGE}
         args = list(fx_node.args)
         if op == "aten._assert_scalar.default":
-            args[1] = (
-                f"{type(self.wrapper.model).__name__} takes only sizes for which {self._size_name(args[0].meta['val'])}."
-            )
+            condition = self._size_name(args[0].meta["val"])
+            args[1] = f"{type(self.wrapper.model).__name__} takes only sizes for which {condition}."
         return Node(
             name=fx_node.name,
             op=op,

@@ -157,7 +157,7 @@ class Graph:
         return {node.op for node in self.nodes}
 
     def kernels(self) -> frozenset[str]:
-        """Keys of matrices that only ``linear`` reads: a model keeps them ``[in, out]`` as Keras does, which is faster."""
+        """Keys of matrices that only ``linear`` reads, which a model keeps ``[in, out]``: products are faster so."""
         weights = {node.args[1] for node in self.nodes if node.op == LINEAR}
         elsewhere = {
             f"%{name}"
