@@ -168,8 +168,8 @@ def _write(results: dict[str, Any]) -> None:
     ordered = dict(sorted(results.items()))
     lines = [
         "# Which architectures can be ported", "",
-        "Made by `python benchmarks/coverage.py`: every text architecture of transformers, and some of images and sound,",
-        "tiny and with random weights.",
+        "Made by `python benchmarks/coverage.py`: every text architecture of transformers, and some of images and",
+        "sound, tiny and with random weights.",
         "", _summary(ordered), "",
         *(f"- **{name}**: {meaning}" for name, meaning in OUTCOMES.items()), "",
         "| model type | outcome | operations | note |", "|---|---|---|---|",
