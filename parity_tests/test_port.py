@@ -364,6 +364,14 @@ def test_a_damaged_cache_is_made_anew(monkeypatch, tmp_path, caplog):
     assert Graph.read(graph).model_class == "EsmModel"
 
 
+def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TF_PIPELINE_CACHE", str(tmp_path / "file"))
+    graph, _ = find.find_graph("EsmModel", tiny.tiny_config("esm"))
+    assert graph.model_class == "EsmModel"
+    assert "is not remembered" in caplog.text
+
+
 # ------------------------------------------------------------------------------------------------------------- refusals
 
 

@@ -31,7 +31,6 @@ _LAZY = {name: "tf_pipeline.auto" for name in _AUTO_CLASSES} | {
     "AutoTokenizer": "tf_pipeline.tokenization",
     "compare": "tf_pipeline.parity",
     "pipeline": "tf_pipeline.pipelines",
-    "port": "tf_pipeline.port",
     "supported_models": "tf_pipeline.auto",
 }
 

@@ -156,14 +156,15 @@ def _train_dropout_only(model: torch.nn.Module) -> None:
 
 def _capture_as(model_class, config, attention: str, dtype: torch.dtype, training: bool) -> Captured:
     model = build(model_class, config, attention, dtype)
-    defaults = default_inputs(build(model_class, config, attention, torch.float32).eval(), config)
+    precise = build(model_class, config, attention, torch.float32).eval()
+    defaults = default_inputs(precise, config)
     samples = {name: value for name, value in sample_inputs(model, config).items() if name in defaults}
     model.eval()
     if training:
         _train_dropout_only(model)
     wrapper = Exported(model, list(samples), attentions=attention == "eager")
     program = _export(wrapper, samples)
-    return _Writer(program, wrapper, config, defaults, samples, dtype, training, attention).write()
+    return _Writer(program, wrapper, precise, defaults, training).write()
 
 
 def _export(wrapper: Exported, samples: Mapping[str, torch.Tensor]) -> torch.export.ExportedProgram:
@@ -225,14 +226,15 @@ def _explained(model_class: type, error: Exception) -> PortError:
 class _Writer:
     """Turns an exported program into a graph."""
 
-    def __init__(self, program, wrapper: Exported, config, defaults, samples, dtype, training, attention):
-        self.program, self.wrapper, self.config, self.dtype = program, wrapper, config, dtype
-        self.defaults, self.samples, self.training, self.attention = defaults, samples, training, attention
+    def __init__(self, program, wrapper: Exported, precise: torch.nn.Module, defaults: dict[str, str | None], training):
+        self.program, self.wrapper, self.defaults, self.training = program, wrapper, defaults, training
+        self.dtype = wrapper.model.dtype
         self.references: dict[str, str] = {}
         self.constants: dict[str, np.ndarray] = {}
+        self.specs: dict[str, Tensor] = {}
         self.symbols: dict[str, str] = {}
-        # Computed again in float32, because bfloat16 would have rounded them.
-        self.precise = build(type(wrapper.model), config, attention, torch.float32) if dtype != torch.float32 else None
+        # Tables as the model makes them in float32, because bfloat16 would have rounded them.
+        self.precise = dict(precise.named_buffers())
 
     def write(self) -> Captured:
         parameters, tied = self._parameters()
@@ -247,7 +249,7 @@ class _Writer:
             limits=self._limits(),
             parameters=parameters,
             tied=tied,
-            constants={key: Tensor(self._constant_dtype(key), list(v.shape)) for key, v in self.constants.items()},
+            constants=self.specs,
             outputs=self._outputs(),
             nodes=nodes,
             made_with={"torch": torch.__version__, "transformers": transformers.__version__},
@@ -295,7 +297,7 @@ class _Writer:
             elif spec.kind in (kinds.PARAMETER, kinds.BUFFER) and spec.target.removeprefix("model.") in self.keys:
                 self.references[name] = self.keys[spec.target.removeprefix("model.")]
             else:
-                self._add_constant(name, spec)
+                self._add_constant(name, spec.target, placeholders[name].meta["val"])
         return inputs
 
     def _name_axes(self, name: str, value: torch.Tensor) -> None:
@@ -312,24 +314,16 @@ class _Writer:
             if not isinstance(size, int):
                 self.symbols.setdefault(str(size.node.expr), names[axis] if axis < len(names) else f"size_{axis}")
 
-    def _add_constant(self, name: str, spec: Any) -> None:
-        key = spec.target.removeprefix("model.")
-        value = self.program.constants.get(spec.target)
+    def _add_constant(self, name: str, target: str, placed: torch.Tensor) -> None:
+        """A tensor that no checkpoint holds: a table, or a number in the code."""
+        key = target.removeprefix("model.")
+        value = self.program.constants.get(target)
         if value is None:
-            value = self.program.state_dict[spec.target]
-        if self.precise is not None and spec.target.startswith("model."):
-            precise = dict(self.precise.named_buffers()).get(key)
-            value = value if precise is None else precise
-        if value.dtype == torch.bfloat16:
-            value = value.float()
-        self.constants[key] = value.detach().cpu().numpy()
+            value = self.program.state_dict[target]
+        value = self.precise.get(key, value).detach()
+        self.constants[key] = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        self.specs[key] = Tensor(self._dtype(placed.dtype), list(placed.shape))
         self.references[name] = f"%c.{key}"
-        self.constant_dtypes = getattr(self, "constant_dtypes", {})
-        placed = next(n for n in self.program.graph.nodes if n.name == name)
-        self.constant_dtypes[key] = self._dtype(placed.meta["val"].dtype)
-
-    def _constant_dtype(self, key: str) -> str:
-        return self.constant_dtypes[key]
 
     def _range(self, expression) -> tuple[Any, Any]:
         bounds = self.program.range_constraints.get(expression)

@@ -62,8 +62,11 @@ def find_graph(
     if (found := _read_cached(cached)) is not None:
         return found
     graph, constants = make_graph(torch_name, config, source, **hub_options)
-    with checkpoint.atomic_folder(cached) as staging:
-        graph.write(staging, constants)
+    try:
+        with checkpoint.atomic_folder(cached) as staging:
+            graph.write(staging, constants)
+    except OSError as error:
+        logger.warning("The graph of %s is not remembered: %s.", torch_name, error)
     return graph, constants
 
 

@@ -113,22 +113,23 @@ def run_graph(
     """What the graph computes with TensorFlow, in a graph of its own as well."""
     graph = graph or captured.graph
     interpreter = Interpreter(graph, dtype)
+    # Made outside of the function, which would hold them as constants and be optimized over all of them.
+    held = {
+        key: tf.constant(weights[key], dtype if spec.dtype == COMPUTE else None)
+        for key, spec in graph.parameters.items()
+    }
+    constants = {key: tf.constant(value) for key, value in captured.constants.items()}
 
     @tf.function(autograph=False)
     def compute(tensors):
-        return interpreter.run(
-            tuple(graph.outputs),
-            tensors,
-            lambda key: tf.constant(weights[key], dtype if graph.parameters[key].dtype == COMPUTE else None),
-            lambda key: tf.constant(captured.constants[key]),
-        )
+        return interpreter.run(tuple(graph.outputs), tensors, held.__getitem__, constants.__getitem__)
 
     tensors = {name: tf.constant(value.numpy()) for name, value in inputs.items()}
-    open_axes = {
-        name: tf.TensorSpec([None if isinstance(n, str) else n for n in graph.inputs[name].shape], x.dtype)
-        for name, x in tensors.items()
+    signature = {
+        name: tf.TensorSpec([None if isinstance(n, str) else n for n in graph.inputs[name].shape], value.dtype)
+        for name, value in tensors.items()
     }
-    return _arrays(compute.get_concrete_function(open_axes)(tensors))
+    return _arrays(compute.get_concrete_function(signature)(tensors))
 
 
 def _offer_attentions(captured: Captured, weights, inputs, truth: Arrays) -> None:
