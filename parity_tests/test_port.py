@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import tf_pipeline
 from parity_tests.checkpoint_helpers import WITHOUT_TORCH, copied, edited
+from parity_tests.conftest import ASSETS
 from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of
 from tf_pipeline import cli
 from tf_pipeline.checkpoint import CheckpointError, named_slots
@@ -527,3 +528,29 @@ def test_a_native_family_can_be_ported_too():
         twin.variable.assign(slot.read())
     ids = np.arange(5, 25).reshape(2, 10)
     np.testing.assert_allclose(ported(ids)[0], native(ids)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["text-classification", "token-classification", "feature-extraction"])
+@pytest.mark.parametrize("model_type", ["xlnet", "roformer"])
+def test_pipelines_equal_those_of_transformers(task, model_type, tmp_path):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(ASSETS)
+    auto = {
+        "text-classification": SEQUENCE,
+        "token-classification": "TFAutoModelForTokenClassification",
+        "feature-extraction": "TFAutoModel",
+    }[task]
+    folder = copied(checkpoint(model_type, auto, vocab_size=len(tokenizer)))
+    if model_type == "xlnet":
+        tokenizer.padding_side = "left"  # as its own: its head reads the last token
+    tokenizer.save_pretrained(folder)
+    texts = ["A lovely film.", "Not one scene of it was worth the ticket."]
+    ours = tf_pipeline.pipeline(task, model=str(folder))
+    theirs = transformers.pipeline(task, model=str(folder), tokenizer=tokenizer)
+    results, expected = ours(texts), theirs(texts)
+    for result, reference in zip(results, expected, strict=True):
+        if task == "feature-extraction":
+            np.testing.assert_allclose(result, reference, atol=1e-4)
+            continue
+        result, reference = ([x] if isinstance(x, dict) else x for x in (result, reference))
+        assert [r.get("label", r.get("entity")) for r in result] == [r.get("label", r.get("entity")) for r in reference]
+        np.testing.assert_allclose([r["score"] for r in result], [r["score"] for r in reference], atol=1e-5)
