@@ -24,6 +24,7 @@ from parity_tests.checkpoint_helpers import (
 from parity_tests.families import FAMILY
 from tf_pipeline.checkpoint import CheckpointError
 from tf_pipeline.parity.tiny import tiny_config
+from tf_pipeline.port import tiny
 
 BODIES = ("TFBertModel", "TFDistilBertModel")
 CHOICES = "TFBertForMultipleChoice"
@@ -400,10 +401,11 @@ def test_a_config_that_is_absent_or_not_one(load, content, error, message):
         getattr(tf_pipeline, load).from_pretrained(folder)
 
 
-def test_a_family_that_is_not_supported_lists_those_that_are():
+def test_a_checkpoint_of_another_family_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_PIPELINE_CACHE", str(tmp_path))
     folder = copied(checkpoint("TFBertModel"), "config.json")
-    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    with pytest.raises(ValueError, match=r"'gpt2' is not supported; supported are (.*, )?bert, (.*, )?distilbert"):
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"} | tiny.tiny_config("gpt2").to_diff_dict()))
+    with pytest.raises(CheckpointError, match=r"does not fit TFGPT2Model; missing: \['h.0.attn.c_attn.bias'"):
         tf_pipeline.TFAutoModel.from_pretrained(folder)
     with pytest.raises(ValueError, match=r"TFBertModel is a bert model, but the config is of model_type 'gpt2'"):
         tf_pipeline.TFBertModel.from_pretrained(folder)
@@ -411,7 +413,7 @@ def test_a_family_that_is_not_supported_lists_those_that_are():
 
 def test_a_head_that_a_family_lacks_lists_those_it_has():
     with pytest.raises(
-        ValueError, match=r"does not support 'distilbert', which has TFDistilBertModel, .*MultipleChoice"
+        ValueError, match=r"does not support model_type 'distilbert'.*it has TFDistilBertModel, .*MultipleChoice"
     ):
         tf_pipeline.TFAutoModelForCausalLM.from_pretrained(checkpoint("TFDistilBertModel"))
 

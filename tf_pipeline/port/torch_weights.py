@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
+from tf_pipeline.parity.run import no_progress_bar
+
 
 def load_torch_model(
     model_class: type, source: str | os.PathLike | None, config: PreTrainedConfig, dtype: torch.dtype, **options: Any
@@ -24,8 +26,6 @@ def load_torch_model(
         dtype: dtype of its weights.
         **options: hub options and ``attn_implementation``.
     """
-    from tf_pipeline.parity.run import no_progress_bar
-
     config = type(config).from_dict(config.to_dict())
     # The grouped products of the other implementation have no float64.
     config._experts_implementation = "eager"
@@ -45,8 +45,13 @@ class TorchModelReader(Mapping):
     """The tensors of a PyTorch model by key, as a reader of a checkpoint's file gives them."""
 
     def __init__(self, model_class: type, source: str | os.PathLike, config: PreTrainedConfig, **hub_options: Any):
-        model = load_torch_model(model_class, source, config, torch.float32, **hub_options)
-        stored = model.state_dict()
+        config = type(config).from_dict(config.to_dict())
+        with no_progress_bar():
+            model, report = model_class.from_pretrained(
+                source, config=config, dtype=torch.float32, output_loading_info=True, **hub_options
+            )
+        # PyTorch makes up what is missing; that is no part of the checkpoint.
+        stored = {key: x for key, x in model.state_dict().items() if key not in report["missing_keys"]}
         seen: set[int] = set()
         self._tensors: dict[str, torch.Tensor] = {}
         for key, tensor in stored.items():
