@@ -405,7 +405,7 @@ def test_a_checkpoint_of_another_family_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_PIPELINE_CACHE", str(tmp_path))
     folder = copied(checkpoint("TFBertModel"), "config.json")
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"} | tiny.tiny_config("gpt2").to_diff_dict()))
-    with pytest.raises(CheckpointError, match=r"does not fit TFGPT2Model; missing: \['h.0.attn.c_attn.bias'"):
+    with pytest.raises(CheckpointError, match=r"does not fit TFGPT2Model; missing: \['wte.weight'"):
         tf_pipeline.TFAutoModel.from_pretrained(folder)
     with pytest.raises(ValueError, match=r"TFBertModel is a bert model, but the config is of model_type 'gpt2'"):
         tf_pipeline.TFBertModel.from_pretrained(folder)
