@@ -155,7 +155,7 @@ def randn_like(x: tf.Tensor, *, out_dtype: tf.DType, **_: Any) -> tf.Tensor:
 @rule("bernoulli.default", "bernoulli.p")
 def bernoulli(x: tf.Tensor, p: float | None = None, **_: Any) -> tf.Tensor:
     """One with probability ``p``, or with that in ``x``, else zero."""
-    dtype = x.dtype if x.dtype.size >= 4 else tf.float32
+    dtype = x.dtype if x.dtype.is_floating and x.dtype.size >= 4 else tf.float32
     chance = tf.cast(x, dtype) if p is None else constant(p, dtype)
     return tf.cast(tf.random.uniform(tf.shape(x), dtype=dtype) < chance, x.dtype)
 
