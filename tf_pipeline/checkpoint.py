@@ -270,32 +270,15 @@ def _entries(path: Path) -> dict[str, _Entry]:
     return entries
 
 
-class TorchReader(Mapping):
-    """Tensors of ``pytorch_model.bin`` files by key, read by torch with ``weights_only=True``."""
+class StateReader(Mapping):
+    """PyTorch's tensors by key, given as a reader of a file gives them.
 
-    def __init__(self, paths: list[Path]):
-        try:
-            import torch
-        except ImportError as error:
-            raise CheckpointError(
-                f"{paths[0].parent} holds only {paths[0].name}, which takes PyTorch to read. Install it (pip install "
-                "torch), or convert the checkpoint once on a machine that has it: "
-                f"AutoModel.from_pretrained(X).save_pretrained(Y) of transformers writes {SAFETENSORS}."
-            ) from error
-        self._tensors: dict[str, Any] = {}
-        for path in paths:
-            try:
-                # Only the zip format, of torch 1.6 and later, can be mapped; early checkpoints are plain pickles.
-                tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-            except pickle.UnpicklingError as error:
-                raise CheckpointError(
-                    f"{path} was not unpickled: it is corrupt, or holds more than tensors and could run code."
-                ) from error
-            except Exception as error:
-                raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
-            if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
-                raise CheckpointError(f"{path} is not a state dict: it holds other things than tensors by name.")
-            self._tensors.update(tensors)
+    Args:
+        tensors: a state dict.
+    """
+
+    def __init__(self, tensors: Mapping[str, Any]):
+        self._tensors = dict(tensors)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of one tensor."""
@@ -325,6 +308,34 @@ class TorchReader(Mapping):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+
+class TorchReader(StateReader):
+    """Tensors of ``pytorch_model.bin`` files by key, read by torch with ``weights_only=True``."""
+
+    def __init__(self, paths: list[Path]):
+        try:
+            import torch
+        except ImportError as error:
+            raise CheckpointError(
+                f"{paths[0].parent} holds only {paths[0].name}, which takes PyTorch to read. Install it (pip install "
+                "torch), or convert the checkpoint once on a machine that has it: "
+                f"AutoModel.from_pretrained(X).save_pretrained(Y) of transformers writes {SAFETENSORS}."
+            ) from error
+        super().__init__({})
+        for path in paths:
+            try:
+                # Only the zip format, of torch 1.6 and later, can be mapped; early checkpoints are plain pickles.
+                tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            except pickle.UnpicklingError as error:
+                raise CheckpointError(
+                    f"{path} was not unpickled: it is corrupt, or holds more than tensors and could run code."
+                ) from error
+            except Exception as error:
+                raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
+            if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
+                raise CheckpointError(f"{path} is not a state dict: it holds other things than tensors by name.")
+            self._tensors.update(tensors)
 
 
 class RenamedReader(Mapping):

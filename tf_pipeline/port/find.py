@@ -153,8 +153,8 @@ def open_weights(model, reader, source: str | os.PathLike, **hub_options: Any):
             f"{source} stores {sorted(missing)[:3]} … under other names, which only PyTorch knows to convert. Where it "
             "is installed, `tf-pipeline port CHECKPOINT FOLDER` writes a folder that needs no conversion."
         )
-    from tf_pipeline.port.torch_weights import TorchModelReader
+    from tf_pipeline.port.torch_weights import read_by_torch
 
-    return TorchModelReader(
+    return read_by_torch(
         find_torch_class(model.torch_name(), model.config, source), source, model.config, **hub_options
     )
