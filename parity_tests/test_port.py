@@ -142,7 +142,7 @@ def test_constants_of_another_graph_are_refused(llama, tmp_path):
     [
         ("xlnet", SEQUENCE, ["weights", "outputs", "gradients", "training", "invariance", "round trip"]),
         ("t5", "TFAutoModelForSeq2SeqLM", ["outputs", "gradients", "invariance"]),
-        ("gpt_neo", "TFAutoModelForCausalLM", ["outputs", "execution"]),
+        ("llama", "TFAutoModelForCausalLM", ["outputs", "execution"]),
         ("esm", "TFAutoModelForTokenClassification", ["outputs", "gradients"]),
         ("roformer", "TFAutoModelForQuestionAnswering", ["outputs", "gradients"]),
         ("roformer", "TFAutoModelForMultipleChoice", ["outputs", "gradients"]),
@@ -389,10 +389,10 @@ def test_flash_attention_is_refused():
 
 
 def test_operator_without_a_rule_is_written_by_simpler_ones(monkeypatch):
-    monkeypatch.delitem(RULES, "aten.gelu.default")
+    monkeypatch.delitem(RULES, "aten.layer_norm.default")
     config = tiny.tiny_config("roformer")
     captured = capture.capture(transformers.RoFormerModel, config)
-    assert "aten.erf.default" in captured.graph.operators()
+    assert "aten.native_layer_norm.default" in captured.graph.operators()
     gate.check(captured, transformers.RoFormerModel, config)
 
 
@@ -525,13 +525,13 @@ def test_a_native_family_can_be_ported_too():
         sorted(named_slots(native)), sorted(named_slots(ported), key=lambda item: item[0]), strict=True
     ):
         assert key == other
-        twin.variable.assign(slot.read())
+        twin.variable.assign(slot.read().T if twin.parameter.transpose else slot.read())
     ids = np.arange(5, 25).reshape(2, 10)
     np.testing.assert_allclose(ported(ids)[0], native(ids)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("task", ["text-classification", "token-classification", "feature-extraction"])
-@pytest.mark.parametrize("model_type", ["xlnet", "roformer"])
+@pytest.mark.parametrize("model_type", ["esm", "roformer"])
 def test_pipelines_equal_those_of_transformers(task, model_type, tmp_path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(ASSETS)
     auto = {
@@ -540,8 +540,6 @@ def test_pipelines_equal_those_of_transformers(task, model_type, tmp_path):
         "feature-extraction": "TFAutoModel",
     }[task]
     folder = copied(checkpoint(model_type, auto, vocab_size=len(tokenizer)))
-    if model_type == "xlnet":
-        tokenizer.padding_side = "left"  # as its own: its head reads the last token
     tokenizer.save_pretrained(folder)
     texts = ["A lovely film.", "Not one scene of it was worth the ticket."]
     ours = tf_pipeline.pipeline(task, model=str(folder))

@@ -386,7 +386,8 @@ class _Writer:
             {symbol: known[str(symbol)] for symbol in expression.free_symbols if str(symbol) in known}
         )
         ones = named.subs(dict.fromkeys(named.free_symbols, 1))
-        return named != sympy.true and ones != sympy.false
+        # That a size is *not* so much keeps PyTorch from treating that one in a simpler way; it is no limit.
+        return not isinstance(named, sympy.Ne) and named != sympy.true and ones != sympy.false
 
     def _encode(self, value: Any) -> Any:
         if isinstance(value, torch.fx.Node):
