@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ from tf_pipeline.checkpoint import CheckpointError, named_slots
 from tf_pipeline.parity import compare
 from tf_pipeline.port import capture, find, gate, port, tiny
 from tf_pipeline.port.errors import PortError
-from tf_pipeline.port.graph import CONSTANTS, GRAPH, Graph, GraphError, listing
+from tf_pipeline.port.graph import CONSTANTS, GRAPH, Graph, GraphError, Tensor, listing
 from tf_pipeline.port.model import PortedModel, ported_class
 from tf_pipeline.port.rules import RULES
 from tf_pipeline.port.rules.registry import Rule
@@ -143,6 +144,7 @@ def test_constants_of_another_graph_are_refused(llama, tmp_path):
         ("xlnet", SEQUENCE, ["weights", "outputs", "gradients", "training", "invariance", "round trip"]),
         ("t5", "TFAutoModelForSeq2SeqLM", ["outputs", "gradients", "invariance"]),
         ("llama", "TFAutoModelForCausalLM", ["outputs", "execution"]),
+        ("gpt_neo", "TFAutoModelForCausalLM", ["outputs", "execution"]),
         ("esm", "TFAutoModelForTokenClassification", ["outputs", "gradients"]),
         ("roformer", "TFAutoModelForQuestionAnswering", ["outputs", "gradients"]),
         ("roformer", "TFAutoModelForMultipleChoice", ["outputs", "gradients"]),
@@ -352,6 +354,14 @@ def test_renamed_weights_are_read_by_torch_or_refused(monkeypatch):
     monkeypatch.setattr(find.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CheckpointError, match="only PyTorch knows to convert"):
         tf_pipeline.TFAutoModel.from_pretrained(folder)
+
+
+def test_constants_without_axes_are_read_again(tmp_path):
+    captured = capture.capture(transformers.LlamaModel, tiny.tiny_config("llama"))
+    constants = captured.constants | {"scale": np.float32(0.3)}
+    graph = replace(captured.graph, constants=captured.graph.constants | {"scale": Tensor("float32", [])})
+    graph.write(tmp_path, constants)
+    assert find.read_constants(Graph.read(tmp_path / GRAPH), tmp_path / CONSTANTS)["scale"].shape == ()
 
 
 def test_a_damaged_cache_is_made_anew(monkeypatch, tmp_path, caplog):

@@ -321,6 +321,9 @@ class _Writer:
         if value is None:
             value = self.program.state_dict[target]
         value = self.precise.get(key, value).detach()
+        if not value.ndim and isinstance(limit := self._encode_float(value.item()), dict):
+            self.references[name] = limit  # such as the least number of bfloat16, made a tensor
+            return
         self.constants[key] = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
         self.specs[key] = Tensor(self._dtype(placed.dtype), list(placed.shape))
         self.references[name] = f"%c.{key}"
@@ -405,10 +408,12 @@ class _Writer:
         raise PortError(f"An argument of type {type(value).__name__} has no place in a graph: {value!r:.100}")
 
     def _encode_float(self, value: float) -> Any:
-        limits = torch.finfo(self.dtype)
         for name in ("min", "max", "tiny", "eps"):
-            if value == getattr(limits, name):
+            if value == getattr(torch.finfo(self.dtype), name):
                 return {"finfo": name}
+        for name in ("min", "max"):  # of scores that the code computes in float32 by name
+            if value == getattr(torch.finfo(torch.float32), name):
+                return {"finfo": f"float32.{name}"}
         return {"float": repr(value)} if not math.isfinite(value) else value
 
     def _dtype(self, dtype: torch.dtype) -> str:

@@ -15,7 +15,8 @@ the checkpoint (by the checkpoint's own keys), and one operation after the other
 
 Operations are PyTorch's ATen operators, whose documented schemas say what the arguments mean. In arguments, ``"%name"``
 is the result of an earlier node, ``"%p.key"`` a parameter, ``"%c.key"`` a constant, and an object with one key is what
-JSON lacks: ``{"dtype": …}``, ``{"float": "-inf"}`` or ``{"finfo": "min"}``, the least number of the compute dtype.
+JSON lacks: ``{"dtype": …}``, ``{"float": "-inf"}`` or ``{"finfo": "min"}``, the least number of the compute dtype
+(``"float32.min"``: of what is float32 here).
 
 ``"%name.attention"`` stands for the probabilities of an attention node, whose result is the context.
 
@@ -235,7 +236,9 @@ class Graph:
         sections = [f"{json.dumps(key)}: {_section(value)}" for key, value in values.items()]
         text = "{\n" + ",\n".join([*sections, f'"nodes": [\n  {nodes}\n]']) + "\n}\n"
         (Path(folder) / GRAPH).write_text(text, encoding="utf-8")
-        save_file({key: np.ascontiguousarray(value) for key, value in constants.items()}, Path(folder) / CONSTANTS)
+        # Not `ascontiguousarray`, which gives a scalar an axis.
+        arrays = {key: np.array(value, order="C") for key, value in constants.items()}
+        save_file(arrays, Path(folder) / CONSTANTS)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Graph":

@@ -115,8 +115,8 @@ class Interpreter:
         return value
 
     def _limit(self, name: str) -> float:
-        """A limit of the compute dtype."""
+        """A limit of the compute dtype, or of another as this model has it."""
         from ml_dtypes import finfo
 
-        limits = finfo(self.compute_dtype.as_numpy_dtype)
-        return float(getattr(limits, name))
+        dtype, _, limit = name.rpartition(".")
+        return float(getattr(finfo(self.dtype(dtype or COMPUTE).as_numpy_dtype), limit))

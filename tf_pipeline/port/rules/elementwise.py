@@ -384,9 +384,9 @@ def to_dtype(x: tf.Tensor, *_: Any, out_dtype: tf.DType, **__: Any) -> tf.Tensor
     return cast(x, out_dtype)
 
 
-def cast(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+def cast(x: Number, dtype: tf.DType) -> tf.Tensor:
     """A cast as PyTorch's: numbers other than zero are true."""
-    return _truth(x) if dtype.is_bool else tf.cast(x, dtype)
+    return _truth(x) if dtype.is_bool else constant(x, dtype)
 
 
 @rule(
