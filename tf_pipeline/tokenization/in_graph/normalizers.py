@@ -13,7 +13,7 @@ import tokenizers
 
 from tf_pipeline.tokenization.in_graph.byte_level import as_bytes
 from tf_pipeline.tokenization.in_graph.composition import Composition, Ordering
-from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer
+from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer, compiled_by
 from tf_pipeline.tokenization.in_graph.mapping import CharacterMap, probed, repeated, then
 from tf_pipeline.tokenization.in_graph.pre_tokenizers import matches, prepend, whitespace
 from tf_pipeline.tokenization.in_graph.precompiled import Precompiled
@@ -32,10 +32,7 @@ def compile_normalizer(component: dict[str, Any] | None) -> list[Stage]:
     """
     if component is None:
         return []
-    kind = component["type"]
-    if kind not in _TYPES:
-        raise UnsupportedTokenizer(f"Normalizer {kind!r} is not compiled; {', '.join(sorted(_TYPES))} are.")
-    return _TYPES[kind](component)
+    return compiled_by(_TYPES, component["type"], "Normalizer")(component)
 
 
 def _sequence(component: dict[str, Any]) -> list[Stage]:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pipeline.tokenization.in_graph.byte_level import alphabet
-from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer
+from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer, compiled_by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +65,7 @@ def compile_post_processor(component: dict[str, Any] | None) -> PostProcessor:
     """
     if component is None:
         return PostProcessor()
-    kind = component["type"]
-    if kind not in _TYPES:
-        raise UnsupportedTokenizer(f"Post-processor {kind!r} is not compiled; {', '.join(sorted(_TYPES))} are.")
-    return _TYPES[kind](component)
+    return compiled_by(_TYPES, component["type"], "Post-processor")(component)
 
 
 def _template(component: dict[str, Any]) -> PostProcessor:

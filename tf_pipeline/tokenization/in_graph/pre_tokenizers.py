@@ -9,7 +9,7 @@ import tensorflow as tf
 import tokenizers
 
 from tf_pipeline.tokenization.in_graph.byte_level import as_bytes
-from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer
+from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer, compiled_by
 from tf_pipeline.tokenization.in_graph.mapping import repeated
 from tf_pipeline.tokenization.in_graph.regex import Regex, chunks, literal, pieces
 from tf_pipeline.tokenization.in_graph.tables import CODE_POINTS, CodePointTable
@@ -29,10 +29,7 @@ def compile_pre_tokenizer(component: dict[str, Any] | None) -> list[Stage]:
     """
     if component is None:
         return []
-    kind = component["type"]
-    if kind not in _TYPES:
-        raise UnsupportedTokenizer(f"Pre-tokenizer {kind!r} is not compiled; {', '.join(sorted(_TYPES))} are.")
-    return _TYPES[kind](component)
+    return compiled_by(_TYPES, component["type"], "Pre-tokenizer")(component)
 
 
 def _sequence(component: dict[str, Any]) -> list[Stage]:
