@@ -253,6 +253,24 @@ def add_common_options(parser: argparse.ArgumentParser, rounds: int) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement to this file")
 
 
+def add_pipeline_options(parser: argparse.ArgumentParser, batch_sizes: list[int]) -> None:
+    """``--data`` and ``--batch-sizes``, of what runs pipelines over film reviews."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="movieReviewSnippets_GroundTruth.txt of vaderSentiment 0.5 (default: pip downloads its source package)",
+    )
+    parser.add_argument(
+        "--batch-sizes",
+        nargs="+",
+        type=positive,
+        default=batch_sizes,
+        metavar="N",
+        help="batch sizes of PyTorch, the best of which is the unit (default: %(default)s); ours decides by itself",
+    )
+
+
 @contextlib.contextmanager
 def work_folder(given: Path | None) -> Iterator[Path]:
     """The folder for checkpoints and logs; a temporary one is removed at the end."""

@@ -21,12 +21,12 @@ from harness import (
     Apart,
     ContenderError,
     add_common_options,
+    add_pipeline_options,
     console,
     environment,
     film_reviews,
     interleave,
     minilm_checkpoint,
-    positive,
     print_environment,
     print_table,
     ratio,
@@ -231,22 +231,9 @@ def report_rows(rows: list[Row], number: int) -> None:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="FILE",
-        help="movieReviewSnippets_GroundTruth.txt of vaderSentiment 0.5 (default: pip downloads its source package)",
-    )
+    add_pipeline_options(parser, batch_sizes=[1, 8, 16, 32, 64])
     parser.add_argument(
         "--texts", type=int, default=2000, metavar="N", help="the first N sentences; 0 for all (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--batch-sizes",
-        nargs="+",
-        type=positive,
-        default=[1, 8, 16, 32, 64],
-        metavar="N",
-        help="batch sizes of PyTorch, the best of which is the unit (default: 1 8 16 32 64); ours decides by itself",
     )
     add_common_options(parser, rounds=3)
     return parser.parse_args()

@@ -21,6 +21,7 @@ from harness import (
     Apart,
     ContenderError,
     add_common_options,
+    add_pipeline_options,
     environment,
     film_reviews,
     interleave,
@@ -296,22 +297,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = list(dict.fromkeys(task.name for task in TASKS))
     parser.add_argument("--tasks", nargs="+", choices=names, default=names, metavar="TASK", help="default: all")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="FILE",
-        help="movieReviewSnippets_GroundTruth.txt of vaderSentiment 0.5 (default: pip downloads its source package)",
-    )
+    add_pipeline_options(parser, batch_sizes=[1, 8, 32])
     parser.add_argument(
         "--texts", type=positive, default=2000, metavar="N", help="the first N sentences (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--batch-sizes",
-        nargs="+",
-        type=positive,
-        default=[1, 8, 32],
-        metavar="N",
-        help="batch sizes of PyTorch, the best of which is the unit (default: 1 8 32); ours decides by itself",
     )
     add_common_options(parser, rounds=3)
     return parser.parse_args()
