@@ -42,7 +42,7 @@ class AutoConfig(transformers.AutoConfig):
                 repository_file(source, "config.json", **split_hub_options(dict(kwargs)))
             except RepositoryError as error:
                 raise RepositoryError(f"No config.json for {str(source)!r}. {error}") from error
-        if _is_ported(source, **split_hub_options(dict(kwargs))) and not _is_known(source, **kwargs):
+        if not _is_known(source, **kwargs) and _is_ported(source, **split_hub_options(dict(kwargs))):
             return PreTrainedConfig.from_pretrained(source, **kwargs)  # the graph says what the code would
         return transformers.AutoConfig.from_pretrained(source, **{"trust_remote_code": False} | kwargs)
 
