@@ -215,8 +215,8 @@ def test_fit_learns_and_freezing_by_prefix_holds():
 
 
 def test_dropout_is_live_while_training_only():
-    config = tiny.tiny_config("gpt_neo", resid_dropout=0.4, embed_dropout=0.4, attention_dropout=0.4)
-    model = ported_class("GPTNeoModel").from_config(config)
+    dropouts = {"resid_dropout": 0.4, "embed_dropout": 0.4, "attention_dropout": 0.4}
+    model = tf_pipeline.TFAutoModel.from_pretrained(checkpoint("gpt_neo", **dropouts))
     ids = np.arange(5, 15)[np.newaxis]
     calm = [model(ids).last_hidden_state.numpy() for _ in range(2)]
     live = [model(ids, training=True).last_hidden_state.numpy() for _ in range(2)]
@@ -541,9 +541,11 @@ def test_a_native_family_can_be_ported_too():
 
 
 @pytest.mark.parametrize("task", ["text-classification", "token-classification", "feature-extraction"])
-@pytest.mark.parametrize("model_type", ["esm", "roformer"])
+@pytest.mark.parametrize("model_type", ["esm", "roformer", "xlnet"])
 def test_pipelines_equal_those_of_transformers(task, model_type, tmp_path):
-    tokenizer = transformers.AutoTokenizer.from_pretrained(ASSETS)
+    # On the left as XLNet's own tokenizer: its head reads the last token.
+    side = "left" if model_type == "xlnet" else "right"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(ASSETS, padding_side=side)
     auto = {
         "text-classification": SEQUENCE,
         "token-classification": "TFAutoModelForTokenClassification",

@@ -1,7 +1,7 @@
 """The two models of a comparison, in every dtype, and the inputs that both are run on."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -106,25 +106,23 @@ class Comparison:
     ) -> Iterator[Check]:
         """Judge the results of several settings, with their inputs.
 
-        In a narrow dtype the error of a few numbers is luck, PyTorch's as well as ours; tensors of fewer than
-        ``FEW_ELEMENTS`` are judged together over all settings.
+        In a narrow dtype tensors of few numbers are judged together over all settings: see :func:`judge_envelopes`.
         """
-        few: dict[str, list[tuple[np.ndarray, ...]]] = {}
-        for setting, (result, inputs) in results.items():
-            truth = self.truth(setting, inputs)
-            if dtype == "float64":
-                yield from judge_float64(setting, result, truth, group)
-                continue
-            reference = run.run_torch(self.theirs(dtype), inputs)
-            for name, arrays in real_arrays(result, reference, truth, inputs.get("attention_mask")):
-                if arrays[0].shape == arrays[2].shape and 0 < arrays[2].size < FEW_ELEMENTS:
-                    few.setdefault(name, []).append(arrays)
-                else:
-                    yield judge.judge_envelope(name, setting, dtype, *arrays, self.rms_factor, group)
-        for name, members in few.items():
-            together = next(iter(results)) if len(results) == 1 else f"{len(members)} settings together"
-            arrays = [np.concatenate([array.ravel() for array in kind]) for kind in zip(*members, strict=True)]
-            yield judge.judge_envelope(name, together, dtype, *arrays, self.rms_factor, group)
+        if dtype == "float64":
+            for setting, (result, inputs) in results.items():
+                yield from judge_float64(setting, result, self.truth(setting, inputs), group)
+            return
+        tensors = (
+            (setting, name, arrays)
+            for setting, (result, inputs) in results.items()
+            for name, arrays in real_arrays(
+                result,
+                run.run_torch(self.theirs(dtype), inputs),
+                self.truth(setting, inputs),
+                inputs.get("attention_mask"),
+            )
+        )
+        yield from judge_envelopes(tensors, dtype, self.rms_factor, group)
 
     # -------------------------------------------------------------------------------------------------- settings
 
@@ -253,6 +251,31 @@ def judge_float64(
         yield judge.judge_float64(name, setting, ours.get(name, np.empty(0)), value, _group(name, group))
     for name in ours.keys() - truth.keys():
         yield judge.judge_float64(name, setting, ours[name], np.empty(0), _group(name, group))
+
+
+def judge_envelopes(
+    tensors: Iterable[tuple[str, str, tuple[np.ndarray, ...]]], dtype: str, rms_factor: float, group: str = "outputs"
+) -> Iterator[Check]:
+    """Judge tensors in a narrow dtype, those of few numbers together over all settings.
+
+    The error of a few numbers is luck, PyTorch's as well as ours.
+
+    Args:
+        tensors: setting, name, and what :func:`real_arrays` gives: ours, PyTorch's and the truth.
+        dtype: the dtype.
+        rms_factor: width of the envelope.
+        group: group of the checks.
+    """
+    few: dict[str, dict[str, tuple[np.ndarray, ...]]] = {}
+    for setting, name, arrays in tensors:
+        if arrays[0].shape == arrays[2].shape and 0 < arrays[2].size < FEW_ELEMENTS:
+            few.setdefault(name, {})[setting] = arrays
+        else:
+            yield judge.judge_envelope(name, setting, dtype, *arrays, rms_factor, group)
+    for name, members in few.items():
+        together = next(iter(members)) if len(members) == 1 else f"{len(members)} settings together"
+        arrays = [np.concatenate([array.ravel() for array in kind]) for kind in zip(*members.values(), strict=True)]
+        yield judge.judge_envelope(name, together, dtype, *arrays, rms_factor, group)
 
 
 def real_arrays(

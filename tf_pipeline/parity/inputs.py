@@ -27,16 +27,21 @@ def random_inputs(
     if padding is not None:
         lengths = rng.integers(1, length + 1, shape[:-1])
         lengths[0] = length
-        steps = np.arange(length)
-        kept = steps < lengths[..., None] if padding == "right" else steps >= length - lengths[..., None]
-        inputs["attention_mask"] = kept.astype(np.int64)
-        inputs["input_ids"] = np.where(kept, inputs["input_ids"], config.pad_token_id or 0)
+        inputs["attention_mask"] = mask = padding_mask(lengths, length, padding)
+        inputs["input_ids"] = np.where(mask, inputs["input_ids"], config.pad_token_id or 0)
     if "token_type_ids" in model.tensor_names:
         inputs["token_type_ids"] = rng.integers(0, token_types(model), shape)
     inputs |= decoder_inputs(model, batch, rng)
     if labels:
         inputs |= random_labels(model, inputs, rng)
     return inputs
+
+
+def padding_mask(lengths: np.ndarray, length: int, side: str) -> np.ndarray:
+    """1 for tokens and 0 for padding, int64 ``[..., length]``, for rows of so many tokens ``[...]``."""
+    steps = np.arange(length)
+    kept = steps < lengths[..., None] if side == "right" else steps >= length - lengths[..., None]
+    return kept.astype(np.int64)
 
 
 def token_types(model) -> int:

@@ -30,6 +30,7 @@ from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import COMPUTE, Graph, Input, Node, Tensor, WeightTensor
 from tf_pipeline.port.rules import find_rule
 from tf_pipeline.port.sample import default_inputs, sample_inputs
+from tf_pipeline.port.torch_weights import seeded, without_caches
 
 # Arguments that say where and how PyTorch stores a tensor, not what is in it.
 _STORAGE = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad")
@@ -54,11 +55,17 @@ def capture(model_class: type, config: PreTrainedConfig) -> Captured:
         PortError: if ``torch.export`` cannot capture it, or an operator has no rule; the message says where.
     """
     attention = attention_implementation(model_class, config)
+    try:
+        precise = build(model_class, config, attention, torch.float32).eval()
+    except Exception as error:  # whatever the model's code makes of the config
+        raise _explained(model_class, error) from error
+    defaults = default_inputs(precise, config)
     attempts = ((torch.bfloat16, True), (torch.float32, True), (torch.bfloat16, False), (torch.float32, False))
     failures: list[Exception] = []
     for dtype, training in attempts:
         try:
-            return _capture_as(model_class, config, attention, dtype, training)
+            model = build(model_class, config, attention, dtype)
+            return _capture_as(model, precise, config, defaults, attention, training)
         except PortError:
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes of symbolic sizes
@@ -83,20 +90,8 @@ def attention_implementation(model_class: type, config: PreTrainedConfig) -> str
 
 def build(model_class: type, config: PreTrainedConfig, attention: str, dtype: torch.dtype) -> torch.nn.Module:
     """A PyTorch model with random weights that returns neither caches nor losses."""
-    config = type(config).from_dict(config.to_dict())
-    for name in ("use_cache", "use_mems"):
-        if hasattr(config, name):
-            setattr(config, name, False)
-    with _seeded():
-        return model_class._from_config(config, dtype=dtype, attn_implementation=attention)
-
-
-@contextlib.contextmanager
-def _seeded():
-    """Without touching the caller's random numbers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+    with seeded():
+        return model_class._from_config(without_caches(config), dtype=dtype, attn_implementation=attention)
 
 
 class Exported(torch.nn.Module):
@@ -111,11 +106,7 @@ class Exported(torch.nn.Module):
     def __init__(self, model: torch.nn.Module, names: list[str], attentions: bool = False):
         super().__init__()
         self.model = model
-        accepted = inspect.signature(type(model).forward).parameters
-        open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
-        wanted = {"return_dict": True, "output_hidden_states": True, "use_cache": False}
-        wanted |= {"output_attentions": True} if attentions else {}
-        self.options = {name: value for name, value in wanted.items() if name in accepted or open_ended}
+        self.options = output_options(model, attentions)
         self.output_class = ""
         run = self._run
 
@@ -130,6 +121,15 @@ class Exported(torch.nn.Module):
         outputs = self.model(**inputs, **self.options)
         self.output_class = type(outputs).__name__
         return tensors_of(outputs)
+
+
+def output_options(model: torch.nn.Module, attentions: bool) -> dict[str, bool]:
+    """The arguments by which a PyTorch model returns all that it computes, and no cache; those that it takes."""
+    accepted = inspect.signature(type(model).forward).parameters
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    wanted = {"return_dict": True, "output_hidden_states": True, "use_cache": False}
+    wanted |= {"output_attentions": True} if attentions else {}
+    return {name: value for name, value in wanted.items() if name in accepted or open_ended}
 
 
 def tensors_of(outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,10 +154,7 @@ def _train_dropout_only(model: torch.nn.Module) -> None:
             module.training = False
 
 
-def _capture_as(model_class, config, attention: str, dtype: torch.dtype, training: bool) -> Captured:
-    model = build(model_class, config, attention, dtype)
-    precise = build(model_class, config, attention, torch.float32).eval()
-    defaults = default_inputs(precise, config)
+def _capture_as(model, precise, config, defaults: dict[str, str | None], attention: str, training: bool) -> Captured:
     samples = {name: value for name, value in sample_inputs(model, config).items() if name in defaults}
     model.eval()
     if training:

@@ -11,11 +11,11 @@ import torch
 from transformers import PreTrainedConfig
 
 from tf_pipeline.parity import judge, run
-from tf_pipeline.parity.comparison import FEW_ELEMENTS, real_arrays, real_positions
+from tf_pipeline.parity.comparison import judge_envelopes, real_arrays, real_positions
 from tf_pipeline.parity.report import Check
-from tf_pipeline.port.capture import Captured, shared_tensors, tensors_of
+from tf_pipeline.port.capture import Captured, output_options, shared_tensors, tensors_of
 from tf_pipeline.port.errors import PortError
-from tf_pipeline.port.graph import ATTENTION, COMPUTE, Graph, Node
+from tf_pipeline.port.graph import ATTENTION, COMPUTE, Graph, Input, Node
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.limits import with_position_limits
 from tf_pipeline.port.sample import sample_inputs
@@ -53,17 +53,14 @@ def check(
         PortError: if something is unequal, naming the first node that is.
     """
     single = load_torch_model(model_class, source, config, torch.float32, attn_implementation="eager", **options)
-    for name in ("use_cache", "use_mems"):
-        if hasattr(single.config, name):
-            setattr(single.config, name, False)
     weights = {key: tensor.detach().numpy().copy() for key, tensor in shared_tensors(single)}
     samples = list(_samples(captured.graph, single, config))
-    theirs32 = [run_reference(single, inputs) for inputs in samples]
+    theirs = [run_reference(single, inputs) for inputs in samples]
     double = single.double()
     truths = [run_reference(double, inputs) for inputs in samples]
     captured.graph.limits = with_position_limits(captured)
     _offer_attentions(captured, weights, samples[-1], truths[-1])
-    checks = list(_judged(captured, weights, samples, theirs32, truths, 3.0 if source is None else 2.0))
+    checks = list(_judged(captured, weights, samples, theirs, truths, 3.0 if source is None else 2.0))
     if failures := [check for check in checks if not check.passed]:
         place = first_difference(captured, weights, double, samples)
         raise PortError(
@@ -85,51 +82,58 @@ def run_reference(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) ->
     """What PyTorch computes; in a float64 model nothing is computed in float32."""
     own = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
     with torch.no_grad(), run.lifted_upcasts(model):
-        outputs = model(**own, **_accepted(model))
-    return _arrays(tensors_of(outputs))
+        outputs = model(**own, **output_options(model, attentions=True))
+    return run.flatten(tensors_of(outputs))
 
 
-def _accepted(model: torch.nn.Module) -> dict[str, bool]:
-    from tf_pipeline.port.capture import Exported
+class GraphRunner:
+    """Runs a captured graph with TensorFlow, as one graph of open axes that is traced once for all shapes.
 
-    return Exported(model, [], attentions=True).options
+    Args:
+        captured: the graph and its constants.
+        weights: arrays by checkpoint key.
+        dtype: dtype that the graph runs in.
+        outputs: references by name, instead of the graph's own outputs.
+    """
+
+    def __init__(
+        self, captured: Captured, weights: Mapping[str, np.ndarray], dtype: str, outputs: dict[str, Any] | None = None
+    ):
+        graph = captured.graph if outputs is None else replace(captured.graph, outputs=outputs)
+        interpreter = Interpreter(graph, dtype)
+        # Made outside of the function, which would hold them as constants and be optimized over all of them.
+        held = {
+            key: tf.constant(weights[key], dtype if spec.dtype == COMPUTE else None)
+            for key, spec in graph.parameters.items()
+        }
+        constants = {key: tf.constant(value) for key, value in captured.constants.items()}
+        signature = {
+            name: tf.TensorSpec([None if isinstance(size, str) else size for size in spec.shape], _kind(spec), name)
+            for name, spec in graph.inputs.items()
+        }
+
+        @tf.function(autograph=False, input_signature=[signature])
+        def compute(tensors):
+            return interpreter.run(tuple(graph.outputs), tensors, held.__getitem__, constants.__getitem__)
+
+        self._compute = compute
+
+    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Arrays:
+        """Every output, as float64 arrays by name."""
+        return run.flatten(self._compute({name: tf.constant(value.numpy()) for name, value in inputs.items()}))
 
 
-def _arrays(outputs: Mapping[str, Any]) -> Arrays:
-    flat = {}
-    for name, value in outputs.items():
-        items = {f"{name}.{i}": item for i, item in enumerate(value)} if isinstance(value, tuple) else {name: value}
-        flat |= {key: np.asarray(item.detach() if torch.is_tensor(item) else item) for key, item in items.items()}
-    return {key: value.astype(np.float64) for key, value in flat.items()}
+def _kind(spec: Input) -> str:
+    """The dtype of an example input: floats are given in float32."""
+    return "float32" if spec.dtype == COMPUTE else spec.dtype
 
 
-def run_graph(
-    captured: Captured,
-    weights: Mapping[str, np.ndarray],
-    inputs: Mapping[str, torch.Tensor],
-    dtype: str,
-    graph: Graph | None = None,
-) -> Arrays:
-    """What the graph computes with TensorFlow, in a graph of its own as well."""
-    graph = graph or captured.graph
-    interpreter = Interpreter(graph, dtype)
-    # Made outside of the function, which would hold them as constants and be optimized over all of them.
-    held = {
-        key: tf.constant(weights[key], dtype if spec.dtype == COMPUTE else None)
-        for key, spec in graph.parameters.items()
-    }
-    constants = {key: tf.constant(value) for key, value in captured.constants.items()}
+def _mask(inputs: Mapping[str, torch.Tensor]) -> np.ndarray | None:
+    return inputs["attention_mask"].numpy() if "attention_mask" in inputs else None
 
-    @tf.function(autograph=False)
-    def compute(tensors):
-        return interpreter.run(tuple(graph.outputs), tensors, held.__getitem__, constants.__getitem__)
 
-    tensors = {name: tf.constant(value.numpy()) for name, value in inputs.items()}
-    signature = {
-        name: tf.TensorSpec([None if isinstance(n, str) else n for n in graph.inputs[name].shape], value.dtype)
-        for name, value in tensors.items()
-    }
-    return _arrays(compute.get_concrete_function(signature)(tensors))
+def _shape(inputs: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
+    return tuple(next(iter(inputs.values())).shape)
 
 
 def _offer_attentions(captured: Captured, weights, inputs, truth: Arrays) -> None:
@@ -138,9 +142,8 @@ def _offer_attentions(captured: Captured, weights, inputs, truth: Arrays) -> Non
     wanted = {name: value for name, value in truth.items() if _is_attention(name)}
     if not nodes or not wanted:
         return
-    trial = replace(captured.graph, outputs={name: f"%{name}{ATTENTION}" for name in nodes})
-    ours = run_graph(captured, weights, inputs, "float64", trial)
-    mask = inputs["attention_mask"].numpy() if "attention_mask" in inputs else None
+    outputs = {name: f"%{name}{ATTENTION}" for name in nodes}
+    ours, mask = GraphRunner(captured, weights, "float64", outputs)(inputs), _mask(inputs)
     found: dict[str, list[str]] = {}
     for name, value in wanted.items():
         real = real_positions("attentions", value, mask)
@@ -160,43 +163,34 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and np.abs(a - b).max(initial=0) <= judge.FLOAT64_TOLERANCE
 
 
-def _judged(captured: Captured, weights, samples, theirs32, truths, rms_factor: float) -> Iterator[Check]:
-    """Every tensor at every shape in both dtypes; in float32 those of few numbers together, whose error is luck."""
-    few: dict[str, list[tuple[np.ndarray, ...]]] = {}
-    for inputs, theirs, everything in zip(samples, theirs32, truths, strict=True):
-        setting = " × ".join(map(str, next(iter(inputs.values())).shape))
-        mask = inputs["attention_mask"].numpy() if "attention_mask" in inputs else None
-        double, single = (run_graph(captured, weights, inputs, dtype) for dtype in ("float64", "float32"))
-        truth = {name: x for name, x in everything.items() if name in double or not _is_attention(name)}
-        for name, (own, _, exact) in real_arrays(double, truth, truth, mask):
-            yield judge.judge_float64(name, setting, own, exact)
-        for name, arrays in real_arrays(single, {name: theirs[name] for name in truth}, truth, mask):
-            if arrays[0].shape == arrays[2].shape and arrays[2].size < FEW_ELEMENTS:
-                few.setdefault(name, []).append(arrays)
-            else:
-                yield judge.judge_envelope(name, setting, "float32", *arrays, rms_factor)
-    for name, members in few.items():
-        arrays = [np.concatenate([array.ravel() for array in kind]) for kind in zip(*members, strict=True)]
-        yield judge.judge_envelope(name, f"{len(members)} shapes together", "float32", *arrays, rms_factor)
+def _judged(captured: Captured, weights, samples, theirs, truths, rms_factor: float) -> Iterator[Check]:
+    """Every tensor at every shape in both dtypes."""
+    double, single = (GraphRunner(captured, weights, dtype) for dtype in ("float64", "float32"))
+    narrow = []
+    for inputs, own, truth in zip(samples, theirs, truths, strict=True):
+        setting, mask = " × ".join(map(str, _shape(inputs))), _mask(inputs)
+        exact = double(inputs)
+        truth = {name: value for name, value in truth.items() if name in exact or not _is_attention(name)}
+        for name, (ours, _, expected) in real_arrays(exact, truth, truth, mask):
+            yield judge.judge_float64(name, setting, ours, expected)
+        own = {name: own[name] for name in truth}
+        narrow += [(setting, name, arrays) for name, arrays in real_arrays(single(inputs), own, truth, mask)]
+    yield from judge_envelopes(narrow, "float32", rms_factor)
 
 
 def first_difference(captured: Captured, weights, model: torch.nn.Module, samples) -> str:
     """Where the graph departs from PyTorch: the first module whose output differs, in words."""
     ends = _last_nodes(captured.graph)
+    order = {node.name: place for place, node in enumerate(captured.graph.nodes)}
     for inputs in samples:
         seen = _module_outputs(model, inputs)
         places = {name: node for name, node in ends.items() if torch.is_tensor(seen.get(name))}
-        if not places:
-            continue
-        trial = replace(captured.graph, outputs={node.name: f"%{node.name}" for node in places.values()})
-        ours = run_graph(captured, weights, inputs, "float64", trial)
-        mask = inputs["attention_mask"].numpy() if "attention_mask" in inputs else None
-        order = {node.name: place for place, node in enumerate(captured.graph.nodes)}
+        outputs = {node.name: f"%{node.name}" for node in places.values()}
+        ours, mask = GraphRunner(captured, weights, "float64", outputs)(inputs), _mask(inputs)
         for name, node in sorted(places.items(), key=lambda item: order[item[1].name]):
             pair = [real_positions(node.name, x, mask) for x in (ours[node.name], seen[name].double().numpy())]
             if pair[0].shape != pair[1].shape or not judge.judge_float64(node.name, "", *pair).passed:
-                shape = tuple(next(iter(inputs.values())).shape)
-                return f" The first that differs is {node.name} ({node.op}) in {name}, at inputs of {shape}."
+                return f" The first that differs is {node.name} ({node.op}) in {name}, at inputs of {_shape(inputs)}."
     return ""
 
 

@@ -17,6 +17,7 @@ class Interpreter:
         graph: the graph.
         compute_dtype: dtype that the model runs in. In float64 everything that floats is float64, also where PyTorch's
             code asks for float32 by name.
+        kernels: keys of the weights that are given ``[in, out]``.
     """
 
     def __init__(self, graph: Graph, compute_dtype: str, kernels: frozenset[str] = frozenset()):

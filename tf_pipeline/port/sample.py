@@ -6,10 +6,10 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 
+from tf_pipeline.parity.inputs import padding_mask
+
 # Sizes of the example: no two the same, none that a model might compute with.
 BATCH, LENGTH, DECODER_LENGTH, CHOICES = 3, 11, 7, 2
-
-_TEXT = ("attention_mask", "token_type_ids", "position_ids")
 
 
 def sample_inputs(
@@ -66,9 +66,7 @@ def _mask(shape: tuple[int, ...], side: str | None, generator: torch.Generator) 
     length = shape[-1]
     lengths = torch.randint(1, length + 1, shape[:-1], generator=generator)
     lengths[0] = length
-    steps = torch.arange(length)
-    kept = steps < lengths[..., None] if side == "right" else steps >= length - lengths[..., None]
-    return kept.long()
+    return torch.tensor(padding_mask(lengths.numpy(), length, side))
 
 
 def _signal(name: str, config: PreTrainedConfig, batch: int, length: int, generator: torch.Generator) -> torch.Tensor:

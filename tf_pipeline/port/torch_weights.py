@@ -1,5 +1,6 @@
 """Read a checkpoint by way of PyTorch, whose loading renames, splits and joins what it stores."""
 
+import contextlib
 import os
 from typing import Any
 
@@ -8,6 +9,23 @@ from transformers import PreTrainedConfig
 
 from tf_pipeline.checkpoint import StateReader
 from tf_pipeline.parity.run import no_progress_bar
+
+
+def without_caches(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A copy of a config whose model returns no caches."""
+    config = type(config).from_dict(config.to_dict())
+    for name in ("use_cache", "use_mems"):
+        if hasattr(config, name):
+            setattr(config, name, False)
+    return config
+
+
+@contextlib.contextmanager
+def seeded():
+    """The same random numbers every time, and the caller's as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def load_torch_model(
@@ -24,11 +42,10 @@ def load_torch_model(
         dtype: dtype of its weights.
         **options: hub options and ``attn_implementation``.
     """
-    config = type(config).from_dict(config.to_dict())
+    config = without_caches(config)
     # The grouped products of the other implementation have no float64.
     config._experts_implementation = "eager"
-    with no_progress_bar(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with no_progress_bar(), seeded():
         if source is not None:
             return model_class.from_pretrained(source, config=config, dtype=dtype, **options).eval()
         model = model_class._from_config(config, dtype=dtype, **options)
