@@ -100,7 +100,7 @@ def position_offset(patch):
 def token_types_ignored(patch):
     own = bert.BertEmbeddings.call
 
-    def call(self, input_ids, token_type_ids=None, **kwargs):
+    def call(self, input_ids=None, token_type_ids=None, **kwargs):
         return own(self, input_ids, token_type_ids=None, **kwargs)
 
     patch.setattr(bert.BertEmbeddings, "call", call)
