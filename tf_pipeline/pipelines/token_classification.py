@@ -183,7 +183,7 @@ class TokenClassificationPipeline(ChunkPipeline):
         names = self.model.config.id2label
         labels = [names[int(label)] for label in scores.argmax(-1)]
         best = scores.max(-1)
-        tags = [_tag(label) for label in labels]
+        tags = [tag(label) for label in labels]
         starts = [0, *(i for i in range(1, len(tags)) if tags[i][0] == "B" or tags[i][1] != tags[i - 1][1]), len(tags)]
         groups = []
         for first, last in pairwise(starts):
@@ -278,7 +278,7 @@ def _length(entity: Mapping[str, Any]) -> int:
     return entity["end"] - entity["start"]
 
 
-def _tag(label: str) -> tuple[str, str]:
+def tag(label: str) -> tuple[str, str]:
     """Whether a label begins (``B``) or continues (``I``, also without a prefix) an entity, and of which kind."""
     return (label[0], label[2:]) if label.startswith(("B-", "I-")) else ("I", label)
 

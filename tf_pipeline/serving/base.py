@@ -1,0 +1,121 @@
+"""What the signatures of all tasks share: strings to ids, ids to outputs, all in one graph."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tf_pipeline.pipelines.base import Pipeline
+from tf_pipeline.tokenization.in_graph import InGraphTokenizer
+
+Signature = Callable[..., dict[str, tf.Tensor]]
+TEXT = tf.TensorSpec([None], tf.string)
+
+
+class ServedTask(tf.Module):
+    """The graph of one task: what :func:`tf_pipeline.export` saves.
+
+    Signatures are traced from a local pipeline, whose model, tokenizer and options they share. Everything is
+    batch-major and per row, as TensorFlow Serving's batching needs; nothing that a row holds can fail its batch.
+
+    Args:
+        pipe: the pipeline.
+        tokenizer: its tokenizer, compiled; ``None`` for ids only.
+        max_length: tokens that texts are cut to.
+        options: arguments of a call of the pipeline, which are baked in.
+    """
+
+    text_inputs: tuple[str, ...] = ("text",)
+    # Whether answers hold places in the text.
+    needs_offsets = False
+
+    def __init__(self, pipe: Pipeline, tokenizer: InGraphTokenizer | None, max_length: int, options: Mapping[str, Any]):
+        super().__init__(name="served")
+        self.pipe = _Untracked(pipe)
+        self.max_length = max_length
+        self.tokenizer = tokenizer
+        # Not the layers: a SavedModel would hold a graph and an object for each of them.
+        self.model_variables = [weight.value for weight in pipe.model.weights]
+        self._configure(*pipe.sanitize_parameters(**(self.default_options(max_length) | options)))
+
+    @staticmethod
+    def default_options(max_length: int) -> dict[str, Any]:
+        """Options that differ from the local pipeline's own defaults."""
+        return {}
+
+    def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:
+        """Prepare for the options of ``encode`` and of ``postprocess``, checked by the pipeline."""
+
+    def text_signatures(self) -> dict[str, Signature]:
+        """Functions of strings, by the name of the signature; ``serving_default`` is among them."""
+        raise NotImplementedError
+
+    def signatures(self) -> dict[str, Any]:
+        """Concrete functions by name, with ``tokens`` for ids."""
+        functions = self.text_signatures() if self.tokenizer is not None else {}
+        traced = {
+            name: tf.function(function, autograph=False).get_concrete_function(**specs)
+            for name, (function, specs) in functions.items()
+        }
+        traced["tokens"] = tf.function(self._tokens, autograph=False).get_concrete_function(**self._token_specs())
+        return traced if self.tokenizer is not None else {"serving_default": traced["tokens"]} | traced
+
+    # ------------------------------------------------------------------------------------------------- the stages
+
+    def encode(self, text: tf.Tensor, text_pair: tf.Tensor | None = None, **options: Any) -> dict[str, tf.Tensor]:
+        """Tokenize, cut to ``max_length``; there is at least one column."""
+        options = {"truncation": True, "max_length": self.max_length} | options
+        encoded = self.tokenizer(text, text_pair, **options)
+        missing = tf.maximum(1 - tf.shape(encoded["input_ids"])[1], 0)  # an empty batch, or texts without tokens
+        fill = {"special_tokens_mask": 1, "sequence_ids": -1, "word_ids": -1}
+
+        def widened(name, value):
+            if value.shape.rank == 1:
+                return value
+            paddings = [[0, 0], [0, missing], *([[0, 0]] * (value.shape.rank - 2))]
+            return tf.pad(value, paddings, constant_values=fill.get(name, 0))
+
+        return {name: widened(name, value) for name, value in encoded.items()}
+
+    def run_model(self, encoded: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The outputs that the pipeline reads, float32."""
+        pipe = self.pipe.value
+        outputs = pipe._compiled({name: encoded[name] for name in pipe.input_names})
+        return {name: tf.cast(outputs[name], tf.float32) for name in pipe.output_names}
+
+    def _token_specs(self) -> dict[str, tf.TensorSpec]:
+        return {name: tf.TensorSpec([None, None], tf.int64, name) for name in self.pipe.value.input_names}
+
+    def _tokens(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Outputs for ids. A row with an id that there is no embedding for gives NaN, and leaves the others alone."""
+        config = self.pipe.value.model.config
+        good, within = tf.constant(True), {}
+        for name, key in (("input_ids", "vocab_size"), ("token_type_ids", "type_vocab_size")):
+            if name in inputs and (size := getattr(config, key, None)):
+                within[name] = tf.clip_by_value(inputs[name], 0, size - 1)
+                good &= tf.reduce_all(within[name] == inputs[name], axis=1)
+        encoded = {name: tf.cast(value, tf.int32) for name, value in (inputs | within).items()}
+        outputs = self.run_model(encoded)
+        return {
+            name: tf.where(tf.reshape(good, [-1, *([1] * (value.shape.rank - 1))]), value, float("nan"))
+            for name, value in outputs.items()
+        }
+
+
+class _Untracked:
+    """Hides an object from the tracking of what a SavedModel holds."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+def padded(values: tf.Tensor, row: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Values ``[n]`` of rows ``[n]``, ascending, as ``[rows, most of a row]``, filled up with zeros or ``""``."""
+    return tf.RaggedTensor.from_value_rowids(values, tf.cast(row, tf.int64), tf.cast(rows, tf.int64), False).to_tensor()
+
+
+def substrings(texts: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+    """Parts of valid UTF-8 strings by code points, all of one shape."""
+    length = tf.strings.length(texts, unit="UTF8_CHAR")
+    start = tf.clip_by_value(start, 0, length)
+    return tf.strings.substr(texts, start, tf.maximum(end - start, 0), unit="UTF8_CHAR")

@@ -1,0 +1,38 @@
+"""Signatures of text-classification: texts, pairs, and the classify API's ``tf.Example``."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from tf_pipeline.serving.base import TEXT, ServedTask
+
+
+class ServedTextClassification(ServedTask):
+    """Labels ``[batch, K]`` and scores ``[batch, K]``, best first; K is ``top_k``, or all labels."""
+
+    def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:
+        pipe = self.pipe.value
+        names = pipe.model.config.id2label
+        self.labels = [names[index] for index in range(pipe.model.config.num_labels)]
+        self._function = answering.get("function_to_apply") or pipe.default_function()
+        top_k = answering.get("top_k")
+        self._top_k = min(top_k, len(self.labels)) if isinstance(top_k, int) else len(self.labels)
+
+    def text_signatures(self):
+        """See :class:`ServedTask`."""
+        return {
+            "serving_default": (self._classify, {"text": TEXT}),
+            "pairs": (self._classify, {"text": TEXT, "text_pair": TEXT}),
+            "classify": (self._classify_examples, {"inputs": TEXT}),
+        }
+
+    def _classify(self, text: tf.Tensor, text_pair: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        logits = self.run_model(self.encode(text, text_pair))["logits"]
+        scores = {"sigmoid": tf.sigmoid, "softmax": tf.nn.softmax, "none": tf.identity}[self._function](logits)
+        best = tf.math.top_k(scores, self._top_k)
+        return {"labels": tf.gather(tf.constant(self.labels), best.indices), "scores": best.values}
+
+    def _classify_examples(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = tf.io.parse_example(inputs, {"text": tf.io.FixedLenFeature([], tf.string, "")})
+        answers = self._classify(features["text"])
+        return {"classes": answers["labels"], "scores": answers["scores"]}
