@@ -18,6 +18,8 @@ from tf_pipeline.serving.transport import (
 )
 
 TRY_AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+# What gRPC says of a server that answers in another protocol.
+NOT_GRPC = re.compile(r"http1\.x|HTTP/1|parsing HTTP/2|SETTINGS frame")
 # No limit to the size of messages: hidden states are large, and the server has its own limit. A lost server is looked
 # for again soon, so that Retries decides how long, and gRPC itself repeats nothing.
 OPTIONS = (
@@ -124,7 +126,7 @@ class GrpcTransport(Transport):
     def _explained(self, code: str, message: str, explain: bool) -> Exception:
         """What to raise for a gRPC code."""
         url = self.address.url
-        if code in TRY_AGAIN and not re.search(r"http1\.x|HTTP/1|too large|larger than max", message):
+        if code in TRY_AGAIN and not NOT_GRPC.search(message):
             if "onnection refused" in message:
                 message = "Connection refused: is the server running, and on this port?"
             return TryAgainError(ServingError(url, code, message))

@@ -117,8 +117,6 @@ class RestTransport(Transport):
         errors = urllib3.exceptions
         if isinstance(error, errors.ReadTimeoutError):
             return ServingError(url, None, f"No answer within {self.timeout:g} s (timeout=). It may still be working.")
-        if isinstance(error, errors.ConnectTimeoutError):
-            return ServingError(url, None, f"No connection within {self.timeout:g} s (timeout=).")
         if isinstance(error, errors.NameResolutionError):
             return ServingError(url, None, "There is no such host.")
         if isinstance(error, errors.SSLError):
@@ -127,6 +125,8 @@ class RestTransport(Transport):
             return TryAgainError(
                 ServingError(url, None, "Connection refused: is the server running, and on this port?")
             )
+        if isinstance(error, errors.ConnectTimeoutError):
+            return ServingError(url, None, f"No connection within {self.timeout:g} s (timeout=).")
         if isinstance(error, errors.ProtocolError) and "RemoteDisconnected" not in repr(error):
             if "BadStatusLine" in repr(error) or "UnknownProtocol" in repr(error):
                 return ServingError(
