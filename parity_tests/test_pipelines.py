@@ -321,7 +321,7 @@ def test_no_model_given_says_so(caplog):
 def test_progress_bar_on_a_terminal_only(ours, capsys, monkeypatch):
     import sys
 
-    monkeypatch.setattr("tf_pipeline.pipelines.base.PROGRESS_DELAY", 0)
+    monkeypatch.setattr("tf_pipeline.pipelines.calls.PROGRESS_DELAY", 0)
     ours(["a", "b"])
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tf_pipeline.pipelines.factory import ALIASES, is_server, pipeline
+
 # Exit status when every other row was answered but some were not.
 SOME_ROWS_FAILED = 3
 
-ALIASES = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
 # Which options a task takes, and under which name its pipeline does.
 OPTIONS: dict[str, dict[str, str]] = {
     "text-classification": {"top_k": "top_k", "function": "function_to_apply", "truncation": "truncation"},
@@ -45,7 +46,13 @@ def run(
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts; read from standard input, one a line, if there is no --input.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id; the task's default if not given.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder, hub id, or http://host:8501/v1/models/name or grpc://host:8500/name of a served model; the "
+            "task's default if not given."
+        ),
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float64, bfloat16, float16 or a Keras policy.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Most rows of the model in a batch.")] = None,
     input_file: Annotated[
@@ -133,6 +140,8 @@ def run(
 
     tf-pipeline run feature-extraction --pooling mean --input texts.jsonl --output vectors.jsonl
 
+    tf-pipeline run sentiment-analysis --model http://localhost:8501/v1/models/sentiment "What a lovely film."
+
     A row of --input is a string or an object with the key text (and text_pair for pairs, words with
     --is-split-into-words, or question and context). Other keys are ignored. Rows are streamed; each answer is a line
     {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, a key missing, a wrong
@@ -144,7 +153,7 @@ def run(
     """  # noqa: D301
     given = {name: value for name, value in locals().items() if name in _KNOWN and value is not None}
     name = ALIASES.get(task, task)
-    parameters = _parameters(name, given)
+    parameters = _parameters(name, given, is_server(model))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if input_file is not None and texts:
         raise typer.BadParameter("Give texts or --input, not both.")
@@ -153,8 +162,6 @@ def run(
     asked = _Rows(name, given)
     inputs = None if input_file else asked.of_texts(texts or _lines_unless_asked(given))
     try:
-        from tf_pipeline.pipelines import pipeline
-
         pipe = pipeline(task, model=model, dtype=dtype, batch_size=batch_size, **parameters)
         if inputs is None:
             raise typer.Exit(SOME_ROWS_FAILED if _run_file(pipe, asked, input_file, output_file) else 0)
@@ -173,8 +180,8 @@ def fail(error: Exception, status: int) -> None:
     raise typer.Exit(status) from None
 
 
-def _parameters(task: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of the pipeline from the options that were given."""
+def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any]:
+    """The arguments of the pipeline from the options that were given; a served model cuts texts as it was exported."""
     if task not in OPTIONS:
         return {}  # the pipeline names the tasks there are
     for name in given:
@@ -182,11 +189,11 @@ def _parameters(task: str, given: dict[str, Any]) -> dict[str, Any]:
             takers = ", ".join(other for other, options in OPTIONS.items() if name in options)
             raise typer.BadParameter(f"--{name.replace('_', '-')} is an option of {takers}, not of {task}.")
     parameters = {OPTIONS[task][name]: value for name, value in given.items() if name not in ("question", "context")}
-    if "truncation" in OPTIONS[task]:
+    if "truncation" in OPTIONS[task] and not served:
         parameters.setdefault("truncation", True)
     if task == "text-classification":
         parameters.setdefault("top_k", None)
-    if task == "fill-mask":
+    if task == "fill-mask" and "truncation" in parameters:
         parameters["tokenizer_kwargs"] = {"truncation": parameters.pop("truncation")}
     return parameters
 

@@ -1,24 +1,22 @@
 """What all pipelines share: the three stages, one by one or together over many texts."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm.auto import tqdm
 
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values
+from tf_pipeline.pipelines.calls import Calls, text_arguments
 from tf_pipeline.tokenization import with_tensorflow
 
 # Inputs, and characters in them, tokenized and sorted at a time: enough for batches of like length, few enough for any
 # memory.
 WINDOW = 4096
 WINDOW_CHARACTERS = 2**20
-# Seconds after which a progress bar appears.
-PROGRESS_DELAY = 2.0
 
 
 @dataclass
@@ -43,7 +41,7 @@ class Rows:
         return len(self.owners)
 
 
-class Pipeline:
+class Pipeline(Calls):
     """Tokenizer, model and post-processing for one task.
 
     ``preprocess``, ``forward`` and ``postprocess`` do one text in three stages. Calling the pipeline does any number:
@@ -87,14 +85,6 @@ class Pipeline:
     @classmethod
     def auto_class(cls) -> type:
         """The auto class that loads this task's models."""
-        raise NotImplementedError
-
-    def sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Split the arguments of a call into those of the tokenizer and those of ``postprocess``.
-
-        Raises:
-            TypeError: for an argument that is neither.
-        """
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------------ the stages
@@ -142,63 +132,10 @@ class Pipeline:
         """The answer for an input, from the outputs for its rows."""
         return self.postprocess(outputs[0], **task_kwargs)
 
+    def _windows(self, inputs: Iterable[Any], batch_size: int | None) -> Iterator[list[Any]]:
+        return _windows(inputs)
+
     # ------------------------------------------------------------------------------------------------ all at once
-
-    def __call__(self, inputs: Any, batch_size: int | None = None, **parameters: Any) -> Any:
-        """Run all stages.
-
-        Args:
-            inputs: a text; a pair ``{"text": …, "text_pair": …}``; a list of these; or a generator, an iterable data
-                set or a ``tf.data.Dataset`` of these.
-            batch_size: most rows in a batch, for this call.
-            **parameters: arguments of the tokenizer (``truncation=True``, ``max_length``, ``padding_side``, …) and of
-                the task.
-
-        Returns:
-            The answer for one text, a list for a list, and an iterator for anything else.
-        """
-        arguments = self.sanitize_parameters(**(self._defaults | parameters)), batch_size or self.batch_size
-        if self.is_single(inputs):
-            return next(self._run([inputs], *arguments))
-        if isinstance(inputs, (list, tuple)):
-            return list(self._run(inputs, *arguments))
-        if not isinstance(inputs, Iterable):
-            raise ValueError(f"Inputs are a text, a list, a generator or a dataset; got {type(inputs).__name__}.")
-        return self._run(inputs, *arguments)
-
-    def stream(self, inputs: Iterable[Any], **parameters: Any) -> Iterator[Any]:
-        """Answers for any number of inputs, in their order; an input that fails gives its exception instead.
-
-        Args:
-            inputs: an iterable; if it has a length, the progress bar shows how much is left.
-            **parameters: as in a call.
-        """
-        return self._run(inputs, self.sanitize_parameters(**(self._defaults | parameters)), self.batch_size, True)
-
-    def is_single(self, inputs: Any) -> bool:
-        """Whether this is one input rather than several."""
-        return isinstance(inputs, (str, Mapping))
-
-    def _run(self, inputs: Iterable[Any], parameters, batch_size, keep_errors: bool = False) -> Iterator[Any]:
-        total = len(inputs) if isinstance(inputs, Sized) else None
-        # disable=None shows the bar on a terminal only.
-        with tqdm(total=total, desc=self.task, unit="text", delay=PROGRESS_DELAY, disable=None, leave=False) as bar:
-            done = 0
-            for window in _windows(inputs if isinstance(inputs, Sequence) else _elements(inputs)):
-                run = self._run_kept if keep_errors else self._run_window
-                yield from run(window, done, parameters, batch_size, bar)
-                done += len(window)
-
-    def _run_kept(self, window: list[Any], offset: int, *arguments: Any) -> list[Any]:
-        """As :meth:`_run_window`, with exceptions for the inputs that fail, found by halving the window."""
-        try:
-            return self._run_window(window, offset, *arguments)
-        except (ValueError, TypeError, KeyError) as error:
-            if len(window) == 1:
-                return [error]
-            half = len(window) // 2
-            first, second = window[:half], window[half:]
-            return self._run_kept(first, offset, *arguments) + self._run_kept(second, offset + half, *arguments)
 
     def _run_window(self, window: list[Any], offset: int, parameters, batch_size, bar) -> list[Any]:
         preprocess_kwargs, task_kwargs = parameters
@@ -342,47 +279,6 @@ def _check_fit(model, tokenizer) -> None:
             f"The tokenizer has {len(tokenizer)} tokens, but {type(model).__name__} has embeddings for {vocab_size} "
             "(vocab_size): they do not belong together."
         )
-
-
-def text_arguments(texts: list[Any]) -> dict[str, Any]:
-    """Arguments for the tokenizer from texts, or from pairs."""
-    if not any(isinstance(text, Mapping) for text in texts):
-        return {"text": [as_text(text) for text in texts]}
-    if not all(isinstance(text, Mapping) and set(text) == {"text", "text_pair"} for text in texts):
-        wrong = next(t for t in texts if not (isinstance(t, Mapping) and set(t) == {"text", "text_pair"}))
-        if isinstance(wrong, Mapping) and set(wrong) == {"text"} and all(set(t) == {"text"} for t in texts):
-            return {"text": [as_text(text["text"]) for text in texts]}
-        raise ValueError(
-            f'A pair is {{"text": …, "text_pair": …}}, and pairs and single texts do not mix; got {wrong!r}.'
-        )
-    return {name: [as_text(text[name]) for text in texts] for name in ("text", "text_pair")}
-
-
-def as_text(value: Any) -> str:
-    """A text from a string, bytes, or a scalar string tensor."""
-    if isinstance(value, str):
-        return value
-    if tf.is_tensor(value):
-        value = value.numpy()
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    raise ValueError(
-        f"A text has to be a string; got {type(value).__name__}: {value!r:.80}. For a pair, give "
-        '{"text": …, "text_pair": …}.'
-    )
-
-
-def _elements(inputs: Iterable[Any]) -> Iterator[Any]:
-    """Inputs of any iterable; a ``tf.data.Dataset`` may be batched."""
-    for element in inputs:
-        if tf.is_tensor(element) and element.shape.rank:
-            yield from element.numpy()
-        elif isinstance(element, Mapping) and all(tf.is_tensor(v) and v.shape.rank for v in element.values()):
-            yield from (
-                dict(zip(element, row, strict=True)) for row in zip(*(v.numpy() for v in element.values()), strict=True)
-            )
-        else:
-            yield element
 
 
 def _windows(inputs: Iterable[Any]) -> Iterator[list[Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tf_pipeline.pipelines.base import Pipeline, Rows
+from tf_pipeline.pipelines.calls import FillMaskCalls
 
 # Bytes of float32 logits, one for each token and word of the vocabulary, that a batch may have by default.
 LOGITS_BYTES = 2**28
@@ -14,7 +15,7 @@ LOGITS_BYTES = 2**28
 logger = logging.getLogger(__name__)
 
 
-class FillMaskPipeline(Pipeline):
+class FillMaskPipeline(FillMaskCalls, Pipeline):
     """The likeliest tokens where a text has the tokenizer's mask token.
 
     Arguments of a call: ``top_k`` (tokens to return, 5 by default), ``targets`` (a word or a list of words: only these
@@ -27,7 +28,6 @@ class FillMaskPipeline(Pipeline):
     list of one text gives that text's answer.
     """
 
-    task = "fill-mask"
     per_token = True
     beside = ("input_ids",)
 
@@ -59,11 +59,6 @@ class FillMaskPipeline(Pipeline):
         if targets is not None:
             task_kwargs["target_ids"] = self.get_target_ids(targets)
         return dict(tokenizer_kwargs or {}), task_kwargs
-
-    def __call__(self, inputs, **parameters: Any):
-        """See the class and :class:`Pipeline`."""
-        answers = super().__call__(inputs, **parameters)
-        return answers[0] if isinstance(inputs, list) and len(inputs) == 1 else answers
 
     def get_target_ids(self, targets: str | Sequence[str]) -> np.ndarray:
         """Ids of the tokens to score, each once.

@@ -2,12 +2,13 @@
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tf_pipeline.pipelines.base import ChunkPipeline, Rows, as_text
+from tf_pipeline.pipelines.base import ChunkPipeline, Rows
+from tf_pipeline.pipelines.calls import QuestionAnsweringCalls, question_and_context
 
 # Logit of what cannot be part of an answer.
 EXCLUDED = np.float32(-10000.0)
@@ -15,7 +16,7 @@ EXCLUDED = np.float32(-10000.0)
 logger = logging.getLogger(__name__)
 
 
-class QuestionAnsweringPipeline(ChunkPipeline):
+class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
     """Extracts answers from contexts, as ``transformers`` 4 did; version 5 dropped the task.
 
     Inputs are ``question=`` and ``context=`` (texts, lists of texts, or several questions and one context), a question
@@ -42,7 +43,6 @@ class QuestionAnsweringPipeline(ChunkPipeline):
     Source: the span search of https://arxiv.org/abs/1704.00051, section 3.2, window by window.
     """
 
-    task = "question-answering"
     per_token = True
     output_names = ("start_logits", "end_logits")
     beside = ("encoding", "context")
@@ -93,17 +93,6 @@ class QuestionAnsweringPipeline(ChunkPipeline):
             "align_to_words": True if align_to_words is None else align_to_words,
         }
 
-    def __call__(self, *args: Any, question=None, context=None, X=None, data=None, **parameters: Any):  # noqa: N803
-        """See the class and :class:`Pipeline`; a list of one question gives one answer, as in ``transformers``."""
-        inputs = _gather(args, X if data is None else data, question, context)
-        if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
-            inputs = inputs[0]
-        return super().__call__(inputs, **parameters)
-
-    def is_single(self, inputs: Any) -> bool:
-        """Whether this is one question rather than several."""
-        return super().is_single(inputs) or hasattr(inputs, "question_text")
-
     @property
     def question_first(self) -> bool:
         """Whether the question comes before the context: where padding is on the left, the context comes first.
@@ -118,7 +107,7 @@ class QuestionAnsweringPipeline(ChunkPipeline):
 
     def encode(self, inputs, doc_stride: int, max_seq_len: int, max_question_len: int) -> Rows:
         """Tokenize questions and contexts into one row a window."""
-        examples = [_example(one) for one in inputs]
+        examples = [question_and_context(one) for one in inputs]
         contexts = [context for _, context in examples]
         questions = self._fitting_questions(examples, doc_stride, max_seq_len, max_question_len)
         texts = (questions, contexts) if self.question_first else (contexts, questions)
@@ -254,42 +243,3 @@ def _first(ids: list[int], wanted: int | None) -> int | None:
 def _probabilities(logits: np.ndarray) -> np.ndarray:
     shifted = np.exp(logits - logits.max())
     return shifted / shifted.sum()
-
-
-def _gather(args: Sequence[Any], data: Any, question: Any, context: Any) -> Any:
-    """The inputs of a call, however they were given."""
-    if args:
-        if len(args) == 1:
-            return args[0]
-        return [{"question": args[0], "context": args[1]}] if _are_texts(*args) else list(args)
-    if data is not None:
-        return data
-    if question is None or context is None:
-        missing = "question" if question is None else "context"
-        raise ValueError(f"Give question= and context=, or a dictionary of both; {missing} is missing.")
-    if isinstance(question, str):
-        return {"question": question, "context": context}
-    contexts = [context] * len(question) if isinstance(context, str) else list(context)
-    if len(question) != len(contexts):
-        raise ValueError(f"Questions and contexts don't have the same lengths: {len(question)} and {len(contexts)}.")
-    return [{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)]
-
-
-def _are_texts(*values: Any) -> bool:
-    return len(values) == 2 and all(isinstance(value, str) for value in values)
-
-
-def _example(value: Any) -> tuple[str, str]:
-    """Question and context of one input."""
-    if hasattr(value, "question_text"):
-        value = {"question": value.question_text, "context": value.context_text}
-    if not isinstance(value, Mapping):
-        raise ValueError(f"A question is {{'question': …, 'context': …}}; got {type(value).__name__}: {value!r:.80}.")
-    texts = []
-    for name in ("question", "context"):
-        if value.get(name) is None:
-            raise ValueError(f"You need to provide a dictionary with keys question and context; {name} is missing.")
-        texts.append(as_text(value[name]))
-        if not texts[-1]:
-            raise ValueError(f"`{name}` cannot be empty")
-    return texts[0], texts[1]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tf_pipeline.pipelines.base import Pipeline, Rows
+from tf_pipeline.pipelines.calls import TextClassificationCalls, old_pair
 
 FUNCTIONS = ("sigmoid", "softmax", "none")
 
@@ -21,7 +22,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-class TextClassificationPipeline(Pipeline):
+class TextClassificationPipeline(TextClassificationCalls, Pipeline):
     """Labels and scores for texts; also known as ``sentiment-analysis``.
 
     Arguments of a call: ``top_k`` (number of labels, ``None`` for all; best first) and ``function_to_apply``
@@ -31,8 +32,6 @@ class TextClassificationPipeline(Pipeline):
     A lone text gives ``[{"label": …, "score": …}]``, and with ``top_k`` the sorted list; a list gives one dictionary a
     text, or with ``top_k`` one list a text.
     """
-
-    task = "text-classification"
 
     @classmethod
     def auto_class(cls) -> type:
@@ -54,14 +53,9 @@ class TextClassificationPipeline(Pipeline):
             task_kwargs["function_to_apply"] = function_to_apply.lower()
         return tokenizer_kwargs, task_kwargs
 
-    def __call__(self, inputs, **parameters: Any):
-        """See :class:`Pipeline`; without ``top_k`` a lone string gives a list of one, as in ``transformers``."""
-        result = super().__call__(inputs, **parameters)
-        return [result] if isinstance(inputs, str) and "top_k" not in self._defaults | parameters else result
-
     def encode(self, inputs: list[Any], **tokenizer_kwargs: Any) -> Rows:
         """Tokenize texts or pairs; ``[["text", "pair"]]`` is how pairs were once written."""
-        return super().encode([_old_pair(one) for one in inputs], **tokenizer_kwargs)
+        return super().encode([old_pair(one) for one in inputs], **tokenizer_kwargs)
 
     def default_function(self) -> str:
         """The activation that the config asks for."""
@@ -86,14 +80,3 @@ class TextClassificationPipeline(Pipeline):
     def facts(self) -> dict[str, Any]:
         """The labels."""
         return {"labels": list(self.model.config.id2label.values())}
-
-
-def _old_pair(value: Any) -> Any:
-    if (
-        isinstance(value, (list, tuple))
-        and len(value) == 1
-        and isinstance(value[0], (list, tuple))
-        and len(value[0]) == 2
-    ):
-        return dict(zip(("text", "text_pair"), value[0], strict=True))
-    return value

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_pipeline.pipelines.base import ChunkPipeline, Rows, as_text
+from tf_pipeline.pipelines.base import ChunkPipeline, Rows
+from tf_pipeline.pipelines.calls import as_text
 from tf_pipeline.pipelines.text_classification import softmax
 
 STRATEGIES = ("none", "simple", "first", "average", "max")

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.pipelines.base import ChunkPipeline, Rows, as_text
+from tf_pipeline.pipelines.base import ChunkPipeline, Rows
+from tf_pipeline.pipelines.calls import as_text
 from tf_pipeline.pipelines.text_classification import softmax
 
 logger = logging.getLogger(__name__)

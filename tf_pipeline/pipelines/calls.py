@@ -1,0 +1,237 @@
+"""How pipelines are called, whatever runs the model: the forms of inputs, and how answers are nested.
+
+Nothing here loads TensorFlow, so that a pipeline on a server can be called without it.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+from tqdm.auto import tqdm
+
+# Seconds after which a progress bar appears.
+PROGRESS_DELAY = 2.0
+
+
+class Calls:
+    """Takes one input, a list or a stream, and gives answers in their order.
+
+    What runs the model says how in ``_run_window``, how many inputs it takes at a time in ``_windows``, and which
+    arguments there are in ``sanitize_parameters``.
+    """
+
+    task = ""
+    batch_size: int | None = None
+    _defaults: Mapping[str, Any] = {}
+
+    def sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Split the arguments of a call into those of the tokenizer and those of ``postprocess``.
+
+        Raises:
+            TypeError: for an argument that is neither.
+        """
+        raise NotImplementedError
+
+    def _windows(self, inputs: Iterable[Any], batch_size: int | None) -> Iterator[list[Any]]:
+        raise NotImplementedError
+
+    def _run_window(self, window: list[Any], offset: int, parameters, batch_size, bar) -> list[Any]:
+        raise NotImplementedError
+
+    def __call__(self, inputs: Any, batch_size: int | None = None, **parameters: Any) -> Any:
+        """Run all stages.
+
+        Args:
+            inputs: a text; a pair ``{"text": …, "text_pair": …}``; a list of these; or a generator, an iterable data
+                set or a ``tf.data.Dataset`` of these.
+            batch_size: most rows in a batch, for this call.
+            **parameters: arguments of the tokenizer (``truncation=True``, ``max_length``, ``padding_side``, …) and of
+                the task.
+
+        Returns:
+            The answer for one text, a list for a list, and an iterator for anything else.
+        """
+        arguments = self.sanitize_parameters(**(self._defaults | parameters)), batch_size or self.batch_size
+        if self.is_single(inputs):
+            return next(self._run([inputs], *arguments))
+        if isinstance(inputs, (list, tuple)):
+            return list(self._run(inputs, *arguments))
+        if not isinstance(inputs, Iterable):
+            raise ValueError(f"Inputs are a text, a list, a generator or a dataset; got {type(inputs).__name__}.")
+        return self._run(inputs, *arguments)
+
+    def stream(self, inputs: Iterable[Any], **parameters: Any) -> Iterator[Any]:
+        """Answers for any number of inputs, in their order; an input that fails gives its exception instead.
+
+        Args:
+            inputs: an iterable; if it has a length, the progress bar shows how much is left.
+            **parameters: as in a call.
+        """
+        return self._run(inputs, self.sanitize_parameters(**(self._defaults | parameters)), self.batch_size, True)
+
+    def is_single(self, inputs: Any) -> bool:
+        """Whether this is one input rather than several."""
+        return isinstance(inputs, (str, Mapping))
+
+    def _run(self, inputs: Iterable[Any], parameters, batch_size, keep_errors: bool = False) -> Iterator[Any]:
+        total = len(inputs) if isinstance(inputs, Sized) else None
+        # disable=None shows the bar on a terminal only.
+        with tqdm(total=total, desc=self.task, unit="text", delay=PROGRESS_DELAY, disable=None, leave=False) as bar:
+            done = 0
+            elements = inputs if isinstance(inputs, Sequence) else _elements(inputs)
+            for window in self._windows(elements, batch_size):
+                run = self._run_kept if keep_errors else self._run_window
+                yield from run(window, done, parameters, batch_size, bar)
+                done += len(window)
+
+    def _run_kept(self, window: list[Any], offset: int, *arguments: Any) -> list[Any]:
+        """As :meth:`_run_window`, with exceptions for the inputs that fail, found by halving the window."""
+        try:
+            return self._run_window(window, offset, *arguments)
+        except (ValueError, TypeError, KeyError) as error:
+            if len(window) == 1:
+                return [error]
+            half = len(window) // 2
+            first, second = window[:half], window[half:]
+            return self._run_kept(first, offset, *arguments) + self._run_kept(second, offset + half, *arguments)
+
+
+class TextClassificationCalls(Calls):
+    """A lone string gives a list of one, unless ``top_k`` is given."""
+
+    task = "text-classification"
+
+    def __call__(self, inputs, **parameters: Any):
+        """See :class:`Calls`; without ``top_k`` a lone string gives a list of one, as in ``transformers``."""
+        result = super().__call__(inputs, **parameters)
+        return [result] if isinstance(inputs, str) and "top_k" not in self._defaults | parameters else result
+
+
+class FillMaskCalls(Calls):
+    """A list of one text gives that text's answer, as in ``transformers``."""
+
+    task = "fill-mask"
+
+    def __call__(self, inputs, **parameters: Any):
+        """See the class and :class:`Calls`."""
+        answers = super().__call__(inputs, **parameters)
+        return answers[0] if isinstance(inputs, list) and len(inputs) == 1 else answers
+
+
+class QuestionAnsweringCalls(Calls):
+    """Questions and contexts may be given by name, by position, or together."""
+
+    task = "question-answering"
+
+    def __call__(self, *args: Any, question=None, context=None, X=None, data=None, **parameters: Any):  # noqa: N803
+        """See the class and :class:`Calls`; a list of one question gives one answer, as in ``transformers``."""
+        inputs = _gather(args, X if data is None else data, question, context)
+        if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
+            inputs = inputs[0]
+        return super().__call__(inputs, **parameters)
+
+    def is_single(self, inputs: Any) -> bool:
+        """Whether this is one question rather than several."""
+        return super().is_single(inputs) or hasattr(inputs, "question_text")
+
+
+def text_arguments(texts: list[Any]) -> dict[str, Any]:
+    """Arguments for the tokenizer from texts, or from pairs."""
+    if not any(isinstance(text, Mapping) for text in texts):
+        return {"text": [as_text(text) for text in texts]}
+    if not all(isinstance(text, Mapping) and set(text) == {"text", "text_pair"} for text in texts):
+        wrong = next(t for t in texts if not (isinstance(t, Mapping) and set(t) == {"text", "text_pair"}))
+        if isinstance(wrong, Mapping) and set(wrong) == {"text"} and all(set(t) == {"text"} for t in texts):
+            return {"text": [as_text(text["text"]) for text in texts]}
+        raise ValueError(
+            f'A pair is {{"text": …, "text_pair": …}}, and pairs and single texts do not mix; got {wrong!r}.'
+        )
+    return {name: [as_text(text[name]) for text in texts] for name in ("text", "text_pair")}
+
+
+def as_text(value: Any) -> str:
+    """A text from a string, bytes, or a scalar string tensor."""
+    if isinstance(value, str):
+        return value
+    if _is_tensor(value):
+        value = value.numpy()
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    raise ValueError(
+        f"A text has to be a string; got {type(value).__name__}: {value!r:.80}. For a pair, give "
+        '{"text": …, "text_pair": …}.'
+    )
+
+
+def _elements(inputs: Iterable[Any]) -> Iterator[Any]:
+    """Inputs of any iterable; a ``tf.data.Dataset`` may be batched."""
+    for element in inputs:
+        if _is_batch(element):
+            yield from element.numpy()
+        elif isinstance(element, Mapping) and element and all(_is_batch(value) for value in element.values()):
+            yield from (
+                dict(zip(element, row, strict=True)) for row in zip(*(v.numpy() for v in element.values()), strict=True)
+            )
+        else:
+            yield element
+
+
+def old_pair(value: Any) -> Any:
+    """A pair from ``[["text", "pair"]]``, which is how pairs were once written; anything else as it is."""
+    if (
+        isinstance(value, (list, tuple))
+        and len(value) == 1
+        and isinstance(value[0], (list, tuple))
+        and len(value[0]) == 2
+    ):
+        return dict(zip(("text", "text_pair"), value[0], strict=True))
+    return value
+
+
+def _gather(args: Sequence[Any], data: Any, question: Any, context: Any) -> Any:
+    """The inputs of a call, however they were given."""
+    if args:
+        if len(args) == 1:
+            return args[0]
+        return [{"question": args[0], "context": args[1]}] if _are_texts(*args) else list(args)
+    if data is not None:
+        return data
+    if question is None or context is None:
+        missing = "question" if question is None else "context"
+        raise ValueError(f"Give question= and context=, or a dictionary of both; {missing} is missing.")
+    if isinstance(question, str):
+        return {"question": question, "context": context}
+    contexts = [context] * len(question) if isinstance(context, str) else list(context)
+    if len(question) != len(contexts):
+        raise ValueError(f"Questions and contexts don't have the same lengths: {len(question)} and {len(contexts)}.")
+    return [{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)]
+
+
+def _are_texts(*values: Any) -> bool:
+    return len(values) == 2 and all(isinstance(value, str) for value in values)
+
+
+def question_and_context(value: Any) -> tuple[str, str]:
+    """Question and context of one input."""
+    if hasattr(value, "question_text"):
+        value = {"question": value.question_text, "context": value.context_text}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"A question is {{'question': …, 'context': …}}; got {type(value).__name__}: {value!r:.80}.")
+    texts = []
+    for name in ("question", "context"):
+        if value.get(name) is None:
+            raise ValueError(f"You need to provide a dictionary with keys question and context; {name} is missing.")
+        texts.append(as_text(value[name]))
+        if not texts[-1]:
+            raise ValueError(f"`{name}` cannot be empty")
+    return texts[0], texts[1]
+
+
+def _is_batch(value: Any) -> bool:
+    return _is_tensor(value) and bool(value.shape.rank)
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether a value is a tensor; there are none before TensorFlow is loaded."""
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and tensorflow.is_tensor(value)

@@ -1,0 +1,223 @@
+"""A client of TensorFlow Serving that is called, and answers, as the local pipeline of its task."""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tf_pipeline.serving.answers import DEFAULT_SIGNATURE, SERVED, Served
+from tf_pipeline.serving.transport import Address, Retries, ServingError, Signature, Transport
+
+
+class Client:
+    """An exported model on a server.
+
+    Called with what the local pipeline of the task takes, it returns the same dictionaries, nested alike:
+
+        with Client("http://localhost:8501/v1/models/sentiment") as client:
+            client("A lovely film.")                    # [{'label': 'POSITIVE', 'score': 0.99…}]
+            client(["Good.", "Bad."], top_k=None)       # a sorted list of all labels for each text
+            for answer in client(lines_of_a_file):      # a generator is answered as a stream
+                ...
+
+    What was decided at export (``function_to_apply``, ``aggregation_strategy``, ``truncation``, …) cannot be chosen in
+    a call and is refused. ``top_k`` may be less than what the export gives, not more.
+
+    A client may be used by several threads at once. Nothing is sent before it is first used. REST needs neither
+    TensorFlow nor PyTorch; gRPC needs tensorflow-serving-api: ``pip install "tf-pipeline[serving]"``.
+
+    Args:
+        url: ``http(s)://host:8501/v1/models/name`` for REST, ``grpc://host:8500/name`` for gRPC, or ``grpcs://…`` for
+            gRPC with TLS; ``/versions/3`` or ``/labels/stable`` may follow. Without either the server takes the latest
+            version.
+        task: such as ``"text-classification"``; if not given, what the model's signature does. One that the model does
+            not do is refused.
+        signature: name of the signature to use; the task's own if not given (``serving_default``; ``pairs`` for pairs;
+            ``all_masks`` for fill-mask, if it is there).
+        timeout: seconds to wait for a connection, and for an answer. A request that times out is not sent again.
+        retries: how often a request is sent again if the server is busy or not there: HTTP 429 and 503, UNAVAILABLE,
+            RESOURCE_EXHAUSTED, a connection that is refused or breaks.
+        backoff: seconds before the first repetition, doubled for each further one; at random half to all of it. The
+            server's ``Retry-After`` counts if it is longer; one of more than a minute is an error.
+        headers: sent with every request: HTTP headers, or gRPC metadata.
+        max_batch_size: most rows in a request; more are sent as several, one after another. Not more than the server
+            allows (``max_batch_size`` of its batching parameters).
+        **parameters: defaults for the arguments of a call, such as ``top_k``.
+
+    Raises:
+        ValueError: for an address or a task that is none, or a number out of range.
+        ImportError: for gRPC without tensorflow-serving-api.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        task: str | None = None,
+        signature: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 3,
+        backoff: float = 0.5,
+        headers: Mapping[str, str] | None = None,
+        max_batch_size: int = 32,
+        **parameters: Any,
+    ):
+        for name, value, least in (
+            ("retries", retries, 0),
+            ("backoff", backoff, 0),
+            ("max_batch_size", max_batch_size, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value}, but has to be at least {least}.")
+        if timeout <= 0:
+            raise ValueError(f"timeout is {timeout}, but has to be more than 0 seconds.")
+        self.url = url
+        self.signature = signature
+        self.max_batch_size = max_batch_size
+        self._task = None if task is None else _served_task(task)
+        self._parameters = parameters
+        self._transport = _transport(Address.parse(url), timeout, Retries(retries, backoff), headers or {})
+        self._lock = threading.Lock()
+        self._signatures: dict[str, Signature] | None = None
+        self._served: Served | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Ask the server.
+
+        Args:
+            *args: inputs as the local pipeline of the task takes them: one, a list, or a generator or dataset.
+            **kwargs: as the local pipeline takes them, but for what was decided at export; ``batch_size`` is the most
+                rows in a request.
+
+        Returns:
+            As the local pipeline: the answer to one input, a list for a list, an iterator for anything else.
+
+        Raises:
+            ValueError: for an input or argument that the task or the export does not take; nothing was sent then.
+            RequestRefusedError: if the server finds the request wrong.
+            ServingError: if the server cannot be reached, or fails.
+        """
+        return self.check()(*args, **kwargs)
+
+    def stream(self, inputs: Iterable[Any], **parameters: Any) -> Iterator[Any]:
+        """Answers in the order of the inputs; one that is wrong gives its exception instead.
+
+        Raises:
+            ServingError: if the server cannot be reached, or fails for another reason than a single input.
+        """
+        return self.check().stream(inputs, **parameters)
+
+    @property
+    def task(self) -> str:
+        """The task, asked of the server if it was not given."""
+        return self._task or self.check().task
+
+    def check(self) -> Served:
+        """Ask the server what the model does, once, and require that it is the task.
+
+        Returns:
+            The task, which takes calls.
+
+        Raises:
+            ValueError: if the model does not do the task, or lacks the signature.
+        """
+        if self._served is None:
+            signatures = self.signatures()
+            served = SERVED[self._fitting_task(signatures)]
+            self._served = served(self.predict, signatures, self.signature, self.max_batch_size, **self._parameters)
+        return self._served
+
+    def signatures(self) -> dict[str, Signature]:
+        """The model's signatures by name, with their inputs and outputs; asked of the server once."""
+        with self._lock:
+            if self._signatures is None:
+                self._signatures = self._transport.signatures()
+            return self._signatures
+
+    def status(self) -> list[dict[str, Any]]:
+        """The model's versions: ``version``, ``state`` (such as ``"AVAILABLE"``), ``error_code``, ``error_message``."""
+        return self._transport.status()
+
+    def predict(self, signature: str, columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+        """Run a signature as it is, such as ``tokens``.
+
+        Args:
+            signature: its name.
+            columns: for each input a list with a value for each row.
+
+        Returns:
+            The outputs by name, with as many rows as were sent; strings as an array of objects.
+
+        Raises:
+            ServingError: if the answer has not the outputs of the signature, or another number of rows.
+        """
+        info = self._known(signature, self.signatures())
+        counts = {name: len(values) for name, values in columns.items()}
+        if len(set(counts.values())) != 1:
+            raise ValueError(f"The inputs have different numbers of rows: {counts}.")
+        rows = next(iter(counts.values()))
+        outputs = self._transport.predict(signature, info, columns)
+        if missing := sorted(set(info.outputs) - set(outputs)):
+            raise ServingError(self.url, None, f"The answer of {signature} lacks {', '.join(missing)}.")
+        for name, array in outputs.items():
+            if array.ndim == 0 or len(array) != rows:
+                wrong = f"{rows} rows were sent, but {name} came back with the shape {array.shape}."
+                raise ServingError(self.url, None, wrong)
+        return outputs
+
+    def close(self) -> None:
+        """Close the connections; with REST, the next use opens new ones."""
+        self._transport.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        task = self._task or (self._served and self._served.task)
+        facts = {"url": self.url, "task": task, "signature": self.signature, "max_batch_size": self.max_batch_size}
+        shown = ", ".join(
+            f"{name}={value!r}" for name, value in (facts | self._parameters).items() if value is not None
+        )
+        return f"Client({shown})"
+
+    def _known(self, name: str, signatures: Mapping[str, Signature]) -> Signature:
+        if name not in signatures:
+            raise ValueError(f"{self.url} has no signature {name!r}; it has {', '.join(sorted(signatures))}.")
+        return signatures[name]
+
+    def _fitting_task(self, signatures: Mapping[str, Signature]) -> str:
+        """The task that the signature does, which has to be the one that was asked for."""
+        name = self.signature or DEFAULT_SIGNATURE
+        signature = self._known(name, signatures)
+        found = [task for task, served in SERVED.items() if served.fits(signature)]
+        if (self._task or (found and found[0])) in found:
+            return self._task or found[0]
+        takes, gives = (", ".join(sorted(side)) for side in (signature.inputs, signature.outputs))
+        does = f"does {found[0]}" if found else "is none of a task on texts"
+        hint = "" if found else " Export the model with its tokenizer, or use predict() of the client."
+        raise ValueError(
+            f"{self.url} is not a model for {self._task or 'a known task'}: its signature {name} (from {takes} to "
+            f"{gives}) {does}.{hint}"
+        )
+
+
+def _served_task(task: str) -> str:
+    from tf_pipeline.pipelines.factory import task_name
+
+    if (name := task_name(task)) not in SERVED:
+        raise ValueError(f"{task} does not run on a server; these do: {', '.join(sorted(SERVED))}.")
+    return name
+
+
+def _transport(address: Address, timeout: float, retries: Retries, headers: Mapping[str, str]) -> Transport:
+    if address.scheme.startswith("grpc"):
+        from tf_pipeline.serving.grpc_api import GrpcTransport
+
+        return GrpcTransport(address, timeout, retries, headers)
+    from tf_pipeline.serving.rest import RestTransport
+
+    return RestTransport(address, timeout, retries, headers)

@@ -1,0 +1,180 @@
+"""The REST API of TensorFlow Serving, with urllib3, whose pools are safe for several threads."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import numpy as np
+import urllib3
+
+from tf_pipeline.serving.transport import (
+    Address,
+    RequestRefusedError,
+    Retries,
+    ServingError,
+    Signature,
+    TensorInfo,
+    Transport,
+    TryAgainError,
+)
+
+# Connections kept open: as many as threads that use a client at a time, usually; more are opened and closed again.
+CONNECTIONS = 32
+TRY_AGAIN = (429, 503)
+
+
+class RestTransport(Transport):
+    """Speaks the columnar form of the REST API.
+
+    Source: https://www.tensorflow.org/tfx/serving/api_rest
+    """
+
+    def __init__(self, address: Address, timeout: float, retries: Retries, headers: Mapping[str, str]):
+        super().__init__(address, timeout, retries, headers)
+        self._pool = _pool(address)
+
+    def predict(self, name: str, signature: Signature, columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+        """See :class:`Transport`."""
+        # A lone output comes without its name.
+        body = json.dumps({"signature_name": name, "inputs": columns}, ensure_ascii=False).encode("utf-8")
+        url = f"{self.address.version_url}:predict"
+        outputs = self._json("POST", url, body).get("outputs")
+        if len(signature.outputs) == 1:
+            outputs = {next(iter(signature.outputs)): outputs}
+        if not isinstance(outputs, dict):
+            raise ServingError(url, None, f"The answer has no outputs by name: {outputs!r:.80}.")
+        try:
+            return {key: _array(value, signature.outputs[key]) for key, value in outputs.items()}
+        except (KeyError, ValueError, TypeError) as error:
+            raise ServingError(url, None, f"The answer is not what the signature {name} promises: {error}.") from error
+
+    def signatures(self) -> dict[str, Signature]:
+        """See :class:`Transport`."""
+        url = f"{self.address.version_url}/metadata"
+        answer = self._json("GET", url)
+        try:
+            found = answer["metadata"]["signature_def"]["signature_def"]
+            return {name: Signature(*(_tensors(one.get(side, {})) for side in ("inputs", "outputs")))
+                    for name, one in found.items() if one.get("inputs")}  # fmt: skip
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ServingError(url, None, f"This is not the metadata of a model: {answer!r:.200}") from error
+
+    def status(self) -> list[dict[str, Any]]:
+        """See :class:`Transport`."""
+        answer = self._json("GET", self.address.model_url, explain=False)
+        return [
+            {
+                "version": int(one["version"]),
+                "state": one["state"],
+                "error_code": one.get("status", {}).get("error_code", "OK"),
+                "error_message": one.get("status", {}).get("error_message", ""),
+            }
+            for one in answer.get("model_version_status", [])
+        ]
+
+    def close(self) -> None:
+        """See :class:`Transport`."""
+        self._pool.clear()
+
+    def _json(self, method: str, url: str, body: bytes | None = None, explain: bool = True) -> dict[str, Any]:
+        """Send a request and read the object that answers it."""
+        data = self.retries.run(lambda: self._send(method, url, body, explain))
+        try:
+            answer = json.loads(data)
+        except ValueError as error:
+            raise ServingError(
+                url, 200, f"The answer is not JSON, so this is no TensorFlow Serving: {data[:80]!r}"
+            ) from error
+        if not isinstance(answer, dict):
+            raise ServingError(url, 200, f"The answer is not a JSON object: {data[:80]!r}")
+        return answer
+
+    def _send(self, method: str, url: str, body: bytes | None, explain: bool) -> bytes:
+        """Send a request once."""
+        headers = {"Content-Type": "application/json"} | self.headers
+        try:
+            answer = self._pool.request(method, url, body=body, headers=headers, timeout=self.timeout, retries=False)
+        except urllib3.exceptions.HTTPError as error:
+            raise self._no_answer(url, error) from error
+        if answer.status == 200:
+            return answer.data
+        message = _message(answer.data)
+        if answer.status in TRY_AGAIN:
+            raise TryAgainError(ServingError(url, answer.status, message), _wait(answer.headers.get("Retry-After")))
+        if explain and (answer.status == 404 or "version label" in message):
+            message = self._not_found(message)
+        elif answer.status in (401, 403):
+            message += " Pass headers= with what the server wants to see."
+        elif 300 <= answer.status < 400:
+            message = f"The server points to {answer.headers.get('Location')}; give the address that is meant."
+        raise (RequestRefusedError if answer.status == 400 else ServingError)(url, answer.status, message)
+
+    def _no_answer(self, url: str, error: Exception) -> Exception:
+        """What to raise where no answer came."""
+        errors = urllib3.exceptions
+        if isinstance(error, errors.ReadTimeoutError):
+            return ServingError(url, None, f"No answer within {self.timeout:g} s (timeout=). It may still be working.")
+        if isinstance(error, errors.NameResolutionError):
+            return ServingError(url, None, "There is no such host.")
+        if isinstance(error, errors.SSLError):
+            return ServingError(url, None, f"No secure connection: {error}")
+        if isinstance(error, errors.NewConnectionError):
+            return TryAgainError(
+                ServingError(url, None, "Connection refused: is the server running, and on this port?")
+            )
+        if isinstance(error, errors.ConnectTimeoutError):
+            return ServingError(url, None, f"No connection within {self.timeout:g} s (timeout=).")
+        if isinstance(error, errors.ProtocolError) and "RemoteDisconnected" not in repr(error):
+            if "BadStatusLine" in repr(error) or "UnknownProtocol" in repr(error):
+                return ServingError(
+                    url, None, "The server does not speak HTTP/1.1. The port of gRPC is usually 8500 and its address "
+                    f"grpc://{self.address.server}/{self.address.name}; that of REST is 8501."
+                )  # fmt: skip
+        # The connection broke, or was closed while idle. A prediction has no side effects, so it can be sent again.
+        return TryAgainError(ServingError(url, None, f"The connection broke: {error}"))
+
+
+def _pool(address: Address) -> urllib3.PoolManager:
+    """A pool of connections, through the proxy of the environment if there is one for the host."""
+    proxy = getproxies().get(address.scheme)
+    if proxy and not proxy_bypass(address.server):
+        return urllib3.ProxyManager(proxy, maxsize=CONNECTIONS)
+    return urllib3.PoolManager(maxsize=CONNECTIONS)
+
+
+def _message(data: bytes) -> str:
+    """What a server says of an error; TensorFlow Serving escapes in ways that are not always JSON."""
+    text = data.decode("utf-8", "replace").strip()
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return text[:1000] or "No message."
+    return str(answer.get("error", text)) if isinstance(answer, dict) else text
+
+
+def _wait(value: str | None) -> float | None:
+    """Seconds from the header ``Retry-After``, which holds seconds or a date."""
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _tensors(found: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    infos = {}
+    for name, one in found.items():
+        shape = one.get("tensor_shape", {})
+        sizes = [int(dimension["size"]) for dimension in shape.get("dim", [])]
+        infos[name] = TensorInfo.of(one["dtype"], sizes, shape.get("unknown_rank", False))
+    return infos
+
+
+def _array(values: Any, info: TensorInfo) -> np.ndarray:
+    return np.array(values, object if info.dtype == "string" else info.dtype)
