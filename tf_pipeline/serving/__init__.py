@@ -1,0 +1,1 @@
+"""Models for TensorFlow Serving: what an export has to be, and what comes beside it."""
