@@ -270,7 +270,9 @@ def _check_variables(model: _Model) -> Iterator[Problem]:
         filled += [info.name for info in model.meta_graph.signature_def[INIT_SIGNATURE].outputs.values()]
     restored = {_variable_name(node) for node in model.graph.sources(filled) if node.op in _VARIABLES}
     read = [info.name for signature in signatures(model.meta_graph).values() for info in signature.outputs.values()]
-    lost = [node for node in model.graph.sources(read) if node.op in _VARIABLES and _variable_name(node) not in restored]
+    lost = [
+        node for node in model.graph.sources(read) if node.op in _VARIABLES and _variable_name(node) not in restored
+    ]
     yield from _grouped(
         [("a variable that is not restored", nodes, node.name) for node in lost],
         "A server restores variables by saver_def, which leaves this one out; the first request fails.",
