@@ -1,8 +1,8 @@
 """Write ``tf_pipeline/serving/ops.json``: the ops that each version of TensorFlow registers.
 
 A server of version 2.x is built from TensorFlow 2.x, so it knows that version's ops and no others. For every version
-the wheel of ``tensorflow-cpu`` is downloaded (200 to 280 MB; one at a time, deleted at once), its C library is loaded in
-a process of its own and asked for all registered ops. Takes about four minutes, and 1.2 GB of disk for a while.
+the wheel of ``tensorflow-cpu`` is downloaded (200 to 280 MB; one at a time, deleted at once), its C library is loaded
+in a process of its own and asked for all registered ops. Takes a few minutes, and 1.2 GB of disk for a while.
 
     python benchmarks/serving_ops.py            # the versions that the file covers
     python benchmarks/serving_ops.py 2.22.0     # these as well

@@ -34,6 +34,7 @@ _COMPILED = re.compile(r"_?(Xla|TPU)")
 _STATE = re.compile(
     r"\w*(Mutable(Dense)?HashTable|Barrier|Queue|Accumulator|Iterator|Reader|Stage|Unstage|Mutex)|Stack($|V2|Close|Pop|Push)"
 )
+_WITHOUT_EFFECT = ("debug_name",)  # what TensorFlow calls a variable in messages
 _VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
 _DEVICE = re.compile(r"/(?:device:)?([A-Za-z_]+):(?:\d+|\*)")
 _CPU = {"cpu", "job", "replica", "task"}
@@ -133,9 +134,9 @@ def lint(path: str | os.PathLike, server_version: str = "2.19") -> list[Problem]
     version does not know, Python and compiled functions, state outside variables, assertions on values that a caller
     sends, devices other than the CPU, assets that will not be found, and signatures that cannot be called or batched.
 
-    An assertion fails a whole batch, so it may look at shapes only: rows of one batch have the same shape. A model's own
-    check of the sequence length is one. Where the shape itself comes out of a caller's text, as with a tokenizer in the
-    graph, it is truncation that keeps the assertion from failing; that is not checked here.
+    An assertion fails a whole batch, so it may look at shapes only: rows of one batch have the same shape. A model's
+    own check of the sequence length is one. Where the shape itself comes out of a caller's text, as with a tokenizer in
+    the graph, it is truncation that keeps the assertion from failing; that is not checked here.
 
     Args:
         path: folder of a SavedModel, such as ``model/1``.
@@ -213,21 +214,26 @@ def _check_ops(model: _Model) -> Iterator[Problem]:
 
 
 def _check_attributes(model: _Model) -> Iterator[Problem]:
-    table, found = _table(), []
+    table, attributes, dtypes = _table(), [], []
     for scope, node in model.graph:
         for name, value in node.attr.items():
             since = table.attributes.get((node.op, name))
-            if table.newer(since, model.place):
-                found.append((f"attribute {name} of op {node.op}, of TensorFlow {since}", scope, node.name))
+            if table.newer(since, model.place) and name not in _WITHOUT_EFFECT:
+                attributes.append((f"attribute {name} of op {node.op}, of TensorFlow {since}", scope, node.name))
             dtype = types_pb2.DataType.Name(value.type) if value.HasField("type") else None
             since = table.types.get((node.op, name, dtype))
             if table.newer(since, model.place):
                 what = f"{name}={dtype_name(value.type)} of op {node.op}, of TensorFlow {since}"
-                found.append((what, scope, node.name))
+                dtypes.append((what, scope, node.name))
     yield from _grouped(
-        found,
-        f"TensorFlow Serving {model.version} refuses a node with an attribute that it does not know.",
-        "Serve with that version or a newer one, or remove the attribute if it does not change the result.",
+        attributes,
+        f"TensorFlow Serving {model.version} ignores an attribute that it does not know, and computes something else.",
+        "Serve with that version or a newer one, or leave the attribute at its default.",
+    )
+    yield from _grouped(
+        dtypes,
+        f"TensorFlow Serving {model.version} does not have the op for this dtype.",
+        "Serve with that version or a newer one, or cast.",
     )
 
 
