@@ -21,7 +21,7 @@ _LARGEST_REQUEST = 1024
 
 
 class _Template(Template):
-    """``@{name}`` stands for a value, so that ``$`` stays what it is in a shell."""
+    """``@{name}`` stands for a value, so that ``$`` stays what it is in a shell; ``@@`` is an ``@``."""
 
     delimiter = "@"
 
@@ -40,7 +40,8 @@ def write_server_files(
     """Write configuration, ways to start a server, and a README beside a SavedModel.
 
     These are ``models.config``, ``compose.yaml``, ``serve.sh`` and ``README.md`` in the folder, and
-    ``batching_params.pbtxt`` in that of the version. Files of these names are replaced. Requests and examples in them fit the signatures of the SavedModel.
+    ``batching_params.pbtxt`` in that of the version. Files of these names are replaced. The requests in
+    them fit the signatures of the SavedModel.
 
     Args:
         folder: the folder of the model; ``folder/<version>`` is a SavedModel.

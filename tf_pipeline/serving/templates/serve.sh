@@ -13,4 +13,4 @@ exec "$engine" run --rm \
   -v "$folder:/models/@{name}:ro" \
   "docker.io/tensorflow/serving:@{server_version}" \
   --model_config_file=/models/@{name}/models.config \
-  --enable_batching --enable_per_model_batching_parameters "$@"
+  --enable_batching --enable_per_model_batching_parameters "$@@"
