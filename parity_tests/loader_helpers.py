@@ -1,5 +1,6 @@
 """An exported model, and the programs that load one without this package."""
 
+import atexit
 import functools
 import importlib.util
 import io
@@ -101,7 +102,9 @@ def c_program() -> Path:
     if missing := [str(file) for file in needed if not file.exists()]:
         pytest.skip(f"this build of TensorFlow ships no C API: {', '.join(missing)}")
     source = Path(__file__).parent / "c_loader" / "load_and_run.c"
-    program = Path(tempfile.mkdtemp(prefix="load_and_run")) / "load_and_run"
+    folder = tempfile.TemporaryDirectory(prefix="load_and_run")
+    atexit.register(folder.cleanup)
+    program = Path(folder.name) / "load_and_run"
     flags = ["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{include}", f"-L{libraries}"]
     linked = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2", f"-Wl,-rpath,{libraries}"]
     _process([compiler, *flags, source, "-o", program, *linked])

@@ -1,4 +1,4 @@
-"""Runs a SavedModel in a process of its own, without this package. ``serving_helpers`` starts it.
+"""Runs a SavedModel in a process of its own, without this package. ``loader_helpers`` starts it.
 
     python -I serving_worker.py session|openvino MODEL_DIR SIGNATURE < batches > answers
 

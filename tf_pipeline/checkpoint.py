@@ -548,8 +548,10 @@ def atomic_folder(path: str | os.PathLike):
     readable = target.stat().st_mode & 0o044
     try:
         yield staging
-        for file in sorted(staging.iterdir()):
-            file.chmod(0o600 | readable)  # safetensors writes files that only their owner may read
+        # Folders last: who sees one, such as a server a new version, finds the files beside it in place.
+        for file in sorted(staging.iterdir(), key=lambda one: (one.is_dir(), one.name)):
+            if file.is_file():  # safetensors writes files that only their owner may read
+                file.chmod(file.stat().st_mode | 0o600 | readable)
             os.replace(file, target / file.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -19,9 +19,8 @@ class ServedTask(tf.Module):
     batch-major and per row, as TensorFlow Serving's batching needs; nothing that a row holds can fail its batch.
 
     Args:
-        pipe: the pipeline.
+        pipe: the pipeline; texts are cut to its ``truncation_length``.
         tokenizer: its tokenizer, compiled; ``None`` for ids only.
-        max_length: tokens that texts are cut to.
         options: arguments of a call of the pipeline, which are baked in.
     """
 
@@ -32,19 +31,20 @@ class ServedTask(tf.Module):
     def __init__(self, pipe: Pipeline, tokenizer: InGraphTokenizer | None, max_length: int, options: Mapping[str, Any]):
         super().__init__(name="served")
         self.pipe = _Untracked(pipe)
-        self.max_length = max_length
         self.tokenizer = tokenizer
         # Not the layers: a SavedModel would hold a graph and an object for each of them.
         self.model_variables = [weight.value for weight in pipe.model.weights]
-        self._configure(*pipe.sanitize_parameters(**(self.default_options(max_length) | options)))
-
-    @staticmethod
-    def default_options(max_length: int) -> dict[str, Any]:
-        """Options that differ from the local pipeline's own defaults."""
-        return {}
+        self.options = {**options}
+        self._configure(*pipe.sanitize_parameters(**options))
 
     def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:
         """Prepare for the options of ``encode`` and of ``postprocess``, checked by the pipeline."""
+        if encoding:
+            raise TypeError(f"{self.pipe.value.task} is exported without {', '.join(encoding)}: nothing would heed it.")
+
+    def local_options(self) -> dict[str, Any]:
+        """Arguments of a call with which the local pipeline answers as the export does."""
+        return self.options
 
     def text_signatures(self) -> dict[str, Signature]:
         """Functions of strings, by the name of the signature; ``serving_default`` is among them."""
@@ -63,8 +63,8 @@ class ServedTask(tf.Module):
     # ------------------------------------------------------------------------------------------------- the stages
 
     def encode(self, text: tf.Tensor, text_pair: tf.Tensor | None = None, **options: Any) -> dict[str, tf.Tensor]:
-        """Tokenize, cut to ``max_length``; there is at least one column."""
-        options = {"truncation": True, "max_length": self.max_length} | options
+        """Tokenize and cut; there is at least one column."""
+        options = {"truncation": True, "max_length": self.pipe.value.truncation_length} | options
         encoded = self.tokenizer(text, text_pair, **options)
         missing = tf.maximum(1 - tf.shape(encoded["input_ids"])[1], 0)  # an empty batch, or texts without tokens
         fill = {"special_tokens_mask": 1, "sequence_ids": -1, "word_ids": -1}

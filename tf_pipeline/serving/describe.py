@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tf_pipeline.serving.saved_model import dtype_name, read_saved_model, shape_of, signatures
+from tf_pipeline.serving.saved_model import dtype_name, read_saved_model, shown_shape, signatures
 
 
 def describe(path: str | os.PathLike, console: Console | None = None) -> None:
@@ -28,18 +28,12 @@ def describe(path: str | os.PathLike, console: Console | None = None) -> None:
             first = name
             for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
                 for key in sorted(tensors):
-                    table.add_row(first, kind, key, dtype_name(tensors[key].dtype), _shape(tensors[key]))
+                    table.add_row(first, kind, key, dtype_name(tensors[key].dtype), shown_shape(tensors[key]))
                     first = ""
             table.add_section()
         console.print(table)
     graph, variables = (_megabytes(Path(path), pattern) for pattern in ("saved_model.pb", "variables/*"))
     console.print(f"graph {graph:.1f} MB, variables {variables:.1f} MB", highlight=False)
-
-
-def _shape(info) -> str:
-    """As ``saved_model_cli`` shows it: -1 for what is not known."""
-    shape = shape_of(info)
-    return "unknown rank" if shape is None else f"({', '.join('-1' if dim is None else str(dim) for dim in shape)})"
 
 
 def _megabytes(folder: Path, pattern: str) -> float:

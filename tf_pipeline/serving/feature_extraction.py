@@ -11,8 +11,13 @@ class ServedFeatureExtraction(ServedTask):
     """``sentence_embedding`` ``[batch, hidden]``; signature ``token_embeddings`` gives hidden states and their mask."""
 
     def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:
+        super()._configure(encoding, answering)
         self._pooling = answering["pooling"] or "mean"
         self._normalize = answering["normalize"]
+
+    def local_options(self) -> dict[str, Any]:
+        """The mean over the tokens unless asked otherwise, and never too long a text."""
+        return {"pooling": "mean", "truncation": True} | self.options
 
     def text_signatures(self):
         """See :class:`ServedTask`."""

@@ -16,6 +16,7 @@ class ServedFillMask(ServedTask):
     """
 
     def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:
+        super()._configure(encoding, answering)
         pipe = self.pipe.value
         targets = answering.get("target_ids")
         self._targets = None if targets is None else tf.constant(targets, tf.int32)
@@ -23,6 +24,10 @@ class ServedFillMask(ServedTask):
         self._top_k = min(answering["top_k"], choices)
         self._mask_id, self._pad_id = pipe.tokenizer.mask_token_id, pipe.tokenizer.pad_token_id
         self._decoder = None if self.tokenizer is None else compile_decoder(pipe.tokenizer)
+
+    def local_options(self) -> dict[str, Any]:
+        """Never too long a text."""
+        return {"tokenizer_kwargs": {"truncation": True}} | self.options
 
     def text_signatures(self):
         """See :class:`ServedTask`."""

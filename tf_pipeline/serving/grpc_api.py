@@ -15,6 +15,7 @@ from tf_pipeline.serving.transport import (
     TensorInfo,
     Transport,
     TryAgainError,
+    with_texts,
 )
 
 TRY_AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
@@ -67,7 +68,7 @@ class GrpcTransport(Transport):
         for key, values in columns.items():
             request.inputs[key].CopyFrom(tf.make_tensor_proto(values, dtype=signature.inputs[key].dtype))
         answer = self._call(self._prediction.Predict, request)
-        return {key: _array(tf.make_ndarray(value)) for key, value in answer.outputs.items()}
+        return {key: with_texts(tf.make_ndarray(value)) for key, value in answer.outputs.items()}
 
     def signatures(self) -> dict[str, Signature]:
         """See :class:`Transport`."""
@@ -161,12 +162,3 @@ def _tensors(found: Mapping[str, Any]) -> dict[str, TensorInfo]:
         )
         for name, one in found.items()
     }
-
-
-def _array(values: np.ndarray) -> np.ndarray:
-    """Strings decoded from UTF-8; numbers as they are."""
-    if values.dtype != object:
-        return values
-    texts = np.empty(values.size, object)
-    texts[:] = [value.decode("utf-8") for value in values.ravel()]
-    return texts.reshape(values.shape)

@@ -255,7 +255,7 @@ def _check_compiled(model: _Model) -> Iterator[Problem]:
         found += [(f"{mark} on a function", scope, "") for mark in marks if _is_set(function.attr, mark)]
     yield from _grouped(
         found,
-        "The server is built without XLA switched on, and has no TPU: the first request fails.",
+        "A server runs XLA only where it is told to, and has no TPU: the first request fails.",
         "Export functions made with jit_compile=False.",
     )
 

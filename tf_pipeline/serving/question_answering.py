@@ -10,7 +10,7 @@ from tf_pipeline.tokenization.in_graph.decoders import valid_utf8
 
 
 class ServedQuestionAnswering(ServedTask):
-    """``answer``, ``score``, ``start`` and ``end``: ``[batch]``, or with ``top_k`` > 1 ``[batch, K]`` and ``num_answers``.
+    """``answer``, ``score``, ``start`` and ``end``: ``[batch]``; with ``top_k`` > 1 ``[batch, K]``, and ``num_answers``.
 
     The rules are those of the local pipeline; a question or a context that is empty gives an empty answer.
     """
@@ -25,14 +25,9 @@ class ServedQuestionAnswering(ServedTask):
         if room <= stride:
             raise ValueError(
                 f"A question of max_question_len={question} tokens leaves {max(room, 0)} of "
-                f"max_seq_len={encoding['max_seq_len']} to its context; windows that overlap by doc_stride={stride} need "
-                "more than that. Raise max_seq_len, or lower one of the others."
+                f"max_seq_len={encoding['max_seq_len']} to its context; windows that overlap by doc_stride={stride} "
+                "need more than that. Raise max_seq_len, or lower one of the others."
             )
-
-    @staticmethod
-    def default_options(max_length: int) -> dict[str, Any]:
-        """Windows no longer than ``max_length``."""
-        return {"max_seq_len": min(384, max_length)}
 
     def text_signatures(self):
         """See :class:`ServedTask`."""

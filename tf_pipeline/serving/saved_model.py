@@ -51,6 +51,12 @@ def shape_of(info: meta_graph_pb2.TensorInfo) -> tuple[int | None, ...] | None:
     return tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
 
 
+def shown_shape(info: meta_graph_pb2.TensorInfo) -> str:
+    """Dimensions as ``saved_model_cli`` shows them: -1 for what is not known."""
+    shape = shape_of(info)
+    return "unknown rank" if shape is None else f"({', '.join('-1' if dim is None else str(dim) for dim in shape)})"
+
+
 def signatures(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, meta_graph_pb2.SignatureDef]:
     """The signatures that can be called, by name; ``serving_default`` first."""
     names = sorted(meta_graph.signature_def, key=lambda name: (name != "serving_default", name))

@@ -11,12 +11,17 @@ class ServedTextClassification(ServedTask):
     """Labels ``[batch, K]`` and scores ``[batch, K]``, best first; K is ``top_k``, or all labels."""
 
     def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:
+        super()._configure(encoding, answering)
         pipe = self.pipe.value
         names = pipe.model.config.id2label
         self.labels = [names[index] for index in range(pipe.model.config.num_labels)]
         self._function = answering.get("function_to_apply") or pipe.default_function()
         top_k = answering.get("top_k")
         self._top_k = min(top_k, len(self.labels)) if isinstance(top_k, int) else len(self.labels)
+
+    def local_options(self) -> dict[str, Any]:
+        """All labels unless asked otherwise, and never too long a text."""
+        return {"top_k": None, "truncation": True} | self.options
 
     def text_signatures(self):
         """See :class:`ServedTask`."""

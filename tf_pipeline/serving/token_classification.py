@@ -37,7 +37,7 @@ class _Tokens:
 
 
 class ServedTokenClassification(ServedTask):
-    """Entities ``[batch, E]``: ``entity_group``, ``word``, ``score``, ``start``, ``end``, and ``num_entities`` ``[batch]``.
+    """``entity_group``, ``word``, ``score``, ``start``, ``end`` ``[batch, E]``, and ``num_entities`` ``[batch]``.
 
     With the strategy ``"none"`` they are tokens, with ``entity`` and ``index``. Beyond the last of a text, strings are
     empty and numbers 0.

@@ -239,3 +239,12 @@ class Transport:
                 "model_config_file (the name is not the folder's)."
             )
         return f"{message} The server has these versions of {self.address.name!r}: {versions}."
+
+
+def with_texts(values: np.ndarray) -> np.ndarray:
+    """Strings decoded from UTF-8; numbers as they are."""
+    if values.dtype != object:
+        return values
+    texts = np.empty(values.size, object)
+    texts[:] = [value.decode("utf-8") for value in values.ravel()]
+    return texts.reshape(values.shape)

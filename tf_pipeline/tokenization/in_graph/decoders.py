@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_pipeline.tokenization.in_graph.byte_level import alphabet
 from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer, compiled_by
 
-# What a stage takes and gives: strings [n], the text that each belongs to, int32 [n], ascending, and the texts there are.
+# What a stage takes: strings [n], the text that each belongs to, int32 [n], ascending, and how many texts there are.
 Stage = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 # What `clean_up_tokenization` of transformers replaces, in this order.

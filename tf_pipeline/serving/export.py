@@ -1,0 +1,330 @@
+"""Write a model, its tokenizer and its post-processing as a SavedModel that TensorFlow Serving takes as it is."""
+
+import copy
+import dataclasses
+import itertools
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+
+from tf_pipeline.checkpoint import atomic_folder
+from tf_pipeline.hub import split_hub_options
+from tf_pipeline.parity.corpus import adversarial_texts
+from tf_pipeline.pipelines.base import Pipeline
+from tf_pipeline.pipelines.factory import ALIASES, pipeline
+from tf_pipeline.serving.answers import SERVED
+from tf_pipeline.serving.base import ServedTask
+from tf_pipeline.serving.describe import describe
+from tf_pipeline.serving.feature_extraction import ServedFeatureExtraction
+from tf_pipeline.serving.fill_mask import ServedFillMask
+from tf_pipeline.serving.lint import lint
+from tf_pipeline.serving.question_answering import ServedQuestionAnswering
+from tf_pipeline.serving.server_files import write_server_files
+from tf_pipeline.serving.text_classification import ServedTextClassification
+from tf_pipeline.serving.token_classification import ServedTokenClassification
+from tf_pipeline.serving.transport import Signature, TensorInfo, with_texts
+from tf_pipeline.serving.warmup import requests, write_requests
+from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer, VerificationReport, compile_tokenizer, verify
+
+TASKS: dict[str, type[ServedTask]] = {
+    "feature-extraction": ServedFeatureExtraction,
+    "fill-mask": ServedFillMask,
+    "question-answering": ServedQuestionAnswering,
+    "text-classification": ServedTextClassification,
+    "token-classification": ServedTokenClassification,
+}
+# The task of a class, by the end of its name.
+_TASK_OF_CLASS = {
+    "ForMaskedLM": "fill-mask",
+    "ForQuestionAnswering": "question-answering",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "Model": "feature-extraction",
+}
+IDS = ("input_ids", "token_type_ids", "special_tokens_mask")
+PLACES = ("offset_mapping", "word_ids", "sequence_ids")
+# On how many texts answers from the SavedModel are compared with the local pipeline's, and how far scores may differ.
+SAMPLE = 64
+TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 2e-2, "float16": 5e-3}
+
+
+class ExportError(RuntimeError):
+    """An export that does not answer as the local pipeline does, or that a server would refuse; nothing was written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        folder: the SavedModel, ``path/<version>``.
+        task: its task.
+        tokenizer: how the tokenizer in the graph compares with Hugging Face's; ``None`` for ids only.
+        compared: on how many texts answers were compared with the local pipeline's.
+        largest_difference: the largest difference of a score or a vector's element there.
+        warmup_requests: how many a server will run when it loads the model.
+        load_seconds: how long TensorFlow took to load the model, in seconds.
+    """
+
+    folder: Path
+    task: str
+    tokenizer: VerificationReport | None
+    compared: int
+    largest_difference: float
+    warmup_requests: int
+    load_seconds: float
+
+    def print(self, console: Console | None = None) -> None:
+        """Print signatures, sizes and what was checked."""
+        console = console or Console()
+        describe(self.folder, console)
+        lines = [f"loaded in {self.load_seconds:.1f} s; {self.warmup_requests} warm-up requests, replayed"]
+        if self.tokenizer is not None:
+            counts = ", ".join(f"{count} of {name}" for name, count in self.tokenizer.counts.items())
+            lines.append(f"tokenizer on {self.tokenizer.texts} texts, differing from Hugging Face's: {counts}")
+            lines.append(
+                f"answers to {self.compared} texts are the local pipeline's; largest difference of a number "
+                f"{self.largest_difference:.1e}"
+            )
+        for line in lines:
+            console.print(line, soft_wrap=True, highlight=False)
+
+
+def export(
+    model: Any,
+    tokenizer: Any,
+    path: str | os.PathLike,
+    task: str | None = None,
+    *,
+    version: int = 1,
+    name: str | None = None,
+    max_length: int | None = None,
+    batch_sizes: Sequence[int] = (1, 32),
+    dtype: Any = None,
+    text: bool = True,
+    warmup: bool = True,
+    server_version: str = "2.19.1",
+    progress: Callable[[str], None] = lambda step: None,
+    **options: Any,
+) -> Export:
+    """Export a model for TensorFlow Serving: strings go in, answers as of the local pipeline come out.
+
+    ``path/<version>`` is the SavedModel, with warm-up requests and batching parameters; beside it are
+    ``models.config``, ``compose.yaml``, ``serve.sh`` and a README with the calls. Before anything is put in place the tokenizer in the
+    graph is compared with Hugging Face's on a corpus, the model is loaded again, its answers are compared with those of
+    the local pipeline, and its graph is searched for what a server does not have.
+
+    Args:
+        model: a model, a folder or a hub id.
+        tokenizer: its tokenizer, a folder or a hub id; ``None`` for that of a folder or hub id.
+        path: folder of the model in the server; versions are folders in it.
+        task: text-classification, token-classification, question-answering, feature-extraction or fill-mask; by default
+            what the model's class is for.
+        version: number of the version; it must not exist yet.
+        name: of the model in the server and in its URLs; by default the folder's.
+        max_length: tokens that texts are cut to (question-answering: of a window); by default all the model takes.
+        batch_sizes: rows of the warm-up requests; the largest is what a server puts in a batch.
+        dtype: dtype or Keras policy of a model that is loaded here.
+        text: whether there are signatures that take strings; otherwise only ids are taken.
+        warmup: whether warm-up requests are written, which needs ``tensorflow-serving-api``.
+        server_version: the TensorFlow Serving that is going to run it.
+        progress: called with the name of each step.
+        **options: arguments of a call of the pipeline, which are baked in (``top_k``, ``aggregation_strategy``, …), and
+            of where to find the model (``revision``, ``token``, …).
+
+    Returns:
+        What was written, and what was found when it was compared.
+
+    Raises:
+        ValueError: for an argument that is not supported.
+        UnsupportedTokenizer: for a tokenizer that cannot be compiled exactly; the message names the part.
+        ExportError: if the export does not do what the local pipeline does.
+        FileExistsError: if the version exists.
+    """
+    target = Path(path) / str(version)
+    _check(target, version, batch_sizes)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).resolve().name).strip("-_") if name is None else name
+    hub = split_hub_options(options)
+    progress("Loading")
+    pipe = _pipeline(model, tokenizer, task, dtype, hub)
+    progress("Compiling the tokenizer")
+    served = _served(pipe, text, max_length, options)
+    report = _compare_tokenizers(served, progress) if text else None
+    with atomic_folder(path) as staging:
+        folder = staging / str(version)
+        progress("Tracing and saving")
+        tf.saved_model.save(served, folder, signatures=served.signatures())
+        _write_labels(folder, pipe)
+        source = pipe.model.config._name_or_path or type(pipe.model).__name__
+        write_server_files(
+            staging, name=name, task=pipe.task, checkpoint=source, version=version, server_version=server_version,
+            batch_size=max(batch_sizes),
+        )  # fmt: skip
+        progress("Searching for what a server does not have")
+        if problems := lint(folder, server_version):
+            raise ExportError("TensorFlow Serving would not take this:\n" + "\n".join(map(str, problems)))
+        progress("Loading it again and comparing answers")
+        began = time.perf_counter()
+        loaded = tf.saved_model.load(folder)
+        seconds = time.perf_counter() - began
+        compared, difference = compare_answers(loaded.signatures, served) if text else (0, 0.0)
+        records = _write_warmup(folder, name, loaded.signatures, batch_sizes) if warmup else 0
+    return Export(target, pipe.task, report, compared, difference, records, seconds)
+
+
+def _check(target: Path, version: int, batch_sizes: Sequence[int]) -> None:
+    if version < 1:
+        raise ValueError(f"version is {version}, but has to be a positive number.")
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise ValueError(f"batch_sizes are {list(batch_sizes)}, but have to be positive numbers.")
+    if target.exists():
+        raise FileExistsError(
+            f"{target} exists, and a server may be using it: export as another version, or remove it first."
+        )
+
+
+def _pipeline(model: Any, tokenizer: Any, task: str | None, dtype: Any, hub: Mapping[str, Any]) -> Pipeline:
+    if task is None:
+        task = _task_of(model, hub)
+    elif ALIASES.get(task, task) not in TASKS:
+        raise ValueError(f"Task {task!r} cannot be exported; {', '.join(TASKS)} can.")
+    if not isinstance(model, (str, os.PathLike)) and dtype is not None:
+        raise ValueError("dtype is for a model that is loaded here; give the folder, or load the model with the dtype.")
+    return pipeline(task, model, tokenizer, dtype=dtype, **hub)
+
+
+def _task_of(model: Any, hub: Mapping[str, Any]) -> str:
+    """The task that a model's class, or the one its config names, is for."""
+    if isinstance(model, (str, os.PathLike)):
+        from tf_pipeline.auto import AutoConfig
+
+        names = AutoConfig.from_pretrained(model, **hub).architectures or [""]
+    else:
+        names = [type(model).__name__]
+    for end, task in _TASK_OF_CLASS.items():
+        if names[0].endswith(end):
+            return task
+    raise ValueError(f"{names[0] or 'The config'} does not tell the task; name one: {', '.join(TASKS)}.")
+
+
+def _served(pipe: Pipeline, text: bool, max_length: int | None, options: Mapping[str, Any]) -> ServedTask:
+    longest = pipe.truncation_length
+    limit = longest if max_length is None else max_length
+    specials = pipe.tokenizer.num_special_tokens_to_add(pair=True)
+    if not specials < limit <= longest:
+        raise ValueError(
+            f"max_length is {limit}, but has to be more than {specials} special tokens and at most {longest}, what the "
+            "model and its tokenizer take."
+        )
+    if limit > 10**6:
+        raise ValueError("Neither the model nor its tokenizer limits the length of texts: give max_length.")
+    pipe.tokenizer = copy.deepcopy(pipe.tokenizer)
+    pipe.tokenizer.model_max_length = limit  # which the pipeline's own truncation and checks go by
+    try:
+        return TASKS[pipe.task](pipe, compile_tokenizer(pipe.tokenizer) if text else None, options)
+    except UnsupportedTokenizer as error:
+        raise UnsupportedTokenizer(f"{error} Without text (--no-text) the model takes token ids.") from None
+
+
+def _compare_tokenizers(served: ServedTask, progress: Callable[[str], None]) -> VerificationReport:
+    """Compare the tokenizer in the graph with Hugging Face's on the corpus; ids have to be equal.
+
+    Raises:
+        ExportError: if ids differ, with the first texts.
+    """
+    progress("Comparing the tokenizer with Hugging Face's")
+    outputs = IDS + PLACES if served.needs_offsets else IDS
+    report = verify(served.tokenizer, served.pipe.value.tokenizer, adversarial_texts(), outputs=outputs, limit=5)
+    if any(report.counts[name] for name in IDS):
+        raise ExportError(f"The tokenizer in the graph is not Hugging Face's:\n{report}")
+    return report
+
+
+def _write_labels(folder: Path, pipe: Pipeline) -> None:
+    if pipe.task in ("text-classification", "token-classification"):
+        names = pipe.model.config.id2label
+        lines = [names[index] for index in range(pipe.model.config.num_labels)]
+        (folder / "assets").mkdir(exist_ok=True)
+        (folder / "assets" / "labels.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_warmup(folder: Path, name: str, signatures: Mapping[str, Any], batch_sizes: Sequence[int]) -> int:
+    """Write the requests that a server runs when it loads the model; each has been run here."""
+    sent = requests(signatures, batch_sizes)
+    for signature, inputs in sent:
+        signatures[signature](**{key: tf.constant(value) for key, value in inputs.items()})
+    write_requests(folder, name, sent)
+    return len(sent)
+
+
+# ------------------------------------------------------------------------------------------------------ comparison
+
+
+def compare_answers(signatures: Mapping[str, Any], served: ServedTask) -> tuple[int, float]:
+    """Compare what a loaded SavedModel answers with what the local pipeline does.
+
+    Args:
+        signatures: of the loaded SavedModel.
+        served: what was saved.
+
+    Returns:
+        On how many texts, and the largest difference of a number.
+
+    Raises:
+        ExportError: if an answer differs.
+    """
+    pipe, local = served.pipe.value, served.local_options()
+
+    def predict(name: str, columns: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
+        outputs = signatures[name](**{key: tf.constant(values) for key, values in columns.items()})
+        return {key: with_texts(value.numpy()) for key, value in outputs.items()}
+
+    remote = SERVED[pipe.task](predict, {name: _signature(one) for name, one in signatures.items()}, None, 32)
+    inputs, asked = _sample(pipe), {key: local[key] for key in ("top_k",) if key in local}
+    largest = 0.0
+    for value, one, other in zip(inputs, remote(inputs, **asked), pipe(inputs, **local), strict=True):
+        difference = _difference(one, other)
+        if difference > TOLERANCE[tf.as_dtype(pipe.model.compute_dtype).name]:
+            raise ExportError(f"The SavedModel answers {value!r:.200} with {one}, the local pipeline with {other}.")
+        largest = max(largest, difference)
+    return len(inputs), largest
+
+
+def _signature(function: Any) -> Signature:
+    """What a loaded function takes and gives."""
+    specs = function.structured_input_signature[1], function.structured_outputs
+    return Signature(
+        *({name: TensorInfo(spec.dtype.name, tuple(spec.shape)) for name, spec in s.items()} for s in specs)
+    )
+
+
+def _difference(one: Any, other: Any) -> float:
+    """Largest difference of numbers; infinite where anything else differs."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping) and list(one) == list(other):
+        return max((_difference(one[key], other[key]) for key in one), default=0.0)
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return max(itertools.starmap(_difference, zip(one, other, strict=True)), default=0.0)
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other)
+    return 0.0 if type(one) is type(other) and one == other else float("inf")
+
+
+def _sample(pipe: Pipeline) -> list[Any]:
+    """Texts of all kinds, as the task takes them."""
+    texts = [text for text in adversarial_texts() if text.strip()]
+    texts = texts[:: max(1, len(texts) // SAMPLE)][:SAMPLE]
+    if pipe.task == "fill-mask":
+        return [f"{text[:60]} {pipe.tokenizer.mask_token} {text[60:90]}" for text in texts]
+    if pipe.task == "question-answering":
+        return [
+            {"question": question, "context": " ".join((context, *texts[:2], question))}
+            for question, context in zip(texts, reversed(texts), strict=True)
+        ]
+    return texts

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Serve this folder: REST on port 8501, gRPC on 8500. Arguments are passed on to tensorflow_model_server.
+#   REST_PORT=9501 GRPC_PORT=9500 ENGINE=podman ./serve.sh --rest_api_timeout_in_ms=5000
+set -eu
+folder=$(cd "$(dirname "$0")" && pwd)
+engine=${ENGINE:-$(command -v docker || command -v podman || true)}
+if [ -z "$engine" ]; then
+  echo "serve.sh: neither docker nor podman is installed; ENGINE names another program" >&2
+  exit 1
+fi
+exec "$engine" run --rm \
+  -p "${GRPC_PORT:-8500}:8500" -p "${REST_PORT:-8501}:8501" \
+  -v "$folder:/models/@{name}:ro" \
+  "docker.io/tensorflow/serving:@{server_version}" \
+  --model_config_file=/models/@{name}/models.config \
+  --enable_batching --enable_per_model_batching_parameters "$@@"
