@@ -7,7 +7,8 @@ session mode from the folder alone, without a line of this package. What it cann
 thread pools, memory and speed. Written after https://www.tensorflow.org/tfx/serving/api_rest and the behaviour of
 ``json_tensor.cc``, ``predict_util.cc``, ``http_server.cc`` and ``batching_session.cc`` in tensorflow/serving.
 
-Beyond the protocol, ``PUT /loopback`` sets faults (see :class:`Faults`) and ``GET /loopback`` counts requests.
+Beyond the protocol, ``PUT /loopback`` sets faults (see :class:`Faults`), and ``GET /loopback`` tells how many
+predictions were asked for since, and how often the model ran in all.
 """
 
 import argparse
@@ -132,6 +133,7 @@ class Version:
             meta_graph = tf.compat.v1.saved_model.load(self.session, [tf.saved_model.SERVING], str(path))
         self.signatures = dict(meta_graph.signature_def)
         self.batching = batching
+        self.runs = 0
         self._batchers: dict[str, Batcher] = {}
         self._lock = threading.Lock()
 
@@ -158,6 +160,8 @@ class Version:
 
     def run(self, name: str, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         signature = self.signatures[name]
+        with self._lock:
+            self.runs += 1
         try:
             return self.session.run(
                 {key: info.name for key, info in signature.outputs.items()},
@@ -429,7 +433,8 @@ class Rest(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # noqa: N802
         if self.path == "/loopback":
-            return self._reply(200, dataclasses.asdict(self.model.faults))
+            runs = sum(version.runs for version in self.model.versions.values())
+            return self._reply(200, dataclasses.asdict(self.model.faults) | {"runs": runs})
         self._answer(self._get)
 
     def do_POST(self) -> None:  # noqa: N802

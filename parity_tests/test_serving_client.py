@@ -878,10 +878,8 @@ def ask(server, path, document=None):
 def test_rows_columns_and_base64(server):
     path = "/v1/models/m:predict"
     _, columnar = ask(server, path, {"inputs": ["Dull.", TEXTS[2]]})
-    assert list(columnar["outputs"]) == ["labels", "scores"]
-    rows = [
-        dict(zip(("labels", "scores"), row, strict=True)) for row in zip(*columnar["outputs"].values(), strict=True)
-    ]
+    names = ("labels", "scores")
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*(columnar["outputs"][k] for k in names), strict=True)]
     assert ask(server, path, {"instances": ["Dull.", TEXTS[2]]}) == (200, {"predictions": rows})
     assert ask(server, path, {"instances": [{"text": "Dull."}, {"text": TEXTS[2]}]}) == (200, {"predictions": rows})
     encoded = {"b64": "RHVsbC4="}

@@ -260,7 +260,7 @@ class FillMask(FillMaskCalls, Served):
             masks = int(outputs["num_masks"])
             rows = [{name: outputs[name][mask] for name in names} for mask in range(masks)]
         else:
-            masks = int(bool(outputs["sequence"][0]))  # without a mask the only sequence is empty
+            masks = int(outputs["score"].any())  # zeros stand for no mask
             rows = [outputs] * masks
         if not masks:
             raise ValueError(f"No mask_token found on the input {value!r:.80}")
