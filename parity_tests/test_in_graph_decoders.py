@@ -13,8 +13,8 @@ from tf_pipeline.tokenization.in_graph.decoders import compile_decoder
 
 PIECES = [
     "Hello", "##llo", "##", "#", "##.", ".", ",", "'", "n't", "'m", "'s", "do", "not", "do not", "▁", "▁the",
-    "a▁b", "▁▁", "Ġ", "ĠWorld", "Ã©", "é", "Ã", "©", "日本", "ðŁĺ", "Ģ", " caf", "caf", "\x00", "\\1", "[CLS]", "[SEP]", " ", "",
-    "  x  ", "!", "?", " ' ", "'ve", "'re",
+    "a▁b", "▁▁", "Ġ", "ĠWorld", "Ã©", "é", "Ã", "©", "日本", "ðŁĺ", "Ģ", " caf", "caf", "\x00", "\\1", "[CLS]", "[SEP]",
+    " ", "", "  x  ", "!", "?", " ' ", "'ve", "'re",
 ]  # fmt: skip
 DECODERS = {
     "none": None,

@@ -30,6 +30,7 @@ _LAZY = {name: "tf_pipeline.auto" for name in _AUTO_CLASSES} | {
     "AutoConfig": "tf_pipeline.auto",
     "AutoTokenizer": "tf_pipeline.tokenization",
     "compare": "tf_pipeline.parity",
+    "export": "tf_pipeline.serving.export",
     "pipeline": "tf_pipeline.pipelines",
     "supported_models": "tf_pipeline.auto",
 }

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from tf_pipeline import __version__
+from tf_pipeline.cli_export import export
 from tf_pipeline.cli_run import fail, run
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ def _options(
 
 
 app.command()(run)
+app.command()(export)
 
 
 @app.command()

@@ -24,11 +24,10 @@ class ServedTask(tf.Module):
         options: arguments of a call of the pipeline, which are baked in.
     """
 
-    text_inputs: tuple[str, ...] = ("text",)
     # Whether answers hold places in the text.
     needs_offsets = False
 
-    def __init__(self, pipe: Pipeline, tokenizer: InGraphTokenizer | None, max_length: int, options: Mapping[str, Any]):
+    def __init__(self, pipe: Pipeline, tokenizer: InGraphTokenizer | None, options: Mapping[str, Any]):
         super().__init__(name="served")
         self.pipe = _Untracked(pipe)
         self.tokenizer = tokenizer

@@ -18,7 +18,7 @@ from tf_pipeline.checkpoint import atomic_folder
 from tf_pipeline.hub import split_hub_options
 from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.pipelines.base import Pipeline
-from tf_pipeline.pipelines.factory import ALIASES, pipeline
+from tf_pipeline.pipelines.factory import pipeline, task_name
 from tf_pipeline.serving.answers import SERVED
 from tf_pipeline.serving.base import ServedTask
 from tf_pipeline.serving.describe import describe
@@ -117,9 +117,9 @@ def export(
     """Export a model for TensorFlow Serving: strings go in, answers as of the local pipeline come out.
 
     ``path/<version>`` is the SavedModel, with warm-up requests and batching parameters; beside it are
-    ``models.config``, ``compose.yaml``, ``serve.sh`` and a README with the calls. Before anything is put in place the tokenizer in the
-    graph is compared with Hugging Face's on a corpus, the model is loaded again, its answers are compared with those of
-    the local pipeline, and its graph is searched for what a server does not have.
+    ``models.config``, ``compose.yaml``, ``serve.sh`` and a README with the calls. Before anything is put in place the
+    tokenizer in the graph is compared with Hugging Face's on a corpus, the model is loaded again, its answers are
+    compared with those of the local pipeline, and its graph is searched for what a server does not have.
 
     Args:
         model: a model, a folder or a hub id.
@@ -153,7 +153,7 @@ def export(
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).resolve().name).strip("-_") if name is None else name
     hub = split_hub_options(options)
     progress("Loading")
-    pipe = _pipeline(model, tokenizer, task, dtype, hub)
+    pipe = _pipeline(model, tokenizer, resolve_task(model, task, **hub), dtype, hub)
     progress("Compiling the tokenizer")
     served = _served(pipe, text, max_length, options)
     report = _compare_tokenizers(served, progress) if text else None
@@ -174,7 +174,7 @@ def export(
         began = time.perf_counter()
         loaded = tf.saved_model.load(folder)
         seconds = time.perf_counter() - began
-        compared, difference = compare_answers(loaded.signatures, served) if text else (0, 0.0)
+        compared, difference = compare_answers(loaded.signatures, served, sample_inputs(pipe)) if text else (0, 0.0)
         records = _write_warmup(folder, name, loaded.signatures, batch_sizes) if warmup else 0
     return Export(target, pipe.task, report, compared, difference, records, seconds)
 
@@ -190,22 +190,26 @@ def _check(target: Path, version: int, batch_sizes: Sequence[int]) -> None:
         )
 
 
-def _pipeline(model: Any, tokenizer: Any, task: str | None, dtype: Any, hub: Mapping[str, Any]) -> Pipeline:
-    if task is None:
-        task = _task_of(model, hub)
-    elif ALIASES.get(task, task) not in TASKS:
-        raise ValueError(f"Task {task!r} cannot be exported; {', '.join(TASKS)} can.")
+def _pipeline(model: Any, tokenizer: Any, task: str, dtype: Any, hub: Mapping[str, Any]) -> Pipeline:
     if not isinstance(model, (str, os.PathLike)) and dtype is not None:
         raise ValueError("dtype is for a model that is loaded here; give the folder, or load the model with the dtype.")
     return pipeline(task, model, tokenizer, dtype=dtype, **hub)
 
 
-def _task_of(model: Any, hub: Mapping[str, Any]) -> str:
-    """The task that a model's class, or the one its config names, is for."""
+def resolve_task(model: Any, task: str | None, **hub_options: Any) -> str:
+    """Name of the task; if not given, the one that the model's class, or the class its config names, is for.
+
+    Raises:
+        ValueError: for a task that cannot be exported, or a class that is not for one.
+    """
+    if task is not None:
+        if (known := task_name(task)) not in TASKS:
+            raise ValueError(f"Task {task!r} cannot be exported; {', '.join(TASKS)} can.")
+        return known
     if isinstance(model, (str, os.PathLike)):
         from tf_pipeline.auto import AutoConfig
 
-        names = AutoConfig.from_pretrained(model, **hub).architectures or [""]
+        names = AutoConfig.from_pretrained(model, **hub_options).architectures or [""]
     else:
         names = [type(model).__name__]
     for end, task in _TASK_OF_CLASS.items():
@@ -267,12 +271,13 @@ def _write_warmup(folder: Path, name: str, signatures: Mapping[str, Any], batch_
 # ------------------------------------------------------------------------------------------------------ comparison
 
 
-def compare_answers(signatures: Mapping[str, Any], served: ServedTask) -> tuple[int, float]:
+def compare_answers(signatures: Mapping[str, Any], served: ServedTask, inputs: Sequence[Any]) -> tuple[int, float]:
     """Compare what a loaded SavedModel answers with what the local pipeline does.
 
     Args:
         signatures: of the loaded SavedModel.
         served: what was saved.
+        inputs: as the pipeline takes them.
 
     Returns:
         On how many texts, and the largest difference of a number.
@@ -287,7 +292,7 @@ def compare_answers(signatures: Mapping[str, Any], served: ServedTask) -> tuple[
         return {key: with_texts(value.numpy()) for key, value in outputs.items()}
 
     remote = SERVED[pipe.task](predict, {name: _signature(one) for name, one in signatures.items()}, None, 32)
-    inputs, asked = _sample(pipe), {key: local[key] for key in ("top_k",) if key in local}
+    asked = {"top_k": local["top_k"]} if "top_k" in local else {}
     largest = 0.0
     for value, one, other in zip(inputs, remote(inputs, **asked), pipe(inputs, **local), strict=True):
         difference = _difference(one, other)
@@ -316,7 +321,7 @@ def _difference(one: Any, other: Any) -> float:
     return 0.0 if type(one) is type(other) and one == other else float("inf")
 
 
-def _sample(pipe: Pipeline) -> list[Any]:
+def sample_inputs(pipe: Pipeline) -> list[Any]:
     """Texts of all kinds, as the task takes them."""
     texts = [text for text in adversarial_texts() if text.strip()]
     texts = texts[:: max(1, len(texts) // SAMPLE)][:SAMPLE]

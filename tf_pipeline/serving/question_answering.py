@@ -10,12 +10,11 @@ from tf_pipeline.tokenization.in_graph.decoders import valid_utf8
 
 
 class ServedQuestionAnswering(ServedTask):
-    """``answer``, ``score``, ``start`` and ``end``: ``[batch]``; with ``top_k`` > 1 ``[batch, K]``, and ``num_answers``.
+    """``answer``, ``score``, ``start`` and ``end``: ``[batch]``; if ``top_k`` > 1 ``[batch, K]``, and ``num_answers``.
 
     The rules are those of the local pipeline; a question or a context that is empty gives an empty answer.
     """
 
-    text_inputs = ("question", "context")
     needs_offsets = True
 
     def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:

@@ -1,0 +1,142 @@
+"""``tf-pipeline export``: a checkpoint as a SavedModel for TensorFlow Serving."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tf_pipeline.cli_run import fail
+
+# Which options a task takes, and under which name its pipeline does.
+OPTIONS: dict[str, dict[str, str]] = {
+    "text-classification": {"top_k": "top_k", "function": "function_to_apply"},
+    "feature-extraction": {"pooling": "pooling", "normalize": "normalize"},
+    "fill-mask": {"top_k": "top_k", "targets": "targets"},
+    "token-classification": {name: name for name in ("aggregation_strategy", "stride", "ignore_labels")},
+    "question-answering": {
+        name: name
+        for name in ("top_k", "doc_stride", "max_seq_len", "max_question_len", "max_answer_len",
+                     "handle_impossible_answer", "align_to_words")
+    },
+}  # fmt: skip
+_KNOWN = {option for options in OPTIONS.values() for option in options}
+
+
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the model in the server; versions are folders in it.")],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="text-classification (sentiment-analysis), token-classification (ner), question-answering, "
+            "feature-extraction or fill-mask; by default what the checkpoint is for."
+        ),
+    ] = None,
+    version: Annotated[int, typer.Option(min=1, help="Number of the version; it must not exist yet.")] = 1,
+    name: Annotated[str | None, typer.Option(help="Of the model in URLs; by default the folder's.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens that texts are cut to; by default all that the model takes.")
+    ] = None,
+    batch_sizes: Annotated[
+        str, typer.Option(help="Rows of the warm-up requests; the largest is what the server puts in a batch.")
+    ] = "1,32",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or a Keras policy.")] = None,
+    text: Annotated[
+        bool, typer.Option(help="Take strings, with the tokenizer in the graph, or token ids only.")
+    ] = True,
+    warmup: Annotated[bool, typer.Option(help="Write warm-up requests (needs tensorflow-serving-api).")] = True,
+    server_version: Annotated[str, typer.Option(help="The TensorFlow Serving that will run it.")] = "2.19.1",
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=1, help="Answers to a text. (text-classification: all, question-answering: 1, fill-mask: 5)"),
+    ] = None,
+    function: Annotated[
+        str | None,
+        typer.Option(help="sigmoid, softmax or none; what the config asks for if not given. (text-classification)"),
+    ] = None,
+    aggregation_strategy: Annotated[
+        str | None,
+        typer.Option(help="none (each token), simple, first, average or max (entities). (token-classification: none)"),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Read long texts in windows that overlap by so many tokens. (token-classification)"),
+    ] = None,
+    ignore_labels: Annotated[
+        list[str] | None, typer.Option("--ignore-label", help="May be repeated. (token-classification: O)")
+    ] = None,
+    doc_stride: Annotated[
+        int | None, typer.Option(help="Tokens by which windows of the context overlap. (question-answering: 128)")
+    ] = None,
+    max_seq_len: Annotated[int | None, typer.Option(help="Tokens of a window. (question-answering: 384)")] = None,
+    max_question_len: Annotated[
+        int | None, typer.Option(min=1, help="Tokens that questions are cut to. (question-answering: 64)")
+    ] = None,
+    max_answer_len: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of an answer. (question-answering: 15)")
+    ] = None,
+    handle_impossible_answer: Annotated[
+        bool | None, typer.Option("--handle-impossible-answer", help="Let there be no answer. (question-answering)")
+    ] = None,
+    align_to_words: Annotated[
+        bool | None, typer.Option(help="Widen answers to whole words, as by default. (question-answering)")
+    ] = None,
+    targets: Annotated[
+        list[str] | None, typer.Option("--target", help="Score this word only; may be repeated. (fill-mask)")
+    ] = None,
+    pooling: Annotated[str | None, typer.Option(help="mean (the default) or cls. (feature-extraction)")] = None,
+    normalize: Annotated[
+        bool | None, typer.Option("--normalize", help="Vectors of length 1. (feature-extraction)")
+    ] = None,
+) -> None:
+    """Export a checkpoint for TensorFlow Serving: strings go in, labels, entities, answers or vectors come out.
+
+    FOLDER/VERSION is a SavedModel with the tokenizer and the task's post-processing in its graph; beside it are what a
+    server and its users need: configuration, a compose file, serve.sh, and a README with the calls. Nothing is written
+    unless the tokenizer in the graph equals Hugging Face's on a corpus, the SavedModel answers as the local pipeline
+    does, and the server has all of its ops.
+
+    tf-pipeline export ./sentiment ./served/sentiment
+
+    tf-pipeline export ./ner ./served/ner --task ner --aggregation-strategy first --stride 32
+
+    tf-pipeline export ./minilm ./served/embed --task feature-extraction --normalize --dtype bfloat16
+
+    ./served/sentiment/serve.sh
+
+    tf-pipeline run sentiment-analysis --model http://localhost:8501/v1/models/sentiment "What a lovely film."
+    """
+    given = {name: value for name, value in locals().items() if name in _KNOWN and value is not None}
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        from tf_pipeline.serving.export import export, resolve_task
+
+        task = resolve_task(checkpoint, task)
+        with Console(stderr=True).status("Loading") as status:
+            done = export(
+                checkpoint, None, folder, task, version=version, name=name, max_length=max_length,
+                batch_sizes=_numbers(batch_sizes), dtype=dtype, text=text, warmup=warmup,
+                server_version=server_version, progress=status.update, **_options(task, given),
+            )  # fmt: skip
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        fail(error, 1)
+    done.print()
+
+
+def _options(task: str, given: dict[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if name not in OPTIONS[task]:
+            takers = ", ".join(other for other, options in OPTIONS.items() if name in options)
+            raise typer.BadParameter(f"--{name.replace('_', '-')} is an option of {takers}, not of {task}.")
+    return {OPTIONS[task][name]: value for name, value in given.items()}
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"--batch-sizes are numbers with commas between them, such as 1,32; got {text!r}."
+        ) from None
