@@ -1,4 +1,4 @@
-"""What is exported answers as the local pipeline does: every task, option and tokenizer; and nothing a caller sends breaks it."""
+"""Exports answer as the local pipeline does, for every task, option and tokenizer, and nothing sent breaks them."""
 
 import json
 import logging
@@ -16,6 +16,7 @@ from parity_tests.pipeline_helpers import CONLL, labels_of, tiny_with_tokenizer,
 from parity_tests.test_pipelines_tokens import TEXTS
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.serving import export as exporting
+from tf_pipeline.serving.base import input_specs
 from tf_pipeline.serving.export import TASKS, ExportError, compare_answers, resolve_task
 from tf_pipeline.serving.warmup import FILE
 from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer, compile_tokenizer
@@ -158,7 +159,7 @@ def test_empty_questions_have_empty_answers(serve):
 @pytest.mark.parametrize("task", TASKS)
 def test_no_rows_give_no_rows(serve, task):
     for name, function in serve(task).signatures().items():
-        specs = function.structured_input_signature[1]
+        specs = input_specs(function)
         outputs = function(**{key: tf.zeros([0] * spec.shape.rank, spec.dtype) for key, spec in specs.items()})
         assert all(len(value) == 0 for value in outputs.values()), name
 

@@ -20,7 +20,7 @@ from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.pipelines.base import Pipeline
 from tf_pipeline.pipelines.factory import pipeline, task_name
 from tf_pipeline.serving.answers import SERVED
-from tf_pipeline.serving.base import ServedTask
+from tf_pipeline.serving.base import ServedTask, input_specs
 from tf_pipeline.serving.describe import describe
 from tf_pipeline.serving.feature_extraction import ServedFeatureExtraction
 from tf_pipeline.serving.fill_mask import ServedFillMask
@@ -304,7 +304,7 @@ def compare_answers(signatures: Mapping[str, Any], served: ServedTask, inputs: S
 
 def _signature(function: Any) -> Signature:
     """What a loaded function takes and gives."""
-    specs = function.structured_input_signature[1], function.structured_outputs
+    specs = input_specs(function), function.structured_outputs
     return Signature(
         *({name: TensorInfo(spec.dtype.name, tuple(spec.shape)) for name, spec in s.items()} for s in specs)
     )

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.serving.base import input_specs
+
 # Where a server looks for them, and the most that it reads.
 FILE = "assets.extra/tf_serving_warmup_requests"
 MOST = 1000
@@ -27,7 +29,7 @@ def requests(signatures: Mapping[str, Any], batch_sizes: Sequence[int]) -> list[
         Name of the signature and inputs by name; at most as many as a server reads.
     """
     made = [
-        (name, {key: _values(spec, rows, length) for key, spec in function.structured_input_signature[1].items()})
+        (name, {key: _values(spec, rows, length) for key, spec in input_specs(function).items()})
         for rows in batch_sizes
         for name, function in signatures.items()
         for length in range(len(TEXTS) if _takes_texts(function) else len(LENGTHS))
@@ -36,7 +38,7 @@ def requests(signatures: Mapping[str, Any], batch_sizes: Sequence[int]) -> list[
 
 
 def _takes_texts(function: Any) -> bool:
-    return all(spec.dtype == tf.string for spec in function.structured_input_signature[1].values())
+    return all(spec.dtype == tf.string for spec in input_specs(function).values())
 
 
 def _values(spec: tf.TensorSpec, rows: int, length: int) -> np.ndarray:
