@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import socket
 import subprocess
 import sys
@@ -564,6 +565,8 @@ def test_a_busy_server_is_asked_again(connect, server, kind, status, name):
         client(TEXTS)
     assert caught.value.status == (status if kind == "rest" else name) and server.predictions() == 4
     assert str(status if kind == "rest" else name) in str(caught.value) and "127.0.0.1" in str(caught.value)
+    copy = pickle.loads(pickle.dumps(caught.value))  # as processes hand errors on
+    assert str(copy) == str(caught.value) and copy.status == caught.value.status
     server.faults(fail=1, status=status)
     with pytest.raises(ServingError, match="A fault$"):
         connect(kind, retries=0)(TEXTS)
@@ -711,6 +714,17 @@ def test_headers_are_sent(stub):
     server = stub(body=b'{"model_version_status": []}')
     Client(address("rest", server.server_port), headers={"Authorization": "Bearer abc"}).status()
     assert server.seen["Authorization"] == "Bearer abc"
+
+
+def test_a_proxy_from_the_environment(stub, monkeypatch):
+    server = stub(body=b'{"model_version_status": []}')
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("no_proxy", "")
+    assert Client("http://model.invalid:8501/v1/models/m").status() == []
+    assert server.seen["Host"] == "model.invalid:8501"
+    monkeypatch.setenv("no_proxy", "model.invalid")
+    with pytest.raises(ServingError, match="no such host"):
+        Client("http://model.invalid:8501/v1/models/m").status()
 
 
 def test_ports_that_were_mixed_up(server):

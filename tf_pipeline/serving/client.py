@@ -25,7 +25,9 @@ class Client:
     a call and is refused. ``top_k`` may be less than what the export gives, not more.
 
     A client may be used by several threads at once. Nothing is sent before it is first used. REST needs neither
-    TensorFlow nor PyTorch; gRPC needs tensorflow-serving-api: ``pip install "tf-pipeline[serving]"``.
+    TensorFlow nor PyTorch; gRPC needs tensorflow-serving-api: ``pip install "tf-pipeline[serving]"``. Certificates of
+    one's own are named by the environment, as usual: ``SSL_CERT_FILE`` for https, ``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH``
+    for grpcs; proxies too: ``http_proxy``, ``https_proxy``, ``no_proxy``.
 
     Args:
         url: ``http(s)://host:8501/v1/models/name`` for REST, ``grpc://host:8500/name`` for gRPC, or ``grpcs://…`` for

@@ -22,14 +22,13 @@ TRY_AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 # What gRPC says of a server that answers in another protocol.
 NOT_GRPC = re.compile(r"http1\.x|HTTP/1|parsing HTTP/2|SETTINGS frame")
 # No limit to the size of messages: hidden states are large, and the server has its own limit. A lost server is looked
-# for again soon, so that Retries decides how long, and gRPC itself repeats nothing.
+# for again soon, so that Retries decides how long.
 OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.enable_retries", 0),
 )
 
 

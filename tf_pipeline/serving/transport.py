@@ -1,5 +1,6 @@
 """What REST and gRPC share: addresses, signatures, errors, and when a request is sent again."""
 
+import itertools
 import random
 import re
 import time
@@ -47,6 +48,7 @@ class ServingError(OSError):
     Attributes:
         url: where the request went.
         status: the HTTP status, or the name of the gRPC code; ``None`` if there was no answer.
+        message: what went wrong.
     """
 
     def __init__(self, url: str, status: int | str | None, message: str):
@@ -54,6 +56,10 @@ class ServingError(OSError):
         super().__init__(f"{url}: {what}{message}")
         self.url = url
         self.status = status
+        self.message = message
+
+    def __reduce__(self):
+        return type(self), (self.url, self.status, self.message)
 
 
 class RequestRefusedError(ServingError, ValueError):
@@ -88,14 +94,14 @@ class Retries:
         Raises:
             ServingError: the last one.
         """
-        for attempt in range(self.retries + 1):
+        for attempt in itertools.count():
             try:
                 return send()
             except TryAgainError as again:
-                if attempt == self.retries or (again.wait or 0.0) > LONGEST_WAIT:
+                wait = again.wait or 0.0
+                if attempt >= self.retries or wait > LONGEST_WAIT:
                     raise self._given_up(again, attempt + 1) from again.__cause__
-                time.sleep(max(again.wait or 0.0, self.backoff * 2**attempt * random.uniform(0.5, 1.0)))
-        raise AssertionError
+                time.sleep(max(wait, self.backoff * 2**attempt * random.uniform(0.5, 1.0)))
 
     @staticmethod
     def _given_up(again: TryAgainError, attempts: int) -> ServingError:
@@ -103,9 +109,8 @@ class Retries:
         notes = [f"tried {attempts} times"] if attempts > 1 else []
         if again.wait is not None:
             notes.append(f"the server asks to wait {again.wait:g} s")
-        if notes:
-            error.args = (f"{error.args[0]} ({', '.join(notes)})",)
-        return error
+        noted = f"{error.message} ({', '.join(notes)})" if notes else error.message
+        return type(error)(error.url, error.status, noted)
 
 
 # ---------------------------------------------------------------------------------------------------- addresses
