@@ -227,7 +227,7 @@ def _check_attributes(model: _Model) -> Iterator[Problem]:
                 dtypes.append((what, scope, node.name))
     yield from _grouped(
         attributes,
-        f"TensorFlow Serving {model.version} ignores an attribute that it does not know, and computes something else.",
+        f"TensorFlow Serving {model.version} ignores it: the model computes something else, or does not load.",
         "Serve with that version or a newer one, or leave the attribute at its default.",
     )
     yield from _grouped(
