@@ -93,11 +93,16 @@ def _process(command: Sequence[str | os.PathLike], given: bytes = b"") -> bytes:
 
 @functools.cache
 def c_program() -> Path:
-    """Build ``load_and_run``, or skip the test and say why."""
+    """Build ``load_and_run``, or skip the test and say why.
+
+    ``TENSORFLOW_LIBRARIES`` may name a folder with the two libraries of another version, unpacked from its wheel: those
+    of 2.19 load a model as TensorFlow Serving 2.19 does.
+    """
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler (cc, gcc or $CC): the C program cannot be built")
-    include, libraries = Path(tf.sysconfig.get_include()), Path(tf.sysconfig.get_lib())
+    include = Path(tf.sysconfig.get_include())
+    libraries = Path(os.environ.get("TENSORFLOW_LIBRARIES", tf.sysconfig.get_lib()))
     needed = [include / "tensorflow/c/c_api.h", libraries / "libtensorflow_cc.so.2"]
     if missing := [str(file) for file in needed if not file.exists()]:
         pytest.skip(f"this build of TensorFlow ships no C API: {', '.join(missing)}")

@@ -1,5 +1,6 @@
 """An export runs in programs that know nothing of this package, and gives what PyTorch gives."""
 
+import subprocess
 from itertools import islice, pairwise
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 import transformers
 
 from parity_tests.conftest import ASSETS
-from parity_tests.loader_helpers import TOKENS, exported, run
+from parity_tests.loader_helpers import TOKENS, c_program, exported, run
 from tf_pipeline.serving.lint import lint
 
 BATCH = 50
@@ -103,6 +104,29 @@ def test_bytes_that_are_no_text_reach_the_model(with_text):
     np.testing.assert_allclose(answers["c"]["scores"], answers["session"]["scores"], atol=1e-6)
     assert np.isfinite(answers["c"]["scores"]).all()
     np.testing.assert_allclose(answers["c"]["scores"][-2], answers["c"]["scores"][-1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "request_", "message"),
+    [
+        ([], "", "usage: load_and_run MODEL_DIR"),
+        (["-i", "serving_default_text:0", "-i", "serving_default_text:0"], "", "give at least one -i and one -o"),
+        (["-i", "text", "-o", "y:0"], "", "text: not a name of a tensor"),
+        (["-i", "nothing:0", "-o", "y:0"], "", "nothing:0: no such operation in the graph"),
+        (
+            ["-i", "serving_default_text:0", "-o", "StatefulPartitionedCall:0"],
+            "float 1 1\n1",
+            "elements of type: float",
+        ),
+        (["-i", "serving_default_text:0", "-o", "StatefulPartitionedCall:0"], "string 1 1\n9\nx", "is cut short"),
+        (["-i", "serving_default_text:0", "-o", "StatefulPartitionedCall:0"], "int64 1 1\n9\n", "TF_SessionRun: "),
+    ],
+)
+def test_the_c_program_says_what_is_wrong(arguments, request_, message, with_text):
+    command = [c_program(), with_text, *arguments]
+    done = subprocess.run(command, input=request_, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "load_and_run: " in done.stderr and message in done.stderr
 
 
 def test_exports_pass_the_lint(with_text, without_text):

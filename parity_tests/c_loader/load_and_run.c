@@ -55,7 +55,10 @@ static TF_Tensor* read_tensor(void) {
   if (scanf("%7s", type) != 1) return NULL;
   int64_t rank = read_integer(), dims[MAX_RANK], count = 1;
   if (rank < 0 || rank > MAX_RANK) fail("request", "too many dimensions");
-  for (int axis = 0; axis < rank; ++axis) count *= dims[axis] = read_integer();
+  for (int axis = 0; axis < rank; ++axis) {
+    if ((dims[axis] = read_integer()) < 0) fail("request", "a dimension is negative");
+    count *= dims[axis];
+  }
   int text = strcmp(type, "string") == 0;
   if (!text && strcmp(type, "int64") != 0) fail("request with elements of type", type);
   size_t size = text ? sizeof(TF_TString) : sizeof(int64_t);
@@ -107,7 +110,7 @@ int main(int argc, char** argv) {
   TF_Status* status = TF_NewStatus();
   TF_SessionOptions* options = TF_NewSessionOptions();
   const char* tags[] = {"serve"};
-  if (argc < 2) fail("usage", "load_and_run MODEL_DIR -i TENSOR... -o TENSOR...");
+  if (argc < 6 || argc % 2 != 0) fail("usage", "load_and_run MODEL_DIR -i TENSOR... -o TENSOR...");
   TF_Session* session = TF_LoadSessionFromSavedModel(options, NULL, argv[1], tags, 1, graph, NULL, status);
   check(argv[1], status);
 
@@ -119,6 +122,8 @@ int main(int argc, char** argv) {
     else if (strcmp(argv[i], "-o") == 0) outputs[num_outputs++] = find(graph, argv[i + 1]);
     else fail(argv[i], "neither -i nor -o");
   }
+
+  if (!num_inputs || !num_outputs) fail("usage", "give at least one -i and one -o");
 
   TF_Tensor *values[MAX_TENSORS], *results[MAX_TENSORS];
   while ((values[0] = read_tensor())) {

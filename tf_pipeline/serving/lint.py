@@ -227,7 +227,7 @@ def _check_attributes(model: _Model) -> Iterator[Problem]:
                 dtypes.append((what, scope, node.name))
     yield from _grouped(
         attributes,
-        f"TensorFlow Serving {model.version} ignores an attribute that it does not know, and computes something else.",
+        f"TensorFlow Serving {model.version} ignores it: the model computes something else, or does not load.",
         "Serve with that version or a newer one, or leave the attribute at its default.",
     )
     yield from _grouped(
@@ -270,7 +270,6 @@ def _check_state(model: _Model) -> Iterator[Problem]:
 
 def _check_variables(model: _Model) -> Iterator[Problem]:
     """A session restores what ``saver_def`` names; what a Python program would restore by object tells nothing."""
-    nodes = model.graph.scopes[""]
     filled = [model.meta_graph.saver_def.restore_op_name]
     if INIT_SIGNATURE in model.meta_graph.signature_def:
         filled += [info.name for info in model.meta_graph.signature_def[INIT_SIGNATURE].outputs.values()]
@@ -280,7 +279,7 @@ def _check_variables(model: _Model) -> Iterator[Problem]:
         node for node in model.graph.sources(read) if node.op in _VARIABLES and _variable_name(node) not in restored
     ]
     yield from _grouped(
-        [("a variable that is not restored", nodes, node.name) for node in lost],
+        [("a variable that is not restored", model.graph.scopes[""], node.name) for node in lost],
         "A server restores variables by saver_def, which leaves this one out; the first request fails.",
         "Track TensorFlow's own variables when saving: [variable.value for variable in model.variables].",
     )
@@ -305,8 +304,8 @@ def _check_assertions(model: _Model) -> Iterator[Problem]:
 def _check_devices(model: _Model) -> Iterator[Problem]:
     found = []
     for scope, node in model.graph:
-        devices = {device for device in _DEVICE.findall(node.device) if device.lower() not in _CPU}
-        found += [(f"device {node.device}", scope, node.name) for _ in devices]
+        if any(device.lower() not in _CPU for device in _DEVICE.findall(node.device)):
+            found.append((f"device {node.device}", scope, node.name))
     yield from _grouped(
         found, "The server may not have this device.", "Export without tf.device, or with tf.device('/CPU:0')."
     )

@@ -64,6 +64,24 @@ def signatures(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, meta_graph_
 
 
 @dataclass(frozen=True)
+class Scope:
+    """The graph itself, or one function of its library.
+
+    Attributes:
+        name: empty for the graph.
+        nodes: its nodes by name.
+        arguments: names of a function's arguments.
+    """
+
+    name: str
+    nodes: dict[str, node_def_pb2.NodeDef]
+    arguments: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"function {self.name}" if self.name else "the graph"
+
+
+@dataclass(frozen=True)
 class Call:
     """A node that calls a function.
 
@@ -72,28 +90,8 @@ class Call:
         inputs: for each argument of the function the tensors that it may be.
     """
 
-    scope: "Scope"
+    scope: Scope
     inputs: tuple[tuple[str, ...], ...]
-
-
-@dataclass
-class Scope:
-    """The graph itself, or one function of its library.
-
-    Attributes:
-        name: empty for the graph.
-        nodes: its nodes by name.
-        arguments: names of a function's arguments.
-        calls: what calls the function.
-    """
-
-    name: str
-    nodes: dict[str, node_def_pb2.NodeDef]
-    arguments: list[str] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return f"function {self.name}" if self.name else "the graph"
 
 
 class Graph:
@@ -127,18 +125,17 @@ class Graph:
         return list(found.values())
 
     @cached_property
-    def _with_calls(self) -> bool:
-        """Fill in who calls what, once."""
+    def _calls(self) -> dict[str, list[Call]]:
+        """What calls each function."""
+        calls: dict[str, list[Call]] = {name: [] for name in self.functions}
         for scope, node in self:
             for called in _functions_of(node):
-                if target := self.scopes.get(called):
-                    inputs = _arguments(node, len(target.arguments))
-                    target.calls.append(Call(scope, inputs))
-        return True
+                if called in calls:
+                    calls[called].append(Call(scope, _arguments(node, len(self.scopes[called].arguments))))
+        return calls
 
     def depends_on_values(self, scope: Scope, tensor: str) -> bool:
         """Whether a tensor is computed from the values of what a signature is fed, and not only from its shapes."""
-        assert self._with_calls
         seen, left = set(), [(scope, tensor)]
         while left:
             scope, tensor = left.pop()
@@ -148,9 +145,9 @@ class Graph:
             seen.add((scope.name, name))
             if name in scope.arguments:
                 place = scope.arguments.index(name)
-                if not scope.calls:  # a function that only a program could call
+                if not self._calls[scope.name]:  # a function that only a program could call
                     return True
-                left += [(call.scope, source) for call in scope.calls for source in call.inputs[place]]
+                left += [(call.scope, source) for call in self._calls[scope.name] for source in call.inputs[place]]
                 continue
             node = scope.nodes[name]
             if node.op in ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "_Arg"):
