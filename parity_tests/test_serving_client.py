@@ -41,6 +41,7 @@ PAIRS = [{"text": "A lovely film.", "text_pair": "Dull."}, {"text": "Dull.", "te
 QUESTIONS = [
     {"question": "Who works?", "context": "Sylvain works in Brooklyn, and Ann in Rome."},
     {"question": "Where?", "context": "東京 🤗 or e\u0301lan."},
+    {"question": "Who?", "context": "Ann"},  # has one answer, however many are asked for
 ]
 MASKED = ["A [MASK] film.", "[MASK] or [MASK].", "Dull: [MASK]!"]
 ENTITY_GROUP = ("entity_group", "score", "word", "start", "end")
@@ -321,6 +322,7 @@ def test_the_answers_are_not_all_alike(local, kind, connect):
     assert len({str(one) for one in connect(kind, LABELS)(TEXTS)}) == len(TEXTS)
     assert len({len(one) for one in connect(kind, GROUPS)(TEXTS)}) > 1
     assert isinstance(connect(kind, MASKS)(MASKED[1])[0], list)
+    assert [type(one) for one in connect(kind, ANSWERS)(QUESTIONS, top_k=3)] == [list, list, dict]
 
 
 @pytest.mark.parametrize("kind", KINDS)
