@@ -111,12 +111,14 @@ class _Untracked:
 def input_specs(function: Any) -> dict[str, tf.TensorSpec]:
     """What a concrete function takes, by name, whether it was traced or loaded."""
     positional, by_name = function.structured_input_signature
-    return {spec.name: spec for spec in positional} | by_name
+    return {spec.name: spec for spec in positional if spec is not None} | by_name
 
 
 def padded(values: tf.Tensor, row: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """Values ``[n]`` of rows ``[n]``, ascending, as ``[rows, most of a row]``, filled up with zeros or ``""``."""
-    return tf.RaggedTensor.from_value_rowids(values, tf.cast(row, tf.int64), tf.cast(rows, tf.int64), False).to_tensor()
+    row, rows = tf.cast(row, tf.int64), tf.cast(rows, tf.int64)
+    # Unchecked: a check would be an assertion in the graph.
+    return tf.RaggedTensor.from_value_rowids(values, row, rows, validate=False).to_tensor()
 
 
 def substrings(texts: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """Write a model, its tokenizer and its post-processing as a SavedModel that TensorFlow Serving takes as it is."""
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -161,6 +162,7 @@ def export(
         folder = staging / str(version)
         progress("Tracing and saving")
         tf.saved_model.save(served, folder, signatures=served.signatures())
+        _declare_classify(folder)
         _write_labels(folder, pipe)
         source = pipe.model.config._name_or_path or type(pipe.model).__name__
         write_server_files(
@@ -249,6 +251,14 @@ def _compare_tokenizers(served: ServedTask, progress: Callable[[str], None]) -> 
     if any(report.counts[name] for name in IDS):
         raise ExportError(f"The tokenizer in the graph is not Hugging Face's:\n{report}")
     return report
+
+
+def _declare_classify(folder: Path) -> None:
+    """Give ``classify`` the name of the API that a server looks for; TensorFlow writes predict's for every signature."""
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
+    with contextlib.suppress(KeyError):  # there is none
+        updater.replace_method_name("classify", tf.compat.v1.saved_model.signature_constants.CLASSIFY_METHOD_NAME)
+        updater.save()
 
 
 def _write_labels(folder: Path, pipe: Pipeline) -> None:
