@@ -324,6 +324,19 @@ def test_assertions_on_shapes(saved):
     assert lint(saved(serve, tf.TensorSpec([None, None], tf.float32, "x"))) == []
 
 
+def test_assertions_on_shapes_in_a_branch_that_values_choose(saved):
+    def serve(x):
+        fits = tf.shape(x)[1] <= 512
+        if tf.reduce_any(x > 0):
+            tf.debugging.Assert(fits, [fits])
+            y = x + 1
+        else:
+            y = x
+        return {"y": y}
+
+    assert lint(saved(serve, tf.TensorSpec([None, None], tf.float32, "x"))) == []
+
+
 def test_checks_of_numbers(saved):
     only(lint(saved(lambda x: {"y": tf.debugging.check_numerics(x, "no")})), "op CheckNumerics", "CheckNumerics")
 

@@ -12,7 +12,6 @@ from tensorflow.core.framework import node_def_pb2, types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tf_pipeline.serving.saved_model import (
-    INIT_SIGNATURE,
     Graph,
     Scope,
     dtype_name,
@@ -270,10 +269,8 @@ def _check_state(model: _Model) -> Iterator[Problem]:
 
 def _check_variables(model: _Model) -> Iterator[Problem]:
     """A session restores what ``saver_def`` names; what a Python program would restore by object tells nothing."""
-    filled = [model.meta_graph.saver_def.restore_op_name]
-    if INIT_SIGNATURE in model.meta_graph.signature_def:
-        filled += [info.name for info in model.meta_graph.signature_def[INIT_SIGNATURE].outputs.values()]
-    restored = {_variable_name(node) for node in model.graph.sources(filled) if node.op in _VARIABLES}
+    filled = model.graph.sources([model.meta_graph.saver_def.restore_op_name])
+    restored = {_variable_name(node) for node in filled if node.op in _VARIABLES}
     read = [info.name for signature in signatures(model.meta_graph).values() for info in signature.outputs.values()]
     lost = [
         node for node in model.graph.sources(read) if node.op in _VARIABLES and _variable_name(node) not in restored
