@@ -33,6 +33,8 @@ class ServedTask(tf.Module):
         self.tokenizer = tokenizer
         # Not the layers: a SavedModel would hold a graph and an object for each of them.
         self.model_variables = [weight.value for weight in pipe.model.weights]
+        # Padding on the left moves absolute positions, and an answer must not depend on the other rows of its batch.
+        self._padding_side = "right" if pipe.model.num_positions else pipe.tokenizer.padding_side
         self.options = {**options}
         self._configure(*pipe.sanitize_parameters(**options))
 
@@ -63,7 +65,8 @@ class ServedTask(tf.Module):
 
     def encode(self, text: tf.Tensor, text_pair: tf.Tensor | None = None, **options: Any) -> dict[str, tf.Tensor]:
         """Tokenize and cut; there is at least one column."""
-        options = {"truncation": True, "max_length": self.pipe.value.truncation_length} | options
+        defaults = {"max_length": self.pipe.value.truncation_length, "padding_side": self._padding_side}
+        options = {"truncation": True} | defaults | options
         encoded = self.tokenizer(text, text_pair, **options)
         missing = tf.maximum(1 - tf.shape(encoded["input_ids"])[1], 0)  # an empty batch, or texts without tokens
         fill = {"special_tokens_mask": 1, "sequence_ids": -1, "word_ids": -1}

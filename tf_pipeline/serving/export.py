@@ -1,6 +1,5 @@
 """Write a model, its tokenizer and its post-processing as a SavedModel that TensorFlow Serving takes as it is."""
 
-import contextlib
 import copy
 import dataclasses
 import itertools
@@ -161,8 +160,10 @@ def export(
     with atomic_folder(path) as staging:
         folder = staging / str(version)
         progress("Tracing and saving")
-        tf.saved_model.save(served, folder, signatures=served.signatures())
-        _declare_classify(folder)
+        functions = served.signatures()
+        tf.saved_model.save(served, folder, signatures=functions)
+        if "classify" in functions:
+            _declare_classify(folder)
         _write_labels(folder, pipe)
         source = pipe.model.config._name_or_path or type(pipe.model).__name__
         write_server_files(
@@ -254,11 +255,10 @@ def _compare_tokenizers(served: ServedTask, progress: Callable[[str], None]) -> 
 
 
 def _declare_classify(folder: Path) -> None:
-    """Give ``classify`` the name of the API that a server looks for; TensorFlow writes predict's for every signature."""
+    """Give ``classify`` the method name that a server looks for; TensorFlow writes predict's everywhere."""
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
-    with contextlib.suppress(KeyError):  # there is none
-        updater.replace_method_name("classify", tf.compat.v1.saved_model.signature_constants.CLASSIFY_METHOD_NAME)
-        updater.save()
+    updater.replace_method_name("classify", tf.compat.v1.saved_model.signature_constants.CLASSIFY_METHOD_NAME)
+    updater.save()
 
 
 def _write_labels(folder: Path, pipe: Pipeline) -> None:
@@ -282,7 +282,7 @@ def _write_warmup(folder: Path, name: str, signatures: Mapping[str, Any], batch_
 
 
 def compare_answers(signatures: Mapping[str, Any], served: ServedTask, inputs: Sequence[Any]) -> tuple[int, float]:
-    """Compare what a loaded SavedModel answers with what the local pipeline does.
+    """Compare what a loaded SavedModel answers to batches with what the local pipeline does to each input alone.
 
     Args:
         signatures: of the loaded SavedModel.
@@ -304,7 +304,7 @@ def compare_answers(signatures: Mapping[str, Any], served: ServedTask, inputs: S
     remote = SERVED[pipe.task](predict, {name: _signature(one) for name, one in signatures.items()}, None, 32)
     asked = {"top_k": local["top_k"]} if "top_k" in local else {}
     largest = 0.0
-    for value, one, other in zip(inputs, remote(inputs, **asked), pipe(inputs, **local), strict=True):
+    for value, one, other in zip(inputs, remote(inputs, **asked), pipe(inputs, batch_size=1, **local), strict=True):
         difference = _difference(one, other)
         if difference > TOLERANCE[tf.as_dtype(pipe.model.compute_dtype).name]:
             raise ExportError(f"The SavedModel answers {value!r:.200} with {one}, the local pipeline with {other}.")
