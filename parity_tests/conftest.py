@@ -100,8 +100,8 @@ def pytest_terminal_summary(terminalreporter):
                     row[:] = row[0] + count, row[1] + failed, max(row[2], error), max(row[3], ratio)
     if rows:
         terminalreporter.section("parity with PyTorch")
-        terminalreporter.write_line(f"{'':44}{'tensors':>9}{'unequal':>9}{'float64':>10}{'RMS/torch':>11}")
+        terminalreporter.write_line(f"{'':50}{'tensors':>9}{'unequal':>9}{'float64':>10}{'RMS/torch':>11}")
         for what, (count, failed, error, ratio) in sorted(rows.items()):
             numbers = f"{error:10.1e}" if error else f"{'-':>10}"
             numbers += f"{ratio:11.2f}" if ratio else f"{'-':>11}"
-            terminalreporter.write_line(f"{what:44}{count:9}{failed:9}{numbers}")
+            terminalreporter.write_line(f"{what:50}{count:9}{failed:9}{numbers}")

@@ -13,10 +13,22 @@ COMPOSED = {"modernbert": 2}
 RUNS = [character * count for character in ("a", "1", "é", "雨", " ", "!") for count in (3, 4, 5, 99, 100, 101)]
 
 
+@pytest.fixture
+def counted(record_property):
+    """Add a report to the closing summary: texts, and on how many ids differ."""
+
+    def count(report, what):
+        record_property("parity", [f"tokenizer in the graph: {what}", report.texts, report.counts["input_ids"], 0, 0])
+        return report
+
+    return count
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_family(family):
+def test_family(family, counted):
     tokenizer = FAMILIES[family]()
-    report = verify(compile_tokenizer(tokenizer), tokenizer, adversarial_texts()[::3] + film_reviews()[::8] + RUNS)
+    texts = adversarial_texts()[::3] + film_reviews()[::8] + RUNS
+    report = counted(verify(compile_tokenizer(tokenizer), tokenizer, texts), f"{family}, corpus")
     assert report.texts > 1000
     offsets = report.counts.pop("offset_mapping")
     assert not any(report.counts.values()), str(report)
@@ -25,24 +37,26 @@ def test_family(family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_whole_corpus_and_code_points(family):
+def test_whole_corpus_and_code_points(family, counted):
     """Every code point of the scripts that have cases, marks and compositions, and every 17th of the rest."""
     tokenizer = FAMILIES[family]()
     compiled = compile_tokenizer(tokenizer)
-    report = verify(compiled, tokenizer, adversarial_texts() + film_reviews())
+    report = counted(verify(compiled, tokenizer, adversarial_texts() + film_reviews()), f"{family}, corpus")
     assert report.counts.pop("offset_mapping") <= COMPOSED.get(family, 0), str(report)
     assert report.texts > 3000 and not any(report.counts.values()), str(report)
     codes = [*range(0x3400), *range(0x3400, 0x110000, 17)]
     characters = [chr(code) for code in codes if not 0xD800 <= code < 0xE000]
     for around in ("{}", "ra{}in"):
-        report = verify(compiled, tokenizer, [around.format(character) for character in characters])
+        texts = [around.format(character) for character in characters]
+        report = counted(verify(compiled, tokenizer, texts), f"{family}, characters")
         assert report.texts == len(characters)
         assert report.equal, str(report)
 
 
-def test_real_vocabulary(minilm):
+def test_real_vocabulary(minilm, counted):
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
-    report = verify(compile_tokenizer(tokenizer), tokenizer, adversarial_texts()[::3] + film_reviews())
+    texts = adversarial_texts()[::3] + film_reviews()
+    report = counted(verify(compile_tokenizer(tokenizer), tokenizer, texts), "MiniLM, corpus")
     assert report.equal, str(report)
