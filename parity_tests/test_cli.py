@@ -35,7 +35,10 @@ except SystemExit:
     [
         "import tf_pipeline",
         "import tf_pipeline.cli",
-        *(HELP.format(arguments=arguments) for arguments in (["--help"], ["run", "--help"], ["parity", "--help"])),
+        *(
+            HELP.format(arguments=arguments)
+            for arguments in (["--help"], ["run", "--help"], ["parity", "--help"], ["export", "--help"])
+        ),
     ],
 )
 def test_importing_and_help_load_nothing_heavy(code):
@@ -177,3 +180,29 @@ def test_parity_without_torch_says_so(minilm, monkeypatch):
     result = run("parity", str(minilm))
     assert result.exit_code == 2
     assert "pip install 'tf-pipeline[parity]'" in result.stderr
+
+
+def test_export_writes_a_version_and_prints_its_signatures(tmp_path):
+    result = run(
+        "export", str(ASSETS), str(tmp_path / "m"), "--no-text", "--no-warmup", "--version", "3", "--name", "film"
+    )
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "m" / "3" / "saved_model.pb").exists() and "serving_default" in result.stdout
+    assert "/v1/models/film:predict" in (tmp_path / "m" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--stride", "3"], 2, "--stride is an option of token-classification, not of text-classification"),
+        (["--batch-sizes", "one"], 2, "such as 1,32; got 'one'"),
+        (["--task", "translation"], 1, "translation"),
+        (["--task", "fill-mask"], 1, "would be random"),
+        (["--server-version", "9.9.9"], 1, "9.9"),
+    ],
+)
+def test_export_says_what_was_wrong(tmp_path, arguments, status, message):
+    result = run("export", str(ASSETS), str(tmp_path / "m"), *arguments, "--no-text")
+    shown = " ".join(result.output.replace("│", " ").split())
+    assert result.exit_code == status and message in shown
+    assert not (tmp_path / "m").exists()

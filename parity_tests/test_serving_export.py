@@ -297,7 +297,8 @@ def test_ids_only_in_bfloat16(tmp_path):
     [
         ({"task": "translation"}, ValueError, "not supported"),
         ({"task": "zero-shot-classification"}, ValueError, "cannot be exported; feature-extraction"),
-        ({"version": 0}, ValueError, "version is 0"),
+        ({"version": 0}, ValueError, "version=0"),
+        ({"name": "a b"}, ValueError, "name='a b' is not supported"),
         ({"batch_sizes": [0]}, ValueError, "batch_sizes are"),
         ({"max_length": 3}, ValueError, "more than 3 special tokens"),
         ({"max_length": 10_000}, ValueError, "at most"),
@@ -309,6 +310,24 @@ def test_wrong_arguments(tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         tf_pipeline.export(ASSETS, None, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_head_that_was_never_trained_is_refused(tmp_path):
+    with pytest.raises(
+        ExportError, match=r"lacks qa_outputs.*answers of TFDistilBertForQuestionAnswering would be random"
+    ):
+        tf_pipeline.export(ASSETS, None, tmp_path / "out", "question-answering")
+    assert not (tmp_path / "out").exists()
+
+
+def test_model_as_an_object(tmp_path):
+    pipe = pipeline("text-classification", model=ASSETS)
+    with pytest.raises(ValueError, match="load the model with the dtype"):
+        tf_pipeline.export(pipe.model, pipe.tokenizer, tmp_path / "out", dtype="bfloat16")
+    done = tf_pipeline.export(pipe.model, pipe.tokenizer, tmp_path / "out", max_length=32, warmup=False, top_k=1)
+    assert done.task == "text-classification" and done.warmup_requests == 0
+    assert tf.saved_model.load(done.folder).signatures["serving_default"].structured_outputs["labels"].shape[1] == 1
+    assert pipe.tokenizer.model_max_length != 32  # what was given is left as it was
 
 
 def test_task_is_that_of_the_class(tmp_path):

@@ -18,7 +18,7 @@ from tf_pipeline.checkpoint import atomic_folder
 from tf_pipeline.hub import split_hub_options
 from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.pipelines.base import Pipeline
-from tf_pipeline.pipelines.factory import pipeline, task_name
+from tf_pipeline.pipelines.factory import pipeline, pipeline_class, task_name
 from tf_pipeline.serving.answers import SERVED
 from tf_pipeline.serving.base import ServedTask, input_specs
 from tf_pipeline.serving.describe import describe
@@ -26,7 +26,7 @@ from tf_pipeline.serving.feature_extraction import ServedFeatureExtraction
 from tf_pipeline.serving.fill_mask import ServedFillMask
 from tf_pipeline.serving.lint import lint
 from tf_pipeline.serving.question_answering import ServedQuestionAnswering
-from tf_pipeline.serving.server_files import write_server_files
+from tf_pipeline.serving.server_files import check_values, write_server_files
 from tf_pipeline.serving.text_classification import ServedTextClassification
 from tf_pipeline.serving.token_classification import ServedTokenClassification
 from tf_pipeline.serving.transport import Signature, TensorInfo, with_texts
@@ -149,8 +149,8 @@ def export(
         FileExistsError: if the version exists.
     """
     target = Path(path) / str(version)
-    _check(target, version, batch_sizes)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).resolve().name).strip("-_") if name is None else name
+    _check(target, name, version, server_version, batch_sizes)
     hub = split_hub_options(options)
     progress("Loading")
     pipe = _pipeline(model, tokenizer, resolve_task(model, task, **hub), dtype, hub)
@@ -182,11 +182,10 @@ def export(
     return Export(target, pipe.task, report, compared, difference, records, seconds)
 
 
-def _check(target: Path, version: int, batch_sizes: Sequence[int]) -> None:
-    if version < 1:
-        raise ValueError(f"version is {version}, but has to be a positive number.")
+def _check(target: Path, name: str, version: int, server_version: str, batch_sizes: Sequence[int]) -> None:
     if not batch_sizes or min(batch_sizes) < 1:
         raise ValueError(f"batch_sizes are {list(batch_sizes)}, but have to be positive numbers.")
+    check_values(name, version, server_version, max(batch_sizes))
     if target.exists():
         raise FileExistsError(
             f"{target} exists, and a server may be using it: export as another version, or remove it first."
@@ -194,9 +193,18 @@ def _check(target: Path, version: int, batch_sizes: Sequence[int]) -> None:
 
 
 def _pipeline(model: Any, tokenizer: Any, task: str, dtype: Any, hub: Mapping[str, Any]) -> Pipeline:
-    if not isinstance(model, (str, os.PathLike)) and dtype is not None:
+    if isinstance(model, (str, os.PathLike)):
+        tokenizer = model if tokenizer is None else tokenizer
+        auto = pipeline_class(task).auto_class()
+        model, report = auto.from_pretrained(model, dtype=dtype, output_loading_info=True, **hub)
+        if report.missing and task != "feature-extraction":  # whose outputs no head makes
+            raise ExportError(
+                f"The checkpoint lacks {', '.join(report.missing)}, so the answers of {type(model).__name__} would be "
+                f"random: export a checkpoint that was trained for {task}."
+            )
+    elif dtype is not None:
         raise ValueError("dtype is for a model that is loaded here; give the folder, or load the model with the dtype.")
-    return pipeline(task, model, tokenizer, dtype=dtype, **hub)
+    return pipeline(task, model, tokenizer, **hub)
 
 
 def resolve_task(model: Any, task: str | None, **hub_options: Any) -> str:

@@ -57,7 +57,7 @@ def write_server_files(
         ValueError: for a value that a server would not take; the message names it.
         FileNotFoundError: if there is no SavedModel.
     """
-    _check(name, version, server_version, batch_size, batch_timeout_micros)
+    check_values(name, version, server_version, batch_size, batch_timeout_micros)
     found = signatures(read_saved_model(Path(folder) / str(version)).meta_graphs[0])
     if "serving_default" not in found:
         raise ValueError(f"{folder}/{version} has no signature serving_default; it has {sorted(found)}.")
@@ -79,7 +79,14 @@ def write_server_files(
         _write(Path(folder) / inner / template.name, template, values)
 
 
-def _check(name: str, version: int, server_version: str, batch_size: int, batch_timeout_micros: int) -> None:
+def check_values(
+    name: str, version: int, server_version: str, batch_size: int = 1, batch_timeout_micros: int = 0
+) -> None:
+    """Refuse values that a server would not take; see :func:`write_server_files`.
+
+    Raises:
+        ValueError: naming the value.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ValueError(f"name={name!r} is not supported: letters, digits, _ and - are, with a letter or digit first.")
     if not re.fullmatch(r"\d+\.\d+\.\d+(-[a-z0-9-]+)?", server_version):
