@@ -8,8 +8,7 @@ import tokenizers
 import transformers
 from tokenizers import decoders
 
-from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer
-from tf_pipeline.tokenization.in_graph.decoders import compile_decoder
+from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer, compile_decoder
 
 PIECES = [
     "Hello", "##llo", "##", "#", "##.", ".", ",", "'", "n't", "'m", "'s", "do", "not", "do not", "▁", "▁the",

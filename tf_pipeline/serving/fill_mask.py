@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_pipeline.serving.base import TEXT, ServedTask
-from tf_pipeline.tokenization.in_graph.decoders import compile_decoder
+from tf_pipeline.tokenization.in_graph import compile_decoder
 
 
 class ServedFillMask(ServedTask):

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from tf_pipeline.pipelines.token_classification import tag
 from tf_pipeline.serving.base import TEXT, ServedTask, padded, substrings
-from tf_pipeline.tokenization.in_graph.decoders import compile_decoder, valid_utf8
+from tf_pipeline.tokenization.in_graph import compile_decoder
+from tf_pipeline.tokenization.in_graph.decoders import valid_utf8
 
 
 @dataclasses.dataclass(frozen=True)
