@@ -2,11 +2,26 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from tf_pipeline.cli_options import (
+    AggregationStrategy,
+    AlignToWords,
+    DocStride,
+    Function,
+    HandleImpossibleAnswer,
+    IgnoreLabels,
+    MaxAnswerLen,
+    MaxSeqLen,
+    Normalize,
+    Stride,
+    Targets,
+    TopK,
+    parameters_of,
+)
 from tf_pipeline.cli_run import fail
 
 # Which options a task takes, and under which name its pipeline does.
@@ -48,48 +63,22 @@ def export(
     ] = True,
     warmup: Annotated[bool, typer.Option(help="Write warm-up requests (needs tensorflow-serving-api).")] = True,
     server_version: Annotated[str, typer.Option(help="The TensorFlow Serving that will run it.")] = "2.19.1",
-    top_k: Annotated[
-        int | None,
-        typer.Option(min=1, help="Answers to a text. (text-classification: all, question-answering: 1, fill-mask: 5)"),
-    ] = None,
-    function: Annotated[
-        str | None,
-        typer.Option(help="sigmoid, softmax or none; what the config asks for if not given. (text-classification)"),
-    ] = None,
-    aggregation_strategy: Annotated[
-        str | None,
-        typer.Option(help="none (each token), simple, first, average or max (entities). (token-classification: none)"),
-    ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(help="Read long texts in windows that overlap by so many tokens. (token-classification)"),
-    ] = None,
-    ignore_labels: Annotated[
-        list[str] | None, typer.Option("--ignore-label", help="May be repeated. (token-classification: O)")
-    ] = None,
-    doc_stride: Annotated[
-        int | None, typer.Option(help="Tokens by which windows of the context overlap. (question-answering: 128)")
-    ] = None,
-    max_seq_len: Annotated[int | None, typer.Option(help="Tokens of a window. (question-answering: 384)")] = None,
+    top_k: TopK = None,
+    function: Function = None,
+    aggregation_strategy: AggregationStrategy = None,
+    stride: Stride = None,
+    ignore_labels: IgnoreLabels = None,
+    doc_stride: DocStride = None,
+    max_seq_len: MaxSeqLen = None,
     max_question_len: Annotated[
         int | None, typer.Option(min=1, help="Tokens that questions are cut to. (question-answering: 64)")
     ] = None,
-    max_answer_len: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of an answer. (question-answering: 15)")
-    ] = None,
-    handle_impossible_answer: Annotated[
-        bool | None, typer.Option("--handle-impossible-answer", help="Let there be no answer. (question-answering)")
-    ] = None,
-    align_to_words: Annotated[
-        bool | None, typer.Option(help="Widen answers to whole words, as by default. (question-answering)")
-    ] = None,
-    targets: Annotated[
-        list[str] | None, typer.Option("--target", help="Score this word only; may be repeated. (fill-mask)")
-    ] = None,
+    max_answer_len: MaxAnswerLen = None,
+    handle_impossible_answer: HandleImpossibleAnswer = None,
+    align_to_words: AlignToWords = None,
+    targets: Targets = None,
     pooling: Annotated[str | None, typer.Option(help="mean (the default) or cls. (feature-extraction)")] = None,
-    normalize: Annotated[
-        bool | None, typer.Option("--normalize", help="Vectors of length 1. (feature-extraction)")
-    ] = None,
+    normalize: Normalize = None,
 ) -> None:
     """Export a checkpoint for TensorFlow Serving: strings go in, labels, entities, answers or vectors come out.
 
@@ -118,19 +107,11 @@ def export(
             done = export(
                 checkpoint, None, folder, task, version=version, name=name, max_length=max_length,
                 batch_sizes=_numbers(batch_sizes), dtype=dtype, text=text, warmup=warmup,
-                server_version=server_version, progress=status.update, **_options(task, given),
+                server_version=server_version, progress=status.update, **parameters_of(task, given, OPTIONS),
             )  # fmt: skip
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         fail(error, 1)
     done.print()
-
-
-def _options(task: str, given: dict[str, Any]) -> dict[str, Any]:
-    for name in given:
-        if name not in OPTIONS[task]:
-            takers = ", ".join(other for other, options in OPTIONS.items() if name in options)
-            raise typer.BadParameter(f"--{name.replace('_', '-')} is an option of {takers}, not of {task}.")
-    return {OPTIONS[task][name]: value for name, value in given.items()}
 
 
 def _numbers(text: str) -> list[int]:

@@ -13,6 +13,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tf_pipeline.cli_options import (
+    AggregationStrategy,
+    AlignToWords,
+    DocStride,
+    Function,
+    HandleImpossibleAnswer,
+    IgnoreLabels,
+    MaxAnswerLen,
+    MaxSeqLen,
+    Normalize,
+    Stride,
+    Targets,
+    TopK,
+    parameters_of,
+)
 from tf_pipeline.pipelines.factory import ALIASES, is_server, pipeline
 
 # Exit status when every other row was answered but some were not.
@@ -70,25 +85,11 @@ def run(
             "(text-classification, feature-extraction, fill-mask)"
         ),
     ] = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option(min=1, help="Answers to a text. (text-classification: all, question-answering: 1, fill-mask: 5)"),
-    ] = None,
-    function: Annotated[
-        str | None,
-        typer.Option(help="sigmoid, softmax or none; what the config asks for if not given. (text-classification)"),
-    ] = None,
-    aggregation_strategy: Annotated[
-        str | None,
-        typer.Option(help="none (each token), simple, first, average or max (entities). (token-classification: none)"),
-    ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(help="Read long texts in windows that overlap by so many tokens. (token-classification)"),
-    ] = None,
-    ignore_labels: Annotated[
-        list[str] | None, typer.Option("--ignore-label", help="May be repeated. (token-classification: O)")
-    ] = None,
+    top_k: TopK = None,
+    function: Function = None,
+    aggregation_strategy: AggregationStrategy = None,
+    stride: Stride = None,
+    ignore_labels: IgnoreLabels = None,
     is_split_into_words: Annotated[
         bool | None, typer.Option("--is-split-into-words", help="Rows hold words. (token-classification)")
     ] = None,
@@ -96,22 +97,12 @@ def run(
         str | None, typer.Option(help="The question for rows without one. (question-answering)")
     ] = None,
     context: Annotated[str | None, typer.Option(help="The context for rows without one. (question-answering)")] = None,
-    doc_stride: Annotated[
-        int | None, typer.Option(help="Tokens by which windows of the context overlap. (question-answering: 128)")
-    ] = None,
-    max_seq_len: Annotated[int | None, typer.Option(help="Tokens of a window. (question-answering: 384)")] = None,
-    max_answer_len: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of an answer. (question-answering: 15)")
-    ] = None,
-    handle_impossible_answer: Annotated[
-        bool | None, typer.Option("--handle-impossible-answer", help="Let there be no answer. (question-answering)")
-    ] = None,
-    align_to_words: Annotated[
-        bool | None, typer.Option(help="Widen answers to whole words, as by default. (question-answering)")
-    ] = None,
-    targets: Annotated[
-        list[str] | None, typer.Option("--target", help="Score this word only; may be repeated. (fill-mask)")
-    ] = None,
+    doc_stride: DocStride = None,
+    max_seq_len: MaxSeqLen = None,
+    max_answer_len: MaxAnswerLen = None,
+    handle_impossible_answer: HandleImpossibleAnswer = None,
+    align_to_words: AlignToWords = None,
+    targets: Targets = None,
     candidate_labels: Annotated[
         str | None, typer.Option(help="The labels, with commas between them. (zero-shot-classification)")
     ] = None,
@@ -122,9 +113,7 @@ def run(
         bool | None, typer.Option("--multi-label", help="Each label by itself. (zero-shot-classification)")
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="mean or cls: one vector a text. (feature-extraction)")] = None,
-    normalize: Annotated[
-        bool | None, typer.Option("--normalize", help="Vectors of length 1. (feature-extraction)")
-    ] = None,
+    normalize: Normalize = None,
 ) -> None:
     """Run a pipeline on texts, or on the rows of a file.
 
@@ -184,11 +173,9 @@ def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any
     """The arguments of the pipeline from the options that were given; a served model cuts texts as it was exported."""
     if task not in OPTIONS:
         return {}  # the pipeline names the tasks there are
-    for name in given:
-        if name not in OPTIONS[task]:
-            takers = ", ".join(other for other, options in OPTIONS.items() if name in options)
-            raise typer.BadParameter(f"--{name.replace('_', '-')} is an option of {takers}, not of {task}.")
-    parameters = {OPTIONS[task][name]: value for name, value in given.items() if name not in ("question", "context")}
+    parameters = parameters_of(task, given, OPTIONS)
+    for name in ("question", "context"):  # which are in the rows
+        parameters.pop(name, None)
     if "truncation" in OPTIONS[task] and not served:
         parameters.setdefault("truncation", True)
     if task == "text-classification":

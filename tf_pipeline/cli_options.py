@@ -1,0 +1,59 @@
+"""Options of tasks that several commands take, and which task takes which."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+TopK = Annotated[
+    int | None,
+    typer.Option(min=1, help="Answers to a text. (text-classification: all, question-answering: 1, fill-mask: 5)"),
+]
+Function = Annotated[
+    str | None,
+    typer.Option(help="sigmoid, softmax or none; what the config asks for if not given. (text-classification)"),
+]
+AggregationStrategy = Annotated[
+    str | None,
+    typer.Option(help="none (each token), simple, first, average or max (entities). (token-classification: none)"),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(help="Read long texts in windows that overlap by so many tokens. (token-classification)"),
+]
+IgnoreLabels = Annotated[
+    list[str] | None, typer.Option("--ignore-label", help="May be repeated. (token-classification: O)")
+]
+DocStride = Annotated[
+    int | None, typer.Option(help="Tokens by which windows of the context overlap. (question-answering: 128)")
+]
+MaxSeqLen = Annotated[int | None, typer.Option(help="Tokens of a window. (question-answering: 384)")]
+MaxAnswerLen = Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer. (question-answering: 15)")]
+HandleImpossibleAnswer = Annotated[
+    bool | None, typer.Option("--handle-impossible-answer", help="Let there be no answer. (question-answering)")
+]
+AlignToWords = Annotated[
+    bool | None, typer.Option(help="Widen answers to whole words, as by default. (question-answering)")
+]
+Targets = Annotated[
+    list[str] | None, typer.Option("--target", help="Score this word only; may be repeated. (fill-mask)")
+]
+Normalize = Annotated[bool | None, typer.Option("--normalize", help="Vectors of length 1. (feature-extraction)")]
+
+
+def parameters_of(task: str, given: Mapping[str, Any], options: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """The arguments of a pipeline from the options that were given.
+
+    Args:
+        task: its name.
+        given: options with values.
+        options: for each task the options that it takes, and what its pipeline calls them.
+
+    Raises:
+        typer.BadParameter: for an option of other tasks; the message names them.
+    """
+    for name in given:
+        if name not in options[task]:
+            takers = ", ".join(other for other, taken in options.items() if name in taken)
+            raise typer.BadParameter(f"--{name.replace('_', '-')} is an option of {takers}, not of {task}.")
+    return {options[task][name]: value for name, value in given.items()}
