@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -205,6 +206,7 @@ def test_folder_of_an_export(exported, capsys):
     assert sorted(path.name for path in folder.iterdir()) == [
         "1", "README.md", "compose.yaml", "models.config", "serve.sh"
     ]  # fmt: skip
+    assert os.access(folder / "serve.sh", os.X_OK) and not os.access(folder / "README.md", os.X_OK)
     assert (done.folder / "assets" / "labels.txt").read_text() == "NEGATIVE\nPOSITIVE\n"
     assert "/v1/models/senti-ment:predict" in (folder / "README.md").read_text()
     assert done.tokenizer.equal and done.tokenizer.texts > 2000 and done.compared >= 64

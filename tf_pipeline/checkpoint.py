@@ -551,7 +551,8 @@ def atomic_folder(path: str | os.PathLike):
         # Folders last: who sees one, such as a server a new version, finds the files beside it in place.
         for file in sorted(staging.iterdir(), key=lambda one: (one.is_dir(), one.name)):
             if file.is_file():  # safetensors writes files that only their owner may read
-                file.chmod(file.stat().st_mode | 0o600 | readable)
+                program = file.stat().st_mode & 0o100
+                file.chmod(0o600 | readable | (0o100 | readable >> 2 if program else 0))
             os.replace(file, target / file.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
