@@ -20,22 +20,12 @@ from tf_pipeline.cli_options import (
     Stride,
     Targets,
     TopK,
+    options_with,
     parameters_of,
 )
 from tf_pipeline.cli_run import fail
 
-# Which options a task takes, and under which name its pipeline does.
-OPTIONS: dict[str, dict[str, str]] = {
-    "text-classification": {"top_k": "top_k", "function": "function_to_apply"},
-    "feature-extraction": {"pooling": "pooling", "normalize": "normalize"},
-    "fill-mask": {"top_k": "top_k", "targets": "targets"},
-    "token-classification": {name: name for name in ("aggregation_strategy", "stride", "ignore_labels")},
-    "question-answering": {
-        name: name
-        for name in ("top_k", "doc_stride", "max_seq_len", "max_question_len", "max_answer_len",
-                     "handle_impossible_answer", "align_to_words")
-    },
-}  # fmt: skip
+OPTIONS = options_with(question_answering=("max_question_len",))
 _KNOWN = {option for options in OPTIONS.values() for option in options}
 
 

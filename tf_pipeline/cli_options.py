@@ -1,6 +1,6 @@
 """Options of tasks that several commands take, and which task takes which."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -39,6 +39,25 @@ Targets = Annotated[
     list[str] | None, typer.Option("--target", help="Score this word only; may be repeated. (fill-mask)")
 ]
 Normalize = Annotated[bool | None, typer.Option("--normalize", help="Vectors of length 1. (feature-extraction)")]
+
+# Which of these a task takes, and what its pipeline calls them.
+OPTIONS: dict[str, dict[str, str]] = {
+    "text-classification": {"top_k": "top_k", "function": "function_to_apply"},
+    "feature-extraction": {"pooling": "pooling", "normalize": "normalize"},
+    "fill-mask": {"top_k": "top_k", "targets": "targets"},
+    "token-classification": {name: name for name in ("aggregation_strategy", "stride", "ignore_labels")},
+    "question-answering": {
+        name: name
+        for name in ("top_k", "doc_stride", "max_seq_len", "max_answer_len", "handle_impossible_answer",
+                     "align_to_words")
+    },
+}  # fmt: skip
+
+
+def options_with(**more: Sequence[str]) -> dict[str, dict[str, str]]:
+    """``OPTIONS`` and more, by task (with ``_`` for ``-``), which are named as in the pipeline."""
+    tasks = {name.replace("_", "-"): names for name, names in more.items()}
+    return {task: OPTIONS.get(task, {}) | {name: name for name in tasks.get(task, ())} for task in {**OPTIONS, **tasks}}
 
 
 def parameters_of(task: str, given: Mapping[str, Any], options: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tf_pipeline.cli_options import (
     Stride,
     Targets,
     TopK,
+    options_with,
     parameters_of,
 )
 from tf_pipeline.pipelines.factory import ALIASES, is_server, pipeline
@@ -33,21 +34,14 @@ from tf_pipeline.pipelines.factory import ALIASES, is_server, pipeline
 # Exit status when every other row was answered but some were not.
 SOME_ROWS_FAILED = 3
 
-# Which options a task takes, and under which name its pipeline does.
-OPTIONS: dict[str, dict[str, str]] = {
-    "text-classification": {"top_k": "top_k", "function": "function_to_apply", "truncation": "truncation"},
-    "feature-extraction": {"pooling": "pooling", "normalize": "normalize", "truncation": "truncation"},
-    "fill-mask": {"top_k": "top_k", "targets": "targets", "truncation": "truncation"},
-    "token-classification": {
-        name: name for name in ("aggregation_strategy", "stride", "ignore_labels", "is_split_into_words")
-    },
-    "question-answering": {
-        name: name
-        for name in ("top_k", "doc_stride", "max_seq_len", "max_answer_len", "handle_impossible_answer",
-                     "align_to_words", "question", "context")
-    },
-    "zero-shot-classification": {name: name for name in ("candidate_labels", "hypothesis_template", "multi_label")},
-}  # fmt: skip
+OPTIONS = options_with(
+    text_classification=("truncation",),
+    feature_extraction=("truncation",),
+    fill_mask=("truncation",),
+    token_classification=("is_split_into_words",),
+    question_answering=("question", "context"),
+    zero_shot_classification=("candidate_labels", "hypothesis_template", "multi_label"),
+)
 
 
 def run(

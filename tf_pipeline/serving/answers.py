@@ -32,6 +32,7 @@ class Served(Calls):
 
     Attributes:
         outputs: for each kind of signature that does the task, the outputs that it is known by.
+        arguments: names of a call's arguments.
         built_in: arguments of the local pipeline that were decided when the model was exported.
 
     Args:
@@ -43,6 +44,7 @@ class Served(Calls):
     """
 
     outputs: tuple[frozenset[str], ...] = ()
+    arguments: tuple[str, ...] = ()
     built_in: frozenset[str] = frozenset()
 
     def __init__(self, predict: Predict, signatures: Mapping[str, Signature], signature: str | None, batch_size: int,
@@ -64,7 +66,7 @@ class Served(Calls):
         """The arguments that a client can honour.
 
         Raises:
-            ValueError: for one that was decided when the model was exported.
+            ValueError: for one that was decided when the model was exported, or a ``top_k`` that is no number.
             TypeError: for one that the task has not.
         """
         for name in parameters:
@@ -73,15 +75,13 @@ class Served(Calls):
                     f"{name} was decided when the model was exported and cannot be chosen in a call: leave it out, or "
                     f"export the model again with another {name}."
                 )
-            if name not in self.arguments():
-                takes = ", ".join(self.arguments()) or "no arguments"
+            if name not in self.arguments:
+                takes = ", ".join(self.arguments) or "no arguments"
                 raise TypeError(f"{self.task} on a server does not take {name}; it takes {takes}.")
+        top_k = parameters.get("top_k")
+        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise ValueError(f"top_k is {top_k!r}, but has to be a positive number.")
         return {}, parameters
-
-    @classmethod
-    def arguments(cls) -> tuple[str, ...]:
-        """Names of a call's arguments."""
-        return ()
 
     def columns(self, inputs: list[Any]) -> dict[str, list[str]]:
         """The inputs of a signature, by name, from those of a call."""
@@ -118,16 +118,8 @@ class TextClassification(TextClassificationCalls, Served):
     """Labels and scores; ``top_k`` as in the local pipeline."""
 
     outputs = (frozenset({"labels", "scores"}),)
+    arguments = ("top_k",)
     built_in = frozenset({"function_to_apply"})
-
-    @classmethod
-    def arguments(cls) -> tuple[str, ...]:
-        """See :class:`Served`."""
-        return ("top_k",)
-
-    def sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """See :class:`Served`."""
-        return super().sanitize_parameters(**_checked_top_k(parameters))
 
     def columns(self, inputs: list[Any]) -> dict[str, list[str]]:
         """See :class:`Served`."""
@@ -171,19 +163,11 @@ class QuestionAnswering(QuestionAnsweringCalls, Served):
     """Answers; ``top_k`` as in the local pipeline."""
 
     outputs = (frozenset({"answer", "score", "start", "end"}),)
+    arguments = ("top_k",)
     built_in = frozenset(
         ("align_to_words", "doc_stride", "handle_impossible_answer", "max_answer_len", "max_question_len",
          "max_seq_len")
     )  # fmt: skip
-
-    @classmethod
-    def arguments(cls) -> tuple[str, ...]:
-        """See :class:`Served`."""
-        return ("top_k",)
-
-    def sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """See :class:`Served`."""
-        return super().sanitize_parameters(**_checked_top_k(parameters))
 
     def columns(self, inputs: list[Any]) -> dict[str, list[str]]:
         """See :class:`Served`."""
@@ -208,12 +192,8 @@ class FeatureExtraction(Served):
 
     task = "feature-extraction"
     outputs = (frozenset({"sentence_embedding"}), frozenset({"last_hidden_state", "attention_mask"}))
+    arguments = ("return_tensors",)
     built_in = frozenset({"normalize", "pooling"})
-
-    @classmethod
-    def arguments(cls) -> tuple[str, ...]:
-        """See :class:`Served`."""
-        return ("return_tensors",)
 
     def answer(self, outputs: Mapping[str, Any], value: Any, return_tensors: bool = False) -> Any:
         """``[hidden]``, or ``[1, seq, hidden]`` without padding."""
@@ -238,16 +218,8 @@ class FillMask(FillMaskCalls, Served):
     """
 
     outputs = (frozenset({"token_str", "sequence", "token", "score"}),)
+    arguments = ("top_k",)
     built_in = frozenset({"targets"})
-
-    @classmethod
-    def arguments(cls) -> tuple[str, ...]:
-        """See :class:`Served`."""
-        return ("top_k",)
-
-    def sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """See :class:`Served`."""
-        return super().sanitize_parameters(**_checked_top_k(parameters))
 
     def choose(self, columns: Mapping[str, list[str]]) -> str:
         """All masks, if the export has that."""
@@ -276,13 +248,6 @@ SERVED: dict[str, type[Served]] = {
     served.task: served
     for served in (TextClassification, TokenClassification, QuestionAnswering, FeatureExtraction, FillMask)
 }
-
-
-def _checked_top_k(parameters: dict[str, Any]) -> dict[str, Any]:
-    top_k = parameters.get("top_k")
-    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-        raise ValueError(f"top_k is {top_k!r}, but has to be a positive number.")
-    return parameters
 
 
 def _first(ranked: list[dict[str, Any]], top_k: int | None, what: str) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ import tensorflow as tf
 from tf_pipeline.pipelines.base import Pipeline
 from tf_pipeline.tokenization.in_graph import InGraphTokenizer
 
-Signature = Callable[..., dict[str, tf.Tensor]]
+# A function of strings, and what it takes, by name.
+TextSignature = tuple[Callable[..., dict[str, tf.Tensor]], dict[str, tf.TensorSpec]]
 TEXT = tf.TensorSpec([None], tf.string)
 
 
@@ -24,8 +25,9 @@ class ServedTask(tf.Module):
         options: arguments of a call of the pipeline, which are baked in.
     """
 
-    # Whether answers hold places in the text.
+    # Whether answers hold places in the text, and whether they name the model's labels.
     needs_offsets = False
+    has_labels = False
 
     def __init__(self, pipe: Pipeline, tokenizer: InGraphTokenizer | None, options: Mapping[str, Any]):
         super().__init__(name="served")
@@ -43,11 +45,17 @@ class ServedTask(tf.Module):
         if encoding:
             raise TypeError(f"{self.pipe.value.task} is exported without {', '.join(encoding)}: nothing would heed it.")
 
+    @property
+    def labels(self) -> list[str]:
+        """The model's labels, in the order of its logits."""
+        config = self.pipe.value.model.config
+        return [config.id2label[index] for index in range(config.num_labels)]
+
     def local_options(self) -> dict[str, Any]:
         """Arguments of a call with which the local pipeline answers as the export does."""
         return self.options
 
-    def text_signatures(self) -> dict[str, Signature]:
+    def text_signatures(self) -> dict[str, TextSignature]:
         """Functions of strings, by the name of the signature; ``serving_default`` is among them."""
         raise NotImplementedError
 

@@ -160,11 +160,7 @@ def export(
     with atomic_folder(path) as staging:
         folder = staging / str(version)
         progress("Tracing and saving")
-        functions = served.signatures()
-        tf.saved_model.save(served, folder, signatures=functions)
-        if "classify" in functions:
-            _declare_classify(folder)
-        _write_labels(folder, pipe)
+        _save(served, folder)
         source = pipe.model.config._name_or_path or type(pipe.model).__name__
         write_server_files(
             staging, name=name, task=pipe.task, checkpoint=source, version=version, server_version=server_version,
@@ -262,6 +258,14 @@ def _compare_tokenizers(served: ServedTask, progress: Callable[[str], None]) -> 
     return report
 
 
+def _save(served: ServedTask, folder: Path) -> None:
+    functions = served.signatures()
+    tf.saved_model.save(served, folder, signatures=functions)
+    if "classify" in functions:
+        _declare_classify(folder)
+    _write_labels(folder, served)
+
+
 def _declare_classify(folder: Path) -> None:
     """Give ``classify`` the method name that a server looks for; TensorFlow writes predict's everywhere."""
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
@@ -269,12 +273,10 @@ def _declare_classify(folder: Path) -> None:
     updater.save()
 
 
-def _write_labels(folder: Path, pipe: Pipeline) -> None:
-    if pipe.task in ("text-classification", "token-classification"):
-        names = pipe.model.config.id2label
-        lines = [names[index] for index in range(pipe.model.config.num_labels)]
+def _write_labels(folder: Path, served: ServedTask) -> None:
+    if served.has_labels:
         (folder / "assets").mkdir(exist_ok=True)
-        (folder / "assets" / "labels.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / "assets" / "labels.txt").write_text("\n".join(served.labels) + "\n", encoding="utf-8")
 
 
 def _write_warmup(folder: Path, name: str, signatures: Mapping[str, Any], batch_sizes: Sequence[int]) -> int:

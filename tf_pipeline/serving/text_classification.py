@@ -10,11 +10,11 @@ from tf_pipeline.serving.base import TEXT, ServedTask
 class ServedTextClassification(ServedTask):
     """Labels ``[batch, K]`` and scores ``[batch, K]``, best first; K is ``top_k``, or all labels."""
 
+    has_labels = True
+
     def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:
         super()._configure(encoding, answering)
         pipe = self.pipe.value
-        names = pipe.model.config.id2label
-        self.labels = [names[index] for index in range(pipe.model.config.num_labels)]
         self._function = answering.get("function_to_apply") or pipe.default_function()
         top_k = answering.get("top_k")
         self._top_k = min(top_k, len(self.labels)) if isinstance(top_k, int) else len(self.labels)

@@ -10,6 +10,7 @@ from tf_pipeline.pipelines.token_classification import tag
 from tf_pipeline.serving.base import TEXT, ServedTask, padded, substrings
 from tf_pipeline.tokenization.in_graph import compile_decoder
 from tf_pipeline.tokenization.in_graph.decoders import valid_utf8
+from tf_pipeline.tokenization.in_graph.text import changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +46,13 @@ class ServedTokenClassification(ServedTask):
     """
 
     needs_offsets = True
+    has_labels = True
 
     def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:
         if encoding["words"] or encoding["offset_mapping"]:
             raise ValueError("is_split_into_words and offset_mapping cannot be exported: texts are strings.")
         pipe = self.pipe.value
-        names = [pipe.model.config.id2label[index] for index in range(pipe.model.config.num_labels)]
-        self.labels = names
+        names = self.labels
         self._stride, self._strategy = encoding["stride"], answering["aggregation_strategy"]
         self._decoder = None if self.tokenizer is None else compile_decoder(pipe.tokenizer)
         ignored = answering["ignore_labels"]
@@ -89,7 +90,7 @@ class ServedTokenClassification(ServedTask):
         unknown_id = self.pipe.value.tokenizer.unk_token_id
         unknown = tf.zeros_like(ids, tf.bool) if unknown_id is None else ids == unknown_id
         pieces = self._decoder.tokens(ids)
-        continues = self._continues(text, pieces, start, end) & ~unknown & ~_changes(row)
+        continues = self._continues(text, pieces, start, end) & ~unknown & ~changes(row)
         before = tf.argmax(encoded["attention_mask"], axis=1, output_type=tf.int32)  # padding on the left
         return _Tokens(
             row=row,
@@ -133,7 +134,7 @@ class ServedTokenClassification(ServedTask):
         scores = tokens.scores if self._strategy == "simple" else self._word_scores(tokens, unit, first_token)
         label = tf.argmax(scores, axis=-1, output_type=tf.int32)
         row, kind = tf.gather(tokens.row, first_token), tf.gather(self._kinds, label)
-        starts = _changes(row) | _changes(kind) | tf.gather(self._begins, label)
+        starts = changes(row) | changes(kind) | tf.gather(self._begins, label)
         first_unit = tf.cast(tf.where(starts)[:, 0], tf.int32)
         group, groups = _numbered(starts), tf.size(first_unit)
         last_token = tf.math.unsorted_segment_max(tf.range(tf.size(unit)), tf.gather(group, unit), groups)
@@ -163,11 +164,6 @@ class ServedTokenClassification(ServedTask):
         surest = best == tf.gather(tf.math.segment_max(best, unit), unit)
         place = tf.where(surest, tf.range(tf.size(unit)), np.iinfo(np.int32).max)
         return tf.gather(tokens.scores, tf.math.segment_min(place, unit))
-
-
-def _changes(values: tf.Tensor) -> tf.Tensor:
-    """Bool ``[n]``: whether one differs from the one before it; the first does."""
-    return tf.concat([tf.ones_like(values[:1], tf.bool), values[1:] != values[:-1]], 0)
 
 
 def _numbered(begins: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_pipeline.tokenization.in_graph.byte_level import alphabet
 from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer, compiled_by
+from tf_pipeline.tokenization.in_graph.text import changes
 
 # What a stage takes: strings [n], the text that each belongs to, int32 [n], ascending, and how many texts there are.
 Stage = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -103,11 +104,6 @@ def _compile(description: dict[str, Any] | None) -> list[Stage]:
     return [compiled_by(_DECODERS, description["type"], "Decoder")(description)]
 
 
-def _first(row: tf.Tensor) -> tf.Tensor:
-    """Bool ``[n]``: the first token of a text."""
-    return tf.concat([tf.ones_like(row[:1], tf.bool), row[1:] != row[:-1]], 0)
-
-
 def _replaced(text: tf.Tensor, pairs) -> tf.Tensor:
     for old, new in pairs:
         text = tf.strings.regex_replace(text, re.escape(old), new)
@@ -115,17 +111,17 @@ def _replaced(text: tf.Tensor, pairs) -> tf.Tensor:
 
 
 def _joined_by_spaces(tokens: tf.Tensor, row: tf.Tensor, rows: tf.Tensor):
-    return tf.where(_first(row), tokens, tf.strings.join([" ", tokens])), row
+    return tf.where(changes(row), tokens, tf.strings.join([" ", tokens])), row
 
 
 def _word_piece(description: dict[str, Any]) -> Stage:
     prefix = description["prefix"].encode()
 
     def stage(tokens, row, rows):
-        continues = (tf.strings.substr(tokens, 0, len(prefix)) == prefix) & ~_first(row)
+        continues = (tf.strings.substr(tokens, 0, len(prefix)) == prefix) & ~changes(row)
         start = tf.where(continues, len(prefix), 0)
         bare = tf.strings.substr(tokens, start, tf.strings.length(tokens) - start)
-        tokens = tf.where(continues | _first(row), bare, tf.strings.join([" ", tokens]))
+        tokens = tf.where(continues | changes(row), bare, tf.strings.join([" ", tokens]))
         return _replaced(tokens, _WORDPIECE_CLEAN_UP if description["cleanup"] else ()), row
 
     return stage
@@ -158,7 +154,7 @@ def _metaspace(description: dict[str, Any]) -> Stage:
 
     def stage(tokens, row, rows):
         spaced, bare = (tf.strings.regex_replace(tokens, mark, by) for by in (" ", begins))
-        return tf.where(_first(row), bare, spaced), row
+        return tf.where(changes(row), bare, spaced), row
 
     return stage
 

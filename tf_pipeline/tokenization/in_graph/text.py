@@ -88,7 +88,12 @@ def decode(texts: tf.Tensor) -> Text:
     index = tf.range(tf.size(row))
     start = index - tf.gather(tf.cast(codes.row_splits, tf.int32), row)
     text = Text(codes.flat_values, start, start + 1, row)._closed()
-    return text.sections(tf.concat([[True], text.row[1:] != text.row[:-1]], 0))
+    return text.sections(changes(text.row))
+
+
+def changes(values: tf.Tensor) -> tf.Tensor:
+    """Whether each differs from the one before it, bool ``[n]``; the first does."""
+    return tf.concat([tf.ones_like(values[:1], tf.bool), values[1:] != values[:-1]], 0)
 
 
 def follow(following: tf.Tensor, longest: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
