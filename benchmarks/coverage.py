@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -23,7 +24,7 @@ from typing import Any
 
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS, TABLE = DOCS / "coverage.json", DOCS / "coverage.md"
-SECONDS, BYTES = 240, 8 * 2**30
+SECONDS, BYTES = 600, 8 * 2**30
 
 # What each outcome means, in the order of the table's summary.
 OUTCOMES = {
@@ -122,7 +123,7 @@ def attempt(model_type: str) -> dict[str, Any]:
 
     from tf_pipeline.port import tiny
     from tf_pipeline.port.capture import capture
-    from tf_pipeline.port.errors import PortError
+    from tf_pipeline.port.errors import MissingRuleError
     from tf_pipeline.port.gate import check
 
     warnings.filterwarnings("ignore")
@@ -139,7 +140,7 @@ def attempt(model_type: str) -> dict[str, Any]:
         captured = capture(model_class, config)
         check(captured, model_class, config)
     except Exception as error:
-        known = captured is not None or (isinstance(error, PortError) and "no rule" in str(error))
+        known = captured is not None or isinstance(error, MissingRuleError)
         return {"outcome": "refused" if known else "not captured", "reason": _line(error)}
     graph = captured.graph
     return {"outcome": "equal", "reason": " ".join(graph.notes), "class": graph.model_class, "nodes": len(graph.nodes),
@@ -153,14 +154,21 @@ def _limit_memory() -> None:
 
 def _line(error: Exception) -> str:
     kind = "" if type(error).__name__ == "PortError" else f"{type(error).__name__}: "
-    return kind + " ".join(str(error).split())[:300]
+    text = re.sub(r'"[^"]*/site-packages/', '"', " ".join(str(error).split()))
+    return kind + text[:300]
 
 
 def _summary(results: dict[str, Any]) -> str:
-    counts = {name: sum(r["outcome"] == name for r in results.values()) for name in OUTCOMES}
-    captured = counts["equal"] + counts["refused"]
-    share = f" {counts['equal'] / captured:.0%} of what torch.export captures is equal." if captured else ""
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) + f".{share}"
+    from tf_pipeline.port.tiny import OTHER_TYPES
+
+    lines = []
+    for kind, others in (("text", False), ("images and sound", True)):
+        outcomes = [result["outcome"] for name, result in results.items() if (name in OTHER_TYPES) == others]
+        counts = {name: outcomes.count(name) for name in OUTCOMES}
+        captured = counts["equal"] + counts["refused"]
+        share = f"; {counts['equal'] / captured:.1%} of what torch.export captures is equal" if captured else ""
+        lines.append(f"Of {len(outcomes)} for {kind}: {', '.join(f'{n} {name}' for name, n in counts.items())}{share}.")
+    return "\n".join(lines)
 
 
 def _write(results: dict[str, Any]) -> None:

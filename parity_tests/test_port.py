@@ -412,6 +412,24 @@ def test_operator_without_any_rule_is_named_with_its_place(monkeypatch):
         capture.capture(transformers.BertModel, tiny.tiny_config("bert"))
 
 
+def test_what_only_training_needs_may_lack_a_rule():
+    graph = capture.capture(transformers.PhimoeModel, tiny.tiny_config("phimoe")).graph  # its router draws numbers
+    assert graph.notes == ["Captured without dropout: training=True computes what inference does."]
+
+
+def test_numbers_in_the_code_are_not_rounded_to_the_dtype_of_the_capture():
+    config = tiny.tiny_config("t5gemma")
+    graph = capture.capture(transformers.T5GemmaModel, config).graph
+    scales = [node.args[1] for node in graph.nodes if node.op == "aten.full.default" and node.dtype == "compute"]
+    assert scales.count(config.encoder.hidden_size**0.5) == 2  # of the encoder and of the decoder
+
+
+def test_stochastic_depth_is_left_out_and_said():
+    graph = capture.capture(transformers.BeitModel, tiny.tiny_config("beit", drop_path_rate=0.5)).graph
+    assert "Stochastic depth is not ported: while training, no path is left out." in graph.notes
+    assert not any("rand" in op for op in graph.operators())
+
+
 def test_unequal_port_is_refused_with_the_first_node_and_nothing_is_written(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_PIPELINE_CACHE", str(tmp_path / "cache"))
     wrong = Rule(lambda x, approximate="none": tf.nn.relu(x), frozenset())
@@ -526,6 +544,22 @@ def test_command_line(tmp_path):
     assert refused.exit_code == 1
     assert not (tmp_path / "other").exists()
     assert runner.invoke(cli.app, ["port", "x"]).exit_code == 2
+
+
+@pytest.mark.parametrize("model_type", ["xlnet", "mamba2"])
+def test_a_model_from_a_config_starts_as_one_of_torch_does(model_type):
+    config = tiny.tiny_config(model_type)
+    model_class = tiny.body_class(model_type)
+    theirs = model_class(config).state_dict()
+    ours = {key: slot.read() for key, slot in named_slots(ported_class(model_class.__name__)(config))}
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        like = theirs[key].numpy()
+        if like.std() == 0:  # the scale or the shift of a normalization
+            np.testing.assert_array_equal(value.squeeze(), like.squeeze(), err_msg=key)
+        elif like.size > 200:
+            assert value.std() == pytest.approx(like.std(), rel=0.3), key
+            assert abs(value.mean() - like.mean()) < 0.3 * like.std(), key
 
 
 def test_a_native_family_can_be_ported_too():

@@ -703,6 +703,9 @@ case("batch_norm.default", gradient=False)(
         )
     ]
 )
+case("_native_batch_norm_legit_no_training.default", gradient=False)(
+    lambda d: [*(lambda x, w, b, m, v: (x, w, b, m, abs(v) + 0.5, 0.1, 1e-5))(*_floats(d, (2, 4, 3), *[(4,)] * 4))]
+)
 case("conv1d.default")(
     lambda d: [
         *_floats(d, (2, 4, 9), (6, 4 // (g := d.choice(1, 2)), 3), (6,)),
@@ -743,6 +746,14 @@ case("upsample_nearest2d.vec", gradient=False)(
     lambda d: [d.float((1, 2, 4, 3)), *d.choice((None, [2.0, 2.0]), ([6, 5], None))]
 )
 case("upsample_nearest2d.default", gradient=False)(lambda d: [d.float((1, 2, 4, 3)), [8, 6]])
+case("upsample_bilinear2d.vec")(
+    lambda d: [
+        d.float((2, 2, 4, 3)),
+        *d.choice(([6, 5], False, None), ([2, 7], True, None), ([1, 1], True, None), (None, False, [1.5, 2.0])),
+    ]
+)
+case("_weight_norm_interface.default")(lambda d: [*_floats(d, (4, 3, 2), (4, 1, 1)), 0])
+case("_weight_norm_interface.default#last")(lambda d: [*_floats(d, (4, 3, 2), (1, 1, 2)), 2])
 case("im2col.default")(lambda d: [d.float((2, 3, 6, 5)), [2, 3], d.choice([1, 1], [2, 1]), [1, 0], [1, 2]])
 
 # Random numbers, what is uninitialised, and what only checks: shape and dtype are all there is to compare.
@@ -759,7 +770,7 @@ SHAPE_ONLY: dict[str, Case] = {
     "aten.new_empty_strided.default": lambda d: [d.float((2,)), [2, 3], [3, 1]],
 }
 # PyTorch's Python has no entry for these but through others that are tested.
-INDIRECT = {"aten.native_layer_norm.default", "aten._native_batch_norm_legit_no_training.default"}
+INDIRECT = {"aten.native_layer_norm.default"}
 CHECKS = {name for name in RULES if "assert" in name or "sym_constrain" in name or name.startswith("sym.")}
 INDIRECT |= {"aten._local_scalar_dense.default", "aten.item.default"}  # a number for PyTorch, a tensor here
 
@@ -821,7 +832,7 @@ def run_rule(name: str, args: list, kwargs: dict, expected: list[Any], open_axes
     rule = RULES[name.split("#")[0]]
     arrays = _arrays(args) + _arrays(kwargs)
     kwargs = {k: v for k, v in kwargs.items() if not (k == "dtype" and "out_dtype" in rule.extras)}
-    extras = {"training": False, "attentions": []}
+    extras = {"training": False, "attentions": [], "pieces": len(expected)}
     if torch.is_tensor(expected[0]):
         extras["out_dtype"] = _tf_dtype(expected[0].dtype)
     extras = {key: value for key, value in extras.items() if key in rule.extras}
@@ -882,10 +893,7 @@ def assert_same(name: str, ours: list[Any], theirs: list[Any], what: str) -> Non
 
 # Sizes that the rule has to know to make so many results or to unroll a kernel.
 STATIC_ONLY = {
-    "split",
-    "split_copy",
-    "unbind",
-    "tensor_split",
+    "upsample_bilinear2d",
     "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
     "conv1d",
@@ -917,7 +925,6 @@ STATIC_ONLY = {
     "cat",
     "concat",
     "concatenate",
-    "chunk",
     "diag_embed",
     "diagonal",
     "diagonal_copy",

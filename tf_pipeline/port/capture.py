@@ -26,7 +26,7 @@ import transformers
 from transformers import PreTrainedConfig
 
 from tf_pipeline.parity.run import CACHES
-from tf_pipeline.port.errors import PortError
+from tf_pipeline.port.errors import MissingRuleError, PortError
 from tf_pipeline.port.graph import COMPUTE, Graph, Input, Node, Tensor, WeightTensor
 from tf_pipeline.port.rules import find_rule
 from tf_pipeline.port.sample import default_inputs, sample_inputs
@@ -34,6 +34,8 @@ from tf_pipeline.port.torch_weights import seeded, without_caches
 
 # Arguments that say where and how PyTorch stores a tensor, not what is in it.
 _STORAGE = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad")
+
+_BATCH_NORMALIZATION = torch.nn.modules.batchnorm._BatchNorm
 
 
 @dataclass
@@ -66,11 +68,14 @@ def capture(model_class: type, config: PreTrainedConfig) -> Captured:
         try:
             model = build(model_class, config, attention, dtype)
             return _capture_as(model, precise, config, defaults, attention, training)
+        except MissingRuleError as error:  # perhaps of what is only done while training, such as drawing numbers
+            failures.append(error)
         except PortError:
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes of symbolic sizes
             failures.append(error)
-    raise _explained(model_class, failures[-1]) from failures[-1]
+    last = failures[-1]
+    raise last if isinstance(last, PortError) else _explained(model_class, last) from last
 
 
 def attention_implementation(model_class: type, config: PreTrainedConfig) -> str:
@@ -149,9 +154,14 @@ def _train_dropout_only(model: torch.nn.Module) -> None:
     """Training mode, except where it would change more than dropout."""
     model.train()
     for module in model.modules():
-        # Layers dropped at random are a branch on a random number; batch statistics are written into the module.
-        if hasattr(module, "layerdrop") or isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        # Layers dropped at random are a branch on a random number, paths are dropped by numbers that have no operator
+        # to leave out, and batch statistics are written into the module.
+        if hasattr(module, "layerdrop") or _drops_paths(module) or isinstance(module, _BATCH_NORMALIZATION):
             module.training = False
+
+
+def _drops_paths(module: torch.nn.Module) -> bool:
+    return type(module).__name__.endswith("DropPath")
 
 
 def _capture_as(model, precise, config, defaults: dict[str, str | None], attention: str, training: bool) -> Captured:
@@ -174,7 +184,7 @@ def _export(wrapper: Exported, samples: Mapping[str, torch.Tensor]) -> torch.exp
     shapes = {
         name: {axis: dynamic for axis in range(value.ndim) if _is_open(name, axis)} for name, value in inputs.items()
     }
-    with torch.no_grad(), _quiet(), apply_patches("dynamo"), reset_model_state(wrapper.model):
+    with torch.no_grad(), _quiet(), _unrounded_numbers(), apply_patches("dynamo"), reset_model_state(wrapper.model):
         program = torch.export.export(
             wrapper, (), inputs, dynamic_shapes=shapes, strict=False, prefer_deferred_runtime_asserts_over_guards=True
         )
@@ -194,6 +204,23 @@ def _own_decompositions(program: torch.export.ExportedProgram) -> dict[Any, Any]
 def _is_open(name: str, axis: int) -> bool:
     """Whether an axis of an input may have any size: the batch, and the length of text and sound."""
     return axis == 0 or name != "pixel_values"
+
+
+@contextlib.contextmanager
+def _unrounded_numbers():
+    """Numbers that the code makes tensors of stay as they are written: a constant is rounded to the example's dtype."""
+    tensor = torch.tensor
+
+    def unrounded(data, *, dtype=None, device=None, requires_grad=False, pin_memory=False):
+        if isinstance(data, float) and not requires_grad:
+            return torch.full((), data, dtype=dtype, device=device)
+        return tensor(data, dtype=dtype, device=device, requires_grad=requires_grad, pin_memory=pin_memory)
+
+    torch.tensor = unrounded
+    try:
+        yield
+    finally:
+        torch.tensor = tensor
 
 
 @contextlib.contextmanager
@@ -232,6 +259,7 @@ class _Writer:
         self.symbols: dict[str, str] = {}
         # Tables as the model makes them in float32, because bfloat16 would have rounded them.
         self.precise = dict(precise.named_buffers())
+        self.initial = precise.state_dict()
 
     def write(self) -> Captured:
         parameters, tied = self._parameters()
@@ -271,13 +299,20 @@ class _Writer:
                 tied[key] = first[id(tensor)]
                 continue
             first[id(tensor)] = key
-            parameters[key] = WeightTensor(self._dtype(tensor.dtype), list(tensor.shape), tensor.requires_grad)
+            parameters[key] = self._weight(key, tensor, tensor.requires_grad)
         persistent = model.state_dict(keep_vars=True)
         for key, tensor in model.named_buffers():
             if key in persistent:
-                parameters[key] = WeightTensor(self._dtype(tensor.dtype), list(tensor.shape), False)
+                parameters[key] = self._weight(key, tensor, False)
         self.keys = {key: f"%p.{key}" for key in parameters} | {key: f"%p.{other}" for key, other in tied.items()}
         return parameters, tied
+
+    def _weight(self, key: str, tensor: torch.Tensor, trainable: bool) -> WeightTensor:
+        values = self.initial[key].double()
+        # Two digits: a sample knows no more, and a person can read them.
+        statistics = (values.mean(), values.std(correction=0)) if values.numel() else (0, 0)
+        mean, deviation = (float(f"{x:.2g}") for x in statistics)
+        return WeightTensor(self._dtype(tensor.dtype), list(tensor.shape), trainable, mean, deviation)
 
     def _inputs(self) -> dict[str, Input]:
         """Names each placeholder, and each open axis by the input that it is first seen in."""
@@ -438,6 +473,8 @@ class _Writer:
             notes.append("Captured without dropout: training=True computes what inference does.")
         if any(getattr(module, "layerdrop", 0) for module in self.wrapper.model.modules()):
             notes.append("layerdrop is not ported: while training, no layer is left out.")
+        if any(_drops_paths(module) for module in self.wrapper.model.modules()):
+            notes.append("Stochastic depth is not ported: while training, no path is left out.")
         return notes
 
     def _check_operators(self, graph: Graph) -> None:
@@ -449,7 +486,9 @@ class _Writer:
             return
         places = {node.name: _source(node) for node in self.program.graph.nodes if node.op == "call_function"}
         lines = [f"  {op}: {', '.join(names[:3])} ({places[names[0]]})" for op, names in sorted(missing.items())]
-        raise PortError(f"{graph.model_class} cannot be ported: these operators have no rule:\n" + "\n".join(lines))
+        raise MissingRuleError(
+            f"{graph.model_class} cannot be ported: these operators have no rule:\n" + "\n".join(lines)
+        )
 
 
 def _each(value: Any, function) -> Any:

@@ -3,3 +3,7 @@
 
 class PortError(ValueError):
     """A model that cannot be ported; the message says why and what is supported."""
+
+
+class MissingRuleError(PortError):
+    """An operator that has no rule; the message lists them all, and where they come from."""

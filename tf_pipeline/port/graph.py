@@ -5,7 +5,8 @@ the checkpoint (by the checkpoint's own keys), and one operation after the other
 
     {"format": "tf_pipeline.port", "version": 1, "class": "XLNetModel", …
      "inputs":     {"input_ids": {"dtype": "int64", "shape": ["batch", "length"], "default": null}, …},
-     "parameters": {"word_embedding.weight": {"dtype": "compute", "shape": [32000, 768], "trainable": true}, …},
+     "parameters": {"word_embedding.weight": {"dtype": "compute", "shape": [32000, 768], "trainable": true,
+                                           "mean": 0.0, "deviation": 0.02}, …},
      "constants":  {"inv_freq": {"dtype": "float32", "shape": [32]}, …},
      "outputs":    {"last_hidden_state": "%layer_norm_23", "hidden_states": ["%dropout", …]},
      "nodes": [
@@ -71,9 +72,17 @@ class Input(Tensor):
 
 @dataclass(frozen=True)
 class WeightTensor(Tensor):
-    """A parameter or stored buffer of the checkpoint; ``trainable`` is PyTorch's ``requires_grad``."""
+    """A parameter or stored buffer of the checkpoint.
+
+    Attributes:
+        trainable: PyTorch's ``requires_grad``.
+        mean: of the values that PyTorch's model starts with.
+        deviation: their standard deviation, 0 if all are alike, as in the scale of a normalization.
+    """
 
     trainable: bool = True
+    mean: float = 0.0
+    deviation: float = 0.02
 
 
 @dataclass(frozen=True)

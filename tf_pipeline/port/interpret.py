@@ -77,6 +77,8 @@ class Interpreter:
         kwargs.pop("dtype", None) if "out_dtype" in rule.extras else None
         attentions: list[tf.Tensor] = []
         extras = {"training": training, "attentions": attentions}
+        if "pieces" in rule.extras:
+            extras["pieces"] = len(node.dtype)
         if "out_dtype" in rule.extras:
             extras["out_dtype"] = self.dtype(node.dtype if isinstance(node.dtype, str) else node.dtype[0])
         kwargs |= {name: extras[name] for name in rule.extras}

@@ -57,8 +57,7 @@ class Weight(keras.layers.Layer):
         super().__init__(dtype=dtype)
         self.spec, self.kernel = spec, kernel
         self.trainable = spec.trainable
-        # As PyTorch's own models start: small weights; vectors are biases or scales, which a checkpoint sets.
-        self.initializer = keras.initializers.RandomNormal(stddev=0.02)
+        self.initializer = keras.initializers.RandomNormal(spec.mean, spec.deviation)
 
     def build(self, input_shape=None):
         """Create the variable."""

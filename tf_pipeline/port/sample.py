@@ -79,7 +79,7 @@ def _signal(name: str, config: PreTrainedConfig, batch: int, length: int, genera
         bins = getattr(config, "num_mel_bins", None) or getattr(config, "feature_size", 80)
         shape = (batch, bins, 2 * getattr(config, "max_source_positions", length))
     else:
-        shape = (batch, 40 * length)
+        shape = (batch, 400 + 320 * (length - 1))  # so many frames of wav2vec and its kin
     return torch.randn(shape, generator=generator)
 
 

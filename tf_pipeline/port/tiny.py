@@ -44,21 +44,40 @@ _SIZES: tuple[tuple[str, Any], ...] = (
     (r"(ssm_)?state_size$|^mamba_d_state$", 8),
 )
 
-_SECTIONS = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+_ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
+_SECTIONS = _ROTARY | {"mrope_section": [1, 1, 2]}
 
 # What names alone do not tell.
 _SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1]},
+    "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"],
+                            "rope_parameters": {"sliding_attention": _ROTARY, "full_attention": _ROTARY}},
+    "convnext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    "data2vec-audio": {"conv_dim": [16] * 7},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+             "ffn_config": {"hidden_size": HIDDEN, "ffn_hidden_size": 40, "moe_top_k": 2}},
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "dots3_note_text": {"per_layer_config": {}, "head_dim": 12, "index_head_dim": HEAD_SIZE, "index_topk": 8},
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32, "position_embedding_type": "rotary"},
+    "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_groups": 2},
+    "fastspeech2_conformer": {"num_mel_bins": 8, "encoder_linear_units": 40, "decoder_linear_units": 40,
+                              "speech_decoder_postnet_units": 16, "duration_predictor_channels": 16,
+                              "energy_predictor_channels": 16, "pitch_predictor_channels": 16},
     "funnel": {"block_sizes": [1, 1], "n_head": HEADS, "d_head": HEAD_SIZE, "d_inner": 40},
-    "glm4v_moe_text": {"rope_parameters": _SECTIONS},
+    "gemma3n_text": {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4,
+                     "num_kv_shared_layers": 2, "intermediate_size": [40] * 4, "laurel_rank": 8,
+                     "activation_sparsity_pattern": [0.95, 0.0, 0.95, 0.0], "hidden_size_per_layer_input": 8},
+    "glm4v_moe_text": {"rope_parameters": _SECTIONS | {"partial_rotary_factor": 1.0}},
     "glm4v_text": {"rope_parameters": _SECTIONS},
+    "glm5_next_text": {"qk_rope_head_dim": 0, "head_dim": 0, "linear_head_dim": HEAD_SIZE, "linear_num_heads": HEADS,
+                       "index_kpool": 4, "index_topk": 8},
     "glm_image_text": {"rope_parameters": _SECTIONS},
     "glm_ocr_text": {"rope_parameters": _SECTIONS},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
+    "hubert": {"conv_dim": [16] * 7},
+    "hunyuan_vl_text": {"rope_parameters": _ROTARY | {"mrope_section": [1, 1, 1, 1]}},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "longcat_flash": {"head_dim": 4, "qk_head_dim": 12},
@@ -66,13 +85,29 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "markuplm": {"max_depth": 4, "xpath_unit_hidden_size": 8, "max_xpath_tag_unit_embeddings": 20,
                  "max_xpath_subs_unit_embeddings": 20},
     "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 2, "ssm_state_size": 8},
-    "nemotron": {"head_dim": HEAD_SIZE},
+    "muse_spark_text": {"moe_hidden_size": 16},
+    "nemotron": {"head_dim": HEAD_SIZE, "num_key_value_heads": 2},
+    "poolformer": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    "pvt": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4]},
     "qwen2_5_vl_text": {"rope_parameters": _SECTIONS},
     "qwen2_vl_text": {"rope_parameters": _SECTIONS},
+    "qwen4_exp_text": {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": HEAD_SIZE, "indexer_budget": 8,
+                       "indexer_compress_ratio": 4, "hc_lowrank": 8, "linear_num_key_heads": 2,
+                       "linear_num_value_heads": 4},
     "recurrent_gemma": {"num_hidden_layers": 3},
     "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, 8]},
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    "segformer": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4],
+                  "decoder_hidden_size": 16},
     "squeezebert": {"embedding_size": HIDDEN},
+    "swin": {"embed_dim": 8, "window_size": 7, "depths": [2, 2, 1, 1], "num_heads": [1, 2, 2, 4]},
+    "unispeech": {"conv_dim": [16] * 7},
+    "wav2vec2": {"conv_dim": [16] * 7},
+    "wavlm": {"conv_dim": [16] * 7},
+    "xlstm": {"hidden_size": 128, "embedding_dim": 128},
     "xmod": {"default_language": "en_XX"},
+    "yolos": {"image_size": [64, 48]},
+    "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_hidden_layers": 4},
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
 
@@ -134,6 +169,7 @@ def _shrunk(config: PreTrainedConfig) -> dict[str, Any]:
             values[name] = value if value < VOCABULARY else 2
         elif (name == "head_dim" and value is None) or (isinstance(value, int) and not isinstance(value, bool)):
             values |= {name: small} if (small := _small(name)) is not None else {}
+    values |= {name: _shrunk(part) for name, part in vars(config).items() if isinstance(part, PreTrainedConfig)}
     values |= _related(own, values)
     if config.is_encoder_decoder and own.get("decoder_start_token_id") is None:
         values["decoder_start_token_id"] = 2

@@ -3,10 +3,11 @@
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from tf_pipeline.layers.core import normalize
-from tf_pipeline.port.rules.registry import Number, Size, axis_of, constant, rule, size_of, sizes_of
+from tf_pipeline.port.rules.registry import Size, axis_of, constant, rule, size_of, sizes_of
 from tf_pipeline.port.rules.shape import chunk
 
 
@@ -28,7 +29,7 @@ def native_dropout(x: tf.Tensor, p: float, train: bool | None = True, *, trainin
 @rule("glu.default")
 def glu(x: tf.Tensor, dim: int = -1) -> tf.Tensor:
     """The first half along an axis times the sigmoid of the second."""
-    first, second = chunk(x, 2, dim)
+    first, second = chunk(x, 2, dim, pieces=2)
     return first * tf.sigmoid(second)
 
 
@@ -95,15 +96,31 @@ def instance_norm(x, weight=None, bias=None, mean=None, var=None, use_input_stat
     return group_norm(x, x.shape[1], weight, bias, eps)
 
 
-@rule("batch_norm.default", "_native_batch_norm_legit_no_training.default")
-def batch_norm(x, weight, bias, running_mean, running_var, *options: Number | bool):
+@rule("batch_norm.default")
+def batch_norm(
+    x: tf.Tensor, weight, bias, running_mean, running_var, batch_statistics: bool, momentum: float, eps: float, *_
+) -> tf.Tensor:
     """Shifted and scaled by the stored mean and variance of each channel."""
-    numbers = [value for value in options if isinstance(value, float)]
-    if options and options[0] is True:
+    if batch_statistics:
         raise NotImplementedError("batch_norm by the statistics of the batch")
     mean, variance = (_per_channel(v, x.shape.rank, x.dtype) for v in (running_mean, running_var))
-    normal = (x - mean) * tf.math.rsqrt(variance + constant(numbers[-1], x.dtype))
+    normal = (x - mean) * tf.math.rsqrt(variance + constant(eps, x.dtype))
     return _scaled(normal, weight, bias)
+
+
+@rule("_native_batch_norm_legit_no_training.default")
+def native_batch_norm(x: tf.Tensor, weight, bias, running_mean, running_var, momentum: float, eps: float):
+    """:func:`batch_norm`, and the batch's statistics, of which there are none."""
+    none = tf.zeros([0], x.dtype)
+    return batch_norm(x, weight, bias, running_mean, running_var, False, momentum, eps), none, none
+
+
+@rule("_weight_norm_interface.default")
+def weight_norm(v: tf.Tensor, g: tf.Tensor, dim: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
+    """``v`` with the length of each slice along an axis made that of ``g``, and the lengths before."""
+    axes = [axis for axis in range(v.shape.rank) if axis != axis_of(v, dim)]
+    length = tf.sqrt(tf.reduce_sum(tf.square(v), axes, keepdims=True))
+    return v * (g / length), length
 
 
 # ------------------------------------------------------------------------------------------- convolution and pooling
@@ -280,6 +297,30 @@ def upsample_nearest(x: tf.Tensor, output_size: Sequence[Size] | None, *scales) 
         place = tf.cast(tf.range(target), tf.float32) * (tf.cast(size, tf.float32) / tf.cast(target, tf.float32))
         x = tf.gather(x, tf.minimum(tf.cast(tf.floor(place), tf.int32), size - 1), axis=axis)
     return x
+
+
+@rule("upsample_bilinear2d.vec")
+def upsample_bilinear(
+    x: tf.Tensor, output_size: Sequence[int] | None, align_corners: bool, scales: Sequence[float] | None
+) -> tf.Tensor:
+    """The last two axes stretched to other sizes, linearly between the elements."""
+    for i, axis in enumerate((2, 3)):
+        size, scale = x.shape[axis], scales[i] if scales else None
+        if size is None:
+            raise NotImplementedError("stretching an axis of open size")
+        target = output_size[i] if output_size else int(size * scale)
+        x = _stretched(x, axis, target, 1 / scale if scale else size / target, align_corners)
+    return x
+
+
+def _stretched(x: tf.Tensor, axis: int, target: int, step: float, align_corners: bool) -> tf.Tensor:
+    last = x.shape[axis] - 1
+    places = np.arange(target, dtype="float64")
+    places = places * last / max(1, target - 1) if align_corners else np.maximum((places + 0.5) * step - 0.5, 0)
+    below = np.minimum(places.astype("int32"), last)
+    above = np.minimum(below + 1, last)
+    share = constant((places - below).reshape([-1] + [1] * (x.shape.rank - axis - 1)), x.dtype)
+    return tf.gather(x, below, axis=axis) * (1 - share) + tf.gather(x, above, axis=axis) * share
 
 
 # ---------------------------------------------------------------------------------------------------------- Fourier

@@ -18,7 +18,7 @@ class Rule:
 
     Attributes:
         function: computes it.
-        extras: which of ``out_dtype``, ``training`` and ``attentions`` it wants to be told.
+        extras: which of ``out_dtype``, ``training``, ``attentions`` and ``pieces`` it wants to be told.
     """
 
     function: Callable[..., Any]
@@ -26,7 +26,7 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
-_EXTRAS = frozenset({"out_dtype", "training", "attentions"})
+_EXTRAS = frozenset({"out_dtype", "training", "attentions", "pieces"})
 
 
 def rule(*operators: str) -> Callable[[Callable], Callable]:

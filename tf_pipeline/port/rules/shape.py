@@ -258,37 +258,30 @@ def split_with_sizes(x: tf.Tensor, split_sizes: Sequence[Size], dim: int = 0) ->
 
 
 @rule("split.Tensor", "split_copy.Tensor")
-def split(x: tf.Tensor, split_size: int, dim: int = 0) -> list[tf.Tensor]:
+def split(x: tf.Tensor, split_size: Size, dim: int = 0, *, pieces: int) -> list[tf.Tensor]:
     """Pieces of one size along an axis; the last may be smaller."""
-    size = size_of(x, axis_of(x, dim))
-    if not is_static(size) or not is_static(split_size):
-        raise NotImplementedError("an axis of open size cannot be split into an open number of pieces")
-    starts = range(0, size, split_size) if size else [0]
-    return split_with_sizes(x, [min(split_size, size - start) for start in starts], dim)
+    rest = size_of(x, axis_of(x, dim)) - split_size * (pieces - 1)
+    return split_with_sizes(x, [*[split_size] * (pieces - 1), rest], dim)
 
 
 @rule("chunk.default")
-def chunk(x: tf.Tensor, chunks: int, dim: int = 0) -> list[tf.Tensor]:
+def chunk(x: tf.Tensor, chunks: int, dim: int = 0, *, pieces: int) -> list[tf.Tensor]:
     """At most ``chunks`` pieces along an axis, all but the last of one size."""
-    size = size_of(x, axis_of(x, dim))
-    if is_static(size):
-        return split(x, max(1, -(-size // chunks)), dim)
-    piece = (size + chunks - 1) // chunks
-    return [slice_tensor(x, dim, piece * i, piece * (i + 1)) for i in range(chunks)]
+    return split(x, (size_of(x, axis_of(x, dim)) + chunks - 1) // chunks, dim, pieces=pieces)
 
 
 @rule("tensor_split.sections")
 def tensor_split(x: tf.Tensor, sections: int, dim: int = 0) -> list[tf.Tensor]:
     """``sections`` pieces along an axis, the first ones larger by one."""
     size = size_of(x, axis_of(x, dim))
-    sizes = [size // sections + (1 if is_static(size) and i < size % sections else 0) for i in range(sections)]
+    sizes = [(size + sections - 1 - i) // sections for i in range(sections)]
     return split_with_sizes(x, sizes, dim)
 
 
 @rule("unbind.int")
-def unbind(x: tf.Tensor, dim: int = 0) -> list[tf.Tensor]:
+def unbind(x: tf.Tensor, dim: int = 0, *, pieces: int) -> list[tf.Tensor]:
     """Every slice along an axis, without the axis."""
-    return tf.unstack(x, axis=axis_of(x, dim))
+    return tf.unstack(x, pieces, axis_of(x, dim))
 
 
 @rule("unfold.default")
