@@ -5,10 +5,14 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
-import torch
 import transformers
 
-from parity_tests.pipeline_helpers import assert_same_answers, tiny_with_tokenizer, trained_tokenizer
+from parity_tests.pipeline_helpers import (
+    assert_same_answers,
+    expected_answers,
+    tiny_with_tokenizer,
+    trained_tokenizer,
+)
 from tf_pipeline.outputs import QuestionAnsweringModelOutput
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.pipelines.question_answering import best_spans
@@ -58,50 +62,6 @@ def test_the_empty_answer_by_hand():
     spans, null = best_spans(start, end, np.array([False, False, True]), 0, count=9, max_answer_len=15)
     assert null == pytest.approx(3 / 8)
     assert spans == [(2, 2, pytest.approx(1 / 8))]
-
-
-def expected_answers(folder, question, context, top_k=1, max_answer_len=15, max_seq_len=384, doc_stride=None, **flags):
-    """The rules one at a time: every window through PyTorch, every pair of tokens, words by their characters."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)
-    doc_stride = min(max_seq_len // 2, 128) if doc_stride is None else doc_stride
-    encoded = tokenizer(
-        question, context, truncation="only_second", max_length=max_seq_len, stride=doc_stride,
-        return_overflowing_tokens=True, return_offsets_mapping=True,
-    )  # fmt: skip
-    align = flags.get("align_to_words", True)
-    answers, null = [], []
-    for window in range(len(encoded["input_ids"])):
-        inputs = {
-            name: torch.tensor([encoded[name][window]]) for name in encoded if name in tokenizer.model_input_names
-        }
-        if not hasattr(model.config, "type_vocab_size"):
-            inputs.pop("token_type_ids", None)
-        with torch.no_grad():
-            output = model(**inputs)
-        own = [0] + [i for i, sequence in enumerate(encoded.sequence_ids(window)) if sequence == 1]
-        start, end = (torch.softmax(logits[0][own], -1) for logits in (output.start_logits, output.end_logits))
-        null.append(float(start[0] * end[0]))
-        pairs = [
-            (float(start[i] * end[j]), own[i], own[j])
-            for i in range(1, len(own)) for j in range(i, min(i + max_answer_len, len(own)))
-        ]  # fmt: skip
-        for score, first, last in sorted(pairs, reverse=True)[: top_k * 2 + 10 if align else top_k]:
-            offsets, words = encoded["offset_mapping"][window], encoded.word_ids(window)
-            span = [offsets[first][0], offsets[last][1]]
-            if align:
-                span[0] = min(offsets[i][0] for i in own[1:] if words[i] == words[first])
-                span[1] = max(offsets[i][1] for i in own[1:] if words[i] == words[last])
-            text = context[span[0] : span[1]]
-            same = [answer for answer in answers if answer["answer"].lower() == text.lower()]
-            if same:
-                same[0]["score"] += score
-            else:
-                answers.append({"score": score, "start": span[0], "end": span[1], "answer": text})
-    if flags.get("handle_impossible_answer"):
-        answers.append({"score": min(null), "start": 0, "end": 0, "answer": ""})
-    answers = sorted(answers, key=lambda answer: -answer["score"])[:top_k]
-    return answers[0] if len(answers) == 1 else answers
 
 
 OPTIONS = [
