@@ -266,6 +266,14 @@ def test_version_that_exists_is_kept(exported):
     assert (done.folder / "saved_model.pb").stat().st_mtime_ns == before
 
 
+def test_large_numbers_are_compared_by_their_size(tmp_path):
+    pipe = tf_pipeline.pipeline("text-classification", model=ASSETS)
+    for variable in pipe.model.classifier.variables:
+        variable.assign(1e5 * variable)
+    done = tf_pipeline.export(pipe.model, pipe.tokenizer, tmp_path / "out", max_length=16, function_to_apply="none")
+    assert done.largest_difference < 1e-5
+
+
 @pytest.mark.parametrize("fault", ["lint", "answers", "tokenizer", "warm-up"])
 def test_failed_export_leaves_nothing(tmp_path, monkeypatch, fault):
     if fault == "lint":

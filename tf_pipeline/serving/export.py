@@ -68,7 +68,8 @@ class Export:
         task: its task.
         tokenizer: how the tokenizer in the graph compares with Hugging Face's; ``None`` for ids only.
         compared: on how many texts answers were compared with the local pipeline's.
-        largest_difference: the largest difference of a score or a vector's element there.
+        largest_difference: the largest difference of a score or a vector's element there, as a share of the largest
+            number in its answer if that is more than 1.
         warmup_requests: how many a server will run when it loads the model.
         load_seconds: how long TensorFlow took to load the model, in seconds.
     """
@@ -315,7 +316,7 @@ def compare_answers(signatures: Mapping[str, Any], served: ServedTask, inputs: S
     asked = {"top_k": local["top_k"]} if "top_k" in local else {}
     largest = 0.0
     for value, one, other in zip(inputs, remote(inputs, **asked), pipe(inputs, batch_size=1, **local), strict=True):
-        difference = _difference(one, other)
+        difference = _difference(one, other) / max(1.0, _largest(other))
         if difference > TOLERANCE[tf.as_dtype(pipe.model.compute_dtype).name]:
             raise ExportError(f"The SavedModel answers {value!r:.200} with {one}, the local pipeline with {other}.")
         largest = max(largest, difference)
@@ -339,6 +340,14 @@ def _difference(one: Any, other: Any) -> float:
     if isinstance(one, float) and isinstance(other, float):
         return abs(one - other)
     return 0.0 if type(one) is type(other) and one == other else float("inf")
+
+
+def _largest(answer: Any) -> float:
+    """Largest magnitude of a number in an answer, which may be made of vectors or logits."""
+    if isinstance(answer, (Mapping, list)):
+        parts = answer.values() if isinstance(answer, Mapping) else answer
+        return max(map(_largest, parts), default=0.0)
+    return abs(answer) if isinstance(answer, float) else 0.0
 
 
 def sample_inputs(pipe: Pipeline) -> list[Any]:
