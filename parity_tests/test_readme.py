@@ -1,5 +1,6 @@
 """What the README promises is there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tf_pipeline.auto import model_table, supported_models
 from tf_pipeline.pipelines import supported_tasks
+from tf_pipeline.port.tiny import OTHER_TYPES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,6 +22,16 @@ def test_the_table_of_models_is_the_codes():
 @pytest.mark.parametrize("task", supported_tasks())
 def test_every_task_is_named(task):
     assert f"`{task}`" in README
+
+
+def test_coverage_is_what_was_measured():
+    results = json.loads((ROOT / "docs" / "coverage.json").read_text(encoding="utf-8"))
+    outcomes = [result["outcome"] for name, result in results.items() if name not in OTHER_TYPES]
+    equal = outcomes.count("equal")
+    share = equal / (equal + outcomes.count("refused"))
+    words = " ".join(README.split())
+    assert f"Of the {len(outcomes)} text architectures of" in words
+    assert f"{equal} are equal to PyTorch, {share:.0%} of those that `torch.export` captures" in words
 
 
 def test_links_lead_somewhere():
