@@ -103,6 +103,17 @@ def test_positions_types_and_embeddings_given(family, name, checkpoint, judge):
     judge(compare_outputs(folder, name, settings=settings, rms_factor=rules.HARSH_RMS_FACTOR), f"{family}: inputs")
 
 
+@classes([name for name in families.OWN_CLASSES if name.endswith("ForMultipleChoice")])
+def test_positions_of_choices(family, name, checkpoint, judge):
+    folder = checkpoint(family, name)
+    model = getattr(tf_pipeline, name).from_pretrained(folder)
+    inputs = random_inputs(model)
+    limit = model.num_positions or 99
+    inputs["position_ids"] = np.random.default_rng(0).integers(0, limit, inputs["input_ids"].shape)
+    settings = {"position_ids": inputs}
+    judge(compare_outputs(folder, name, settings=settings, rms_factor=rules.HARSH_RMS_FACTOR), f"{family}: inputs")
+
+
 @pytest.mark.parametrize(("problem_type", "dtype"), [("regression", float), ("multi_label_classification", float)])
 @pytest.mark.parametrize("family", families.OWN_FAMILIES)
 def test_losses_of_each_problem_type(family, problem_type, dtype, checkpoint, judge):

@@ -82,6 +82,9 @@ def as_torch_tensors(model, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
     import torch
 
     tensors = {name: torch.tensor(np.ascontiguousarray(value)) for name, value in inputs.items()}
+    if type(model).__name__ == "DistilBertForMultipleChoice" and "position_ids" in tensors:
+        # It gives its body every input without the axis of choices but this one.
+        tensors["position_ids"] = tensors["position_ids"].flatten(0, 1)
     return {name: x.to(model.dtype) if x.is_floating_point() else x for name, x in tensors.items()}
 
 
