@@ -64,18 +64,22 @@ def capture(model_class: type, config: PreTrainedConfig) -> Captured:
     defaults = default_inputs(precise, config)
     attempts = ((torch.bfloat16, True), (torch.float32, True), (torch.bfloat16, False), (torch.float32, False))
     failures: list[Exception] = []
+    lacks_rule = False
     for dtype, training in attempts:
+        if training and lacks_rule:
+            continue  # another dtype has the same operators
         try:
             model = build(model_class, config, attention, dtype)
             return _capture_as(model, precise, config, defaults, attention, training)
-        except MissingRuleError as error:  # perhaps of what is only done while training, such as drawing numbers
-            failures.append(error)
+        except MissingRuleError:
+            if not training:
+                raise
+            lacks_rule = True  # perhaps of what is only done while training, such as drawing numbers
         except PortError:
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes of symbolic sizes
             failures.append(error)
-    last = failures[-1]
-    raise last if isinstance(last, PortError) else _explained(model_class, last) from last
+    raise _explained(model_class, failures[-1]) from failures[-1]
 
 
 def attention_implementation(model_class: type, config: PreTrainedConfig) -> str:

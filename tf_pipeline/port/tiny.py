@@ -44,6 +44,9 @@ _SIZES: tuple[tuple[str, Any], ...] = (
     (r"(ssm_)?state_size$|^mamba_d_state$", 8),
 )
 
+# The same for sizes of each stage or layer: by the place of one.
+_LISTS = {"conv_dim": lambda place: 16, "depths": lambda place: 1, "hidden_sizes": lambda place: 8 * (place + 1)}
+
 _ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
 _SECTIONS = _ROTARY | {"mrope_section": [1, 1, 2]}
 
@@ -52,10 +55,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1]},
     "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"],
                             "rope_parameters": {"sliding_attention": _ROTARY, "full_attention": _ROTARY}},
-    "convnext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
-    "data2vec-audio": {"conv_dim": [16] * 7},
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
-             "ffn_config": {"hidden_size": HIDDEN, "ffn_hidden_size": 40, "moe_top_k": 2}},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}},
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "dots3_note_text": {"per_layer_config": {}, "head_dim": 12, "index_head_dim": HEAD_SIZE, "index_topk": 8},
@@ -76,7 +76,6 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "glm_ocr_text": {"rope_parameters": _SECTIONS},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
-    "hubert": {"conv_dim": [16] * 7},
     "hunyuan_vl_text": {"rope_parameters": _ROTARY | {"mrope_section": [1, 1, 1, 1]}},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
@@ -87,8 +86,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 2, "ssm_state_size": 8},
     "muse_spark_text": {"moe_hidden_size": 16},
     "nemotron": {"head_dim": HEAD_SIZE, "num_key_value_heads": 2},
-    "poolformer": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
-    "pvt": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4]},
+    "pvt": {"num_attention_heads": [1, 2, 2, 4]},
     "qwen2_5_vl_text": {"rope_parameters": _SECTIONS},
     "qwen2_vl_text": {"rope_parameters": _SECTIONS},
     "qwen4_exp_text": {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": HEAD_SIZE, "indexer_budget": 8,
@@ -96,14 +94,10 @@ _SPECIAL: dict[str, dict[str, Any]] = {
                        "linear_num_value_heads": 4},
     "recurrent_gemma": {"num_hidden_layers": 3},
     "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, 8]},
-    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
-    "segformer": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4],
-                  "decoder_hidden_size": 16},
+    "resnet": {"embedding_size": 8},
+    "segformer": {"num_attention_heads": [1, 2, 2, 4], "decoder_hidden_size": 16},
     "squeezebert": {"embedding_size": HIDDEN},
     "swin": {"embed_dim": 8, "window_size": 7, "depths": [2, 2, 1, 1], "num_heads": [1, 2, 2, 4]},
-    "unispeech": {"conv_dim": [16] * 7},
-    "wav2vec2": {"conv_dim": [16] * 7},
-    "wavlm": {"conv_dim": [16] * 7},
     "xlstm": {"hidden_size": 128, "embedding_dim": 128},
     "xmod": {"default_language": "en_XX"},
     "yolos": {"image_size": [64, 48]},
@@ -165,6 +159,8 @@ def _shrunk(config: PreTrainedConfig) -> dict[str, Any]:
         if re.fullmatch(r"layer_types|layers_block_type|mlp_layer_types", name) and isinstance(value, list):
             kinds = list(dict.fromkeys(value))
             values[name] = (kinds * LAYERS)[: max(LAYERS, len(kinds))]
+        elif name in _LISTS and isinstance(value, (list, tuple)):
+            values[name] = [_LISTS[name](place) for place in range(len(value))]
         elif re.fullmatch(r"\w+_token_id", name) and isinstance(value, int):
             values[name] = value if value < VOCABULARY else 2
         elif (name == "head_dim" and value is None) or (isinstance(value, int) and not isinstance(value, bool)):

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import math
 import os
 import re
 import time
@@ -343,11 +344,11 @@ def _difference(one: Any, other: Any) -> float:
 
 
 def _largest(answer: Any) -> float:
-    """Largest magnitude of a number in an answer, which may be made of vectors or logits."""
+    """Largest magnitude of a finite number in an answer, which may be made of vectors or logits."""
     if isinstance(answer, (Mapping, list)):
         parts = answer.values() if isinstance(answer, Mapping) else answer
         return max(map(_largest, parts), default=0.0)
-    return abs(answer) if isinstance(answer, float) else 0.0
+    return abs(answer) if isinstance(answer, float) and math.isfinite(answer) else 0.0
 
 
 def sample_inputs(pipe: Pipeline) -> list[Any]:
