@@ -1,6 +1,5 @@
 """The command line: ``tf-pipeline``. TensorFlow is imported only once there is work to do."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from tf_pipeline import __version__
 from tf_pipeline.cli_export import export
 from tf_pipeline.cli_run import fail, run
+from tf_pipeline.terminal import Verbose, load_frameworks
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +56,7 @@ def parity(
     only: Annotated[list[str] | None, typer.Option(help="Compare this group alone; may be repeated.")] = None,
     report_file: Annotated[Path | None, typer.Option("--report", help="Write a page for the browser here.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every check here.")] = None,
+    verbose: Verbose = False,
 ) -> None:
     """Prove that a checkpoint computes the same in TensorFlow and in PyTorch, or show where it does not and why.
 
@@ -70,8 +71,8 @@ def parity(
 
     tf-pipeline parity ./my-checkpoint --dtype bfloat16 --only outputs --texts reviews.txt --json parity.json
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        load_frameworks(verbose)
         from tf_pipeline.parity import SAMPLE_TEXTS, compare
 
         lines = texts.read_text(encoding="utf-8").splitlines() if texts else SAMPLE_TEXTS
@@ -107,6 +108,7 @@ def port(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
     ] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Port a checkpoint whose architecture has no module of its own, so that it loads where there is no PyTorch.
 
@@ -121,8 +123,8 @@ def port(
     """
     if folder is None and not show:
         raise typer.BadParameter("Give a FOLDER to save to, or --show.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        load_frameworks(verbose)
         from tf_pipeline.port.graph import listing
         from tf_pipeline.port.save import load_ported, save_ported
 

@@ -1,6 +1,5 @@
 """``tf-pipeline export``: a checkpoint as a SavedModel for TensorFlow Serving."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +23,7 @@ from tf_pipeline.cli_options import (
     parameters_of,
 )
 from tf_pipeline.cli_run import fail
+from tf_pipeline.terminal import Verbose, load_frameworks
 
 OPTIONS = options_with(question_answering=("max_question_len",))
 _KNOWN = {option for options in OPTIONS.values() for option in options}
@@ -69,6 +69,7 @@ def export(
     targets: Targets = None,
     pooling: Annotated[str | None, typer.Option(help="mean (the default) or cls. (feature-extraction)")] = None,
     normalize: Normalize = None,
+    verbose: Verbose = False,
 ) -> None:
     """Export a checkpoint for TensorFlow Serving: strings go in, labels, entities, answers or vectors come out.
 
@@ -88,8 +89,8 @@ def export(
     tf-pipeline run sentiment-analysis --model http://localhost:8501/v1/models/sentiment "What a lovely film."
     """
     given = {name: value for name, value in locals().items() if name in _KNOWN and value is not None}
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        load_frameworks(verbose)
         from tf_pipeline.serving.export import export, resolve_task
 
         task = resolve_task(checkpoint, task)

@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tf_pipeline.terminal import table_console
+
 SCHEMA = 1
 
 # What is compared, in the order in which a report tells it.
@@ -249,7 +251,7 @@ class Report:
         if self.finding:
             parts += [Text(line, style="bold red" if not i else "red") for i, line in enumerate(self.finding.lines())]
         parts.append(Text(self.verdict, style="bold green" if self.passed else "bold red"))
-        (console or Console()).print(Group(*parts))
+        (console or table_console()).print(Group(*parts))
 
 
 def worst_ratio(checks: Iterable[Check]) -> float:

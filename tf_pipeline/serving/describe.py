@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tf_pipeline.serving.saved_model import dtype_name, read_saved_model, shown_shape, signatures
+from tf_pipeline.terminal import table_console
 
 
 def describe(path: str | os.PathLike, console: Console | None = None) -> None:
@@ -20,7 +21,7 @@ def describe(path: str | os.PathLike, console: Console | None = None) -> None:
         FileNotFoundError: if there is no SavedModel.
         ValueError: if ``saved_model.pb`` is not a SavedModel.
     """
-    console = console or Console()
+    console = console or table_console()
     for meta_graph in read_saved_model(path).meta_graphs:
         tags = ", ".join(meta_graph.meta_info_def.tags)
         table = Table("signature", "", "name", "dtype", "shape", title=f"{path} ({tags})", title_justify="left")

@@ -32,6 +32,7 @@ from tf_pipeline.serving.text_classification import ServedTextClassification
 from tf_pipeline.serving.token_classification import ServedTokenClassification
 from tf_pipeline.serving.transport import Signature, TensorInfo, with_texts
 from tf_pipeline.serving.warmup import requests, write_requests
+from tf_pipeline.terminal import table_console
 from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer, VerificationReport, compile_tokenizer, verify
 
 TASKS: dict[str, type[ServedTask]] = {
@@ -85,7 +86,7 @@ class Export:
 
     def print(self, console: Console | None = None) -> None:
         """Print signatures, sizes and what was checked."""
-        console = console or Console()
+        console = console or table_console()
         describe(self.folder, console)
         lines = [f"loaded in {self.load_seconds:.1f} s; {self.warmup_requests} warm-up requests, replayed"]
         if self.tokenizer is not None:
