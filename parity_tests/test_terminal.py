@@ -8,7 +8,6 @@ import pytest
 
 from tf_pipeline.terminal import _held_back_stderr, table_console
 
-
 LOADING = (
     "from tf_pipeline.terminal import load_frameworks; load_frameworks({}); import sys; print('keras' in sys.modules)"
 )
