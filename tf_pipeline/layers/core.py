@@ -201,20 +201,12 @@ def lookup(
     """
     vectors = tf.cast(tf.gather(table, ids), dtype or table.dtype)
     if padding_idx is not None:
-        vectors = _without_gradient(vectors, tf.equal(ids, tf.cast(padding_idx, ids.dtype)))
+        # Not by `tf.custom_gradient`, which TensorFlow registers for good, with the graph and all that the graph holds.
+        padding = tf.equal(ids, tf.cast(padding_idx, ids.dtype))[..., tf.newaxis]
+        vectors = tf.where(padding, tf.stop_gradient(vectors), vectors)
     in_table = (ids >= 0) & (ids < table.shape[0])
     poison = tf.where(in_table, tf.constant(0.0, vectors.dtype), tf.constant(float("nan"), vectors.dtype))
     return vectors + poison[..., tf.newaxis]
-
-
-@tf.custom_gradient
-def _without_gradient(vectors, blocked):
-    """``vectors`` unchanged; the gradient is zero where ``blocked``."""
-
-    def gradient(upstream):
-        return tf.where(blocked[..., tf.newaxis], tf.zeros_like(upstream), upstream), None
-
-    return tf.identity(vectors), gradient
 
 
 class LayerNorm(keras.layers.LayerNormalization):
