@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -560,6 +560,27 @@ def atomic_folder(path: str | os.PathLike):
             target.rmdir()
 
 
+class WeightWriter:
+    """The tensors that a checkpoint of a model holds.
+
+    Args:
+        slots: the model's parameters by key.
+    """
+
+    def __init__(self, slots: Mapping[str, Slot]):
+        self.slots = dict(slots)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each tensor by name."""
+        return {
+            key: slot.variable.value.dtype.size * int(np.prod(slot.parameter.shape)) for key, slot in self.slots.items()
+        }
+
+    def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Tensors by name."""
+        return {name: self.slots[name].read() for name in names}
+
+
 def save_weights(model, folder: Path, max_shard_size: int | str = "50GB") -> list[str]:
     """Write the weights of ``model`` as safetensors that PyTorch loads bit for bit.
 
@@ -573,15 +594,16 @@ def save_weights(model, folder: Path, max_shard_size: int | str = "50GB") -> lis
     """
     from huggingface_hub import split_state_dict_into_shards_factory
 
-    slots = dict(named_slots(model))
+    writer = model._weight_writer(dict(named_slots(model)))
+    sizes = writer.sizes()
     plan = split_state_dict_into_shards_factory(
-        slots,
-        get_storage_size=lambda slot: slot.variable.value.dtype.size * int(np.prod(slot.parameter.shape)),
+        sizes,
+        get_storage_size=lambda size: size,
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=max_shard_size,
     )
     for name, keys in plan.filename_to_tensors.items():
-        save_file({key: slots[key].read() for key in keys}, folder / name, metadata={"format": "pt"})
+        save_file(writer.read(keys), folder / name, metadata={"format": "pt"})
     written = list(plan.filename_to_tensors)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}

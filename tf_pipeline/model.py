@@ -396,6 +396,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             report = checkpoint.load(
                 model, source, reader, strict=not layers_changed, ignore_mismatched_sizes=ignore_mismatched_sizes
             )
+        model._check_loaded(report, source, **hub_options)
         return (model, report) if output_loading_info else model
 
     @classmethod
@@ -406,6 +407,13 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     def _open_weights(self, reader, source: str | os.PathLike, **hub_options: Any):
         """The tensors to load, given those that are stored."""
         return reader
+
+    def _check_loaded(self, report: checkpoint.LoadingReport, source: str | os.PathLike, **hub_options: Any) -> None:
+        """Refuse what was loaded if it is not what the checkpoint holds."""
+
+    def _weight_writer(self, slots: dict[str, checkpoint.Slot]) -> checkpoint.WeightWriter:
+        """The tensors to save, given the parameters by key."""
+        return checkpoint.WeightWriter(slots)
 
     def _save_extras(self, folder: Path) -> None:
         """Write what a checkpoint of this model holds besides weights and config."""

@@ -6,8 +6,10 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import transformers
@@ -16,7 +18,8 @@ from transformers import PreTrainedConfig
 from tf_pipeline import checkpoint
 from tf_pipeline.hub import repository_file
 from tf_pipeline.port.errors import PortError
-from tf_pipeline.port.graph import CONSTANTS, GRAPH, VERSION, Graph, GraphError, read_constants
+from tf_pipeline.port.graph import CONSTANTS, GRAPH, VERSION, Graph, GraphError, Layout
+from tf_pipeline.port.layout import ConvertedReader, fits
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +37,17 @@ _IRRELEVANT = (
 )
 
 
+class FoundGraph(NamedTuple):
+    """A graph, the values of its constants, and whether it lies beside the checkpoint."""
+
+    graph: Graph
+    constants: Constants
+    beside: bool = False
+
+
 def find_graph(
     torch_name: str, config: PreTrainedConfig, source: str | os.PathLike | None = None, **hub_options: Any
-) -> tuple[Graph, Constants]:
+) -> FoundGraph:
     """The graph of a PyTorch class with a config, and its constants.
 
     Args:
@@ -52,37 +63,42 @@ def find_graph(
     if source is not None and not Path(source).is_file():
         path = repository_file(source, GRAPH, required=False, **hub_options)
         if path is not None:
-            graph = Graph.read(path)
+            graph, constants = Graph.read(path, repository_file(source, CONSTANTS, **hub_options))
             if graph.model_class == torch_name:
-                return graph, read_constants(graph, repository_file(source, CONSTANTS, **hub_options))
+                return FoundGraph(graph, constants, beside=True)
             logger.warning(
                 "%s holds the graph of %s, not of %s, which is ported anew.", source, graph.model_class, torch_name
             )
-    cached = _cache_folder(torch_name, config)
-    if (found := _read_cached(cached)) is not None:
+    if (found := _read_cached(_cache_folder(torch_name, config))) is not None:
         return found
-    graph, constants = make_graph(torch_name, config, source, **hub_options)
+    found = make_graph(torch_name, config, source, **hub_options)
+    _remember(*found[:2], torch_name, config)
+    return found
+
+
+def _remember(graph: Graph, constants: Constants, torch_name: str, config: PreTrainedConfig) -> None:
     try:
-        with checkpoint.atomic_folder(cached) as staging:
+        with checkpoint.atomic_folder(_cache_folder(torch_name, config)) as staging:
             graph.write(staging, constants)
     except OSError as error:
         logger.warning("The graph of %s is not remembered: %s.", torch_name, error)
-    return graph, constants
 
 
 def make_graph(
     torch_name: str, config: PreTrainedConfig, source: str | os.PathLike | None = None, **hub_options: Any
-) -> tuple[Graph, Constants]:
+) -> FoundGraph:
     """Port an architecture from PyTorch, and prove it equal; see :func:`find_graph`."""
     require_torch(torch_name)
     from tf_pipeline.port.capture import capture
     from tf_pipeline.port.gate import check
+    from tf_pipeline.port.torch_layout import find_layouts
 
     logger.warning("Porting %s from PyTorch; this takes a moment, and is remembered.", torch_name)
     torch_class = find_torch_class(torch_name, config, source)
     captured = capture(torch_class, config)
     check(captured, torch_class, config, source, **hub_options)
-    return captured.graph, captured.constants
+    captured.graph.layouts = find_layouts(torch_class, config)
+    return FoundGraph(captured.graph, captured.constants)
 
 
 def require_torch(torch_name: str) -> None:
@@ -120,41 +136,91 @@ def cache_root() -> Path:
 
 
 def _cache_folder(torch_name: str, config: PreTrainedConfig) -> Path:
-    """One folder for each class, config and version of what makes graphs."""
+    """One folder for each class, config and code that makes graphs."""
     values = {key: value for key, value in config.to_dict().items() if key not in _IRRELEVANT}
     values["id2label"] = len(values.get("id2label") or ())
-    key = json.dumps([torch_name, values, VERSION, transformers.__version__], sort_keys=True, default=str)
+    key = json.dumps([torch_name, values, VERSION, _code(), transformers.__version__], sort_keys=True, default=str)
     return cache_root() / "ports" / f"{torch_name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def _read_cached(folder: Path) -> tuple[Graph, Constants] | None:
+@cache
+def _code() -> str:
+    """A digest of this package's code: graphs that other code made are not used."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _read_cached(folder: Path) -> FoundGraph | None:
     if not (folder / GRAPH).is_file():
         return None
     try:
-        graph = Graph.read(folder / GRAPH)
-        return graph, read_constants(graph, folder / CONSTANTS)
+        return FoundGraph(*Graph.read(folder / GRAPH, folder / CONSTANTS))
     except (GraphError, OSError) as error:
         logger.warning("%s is ported again: what was remembered is damaged (%s).", folder.name, error)
         return None
 
 
 def open_weights(model, reader, source: str | os.PathLike, **hub_options: Any):
-    """The checkpoint's tensors by the model's keys: read as they are, or by PyTorch where it stores them otherwise.
+    """The checkpoint's tensors by the model's keys, whatever they are called in its files.
+
+    Args:
+        model: a ported model.
+        reader: the tensors as they are stored.
+        source: the checkpoint.
+        **hub_options: where on the hub.
 
     Raises:
-        CheckpointError: if there are none, or they have to be read by PyTorch and it is not installed.
+        CheckpointError: if only PyTorch knows how they are stored, and it is not installed.
     """
-    slots = dict(checkpoint.named_slots(model))
-    missing = set(slots) - set(checkpoint.match_names(model, slots, reader))
-    if not [key for key in missing if model.in_body(key)]:
-        return reader
-    if importlib.util.find_spec("torch") is None:
-        raise checkpoint.CheckpointError(
-            f"{source} stores {sorted(missing)[:3]} … under other names, which only PyTorch knows to convert. Where it "
-            "is installed, `tf-pipeline port CHECKPOINT FOLDER` writes a folder that needs no conversion."
-        )
-    from tf_pipeline.port.torch_weights import read_by_torch
+    layout = _known_layout(model.graph, reader)
+    if layout is None and importlib.util.find_spec("torch") is not None:
+        from tf_pipeline.port.torch_layout import find_layouts
 
-    return read_by_torch(
-        find_torch_class(model.torch_name(), model.config, source), source, model.config, **hub_options
-    )
+        torch_class = find_torch_class(model.torch_name(), model.config, source)
+        learned = find_layouts(torch_class, model.config, {name: reader.shape(name) for name in reader})
+        known = [set(one.stored) for one in learned]
+        model.graph.layouts[:] = [one for one in model.graph.layouts if set(one.stored) not in known] + learned
+        layout = learned[0]
+    if layout is None:
+        _refuse_other_names(model, reader, source)
+        return reader
+    model.use_layout(layout)
+    return ConvertedReader(reader, layout)
+
+
+def _known_layout(graph: Graph, reader) -> Layout | None:
+    return next((layout for layout in graph.layouts if fits(layout, reader)), None)
+
+
+def _refuse_other_names(model, reader, source: str | os.PathLike) -> None:
+    """Refuse to start a parameter at random that the checkpoint may have under another name."""
+    slots = dict(checkpoint.named_slots(model))
+    names = checkpoint.match_names(model, slots, reader)
+    missing, unused = sorted(set(slots) - set(names)), sorted(set(names) - set(slots))
+    if missing and unused:
+        raise checkpoint.CheckpointError(
+            f"{source} has no {missing[:3]} …, but {unused[:3]} …, and only PyTorch knows whether these are the same. "
+            "Where it is installed, `tf-pipeline port CHECKPOINT FOLDER` writes a folder that needs no PyTorch."
+        )
+
+
+def check_loaded(model, report: checkpoint.LoadingReport, source: str | os.PathLike, **hub_options: Any) -> None:
+    """Compare a model with PyTorch's of the same checkpoint, if that was not done for checkpoints of its layout.
+
+    Nothing is compared where PyTorch is not installed, or if the graph lies beside the checkpoint: it was written there
+    by a model that had been compared.
+
+    Raises:
+        PortError: if they are not the same; the message names the weights or outputs.
+    """
+    layout = model.layout
+    if model.graph_beside or layout is None or layout.compared or importlib.util.find_spec("torch") is None:
+        return
+    from tf_pipeline.port.gate import compare_loaded
+
+    torch_class = find_torch_class(model.torch_name(), model.config, source)
+    compare_loaded(model, report, torch_class, source, **hub_options)
+    layouts = model.graph.layouts
+    layouts[layouts.index(layout)] = compared = replace(layout, compared=True)
+    model.use_layout(compared)
+    _remember(model.graph, model.constants(), model.torch_name(), model.config)

@@ -1,6 +1,7 @@
 """Compare a port with PyTorch before anybody uses it, and refuse it if they differ."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import tensorflow as tf
 import torch
 from transformers import PreTrainedConfig
 
+from tf_pipeline.checkpoint import LoadingReport, named_slots
 from tf_pipeline.parity import judge, run
 from tf_pipeline.parity.comparison import judge_envelopes, real_arrays, real_positions
 from tf_pipeline.parity.report import Check
@@ -19,7 +21,7 @@ from tf_pipeline.port.graph import ATTENTION, COMPUTE, Graph, Input, Node
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.limits import with_position_limits
 from tf_pipeline.port.sample import sample_inputs
-from tf_pipeline.port.torch_weights import load_torch_model
+from tf_pipeline.port.torch_weights import load_torch_model, load_with_report
 
 # Rows, positions, positions of the decoder and the padded side of each comparison; none is the captured example's.
 SHAPES = ((1, 1, 1, None), (5, 17, 9, "right"), (2, 24, 5, "left"))
@@ -68,6 +70,62 @@ def check(
             + "\n".join(f"  {check}" for check in failures[:5])
         )
     return checks
+
+
+def compare_loaded(model, report: LoadingReport, model_class: type, source: str | os.PathLike, **options: Any) -> None:
+    """Prove that a loaded model is PyTorch's of the same checkpoint: every weight, and what it computes.
+
+    Weights are compared bit for bit, in the dtype of the model's variables. What both start at random is given to
+    PyTorch too. Outputs are compared at one shape, in the dtypes float64 and float32.
+
+    Args:
+        model: a ported model, just loaded.
+        report: what loading it said.
+        model_class: PyTorch's class.
+        source: the checkpoint.
+        **options: hub options.
+
+    Raises:
+        PortError: naming weights that differ or that only PyTorch's model has from the checkpoint, or outputs.
+    """
+    exact = model.variable_dtype == "float64"
+    theirs, seen = load_with_report(
+        model_class, source, model.config, torch.float64 if exact else torch.float32,
+        ignore_mismatched_sizes=bool(report.mismatched), **options,
+    )  # fmt: skip
+    fresh = {*report.missing, *(key for key, *_ in report.mismatched)}
+    not_there = {*seen["missing_keys"], *(key for key, *_ in seen["mismatched_keys"])}
+    ignored = re.compile("|".join(theirs._keys_to_ignore_on_load_missing or ()) or "(?!)")
+    if lost := sorted(key for key in fresh - not_there if not ignored.search(key)):
+        raise PortError(f"{source} was not read as PyTorch reads it: it has {lost[:5]} under other names.")
+    tensors = theirs.state_dict(keep_vars=True)
+    for key, slot in named_slots(model):
+        ours = slot.read()
+        if key in fresh:
+            tensors[key].data.copy_(torch.from_numpy(ours.astype("float64")))
+        elif not np.array_equal(ours, tensors[key].detach().numpy().astype(ours.dtype), equal_nan=True):
+            raise PortError(f"{source} was not read as PyTorch reads it: {key} differs from PyTorch's.")
+    if model.compute_dtype in ("float64", "float32"):
+        _compare_outputs(model, theirs)
+
+
+def _compare_outputs(model, theirs: torch.nn.Module) -> None:
+    """Compare what two models of the same weights compute."""
+    inputs = list(_samples(model.graph, theirs, model.config))[1]
+    own = run_reference(theirs, inputs)
+    truth = run_reference(theirs.double(), inputs)
+    ours = run.flatten(model({name: value.numpy() for name, value in inputs.items()}, output_hidden_states=True))
+    names = {name for name in truth if name in ours}
+    arrays = list(real_arrays(ours, *({name: x[name] for name in names} for x in (own, truth)), _mask(inputs)))
+    if model.compute_dtype == "float64":
+        checks = [judge.judge_float64(name, "loaded", *pair[::2]) for name, pair in arrays]
+    else:
+        checks = list(judge_envelopes([("loaded", name, pair) for name, pair in arrays], "float32", 2.0))
+    if failures := [str(check) for check in checks if not check.passed]:
+        raise PortError(
+            f"{type(model).__name__} cannot be ported: loaded, it does not compute what PyTorch does.\n"
+            + "\n".join(failures[:5])
+        )
 
 
 def _samples(graph: Graph, model: torch.nn.Module, config: PreTrainedConfig) -> Iterator[dict[str, torch.Tensor]]:

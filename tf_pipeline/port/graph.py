@@ -3,7 +3,8 @@
 ``graph.json`` lies beside ``config.json`` and ``model.safetensors``. It names its inputs, the parameters it takes from
 the checkpoint (by the checkpoint's own keys), and one operation after the other::
 
-    {"format": "tf_pipeline.port", "version": 1, "class": "XLNetModel", …
+    {"format": "tf_pipeline.port", "version": 2, "class": "XLNetModel", …
+     "checksums":  {"graph": "6a0f…", "constants": "91c2…"},
      "inputs":     {"input_ids": {"dtype": "int64", "shape": ["batch", "length"], "default": null}, …},
      "parameters": {"word_embedding.weight": {"dtype": "compute", "shape": [32000, 768], "trainable": true,
                                            "mean": 0.0, "deviation": 0.02}, …},
@@ -12,6 +13,11 @@ the checkpoint (by the checkpoint's own keys), and one operation after the other
      "nodes": [
        {"name": "linear", "op": "aten.linear.default", "args": ["%dropout", "%p.query.weight", "%p.query.bias"],
         "dtype": "compute", "shape": ["batch", "length", 768], "module": "layer.0.rel_attn"},
+       …],
+     "layouts": [
+       {"stored":  {"experts.0.w1.weight": [40, 32], …}, "unused": [],
+        "loading": {"outputs": {"experts.gate_up_proj": "%cat", …}, "nodes": […]},
+        "saving":  {"outputs": {"experts.0.w1.weight": "%split_0", …}, "nodes": […]}},
        …]}
 
 Operations are PyTorch's ATen operators, whose documented schemas say what the arguments mean. In arguments, ``"%name"``
@@ -25,21 +31,31 @@ The dtype ``"compute"`` is the one that the model runs in. Every other is fixed,
 normalization is computed in half precision; in a float64 model those float32 are float64.
 
 The values of constants, which no checkpoint holds, are in ``graph.safetensors``.
+
+Layouts say how checkpoints store the parameters: under which names, and what is joined, split and turned on the way. In
+``loading``, ``"%p.name"`` is a tensor of the file; in ``saving``, a parameter. The first layout is that of a checkpoint
+which PyTorch writes.
+
+Checksums are SHA-256: of the graph without them, with its keys sorted and without spaces, and of ``graph.safetensors``.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 
-FORMAT, VERSION = "tf_pipeline.port", 1
+from tf_pipeline.port.rules import find_rule
+
+FORMAT, VERSION = "tf_pipeline.port", 2
 GRAPH, CONSTANTS = "graph.json", "graph.safetensors"
+_CHECKSUMS = {"graph", "constants"}
 COMPUTE = "compute"
 LINEAR = "aten.linear.default"
 # Behind the name of an attention node: its probabilities.
@@ -125,6 +141,46 @@ def references(value: Any) -> Iterator[str]:
             yield from references(item)
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """How one set of tensors is made of another.
+
+    Attributes:
+        outputs: what each tensor that is made refers to: ``"%p.name"`` if it is one of the other set, else a node.
+        nodes: operations in order.
+    """
+
+    outputs: dict[str, str]
+    nodes: list[Node] = field(default_factory=list)
+
+    def check(self, given: Iterable[str], source: str) -> None:
+        """Refuse references to what is not there, and operators that have no rule.
+
+        Raises:
+            GraphError: naming the first.
+        """
+        _check_nodes(self.nodes, {f"p.{name}" for name in given}, self.outputs, source)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a checkpoint stores the parameters.
+
+    Attributes:
+        stored: shapes of everything in its files, by name.
+        unused: names that PyTorch reports as unexpected; those that it passes over in silence are not among them.
+        loading: makes parameters of what is stored; a parameter that is not made is not in the checkpoint.
+        saving: makes what PyTorch writes after it has loaded such a checkpoint.
+        compared: whether a checkpoint of this layout was compared with PyTorch after it was loaded.
+    """
+
+    stored: dict[str, list[int]]
+    unused: list[str]
+    loading: Conversion
+    saving: Conversion
+    compared: bool = False
+
+
 @dataclass
 class Graph:
     """What a ported model computes; see the module's docstring.
@@ -142,6 +198,7 @@ class Graph:
         nodes: operations in order.
         made_with: versions of the libraries that made the graph.
         notes: what a user of the model should know.
+        layouts: how checkpoints store the parameters; first that of one which PyTorch writes.
     """
 
     model_class: str
@@ -156,6 +213,7 @@ class Graph:
     nodes: list[Node]
     made_with: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    layouts: list[Layout] = field(default_factory=list)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -194,13 +252,21 @@ class Graph:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the values of the constants, as JSON takes it."""
         values = asdict(self)
-        values["nodes"] = [{k: v for k, v in node.items() if v not in ([], {}, None, "")} for node in values["nodes"]]
+        for holder in [values, *(layout[name] for layout in values["layouts"] for name in ("loading", "saving"))]:
+            holder["nodes"] = [{k: v for k, v in node.items() if v not in ([], {}, None, "")} for node in holder["nodes"]]
         values["class"] = values.pop("model_class")
         return {"format": FORMAT, "version": VERSION, "class": values["class"]} | values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str = "The graph") -> "Graph":
+    def from_dict(
+        cls, values: Mapping[str, Any], source: str = "The graph", checksums: Mapping[str, str] | None = None
+    ) -> "Graph":
         """The inverse of :meth:`to_dict`.
+
+        Args:
+            values: what it returned.
+            source: what messages call it.
+            checksums: what a file says that its checksums are, of which ``"graph"`` has to be right.
 
         Raises:
             GraphError: if it is no graph, one of another version, or one with parts missing.
@@ -212,12 +278,15 @@ class Graph:
                 f"{source} is of version {values.get('version')}, but this release reads version {VERSION}. Port the "
                 "checkpoint again: tf-pipeline port."
             )
+        if checksums is not None and not (_CHECKSUMS <= set(checksums) and checksums["graph"] == _checksum(values)):
+            raise GraphError(f"{source} was altered: its checksum is missing or wrong. Port the checkpoint again.")
         rest = {key: value for key, value in values.items() if key not in ("format", "version", "class")}
         try:
             rest["inputs"] = {key: Input(**value) for key, value in rest["inputs"].items()}
             rest["parameters"] = {key: WeightTensor(**value) for key, value in rest["parameters"].items()}
             rest["constants"] = {key: Tensor(**value) for key, value in rest["constants"].items()}
             rest["nodes"] = [Node(**node) for node in rest["nodes"]]
+            rest["layouts"] = [_layout(layout) for layout in rest["layouts"]]
             graph = cls(model_class=values["class"], **rest)
         except (KeyError, TypeError, AttributeError) as error:
             raise GraphError(f"{source} is incomplete or was changed: {error!r}.") from error
@@ -225,58 +294,97 @@ class Graph:
         return graph
 
     def check(self, source: str = "The graph") -> None:
-        """Refuse references to what is not there.
+        """Refuse references to what is not there, and operators that have no rule.
 
         Raises:
-            GraphError: naming the first.
+            GraphError: naming them.
         """
         known = {*self.inputs, *(f"p.{key}" for key in self.parameters), *(f"c.{key}" for key in self.constants)}
-        for node in self.nodes:
-            if missing := set(node.references()) - known:
-                raise GraphError(f"{source} is damaged: {node.name} refers to {sorted(missing)}, which is not there.")
-            known |= {node.name, node.name + ATTENTION}
-        if missing := set(references(list(self.outputs.values()))) - known:
-            raise GraphError(f"{source} is damaged: the outputs refer to {sorted(missing)}, which is not there.")
+        _check_nodes(self.nodes, known, self.outputs, source)
+        for layout in self.layouts:
+            layout.loading.check(layout.stored, source)
+            layout.saving.check([*self.parameters, *self.tied], source)
 
     def write(self, folder: str | os.PathLike, constants: Mapping[str, np.ndarray]) -> None:
         """Write ``graph.json``, one node a line, and ``graph.safetensors``."""
-        values = self.to_dict()
-        nodes = ",\n  ".join(json.dumps(node, ensure_ascii=False) for node in values.pop("nodes"))
-        sections = [f"{json.dumps(key)}: {_section(value)}" for key, value in values.items()]
-        text = "{\n" + ",\n".join([*sections, f'"nodes": [\n  {nodes}\n]']) + "\n}\n"
-        (Path(folder) / GRAPH).write_text(text, encoding="utf-8")
         # Not `ascontiguousarray`, which gives a scalar an axis.
-        arrays = {key: np.array(value, order="C") for key, value in constants.items()}
-        save_file(arrays, Path(folder) / CONSTANTS)
+        tables = save({key: np.array(value, order="C") for key, value in constants.items()})
+        (Path(folder) / CONSTANTS).write_bytes(tables)
+        values = self.to_dict()
+        checksums = {"graph": _checksum(values), "constants": hashlib.sha256(tables).hexdigest()}
+        layouts = values.pop("layouts")
+        nodes = values.pop("nodes")
+        sections = {key: _section(value) for key, value in values.items()}
+        sections |= {"checksums": _section(checksums), "nodes": _lines(nodes), "layouts": _lines(layouts)}
+        text = "{\n" + ",\n".join(f'"{key}": {value}' for key, value in sections.items()) + "\n}\n"
+        (Path(folder) / GRAPH).write_text(text, encoding="utf-8")
 
     @classmethod
-    def read(cls, path: str | os.PathLike) -> "Graph":
-        """Read ``graph.json``.
+    def read(cls, path: str | os.PathLike, constants: str | os.PathLike) -> tuple["Graph", dict[str, np.ndarray]]:
+        """Read ``graph.json`` and ``graph.safetensors``.
+
+        Args:
+            path: the graph.
+            constants: the values of its constants.
+
+        Returns:
+            The graph, and arrays by key.
 
         Raises:
-            GraphError: if the file is cut off, of another version, or refers to what is not there.
+            GraphError: if a file is cut off, altered or of another version, or refers to what is not there.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
             raise GraphError(f"{path} is cut off or no JSON ({error}); port the checkpoint again.") from error
-        return cls.from_dict(values, str(path))
+        checksums = values.pop("checksums", None) if isinstance(values, dict) else None
+        graph = cls.from_dict(values, str(path), {} if checksums is None else checksums)
+        return graph, _read_constants(graph, constants, checksums["constants"])
 
 
-def read_constants(graph: Graph, path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read ``graph.safetensors``.
-
-    Raises:
-        GraphError: if it is damaged or does not belong to the graph.
-    """
+def _read_constants(graph: Graph, path: str | os.PathLike, checksum: str) -> dict[str, np.ndarray]:
+    content = Path(path).read_bytes()
     try:
-        values = load_file(path)
+        values = load(content)
     except Exception as error:
         raise GraphError(f"{path} is cut off or corrupt ({error}); port the checkpoint again.") from error
     expected = {key: tuple(tensor.shape) for key, tensor in graph.constants.items()}
     if expected != {key: value.shape for key, value in values.items()}:
         raise GraphError(f"{path} does not belong to the graph beside it: the constants differ.")
+    if hashlib.sha256(content).hexdigest() != checksum:
+        raise GraphError(f"{path} was altered: its checksum is not the one in {GRAPH}. Port the checkpoint again.")
     return values
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    """SHA-256 of a graph."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _layout(values: Mapping[str, Any]) -> Layout:
+    conversions = {
+        name: Conversion(values[name]["outputs"], [Node(**node) for node in values[name]["nodes"]])
+        for name in ("loading", "saving")
+    }
+    return Layout(**{**values, **conversions})
+
+
+def _check_nodes(nodes: list[Node], known: set[str], outputs: Mapping[str, Any], source: str) -> None:
+    """See :meth:`Graph.check`."""
+    if unknown := sorted({node.op for node in nodes if find_rule(node.op) is None}):
+        raise GraphError(f"{source} uses operators that have no rule in this release: {', '.join(unknown)}.")
+    for node in nodes:
+        if missing := set(node.references()) - known:
+            raise GraphError(f"{source} is damaged: {node.name} refers to {sorted(missing)}, which is not there.")
+        known |= {node.name, node.name + ATTENTION}
+    if missing := set(references(list(outputs.values()))) - known:
+        raise GraphError(f"{source} is damaged: the outputs refer to {sorted(missing)}, which is not there.")
+
+
+def _lines(items: list[Any]) -> str:
+    """JSON with one item a line."""
+    return "[\n  " + ",\n  ".join(json.dumps(item, ensure_ascii=False) for item in items) + "\n]"
 
 
 def _section(value: Any) -> str:

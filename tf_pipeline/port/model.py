@@ -14,8 +14,9 @@ from tf_pipeline import checkpoint, losses, outputs
 from tf_pipeline.layers import Parameter
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import ModelOutput
-from tf_pipeline.port.graph import Graph, Tensor, WeightTensor
+from tf_pipeline.port.graph import Graph, Layout, Tensor, WeightTensor
 from tf_pipeline.port.interpret import Interpreter
+from tf_pipeline.port.layout import ConvertedWriter
 
 # What each kind of head learns from, by the end of its class's name.
 _HEADS: dict[str, dict[str, Any]] = {
@@ -127,6 +128,8 @@ class PortedModel(TFPreTrainedModel):
     """
 
     keeps_tables = True
+    # Whether the graph lies beside the checkpoint that the model was loaded from.
+    graph_beside = False
 
     def __init__(
         self,
@@ -140,8 +143,10 @@ class PortedModel(TFPreTrainedModel):
         if graph is None:
             from tf_pipeline.port.find import find_graph
 
-            graph, constants = find_graph(self.torch_name(), config)
+            graph, constants, _ = find_graph(self.torch_name(), config)
         self._graph = graph
+        self._layout = graph.layouts[0] if graph.layouts else None
+        self._values = constants
         kernels = graph.kernels()
         self._interpreter = Interpreter(graph, self.compute_dtype, kernels)
         self._set_inputs(graph)
@@ -176,6 +181,16 @@ class PortedModel(TFPreTrainedModel):
     def max_length(self) -> int | None:
         """Most tokens that the model takes, or ``None`` if any number."""
         return self._graph.limits.get("length", [1, None])[1]
+
+    def constants(self) -> Mapping[str, np.ndarray]:
+        """Values of the graph's constants, as captured and not as the model's dtype rounds them.
+
+        Only a model from a ``.keras`` file has no others than those it computes with.
+        """
+        if self._values is not None:
+            return self._values
+        layers = zip(self._graph.constants, self._constants, strict=True)
+        return {key: layer.value.numpy() for key, layer in layers}
 
     def tied_weights(self) -> dict[str, str]:
         """Other names that the checkpoint may have for a parameter."""
@@ -303,17 +318,37 @@ class PortedModel(TFPreTrainedModel):
     def _construct(cls, config: PreTrainedConfig, dtype: Any, source: str | os.PathLike, **hub_options: Any):
         from tf_pipeline.port.find import find_graph
 
-        graph, constants = find_graph(cls.torch_name(), config, source, **hub_options)
-        return cls(config, graph, constants, dtype=dtype)
+        found = find_graph(cls.torch_name(), config, source, **hub_options)
+        model = cls(config, found.graph, found.constants, dtype=dtype)
+        model.graph_beside = found.beside
+        return model
 
     def _open_weights(self, reader, source: str | os.PathLike, **hub_options: Any):
         from tf_pipeline.port.find import open_weights
 
         return open_weights(self, reader, source, **hub_options)
 
+    def _check_loaded(self, report: checkpoint.LoadingReport, source: str | os.PathLike, **hub_options: Any) -> None:
+        from tf_pipeline.port.find import check_loaded
+
+        check_loaded(self, report, source, **hub_options)
+
+    def use_layout(self, layout: Layout) -> None:
+        """Save as PyTorch does after it has loaded a checkpoint of this layout."""
+        self._layout = layout
+
+    @property
+    def layout(self) -> Layout | None:
+        """How the checkpoint that the model was loaded from stores its parameters."""
+        return self._layout
+
+    def _weight_writer(self, slots: dict[str, checkpoint.Slot]) -> checkpoint.WeightWriter:
+        if self._layout is None:
+            return super()._weight_writer(slots)
+        return ConvertedWriter(slots, self._graph.tied, self._layout.saving)
+
     def _save_extras(self, folder) -> None:
-        values = {key: layer.value.numpy() for key, layer in zip(self._graph.constants, self._constants, strict=True)}
-        self._graph.write(folder, values)
+        self._graph.write(folder, self.constants())
 
 
 def _place(layer: keras.layers.Layer, path: list[str], leaf: keras.layers.Layer, policy) -> None:

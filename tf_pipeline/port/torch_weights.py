@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from tf_pipeline.checkpoint import StateReader
 from tf_pipeline.parity.run import no_progress_bar
 
 
@@ -56,17 +55,22 @@ def load_torch_model(
     return model.eval()
 
 
-def read_by_torch(
-    model_class: type, source: str | os.PathLike, config: PreTrainedConfig, **hub_options: Any
-) -> StateReader:
-    """The tensors of a checkpoint under the names, and in the shapes, that PyTorch's model has them by."""
-    config = type(config).from_dict(config.to_dict())
-    with no_progress_bar():
+def load_with_report(
+    model_class: type, source: str | os.PathLike, config: PreTrainedConfig, dtype: torch.dtype, **options: Any
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """A checkpoint in evaluation mode, and PyTorch's report of the keys that were missing or unexpected.
+
+    Args:
+        model_class: a class of ``transformers``.
+        source: folder or hub id.
+        config: its config.
+        dtype: dtype of its weights.
+        **options: hub options and others of ``from_pretrained``.
+    """
+    config = without_caches(config)
+    config._experts_implementation = "eager"
+    with no_progress_bar(), seeded():
         model, report = model_class.from_pretrained(
-            source, config=config, dtype=torch.float32, output_loading_info=True, **hub_options
+            source, config=config, dtype=dtype, output_loading_info=True, attn_implementation="eager", **options
         )
-    tensors: dict[int, tuple[str, torch.Tensor]] = {}
-    for key, tensor in model.state_dict().items():
-        if key not in report["missing_keys"]:  # PyTorch makes those up; they are no part of the checkpoint
-            tensors.setdefault(tensor.data_ptr() if tensor.numel() else id(tensor), (key, tensor))
-    return StateReader(dict(tensors.values()))
+    return model.eval(), report
