@@ -160,10 +160,13 @@ class Unfinished:
             kept = {}
         self._answered = max(kept.get(ANSWERS, ()), default=0)
         self._failed = set(kept.get(ERRORS, ()))
-        self.answers, self.errors = (
-            Records(self._open.enter_context((self.folder / name).open("ab", buffering=0)), len(kept.get(name, ())))
-            for name in (ANSWERS, ERRORS)
-        )
+        counts = earlier[1]["complete"] if self.complete else {name: len(numbers) for name, numbers in kept.items()}
+        self.answers, self.errors = (Records(self._opened(name), counts.get(name, 0)) for name in (ANSWERS, ERRORS))
+
+    def _opened(self, name: str) -> BinaryIO:
+        """A file of the folder to go on with; none is made if it may be in place already."""
+        path = os.devnull if self.complete else self.folder / name
+        return self._open.enter_context(open(path, "ab", buffering=0))
 
     def _check_resumable(self, earlier: dict[str, Any]) -> None:
         kept = f"What it answered is kept in {self.folder}; --overwrite discards it."
@@ -221,12 +224,13 @@ class Unfinished:
         Raises:
             ValueError: if a file has come there since the run began.
         """
-        for records in (self.answers, self.errors):
-            os.fsync(records.file.fileno())
-        self._open.close()
         if not self.complete:
-            self._note({"complete": True})
+            self._refuse_existing()
+            for records in (self.answers, self.errors):
+                os.fsync(records.file.fileno())
+            self._note({"complete": {ANSWERS: self.answers.count, ERRORS: self.errors.count}})
             self.complete = True
+        self._open.close()
         for name, place in self.places.items():
             if (self.folder / name).exists():  # not if an earlier attempt came as far as this
                 self._place(self.folder / name, place, wanted=name == ANSWERS or self.errors.count > 0)
@@ -359,7 +363,7 @@ def _same(path: Path, other: os.stat_result) -> bool:
     """Whether a regular file is at a path, the one with these facts: links and case make other names of it."""
     try:
         facts = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return stat.S_ISREG(facts.st_mode) and os.path.samestat(facts, other)
 

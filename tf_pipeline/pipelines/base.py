@@ -11,6 +11,7 @@ import tensorflow as tf
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values, windows
 from tf_pipeline.pipelines.calls import Calls, text_arguments
+from tf_pipeline.pipelines.shortening import Shortener
 from tf_pipeline.tokenization import with_tensorflow
 
 # Inputs, and characters in them, tokenized and sorted at a time: enough for batches of like length, few enough for any
@@ -74,6 +75,7 @@ class Pipeline(Calls):
         _check_fit(model, tokenizer)
         self.model = model
         self.tokenizer = with_tensorflow(tokenizer)
+        self._shortener = Shortener(self.tokenizer)
         self.batch_size = batch_size
         self.token_budget = token_budget
         self._defaults = parameters
@@ -202,6 +204,7 @@ class Pipeline(Calls):
             kwargs.pop(name, None)
         if kwargs.get("truncation") and "max_length" not in kwargs:
             kwargs["max_length"] = self.truncation_length
+        arguments = self._shortener.shorten_all(dict(arguments), kwargs)
         return self.tokenizer(**arguments, return_attention_mask=True, **kwargs), layout
 
     def _run_model(self, inputs: dict[str, tf.Tensor]) -> ModelOutput:
