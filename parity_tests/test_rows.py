@@ -12,8 +12,12 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
+import transformers
+from safetensors.numpy import load_file, save_file
 
+from parity_tests.pipeline_helpers import tiny_with_tokenizer
 from parity_tests.test_cli import run
+from parity_tests.test_cli_run import HEADS
 from tf_pipeline import cli_run, rows
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.pipelines.batching import windows
@@ -179,6 +183,23 @@ def test_an_answer_that_is_not_finite_is_an_error(answer, loaded, tmp_path, monk
     monkeypatch.setattr(type(loaded), "_run_batch", with_nan)
     assert answer('"good"\n"good film"\n').exit_code == 3
     assert numbers(tmp_path / "out.jsonl") == [1]
+    assert "NaN" in strict(tmp_path / "out.errors.jsonl")[0]["error"]
+
+
+@pytest.mark.parametrize("task", ["token-classification", "question-answering"])
+def test_no_answer_hides_nan(minilm, tmp_path, task):
+    class_name, values = HEADS[task]
+    folder = tiny_with_tokenizer(class_name, transformers.AutoTokenizer.from_pretrained(minilm), **values)
+    weights = load_file(folder / "model.safetensors")
+    table = weights["bert.embeddings.word_embeddings.weight"]
+    table[transformers.AutoTokenizer.from_pretrained(minilm).convert_tokens_to_ids("film")] = np.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    texts = ["good", "a film", "bad"]
+    rows = [{"question": "What?", "context": text} for text in texts] if task == "question-answering" else texts
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    assert run("run", task, "--model", str(folder), *files).exit_code == 3
+    assert numbers(tmp_path / "out.jsonl") == [1, 3]
     assert "NaN" in strict(tmp_path / "out.errors.jsonl")[0]["error"]
 
 

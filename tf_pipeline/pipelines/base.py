@@ -274,6 +274,17 @@ class ChunkPipeline(Pipeline):
         return self.postprocess(outputs, **task_kwargs)
 
 
+def without_nan(logits: np.ndarray) -> np.ndarray:
+    """The logits, where NaN would make an answer that does not show it.
+
+    Raises:
+        ValueError: if one is NaN.
+    """
+    if np.isnan(logits).any():
+        raise ValueError("The model's logits for this input hold NaN.")
+    return logits
+
+
 def _check_fit(model, tokenizer) -> None:
     """Refuse a tokenizer with an id that the model has no embedding for; there may be fewer tokens than ids."""
     vocab_size = getattr(model.config, "vocab_size", None)
