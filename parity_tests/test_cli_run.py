@@ -109,7 +109,7 @@ def test_a_file_with_good_and_bad_rows(models, tmp_path, task):
     assert all(list(letter) == ["line", "error", "input"] and letter["error"] for letter in letters)
     assert next(letter["input"] for letter in letters if letter["line"] == 2) == "{no json"
     assert next(letter["input"] for letter in letters if letter["line"] == 4) == {"other": 1}
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob("*.unfinished"))
     assert "2 answered" in result.stderr and "5 failed" in result.stderr
 
 
@@ -147,7 +147,7 @@ def test_too_long_a_text_among_many(models, tmp_path):
     letters = written(tmp_path / "out.errors.jsonl")
     assert [letter["line"] for letter in letters] == [2, 23] and "602 tokens" in letters[0]["error"]
     assert letters[0]["input"] == rows[1]
-    result = run(*arguments, "--output", str(target))  # cut, so that nothing fails and the old errors go
+    result = run(*arguments, "--output", str(target), "--overwrite")  # cut, so that nothing fails and old errors go
     assert result.exit_code == 0 and len(written(target)) == 23
     assert not (tmp_path / "out.errors.jsonl").exists()
 
@@ -175,7 +175,8 @@ def test_pairs_words_and_bytes_that_are_no_text(models, tmp_path):
     )
     model = models("token-classification")
     options = ["--is-split-into-words", "--ignore-label", "none"]
-    result = run("run", "ner", "--model", model, *options, "--input", str(source), "--output", str(target))
+    arguments = ["--input", str(source), "--output", str(target), "--overwrite"]
+    result = run("run", "ner", "--model", model, *options, *arguments)
     assert result.exit_code == 3
     answers = [line["result"] for line in written(target)]
     assert answers[0] == answers[1] and answers[0][1]["start"] == 4
@@ -219,15 +220,8 @@ def test_wrong_usage(models, tmp_path, arguments, status, message):
 def test_an_interruption_leaves_an_earlier_output(models, tmp_path, monkeypatch):
     source, target = write(tmp_path / "in.jsonl", ['"a"\n']), tmp_path / "out.jsonl"
     target.write_text("earlier")
-    monkeypatch.setattr("tf_pipeline.cli_run.json.dumps", lambda *_, **__: 1 / 0)
-    run(
-        "run",
-        "text-classification",
-        "--model",
-        models("text-classification"),
-        "--input",
-        source,
-        "--output",
-        str(target),
-    )
-    assert target.read_text() == "earlier"
+    monkeypatch.setattr("tf_pipeline.rows._answer_all", lambda *_: 1 / 0)
+    arguments = ["--input", source, "--output", str(target), "--overwrite"]
+    result = run("run", "text-classification", "--model", models("text-classification"), *arguments)
+    assert isinstance(result.exception, ZeroDivisionError) and target.read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]

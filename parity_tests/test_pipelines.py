@@ -11,8 +11,7 @@ import transformers
 import tf_pipeline
 from parity_tests.pipeline_helpers import assert_same_answers, tiny_with_tokenizer, torch_pipeline
 from tf_pipeline.pipelines import pipeline, supported_tasks
-from tf_pipeline.pipelines.base import _windows
-from tf_pipeline.pipelines.batching import batches_by_length, pad_rows
+from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, windows
 
 PAIR = {"text": "A man eats.", "text_pair": "Somebody has food."}
 
@@ -133,11 +132,9 @@ def test_a_model_without_a_mask_reads_no_padding(minilm, reviews):
         assert lengths == [len(pipe.tokenizer(text)["input_ids"]) for text in reviews[:5]]
 
 
-def test_windows_are_bounded_in_number_and_in_characters(monkeypatch):
-    monkeypatch.setattr("tf_pipeline.pipelines.base.WINDOW", 3)
-    monkeypatch.setattr("tf_pipeline.pipelines.base.WINDOW_CHARACTERS", 10)
+def test_windows_are_bounded_in_number_and_in_characters():
     inputs = ["a", "b", "c", {"text": "d" * 6, "text_pair": "e" * 6}, ["f" * 4, b"g" * 6], 1, None]
-    assert [len(window) for window in _windows(inputs)] == [3, 1, 1, 2]
+    assert [len(window) for window in windows(inputs, 3, 10)] == [3, 1, 1, 2]
 
 
 @pytest.mark.slow
@@ -208,8 +205,10 @@ def test_a_generator_is_consumed_lazily(ours, monkeypatch):
     results = ours(texts())
     assert seen == []
     next(results)
-    assert len(seen) == 2
-    assert len(list(results)) == 5
+    assert len(seen) == 1
+    next(results)
+    assert len(seen) == 3
+    assert len(list(results)) == 4
 
 
 def test_the_stages_by_hand(ours):

@@ -2,9 +2,8 @@
 
 import json
 import os
+import signal
 import sys
-from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +29,8 @@ from tf_pipeline.cli_options import (
     parameters_of,
 )
 from tf_pipeline.pipelines.factory import ALIASES, is_server, pipeline
+from tf_pipeline.row_files import ReaderGoneError, Records
+from tf_pipeline.rows import InterruptedRunError, answer_rows, escaped, numbered_lines, text_of
 
 # Exit status when every other row was answered but some were not.
 SOME_ROWS_FAILED = 3
@@ -65,12 +66,22 @@ def run(
     dtype: Annotated[str | None, typer.Option(help="float32, float64, bfloat16, float16 or a Keras policy.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Most rows of the model in a batch.")] = None,
     input_file: Annotated[
-        Path | None, typer.Option("--input", exists=True, dir_okay=False, help="Rows to read, one JSON value a line.")
+        Path | None,
+        typer.Option(
+            "--input", exists=True, dir_okay=False, help="File, pipe or device of rows, one JSON value per line."
+        ),
     ] = None,
     output_file: Annotated[
         Path | None,
         typer.Option("--output", dir_okay=False, help="Where the answers go; standard output if not given."),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the files of --output if they exist; discard an unfinished run."),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run for this --output that was not finished.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value a text rather than a table.")] = False,
     truncation: Annotated[
         bool | None,
@@ -127,12 +138,16 @@ def run(
 
     A row of --input is a string or an object with the key text (and text_pair for pairs, words with
     --is-split-into-words, or question and context). Other keys are ignored. Rows are streamed; each answer is a line
-    {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, a key missing, a wrong
-    type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the sibling file that ends in
-    .errors.jsonl (without --output: on standard error). Files are written under a name that ends in .part and moved
-    into place at the end.
+    {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no UTF-8, a key
+    missing, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the sibling file
+    that ends in .errors.jsonl (on standard error if there is no --output, or it is a pipe or a device).
 
-    The exit status is 0 if all was answered, 1 if nothing could run, 2 for wrong usage, and 3 if some rows failed.
+    Both files appear when all rows are done; until then answers are in a folder that ends in .unfinished. After an
+    interruption the same command with --resume goes on, if the input is a file that has not changed. Files that exist
+    are replaced only with --overwrite; pipes and devices, such as /dev/stdout, are written to as rows are answered.
+
+    The exit status is 0 if all was answered, 1 if nothing could run, 2 for wrong usage, 3 if some rows failed, and 128
+    and the signal's number if one ended the run.
     """  # noqa: D301
     given = {name: value for name, value in locals().items() if name in _KNOWN and value is not None}
     name = ALIASES.get(task, task)
@@ -142,16 +157,28 @@ def run(
         raise typer.BadParameter("Give texts or --input, not both.")
     if output_file is not None and input_file is None:
         raise typer.BadParameter("--output needs --input.")
-    asked = _Rows(name, given)
-    inputs = None if input_file else asked.of_texts(texts or _lines_unless_asked(given))
+    if output_file is None and (overwrite or resume):
+        raise typer.BadParameter(f"{'--overwrite' if overwrite else '--resume'} needs --output.")
+    rows = _Rows(name, given)
+
+    def load() -> Any:
+        return pipeline(task, model=model, dtype=dtype, batch_size=batch_size, **parameters)
+
     try:
-        pipe = pipeline(task, model=model, dtype=dtype, batch_size=batch_size, **parameters)
-        if inputs is None:
-            raise typer.Exit(SOME_ROWS_FAILED if _run_file(pipe, asked, input_file, output_file) else 0)
-        results = list(pipe(iter(inputs)))
+        if input_file is not None:
+            asked = {"task": name, "model": model, "dtype": dtype, "options": given}
+            failed = _run_file(load, rows, input_file, output_file, asked, overwrite, resume)
+        else:
+            failed = _run_texts(load, rows, texts, as_json or name == "feature-extraction")
+        sys.stdout.flush()
+    except InterruptedRunError as interruption:
+        Console(stderr=True).print(f"Interrupted. {interruption.advice}", soft_wrap=True, highlight=False)
+        raise typer.Exit(interruption.status) from None
+    except (ReaderGoneError, BrokenPipeError):
+        _leave_quietly()
     except (ValueError, TypeError, OSError) as error:
         fail(error, 1)
-    _print([asked.title(one) for one in inputs], results, as_json or name == "feature-extraction")
+    raise typer.Exit(SOME_ROWS_FAILED if failed else 0)
 
 
 _KNOWN = {option for options in OPTIONS.values() for option in options}
@@ -258,102 +285,63 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-# ------------------------------------------------------------------------------------------------------- a file
+# --------------------------------------------------------------------------------------------- a file, or texts
 
 
-class _File:
-    """The rows of a file that can be read, one by one; the others go to ``bad`` at once."""
-
-    def __init__(self, path: Path, rows: _Rows, bad: "_Lines"):
-        self.path, self.rows, self.bad = path, rows, bad
-        self.pending: deque[tuple[int, Any]] = deque()  # read, but not yet answered
-
-    def __len__(self) -> int:
-        with self.path.open("rb") as file:
-            return sum(1 for _ in file)
-
-    def __iter__(self) -> Iterator[Any]:
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                value: Any = line.decode("utf-8", errors="replace").rstrip("\r\n")
-                try:
-                    value = json.loads(line.decode("utf-8"))
-                    one = self.rows.of_value(value)
-                except (ValueError, RecursionError) as error:
-                    self.bad.failed(number, error, value)
-                    continue
-                self.pending.append((number, value))
-                yield one
-
-
-class _Lines:
-    """A file of JSON lines, written under another name until it is complete; without a path, a stream."""
-
-    def __init__(self, path: Path | None, stream):
-        self.path, self.count = path, 0
-        self.file = stream if path is None else self.part.open("w", encoding="utf-8")
-
-    @property
-    def part(self) -> Path:
-        return self.path.with_name(self.path.name + ".part")
-
-    def write(self, value: dict[str, Any]) -> None:
-        print(json.dumps(value, ensure_ascii=False), file=self.file)
-        self.count += 1
-
-    def failed(self, number: int, error: Exception, value: Any) -> None:
-        self.write({"line": number, "error": str(error), "input": value})
-
-    def finish(self, keep: bool = True) -> None:
-        """Move the file into place, or leave none there."""
-        if self.path is None:
-            return
-        self.file.close()
-        if keep:
-            os.replace(self.part, self.path)
-        else:
-            self.part.unlink()
-            self.path.unlink(missing_ok=True)
-
-
-def errors_file(output: Path) -> Path:
-    """Where the rows go that could not be answered: ``out.jsonl`` has ``out.errors.jsonl`` beside it."""
-    return output.with_name(f"{output.stem}.errors.jsonl")
-
-
-def _run_file(pipe: Any, rows: _Rows, source: Path, target: Path | None) -> int:
+def _run_file(load, rows: _Rows, source: Path, target: Path | None, asked, overwrite: bool, resume: bool) -> int:
     """Answer the rows of a file; returns how many failed."""
-    if target is not None and source.resolve() in (target.resolve(), errors_file(target).resolve()):
-        raise ValueError(f"--output would overwrite the input {source}.")
-    answers, bad = _Lines(target, sys.stdout), _Lines(errors_file(target) if target else None, sys.stderr)
-    lines = _File(source, rows, bad)
-    for answer in pipe.stream(lines):
-        number, value = lines.pending.popleft()
-        if isinstance(answer, Exception):
-            bad.failed(number, answer, value)
-        else:
-            answers.write({"line": number, "result": answer})
-    answers.finish()
-    bad.finish(keep=bad.count > 0)
+    outputs = answer_rows(load, rows.of_value, source, target, asked, overwrite, resume)
+    failed = outputs.errors.count
     if target is not None:
-        where = f", {bad.count} failed: {errors_file(target)}" if bad.count else ""
-        Console(stderr=True).print(f"{answers.count} answered: {target}{where}", soft_wrap=True, highlight=False)
-    return bad.count
+        where = f", {failed} failed" + f": {outputs.errors_path}" * (outputs.errors_path is not None) if failed else ""
+        answered = f"{outputs.answers.count} answered: {target}{where}"
+        Console(stderr=True).print(answered, soft_wrap=True, highlight=False)
+    return failed
+
+
+def _run_texts(load, rows: _Rows, texts: list[str] | None, as_json: bool) -> int:
+    """Print the answers to texts, or to lines of standard input, each of which may fail; returns how many did."""
+    errors = Records(sys.stderr.buffer)
+    lines = [] if texts else _lines_unless_asked(rows.known, errors)
+    inputs = rows.of_texts(texts or [text for _, text in lines])
+    pipe = load()
+    results = list(pipe.stream(iter(inputs)) if lines else pipe(iter(inputs)))
+    for (number, text), result in zip(lines, results, strict=False):
+        if isinstance(result, Exception):
+            errors.write({"line": number, "error": str(result), "input": text})
+    answered = [(one, result) for one, result in zip(inputs, results, strict=True) if not isinstance(result, Exception)]
+    if answered:
+        _print([rows.title(one) for one, _ in answered], [result for _, result in answered], as_json)
+    return errors.count
+
+
+def _leave_quietly() -> None:
+    """End as a Unix tool does whose output nobody reads any more: without a word, as if by SIGPIPE."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):  # Python flushes both when it ends
+        try:
+            os.dup2(nowhere, stream.fileno())
+        except (AttributeError, OSError):  # closed, or not of the system
+            pass
+    raise typer.Exit(128 + signal.SIGPIPE)
 
 
 # ------------------------------------------------------------------------------------------------------- printing
 
 
-def _lines_unless_asked(given: dict[str, Any]) -> list[str]:
-    """Lines of standard input, unless the options hold the question and its context."""
-    if "question" in given and "context" in given:
+def _lines_unless_asked(known: dict[str, str], errors: Records) -> list[tuple[int, str]]:
+    """Numbered lines of standard input, unless the options hold the question and its context."""
+    if "question" in known and "context" in known:
         return []
     if sys.stdin is None or sys.stdin.isatty():
         raise typer.BadParameter("Give at least one text, --input, or pipe texts in, one a line.")
-    lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    if not lines:
+    lines = []
+    for number, line in numbered_lines(sys.stdin.buffer):
+        try:
+            lines.append((number, text_of(line)))
+        except ValueError as error:
+            errors.write({"line": number, "error": str(error), "input": escaped(line)})
+    if not lines and not errors.count:
         raise typer.BadParameter("Standard input holds no text.")
     return lines
 
@@ -361,7 +349,7 @@ def _lines_unless_asked(given: dict[str, Any]) -> list[str]:
 def _print(texts: list[str], results: list[Any], as_json: bool) -> None:
     if as_json:
         for result in results:
-            print(json.dumps(result))
+            print(json.dumps(result, allow_nan=False))
         return
     answers = [_answers(result) for result in results]
     columns = next((list(some[0]) for some in answers if some), [])

@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pipeline.outputs import ModelOutput
-from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values
+from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values, windows
 from tf_pipeline.pipelines.calls import Calls, text_arguments
+from tf_pipeline.pipelines.shortening import Shortener
 from tf_pipeline.tokenization import with_tensorflow
 
 # Inputs, and characters in them, tokenized and sorted at a time: enough for batches of like length, few enough for any
@@ -74,6 +75,7 @@ class Pipeline(Calls):
         _check_fit(model, tokenizer)
         self.model = model
         self.tokenizer = with_tensorflow(tokenizer)
+        self._shortener = Shortener(self.tokenizer)
         self.batch_size = batch_size
         self.token_budget = token_budget
         self._defaults = parameters
@@ -133,7 +135,7 @@ class Pipeline(Calls):
         return self.postprocess(outputs[0], **task_kwargs)
 
     def _windows(self, inputs: Iterable[Any], batch_size: int | None) -> Iterator[list[Any]]:
-        return _windows(inputs)
+        return windows(inputs, WINDOW, WINDOW_CHARACTERS)
 
     # ------------------------------------------------------------------------------------------------ all at once
 
@@ -202,6 +204,7 @@ class Pipeline(Calls):
             kwargs.pop(name, None)
         if kwargs.get("truncation") and "max_length" not in kwargs:
             kwargs["max_length"] = self.truncation_length
+        arguments = self._shortener.shorten_all(dict(arguments), kwargs)
         return self.tokenizer(**arguments, return_attention_mask=True, **kwargs), layout
 
     def _run_model(self, inputs: dict[str, tf.Tensor]) -> ModelOutput:
@@ -271,32 +274,25 @@ class ChunkPipeline(Pipeline):
         return self.postprocess(outputs, **task_kwargs)
 
 
+def without_nan(logits: np.ndarray) -> np.ndarray:
+    """The logits, where NaN would make an answer that does not show it.
+
+    Raises:
+        ValueError: if one is NaN.
+    """
+    if np.isnan(logits).any():
+        raise ValueError("The model's logits for this input hold NaN.")
+    return logits
+
+
 def _check_fit(model, tokenizer) -> None:
-    """Refuse a tokenizer whose ids the model has no embeddings for."""
+    """Refuse a tokenizer with an id that the model has no embedding for; there may be fewer tokens than ids."""
     vocab_size = getattr(model.config, "vocab_size", None)
-    if vocab_size is not None and len(tokenizer) > vocab_size:
+    if vocab_size is None:
+        return
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))
+    if largest >= vocab_size:
         raise ValueError(
-            f"The tokenizer has {len(tokenizer)} tokens, but {type(model).__name__} has embeddings for {vocab_size} "
-            "(vocab_size): they do not belong together."
+            f"The tokenizer has {len(tokenizer)} tokens, and {token!r} has the id {largest}, but "
+            f"{type(model).__name__} has embeddings for {vocab_size} (vocab_size): they do not belong together."
         )
-
-
-def _windows(inputs: Iterable[Any]) -> Iterator[list[Any]]:
-    """Cut inputs into lists of at most ``WINDOW`` inputs and about ``WINDOW_CHARACTERS`` characters."""
-    window, characters = [], 0
-    for one in inputs:
-        window.append(one)
-        characters += _characters(one)
-        if len(window) >= WINDOW or characters >= WINDOW_CHARACTERS:
-            yield window
-            window, characters = [], 0
-    if window:
-        yield window
-
-
-def _characters(value: Any) -> int:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return sum(map(_characters, value))
-    return len(value) if isinstance(value, (str, bytes)) else 0

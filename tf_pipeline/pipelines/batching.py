@@ -1,9 +1,56 @@
 """Cut tokenized texts into batches of like length, so that little padding is computed."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
+
+# Seconds of reading after which inputs that came slowly are answered, however few they are.
+PATIENCE = 1.0
+
+
+def windows(inputs: Iterable[Any], most: int, characters: float = inf, first: int = 1) -> Iterator[list[Any]]:
+    """Cut inputs into lists, which grow where inputs are read as they come, so that the first is soon there.
+
+    What was read before ``inputs`` raises is yielded first.
+
+    Args:
+        inputs: a sequence, which is cut into lists as long as possible, or any iterable.
+        most: maximum number of inputs in a list.
+        characters: number of characters that end a list.
+        first: number of inputs in the first list of an iterable; each further one may hold twice as many.
+    """
+    size = most if isinstance(inputs, Sequence) else min(first, most)
+    source = iter(inputs)
+    failure = None
+    while True:
+        window, read, begun = [], 0, time.monotonic()
+        try:
+            while len(window) < size and read < characters and time.monotonic() < begun + PATIENCE:
+                window.append(next(source))
+                read += number_of_characters(window[-1])
+        except StopIteration:
+            size = 0
+        except Exception as error:
+            size, failure = 0, error
+        if window:
+            yield window
+        if not size:
+            break
+        size = min(2 * size, most)
+    if failure is not None:
+        raise failure
+
+
+def number_of_characters(value: Any) -> int:
+    """Characters, or bytes, of an input of whatever form."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return sum(map(number_of_characters, value))
+    return len(value) if isinstance(value, (str, bytes)) else 0
 
 
 def batches_by_length(lengths: Sequence[int], token_budget: int, batch_size: int | None = None) -> Iterator[list[int]]:

@@ -4,7 +4,8 @@ Nothing here loads TensorFlow, so that a pipeline on a server can be called with
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import length_hint
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -22,6 +23,8 @@ class Calls:
 
     task = ""
     batch_size: int | None = None
+    # What an input may fail with; anything else ends a stream.
+    input_errors: tuple[type[Exception], ...] = (Exception,)
     _defaults: Mapping[str, Any] = {}
 
     def sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -74,7 +77,7 @@ class Calls:
         return isinstance(inputs, (str, Mapping))
 
     def _run(self, inputs: Iterable[Any], parameters, batch_size, keep_errors: bool = False) -> Iterator[Any]:
-        total = len(inputs) if isinstance(inputs, Sized) else None
+        total = length_hint(inputs) or None  # a data set may have a length that it does not know
         # disable=None shows the bar on a terminal only.
         with tqdm(total=total, desc=self.task, unit="text", delay=PROGRESS_DELAY, disable=None, leave=False) as bar:
             done = 0
@@ -86,11 +89,13 @@ class Calls:
 
     def _run_kept(self, window: list[Any], offset: int, *arguments: Any) -> list[Any]:
         """As :meth:`_run_window`, with exceptions for the inputs that fail, found by halving the window."""
+        bar, answered = arguments[-1], arguments[-1].n
         try:
             return self._run_window(window, offset, *arguments)
-        except (ValueError, TypeError, KeyError) as error:
+        except self.input_errors as error:
             if len(window) == 1:
                 return [error]
+            bar.n = answered  # all are run again
             half = len(window) // 2
             first, second = window[:half], window[half:]
             return self._run_kept(first, offset, *arguments) + self._run_kept(second, offset + half, *arguments)
@@ -150,9 +155,13 @@ def text_arguments(texts: list[Any]) -> dict[str, Any]:
 
 
 def as_text(value: Any) -> str:
-    """A text from a string, bytes, or a scalar string tensor."""
+    """A text from a string, bytes, or a scalar string tensor.
+
+    Raises:
+        ValueError: for anything else, and for half of a surrogate pair, as badly decoded texts have them.
+    """
     if isinstance(value, str):
-        return value
+        return _encodable(value)
     if _is_tensor(value):
         value = value.numpy()
     if isinstance(value, bytes):
@@ -161,6 +170,17 @@ def as_text(value: Any) -> str:
         f"A text has to be a string; got {type(value).__name__}: {value!r:.80}. For a pair, give "
         '{"text": …, "text_pair": …}.'
     )
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The text has the lone surrogate {text[error.start]!r} at position {error.start}, which is no character "
+            "and has no form in UTF-8. Decode the source with errors='replace', or remove it."
+        ) from None
+    return text
 
 
 def _elements(inputs: Iterable[Any]) -> Iterator[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.pipelines.base import ChunkPipeline, Rows
+from tf_pipeline.pipelines.base import ChunkPipeline, Rows, without_nan
 from tf_pipeline.pipelines.calls import QuestionAnsweringCalls, question_and_context
 
 # Logit of what cannot be part of an answer.
@@ -165,7 +165,7 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
         null_scores = []
         for outputs in model_outputs:
             context, encoding = outputs["context"], outputs["encoding"]
-            start, end = (np.asarray(outputs[name])[0] for name in self.output_names)
+            start, end = (without_nan(np.asarray(outputs[name])[0]) for name in self.output_names)
             in_context = np.array([index == self._context_index for index in encoding.sequence_ids])
             null = _first(encoding.ids, self.tokenizer.cls_token_id)
             spans, null_score = best_spans(start, end, in_context, null, candidates, max_answer_len)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_pipeline.pipelines.base import ChunkPipeline, Rows
+from tf_pipeline.pipelines.base import ChunkPipeline, Rows, without_nan
 from tf_pipeline.pipelines.calls import as_text
 from tf_pipeline.pipelines.text_classification import softmax
 
@@ -248,7 +248,7 @@ class _Tokens(NamedTuple):
         index = np.flatnonzero(np.asarray(outputs["special_tokens_mask"]) == 0)
         ids = np.asarray(outputs["input_ids"])[0][index]
         pieces = tokenizer.convert_ids_to_tokens(ids.tolist())
-        scores = softmax(np.asarray(outputs["logits"])[0][index])
+        scores = softmax(without_nan(np.asarray(outputs["logits"])[0][index]))
         sentence, unknown = outputs["sentence"], ids == tokenizer.unk_token_id
         if outputs["offset_mapping"] is None:
             nowhere = [None] * len(index)

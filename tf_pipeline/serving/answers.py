@@ -1,11 +1,11 @@
 """From what an export answers to what the local pipeline of the task returns: the same dictionaries, nested alike."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from tf_pipeline.pipelines.batching import windows
 from tf_pipeline.pipelines.calls import (
     Calls,
     FillMaskCalls,
@@ -46,6 +46,7 @@ class Served(Calls):
     outputs: tuple[frozenset[str], ...] = ()
     arguments: tuple[str, ...] = ()
     built_in: frozenset[str] = frozenset()
+    input_errors = (ValueError, TypeError, KeyError)
 
     def __init__(self, predict: Predict, signatures: Mapping[str, Signature], signature: str | None, batch_size: int,
                  **parameters: Any):  # fmt: skip
@@ -96,12 +97,10 @@ class Served(Calls):
         raise NotImplementedError
 
     def _windows(self, inputs: Iterable[Any], batch_size: int | None) -> Iterator[list[Any]]:
-        rows = iter(inputs)
-        while window := list(islice(rows, batch_size)):
-            yield window
+        return windows(inputs, batch_size, first=batch_size)
 
     def _run_window(self, window: list[Any], offset: int, parameters, batch_size, bar) -> list[Any]:
-        columns = {name: [_sendable(text) for text in texts] for name, texts in self.columns(window).items()}
+        columns = self.columns(window)
         name = self.choose(columns)
         if set(columns) != (takes := set(self.signatures[name].inputs)):
             raise ValueError(
@@ -274,19 +273,3 @@ def _records(outputs: Mapping[str, np.ndarray], names: Mapping[str, str], count:
 def _column(value: Any) -> np.ndarray:
     """A lone value as an array of one; a string stays one, because NumPy's own strings lose zeros at the end."""
     return np.array([value], object) if isinstance(value, str) else np.atleast_1d(value)
-
-
-def _sendable(text: str) -> str:
-    """The text, if UTF-8 can express it.
-
-    Raises:
-        ValueError: for half of a surrogate pair, as badly decoded texts have them.
-    """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"The text has the lone surrogate {text[error.start]!r} at position {error.start}, which is no character "
-            "and cannot be sent as UTF-8. Decode the source with errors='replace', or remove it."
-        ) from None
-    return text
