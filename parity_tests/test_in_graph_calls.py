@@ -296,7 +296,7 @@ def test_stage(stage):
     report = verify(compile_tokenizer(tokenizer), tokenizer, adversarial_texts()[::5])
     offsets = report.counts.pop("offset_mapping")
     assert not any(report.counts.values()), str(report)
-    assert offsets <= (6 if stage == "NFKC" else 0), str(report)
+    assert offsets == 0, str(report)
 
 
 REFUSED = {
@@ -311,7 +311,6 @@ REFUSED = {
     "a lazy quantifier": _with(pre_tokenizer=pre_tokenizers.Split(Regex("a+?"), "isolated")),
     "look-ahead at more": _with(pre_tokenizer=pre_tokenizers.Split(Regex("a(?!bc)"), "isolated")),
     "a repeated group": _with(normalizer=normalizers.Replace(Regex("(?:ab)+"), "c")),
-    "invert=True": _with(pre_tokenizer=pre_tokenizers.Split("a", "merged_with_next", invert=True)),
     "repeats a text": _with(
         post_processor=processors.TemplateProcessing(single="$A $A", pair="$A $B", special_tokens=[])
     ),

@@ -8,7 +8,7 @@ from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.tokenization.in_graph import compile_tokenizer, verify
 
 # Offsets where marks are put in order and then composed over one another; the ids are equal.
-COMPOSED = {"modernbert": 2}
+COMPOSED = {}
 # Around the limit of a WordPiece word, and runs in which merges overlap.
 RUNS = [character * count for character in ("a", "1", "é", "雨", " ", "!") for count in (3, 4, 5, 99, 100, 101)]
 

@@ -1,6 +1,6 @@
 """Turn what callers pass into tensors, and say clearly what is wrong with it when something is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -49,7 +49,7 @@ def _as_tensor(name: str, value: Any) -> Any:
 def check_inputs(model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Refuse inputs of a wrong rank, shape or (when values are at hand) value.
 
-    Shapes are checked when they are known: at once in eager mode and while tracing. A dynamic length is checked in the
+    Shapes are checked when they are known: at once in eager mode and while tracing. Dynamic sizes are checked in the
     graph.
 
     Returns:
@@ -68,7 +68,55 @@ def check_inputs(model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     for name, key in _TABLES.items():
         if name in inputs:
             _check_values(model, name, inputs[name], key)
-    return dict(inputs) | {leading: _check_length(model, inputs, leading)}
+    inputs = waiting(inputs, _size_checks(model, inputs, leading))
+    return inputs | {leading: _check_length(model, inputs, leading)}
+
+
+def check_sizes(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Refuse, in the graph, inputs that are not of one shape.
+
+    Args:
+        inputs: tensors of one rank, such as the texts ``[batch]`` of a signature.
+
+    Returns:
+        The inputs; what is computed from them waits for the check.
+    """
+    (leading, first), *others = inputs.items()
+    return waiting(inputs, [_equal_sizes(name, tf.shape(value), leading, tf.shape(first)) for name, value in others])
+
+
+def waiting(inputs: Mapping[str, tf.Tensor], checks: Sequence[tf.Operation]) -> dict[str, tf.Tensor]:
+    """The same inputs, once the checks have passed."""
+    if not checks:
+        return dict(inputs)
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(value) for name, value in inputs.items()}
+
+
+def _equal_sizes(name: str, sizes: tf.Tensor, leading: str, wanted: tf.Tensor) -> tf.Operation:
+    # Sizes belong to a whole request, so that this fails no caller but the one who is wrong.
+    message = f"{name} does not fit {leading}: each row of the one belongs to a row of the other, and so do columns."
+    return tf.debugging.assert_equal(sizes, wanted, message=message, summarize=4)
+
+
+def _size_checks(model, inputs: Mapping[str, Any], leading: str) -> list[tf.Operation]:
+    """Checks in the graph of the sizes that are not known yet; the rules are those of :func:`_check_shapes`."""
+    checks, leads = [], ("decoder_input_ids" if "decoder_input_ids" in inputs else leading)
+    for name, value in inputs.items():
+        # A decoder's inputs have a length of their own.
+        like, axes = (leads, model.input_rank) if name.startswith("decoder_") else (leading, model.input_rank)
+        if name == like:
+            like, axes = leading, 1
+        rank = value.shape.rank if name == "attention_mask" else axes
+        if name == leading or (value.shape[:rank].is_fully_defined() and inputs[like].shape[:axes].is_fully_defined()):
+            continue
+        sizes, wanted = tf.shape(value)[:rank], tf.shape(inputs[like])[:axes]
+        if name == "position_ids":  # of all rows, or one row for all
+            wanted = tf.concat([tf.where(sizes[:1] == 1, 1, wanted[:1]), wanted[1:]], 0)
+        if rank > axes:  # [batch, query, key] or [batch, heads or 1, query, key]
+            wanted = tf.concat([wanted[:1], sizes[1:-2], wanted[-1:], wanted[-1:]], 0)
+        checks.append(_equal_sizes(name, sizes, like, wanted))
+    return checks
 
 
 def _check_dtype(name: str, value: tf.Tensor) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_pipeline.inputs import check_sizes
 from tf_pipeline.pipelines.base import Pipeline
 from tf_pipeline.tokenization.in_graph import InGraphTokenizer
 
@@ -63,10 +64,9 @@ class ServedTask(tf.Module):
         """Concrete functions by name, with ``tokens`` for ids."""
         functions = self.text_signatures() if self.tokenizer is not None else {}
         traced = {
-            name: tf.function(function, autograph=False).get_concrete_function(**specs)
-            for name, (function, specs) in functions.items()
+            name: tf.function(_checked(function), autograph=False).get_concrete_function(**specs)
+            for name, (function, specs) in (functions | {"tokens": (self._tokens, self._token_specs())}).items()
         }
-        traced["tokens"] = tf.function(self._tokens, autograph=False).get_concrete_function(**self._token_specs())
         return traced if self.tokenizer is not None else {"serving_default": traced["tokens"]} | traced
 
     # ------------------------------------------------------------------------------------------------- the stages
@@ -110,6 +110,15 @@ class ServedTask(tf.Module):
             name: tf.where(tf.reshape(good, [-1, *([1] * (value.shape.rank - 1))]), value, float("nan"))
             for name, value in outputs.items()
         }
+
+
+def _checked(function: Callable[..., dict[str, tf.Tensor]]) -> Callable[..., dict[str, tf.Tensor]]:
+    """A function that refuses inputs of unequal size: rows of one input belong to rows of the others."""
+
+    def checked(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return function(**check_sizes(inputs))
+
+    return checked
 
 
 class _Untracked:

@@ -34,6 +34,7 @@ from tf_pipeline.serving.transport import Signature, TensorInfo, with_texts
 from tf_pipeline.serving.warmup import requests, write_requests
 from tf_pipeline.terminal import table_console
 from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer, VerificationReport, compile_tokenizer, verify
+from tf_pipeline.tokenization.in_graph.verification import added_token_texts
 
 TASKS: dict[str, type[ServedTask]] = {
     "feature-extraction": ServedFeatureExtraction,
@@ -248,14 +249,16 @@ def _served(pipe: Pipeline, text: bool, max_length: int | None, options: Mapping
 
 
 def _compare_tokenizers(served: ServedTask, progress: Callable[[str], None]) -> VerificationReport:
-    """Compare the tokenizer in the graph with Hugging Face's on the corpus; ids have to be equal.
+    """Compare the tokenizer in the graph with Hugging Face's on the corpus and its added tokens; ids have to be equal.
 
     Raises:
         ExportError: if ids differ, with the first texts.
     """
     progress("Comparing the tokenizer with Hugging Face's")
     outputs = IDS + PLACES if served.needs_offsets else IDS
-    report = verify(served.tokenizer, served.pipe.value.tokenizer, adversarial_texts(), outputs=outputs, limit=5)
+    tokenizer = served.pipe.value.tokenizer
+    texts = adversarial_texts() + added_token_texts(tokenizer)
+    report = verify(served.tokenizer, tokenizer, texts, outputs=outputs, limit=5)
     if any(report.counts[name] for name in IDS):
         raise ExportError(f"The tokenizer in the graph is not Hugging Face's:\n{report}")
     return report

@@ -1,15 +1,16 @@
 """Added tokens, special ones among them, found in the text itself before anything else looks at it."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tokenizers
 
 from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer
-from tf_pipeline.tokenization.in_graph.post_processors import PostProcessor
 from tf_pipeline.tokenization.in_graph.pre_tokenizers import spans, whitespace
-from tf_pipeline.tokenization.in_graph.regex import members
-from tf_pipeline.tokenization.in_graph.tables import ADDED, CodePointTable, Trie
+from tf_pipeline.tokenization.in_graph.regex import chunks
+from tf_pipeline.tokenization.in_graph.tables import ADDED, CODE_POINTS, CodePointTable, Trie
 from tf_pipeline.tokenization.in_graph.text import Text, follow, last_true, longest_section, next_true
 
 _WORD, _SPACE = 1, 2
@@ -21,24 +22,26 @@ class AddedTokens:
     Of overlapping tokens the leftmost counts, and of those that start together the longest.
 
     Args:
-        tokens: entries of tokenizer.json's ``added_tokens``; ``pattern`` in place of ``content`` if it is there.
-        post: the post-processor, which may leave the white space of ``lstrip`` and ``rstrip`` out of offsets.
+        tokens: entries of tokenizer.json's ``added_tokens``, with the ``pattern`` to look for.
+        trim: whether the white space of ``rstrip`` is left out of offsets; ``Trimmer`` leaves out that of ``lstrip``.
 
     Raises:
         UnsupportedTokenizer: for tokens that are empty, that are equal, or that a neighbour's ``rstrip`` could cut.
     """
 
-    def __init__(self, tokens: list[dict[str, Any]], post: PostProcessor):
-        patterns = [token.get("pattern", token["content"]) for token in tokens]
+    def __init__(self, tokens: list[dict[str, Any]], trim: bool):
+        patterns = [token["pattern"] for token in tokens]
         _check(tokens, patterns)
-        self._post = post
+        self._trim = trim
         self._trie = Trie([(pattern, i) for i, pattern in enumerate(patterns)])
         self._ids = tf.constant([token["id"] for token in tokens] or [0], tf.int32)
         self._flags = {
             name: tf.constant([bool(token[name]) for token in tokens] or [False])
             for name in ("single_word", "lstrip", "rstrip")
         }
-        kinds = members(r"\w").astype(np.int64) * _WORD + whitespace().astype(np.int64) * _SPACE
+        kinds = whitespace().astype(np.int64) * _SPACE
+        if any(token["single_word"] for token in tokens):
+            kinds += word_characters().astype(np.int64) * _WORD
         self._kinds = CodePointTable(kinds)
 
     def __call__(self, text: Text) -> Text:
@@ -61,22 +64,13 @@ class AddedTokens:
         # An added token is its first entry, which reaches to its last.
         ends = tf.tensor_scatter_nd_update(tf.fill(tf.shape(places), -1), first[:, None], end)
         codes = tf.tensor_scatter_nd_update(text.codes, first[:, None], ADDED + tf.gather(self._ids, token))
-        start, until = self._offsets(text, at, last, first, end)
-        start = tf.tensor_scatter_nd_update(text.start, first[:, None], start)
+        until = tf.gather(text.end, (last if self._trim else end) - 1)
         until = tf.tensor_scatter_nd_update(text.end, first[:, None], until)
         starts, after, inside = spans(ends >= 0, ends)
-        return Text(codes, start, until, text.row).sections(starts | after, keep=starts | ~inside)
-
-    def _offsets(self, text: Text, at, last, first, end) -> tuple[tf.Tensor, tf.Tensor]:
-        """Where matches start and end, with or without the white space around them."""
-        if self._post.trim:
-            # One space at the start of a text is taken for the space that the tokenizer puts there.
-            spare = (tf.gather(text.start, first) == 0) & (at - first == 1) & self._post.prefix_space
-            first, end = tf.where(spare, first, at), last
-        return tf.gather(text.start, first), tf.gather(text.end, end - 1)
+        return Text(codes, text.start, until, text.row).sections(starts | after, keep=starts | ~inside)
 
     def _alone(self, text: Text, lengths: tf.Tensor, kinds: tf.Tensor) -> tf.Tensor:
-        """Whether no letter, digit or underscore of the same section is right before or after a match."""
+        """Whether no character of a word of the same section is right before or after a match."""
         word = tf.bitwise.bitwise_and(kinds, _WORD) != 0
         before = tf.concat([[False], word[:-1]], 0)  # END and added tokens are no letters
         after = tf.gather(word, tf.minimum(tf.range(tf.size(lengths)) + lengths, tf.size(lengths) - 1))
@@ -91,6 +85,22 @@ class AddedTokens:
         left = tf.gather(tf.concat([[-1], last_true(solid)], 0), first) + 1
         left = tf.maximum(left, previous)
         return tf.where(tf.gather(self._flags["lstrip"], token), left, first), end
+
+
+@cache
+def word_characters() -> np.ndarray:
+    r"""Which code points belong to a word beside a token with ``single_word``, bool ``[0x110000]``.
+
+    These are not the members of ``\w``: that is asked of another library, which differs on ``²`` and U+200D.
+    """
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"": 0}, unk_token=""))
+    tokenizer.add_tokens([tokenizers.AddedToken("!", single_word=True)])
+    word = np.zeros(CODE_POINTS, bool)
+    for codes in chunks():
+        encoding = tokenizer.encode("".join(f" !{chr(code)}" for code in codes))
+        starts = np.array(encoding.offsets)[np.array(encoding.ids) == tokenizer.token_to_id("!"), 0]
+        word[codes] = ~np.isin(3 * np.arange(len(codes)) + 1, starts)
+    return word
 
 
 def _check(tokens: list[dict[str, Any]], patterns: list[str]) -> None:

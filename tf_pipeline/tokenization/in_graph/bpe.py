@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tokenizers
 
-from tf_pipeline.tokenization.in_graph.byte_level import spell
+from tf_pipeline.tokenization.in_graph.byte_level import spell, utf8_length
 from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer
 from tf_pipeline.tokenization.in_graph.tables import (
     ADDED,
@@ -83,12 +83,8 @@ class BPE:
 
     def __call__(self, text: Text) -> Tokens:
         """Tokens of the words of a text."""
-        text, ids = self._initial(text)
-        mergeable = (ids >= 0) & ~text.is_added
-        if not self._whole.empty:
-            ids, whole = self._whole_words(text, ids)
-            mergeable &= ~whole
-        ids = self._merge(text, ids, mergeable)
+        text, ids = self._initial(text if self._whole.empty else self._whole_words(text))
+        ids = self._merge(text, ids, (ids >= 0) & ~text.is_added)
         at = tf.cast(tf.where(ids >= 0)[:, 0], tf.int32)
         following = tf.concat([at[1:], tf.fill([1], tf.size(ids))], 0)[: tf.size(at)]
         last = tf.minimum(following, tf.gather(next_true(text.is_end), at)) - 1
@@ -106,6 +102,7 @@ class BPE:
         ids = tf.where(text.is_added, text.codes - ADDED, ids)
         if self._unknown < 0:  # Hugging Face drops such characters
             keep = ~missing
+            text = Text(*tf.cond(tf.reduce_any(missing), lambda: _closed_up(text, missing).parts(), text.parts))
         elif self._fuse:
             keep = ~missing | ~tf.concat([[False], missing[:-1]], 0)
             reach = tf.where(missing, tf.gather(text.end, tf.maximum(next_true(~missing) - 1, 0)), text.end)
@@ -115,16 +112,17 @@ class BPE:
         ids = tf.where(missing, self._unknown, ids)
         return text.select(tf.where(keep)[:, 0]), tf.boolean_mask(ids, keep)
 
-    def _whole_words(self, text: Text, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Words that are tokens which merges do not lead to: the new ids, and what those words cover."""
+    def _whole_words(self, text: Text) -> Text:
+        """Words that are tokens which merges do not lead to become one entry, as added tokens are."""
         heads = tf.cast(tf.where(text.begins & ~text.is_end)[:, 0], tf.int32)
         lengths, found = self._whole.longest_matches(text.codes, positions=heads)
-        one = (lengths > 0) & (heads + lengths == tf.gather(next_true(text.is_end), heads))
-        section = tf.cumsum(tf.cast(text.begins & ~text.is_end, tf.int32)) - 1
-        whole = tf.gather(tf.concat([one, [False]], 0), tf.maximum(section, 0)) & ~text.is_end
-        ids = tf.where(whole, -1, ids)
-        at = tf.boolean_mask(heads, one)
-        return tf.tensor_scatter_nd_update(ids, at[:, None], tf.boolean_mask(found, one)), whole
+        whole = (lengths > 0) & (heads + lengths == tf.gather(next_true(text.is_end), heads))
+        at, lengths, found = (tf.boolean_mask(values, whole) for values in (heads, lengths, found))
+        codes = tf.tensor_scatter_nd_update(text.codes, at[:, None], ADDED + found)
+        end = tf.tensor_scatter_nd_update(text.end, at[:, None], tf.gather(text.end, at + lengths - 1))
+        settled = tf.gather(codes >= ADDED, tf.maximum(last_true(text.begins), 0))
+        keep = ~settled | text.begins | text.is_end
+        return dataclasses.replace(text, codes=codes, end=end).select(tf.where(keep)[:, 0])
 
     def _merge(self, text: Text, ids: tf.Tensor, mergeable: tf.Tensor) -> tf.Tensor:
         """Ids of tokens at the entries where they start, -1 elsewhere."""
@@ -161,6 +159,17 @@ class BPE:
             return chosen & ((places - last_true(chosen & ~before)) % 2 == 0)
         first = tf.math.unsorted_segment_min(tf.where(chosen, places, _NEVER), part[:-1], tf.reduce_max(part) + 1)
         return chosen & (places == tf.gather(first, part[:-1]))
+
+
+def _closed_up(text: Text, missing: tf.Tensor) -> Text:
+    """Places as Hugging Face counts them: in bytes of a word that closes up where a character is dropped."""
+    width = utf8_length(text.codes)
+    byte = tf.cumsum(width, exclusive=True)
+    dropped = tf.cumsum(tf.where(missing, width, 0), exclusive=True)
+    byte -= dropped - tf.gather(dropped, last_true(text.begins))
+    owner = tf.repeat(tf.range(tf.size(width)), width)
+    first, last = tf.gather(owner, byte), tf.gather(owner, byte + width - 1)
+    return dataclasses.replace(text, start=tf.gather(text.start, first), end=tf.gather(text.end, last))
 
 
 def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:

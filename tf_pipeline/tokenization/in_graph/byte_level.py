@@ -23,6 +23,11 @@ def as_bytes(text: Text) -> Text:
     return text.with_codes(tf.where(text.is_end | text.is_added, text.codes, letters))
 
 
+def utf8_length(codes: tf.Tensor) -> tf.Tensor:
+    """The number of bytes of every code point, int32 of the same shape."""
+    return 1 + sum(tf.cast(codes >= limit, tf.int32) for limit in (0x80, 0x800, 0x10000))
+
+
 def spell(text: Text, chosen: tf.Tensor, offset: int) -> Text:
     """Put the bytes of some characters in their place, as codes from ``offset`` on.
 
@@ -31,8 +36,7 @@ def spell(text: Text, chosen: tf.Tensor, offset: int) -> Text:
         chosen: bool ``[n]``, which.
         offset: the code of byte 0.
     """
-    lengths = 1 + sum(tf.cast(text.codes >= limit, tf.int32) for limit in (0x80, 0x800, 0x10000))
-    source, within, lengths = repeated(tf.where(chosen, lengths, 1))
+    source, within, lengths = repeated(tf.where(chosen, utf8_length(text.codes), 1))
     new = text.select(source)
     bits = tf.bitwise.right_shift(new.codes, 6 * (lengths - 1 - within))
     lead = tf.gather(tf.constant([0, 0, 0xC0, 0xE0, 0xF0]), lengths)

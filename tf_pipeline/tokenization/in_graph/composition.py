@@ -69,8 +69,8 @@ class Ordering:
         """Decompose a text."""
         return self.with_classes(text)[0]
 
-    def with_classes(self, text: Text) -> tuple[Text, tf.Tensor]:
-        """The decomposed text, and the combining class of every entry."""
+    def with_classes(self, text: Text) -> tuple[Text, tf.Tensor, tf.Tensor]:
+        """The decomposed text, the combining class of every entry, and whether it is the first of an old one."""
         text, first = self._decompose.expand(text)
         classes = self._classes(text.codes)
         disordered = (classes[1:] > 0) & (classes[:-1] > classes[1:])
@@ -81,16 +81,13 @@ class Ordering:
             chosen = tf.argsort(key, stable=True)
             # As in `tokenizers`, the places in the original text stay in order: the n-th character that stands for
             # one of the original takes the n-th place.
-            places = tf.boolean_mask(tf.stack([text.start, text.end], 1), first)
-            nth = tf.cumsum(tf.cast(tf.gather(first, chosen), tf.int32)) - 1
-            places = tf.gather(places, tf.maximum(nth, 0))
-            return tf.gather(text.codes, chosen), places[:, 0], places[:, 1], tf.gather(classes, chosen)
+            ordered = tf.gather(first, chosen)
+            places = tf.gather(tf.where(first)[:, 0], tf.cumsum(tf.cast(ordered, tf.int32)) - 1)
+            moved = text.select(places).with_codes(tf.gather(text.codes, chosen))
+            return *moved.parts(), tf.gather(classes, chosen), ordered
 
-        def leave():
-            return text.codes, text.start, text.end, classes
-
-        codes, start, end, classes = tf.cond(tf.reduce_any(disordered), order, leave)
-        return Text(codes, start, end, text.row), classes
+        *parts, classes, first = tf.cond(tf.reduce_any(disordered), order, lambda: (*text.parts(), classes, first))
+        return Text(*parts), classes, first
 
 
 class Composition:
@@ -119,20 +116,24 @@ class Composition:
         settled = tf.reduce_all(self._settled(text.codes) != 0)
         return Text(*tf.cond(settled, text.parts, lambda: self._normalize(text).parts()))
 
-    def _normalize(self, text: Text) -> Text:
-        text, classes = self._decompose.with_classes(text)
+    def _normalize(self, old: Text) -> Text:
+        text, classes, first = self._decompose.with_classes(old)
         # A group begins where nothing before can be composed with, so groups are composed side by side.
         joins = (classes > 0) | (self._columns(text.codes) > 0)
         heads = tf.cast(tf.where(~joins | text.begins)[:, 0], tf.int32)
         sizes = tf.concat([heads[1:], tf.fill([1], tf.size(classes))], 0) - heads
         several = tf.where(sizes > 1)[:, 0]
-        codes, keep = self._compose(text.codes, classes, tf.gather(heads, several), tf.gather(sizes, several))
-        return text.with_codes(codes).select(tf.where(keep)[:, 0])
+        heads, sizes = tf.gather(heads, several), tf.gather(sizes, several)
+        codes, keep, firsts = self._compose(text.codes, classes, tf.cast(first, tf.int32), heads, sizes)
+        codes, firsts = tf.boolean_mask(codes, keep), tf.boolean_mask(firsts, keep)
+        # As in `tokenizers`, a character takes as many places as it has first ones in it, but names the first of them.
+        places = tf.cumsum(firsts, exclusive=True) - tf.cast(firsts == 0, tf.int32)
+        return old.select(places).with_codes(codes)
 
-    def _compose(self, codes, classes, heads, sizes) -> tuple[tf.Tensor, tf.Tensor]:
-        """Compose groups; the first of each is its first starter. Returns codes and what stays."""
+    def _compose(self, codes, classes, firsts, heads, sizes) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Compose groups, which begin with a starter. Returns codes, what stays, and ``firsts`` added up."""
 
-        def body(step, starters, previous, codes, keep, heads, sizes):
+        def body(step, starters, previous, codes, keep, firsts, heads, sizes):
             # `starters` is the current starter of each group; `previous` the class of what stays after it, or -1.
             at = heads + step
             kind = tf.gather(classes, at)
@@ -141,16 +142,17 @@ class Composition:
             places = tf.boolean_mask(starters, joined)[:, None]
             codes = tf.tensor_scatter_nd_update(codes, places, tf.boolean_mask(composed, joined))
             keep = tf.tensor_scatter_nd_update(keep, at[:, None], ~joined)
+            firsts = tf.tensor_scatter_nd_add(firsts, places, tf.gather(firsts, tf.boolean_mask(at, joined)))
             starters = tf.where(~joined & (kind == 0), at, starters)
             previous = tf.where(joined, previous, tf.where(kind == 0, -1, kind))
             left = tf.where(sizes > step + 1)[:, 0]
             starters, previous, heads, sizes = (tf.gather(x, left) for x in (starters, previous, heads, sizes))
-            return step + 1, starters, previous, codes, keep, heads, sizes
+            return step + 1, starters, previous, codes, keep, firsts, heads, sizes
 
         keep = tf.ones_like(codes, tf.bool)
-        state = (tf.constant(1), heads, tf.fill(tf.shape(heads), -1), codes, keep, heads, sizes)
+        state = (tf.constant(1), heads, tf.fill(tf.shape(heads), -1), codes, keep, firsts, heads, sizes)
         result = tf.while_loop(lambda step, starters, *_: tf.size(starters) > 0, body, state, flexible(state))
-        return result[3], result[4]
+        return result[3:6]
 
 
 def _dense(index: dict[int, int]) -> np.ndarray:

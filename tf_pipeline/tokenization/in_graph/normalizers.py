@@ -13,11 +13,10 @@ import tokenizers
 
 from tf_pipeline.tokenization.in_graph.byte_level import as_bytes
 from tf_pipeline.tokenization.in_graph.composition import Composition, Ordering
-from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer, compiled_by
+from tf_pipeline.tokenization.in_graph.errors import compiled_by
 from tf_pipeline.tokenization.in_graph.mapping import CharacterMap, probed, repeated, then
-from tf_pipeline.tokenization.in_graph.pre_tokenizers import matches, prepend, whitespace
+from tf_pipeline.tokenization.in_graph.pre_tokenizers import matches, pattern_of, prepend, whitespace
 from tf_pipeline.tokenization.in_graph.precompiled import Precompiled
-from tf_pipeline.tokenization.in_graph.regex import Regex, literal
 from tf_pipeline.tokenization.in_graph.tables import CodePointTable
 from tf_pipeline.tokenization.in_graph.text import Text, last_true, next_true
 
@@ -97,10 +96,7 @@ def _strip(component: dict[str, Any]) -> list[Stage]:
 
 
 def _replace(component: dict[str, Any]) -> list[Stage]:
-    ((kind, pattern),) = component["pattern"].items()
-    if not pattern:
-        raise UnsupportedTokenizer("Normalizer 'Replace' with an empty pattern is not compiled.")
-    compiled, content = literal(pattern) if kind == "String" else Regex(pattern), component["content"]
+    compiled, content = pattern_of("Normalizer 'Replace'", component), component["content"]
     new = tf.constant([*map(ord, content)] or [0])
 
     def replace(text: Text) -> Text:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_pipeline.tokenization.in_graph.byte_level import alphabet
 from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer, compiled_by
+from tf_pipeline.tokenization.in_graph.pre_tokenizers import whitespace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,21 +136,27 @@ class Trimmer:
 
     Args:
         tokens: every token of the vocabulary and its id.
+        added: entries of tokenizer.json's ``added_tokens``, with the ``pattern`` to look for.
         prefix_space: whether the first space of a text was put there by the tokenizer.
     """
 
-    def __init__(self, tokens: dict[str, int], prefix_space: bool):
-        leading, trailing = np.zeros((2, max(tokens.values()) + 1), np.int32)
-        space = alphabet()[ord(" ")]
-        for token, i in tokens.items():
-            marked = "".join(" " if c == space else c for c in token)
-            leading[i] = len(marked) - len(marked.lstrip())
-            trailing[i] = len(marked) - len(marked.rstrip())
-        self._leading, self._trailing, self._prefix_space = tf.constant(leading), tf.constant(trailing), prefix_space
+    def __init__(self, tokens: dict[str, int], added: list[dict[str, Any]], prefix_space: bool):
+        leading, trailing, lengths = np.zeros((3, max(tokens.values()) + 1), np.int32)
+        space, white = alphabet()[ord(" ")], whitespace()
+        for i, token in ({i: token for token, i in tokens.items()} | {t["id"]: t["pattern"] for t in added}).items():
+            solid = [c != space and not white[ord(c)] for c in token]
+            leading[i], trailing[i] = [*solid, True].index(True), [*reversed(solid), True].index(True)
+        for token in added:
+            lengths[token["id"]] = len(token["pattern"]) if token["lstrip"] else 0
+        self._leading, self._trailing, self._lengths = map(tf.constant, (leading, trailing, lengths))
+        self._prefix_space = prefix_space
 
     def __call__(self, ids: tf.Tensor, start: tf.Tensor, end: tf.Tensor, first: tf.Tensor) -> tuple:
         """New starts and ends of tokens; ``first`` says which is the first of its text. All of one shape."""
         leading, trailing = tf.gather(self._leading, ids), tf.gather(self._trailing, ids)
+        # The white space of lstrip is what reaches beyond the token itself.
+        length = tf.gather(self._lengths, ids)
+        leading += tf.where(length > 0, tf.maximum(end - start - length, 0), 0)
         if self._prefix_space:
             # One space at the start of a text is taken for that one, even where the text has it.
             leading = tf.where((first | (start == 0)) & (leading == 1), 0, leading)

@@ -64,11 +64,27 @@ def _delimiter(component: dict[str, Any]) -> list[Stage]:
     return [_splitter(literal(component["delimiter"]), "Removed")]
 
 
-def _split(component: dict[str, Any]) -> list[Stage]:
+def pattern_of(what: str, component: dict[str, Any]) -> Regex:
+    """The ``pattern`` of a component, a string or a regular expression.
+
+    Args:
+        what: what the component is called in the message.
+        component: of tokenizer.json.
+
+    Raises:
+        UnsupportedTokenizer: for a pattern that matches nothing at all, which would cut the text everywhere.
+    """
     ((kind, pattern),) = component["pattern"].items()
-    if kind == "String" and not pattern:
-        raise UnsupportedTokenizer("Pre-tokenizer 'Split' with an empty pattern is not compiled.")
     compiled = literal(pattern) if kind == "String" else Regex(pattern)
+    if compiled.nullable:
+        raise UnsupportedTokenizer(
+            f"{what} with the pattern {pattern!r}, which the empty string matches, is not compiled."
+        )
+    return compiled
+
+
+def _split(component: dict[str, Any]) -> list[Stage]:
+    compiled = pattern_of("Pre-tokenizer 'Split'", component)
     return [_splitter(compiled, component["behavior"], component.get("invert", False))]
 
 
@@ -155,19 +171,17 @@ def prepend(text: Text, prefix: str, only_at_start: bool = False, unless_there: 
 def _splitter(pattern: Regex | _Characters, behavior: str, invert: bool = False) -> Stage:
     if behavior not in ("Removed", "Isolated", "Contiguous", "MergedWithPrevious", "MergedWithNext"):
         raise UnsupportedTokenizer(f"Split behavior {behavior!r} is not compiled.")
-    if invert and behavior.startswith("Merged"):
-        raise UnsupportedTokenizer(f"Split behavior {behavior!r} with invert=True is not compiled.")
 
     def split(text: Text) -> Text:
         starts, after, inside = matches(text, pattern)
         if behavior == "Removed":
-            return text.sections(starts | after, keep=inside if invert else ~inside)
+            return text.sections(starts | after, keep=text.is_added | (inside == invert))
         if behavior == "Isolated":
             return text.sections(starts | after)
-        before = tf.concat([[False], inside[:-1]], 0)
         if behavior == "Contiguous":
-            return text.sections(inside != before)
-        return text.sections(starts if behavior == "MergedWithNext" else after | (starts & before))
+            return text.sections(inside != tf.concat([[False], inside[:-1]], 0))
+        # To merge what is between matches with the next match is to merge matches with what is before them.
+        return text.sections(starts if (behavior == "MergedWithNext") != invert else after)
 
     return split
 

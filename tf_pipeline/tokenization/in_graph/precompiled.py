@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tokenizers
 
+from tf_pipeline.tokenization.in_graph.byte_level import utf8_length
 from tf_pipeline.tokenization.in_graph.mapping import CharacterMap, repeated
 from tf_pipeline.tokenization.in_graph.regex import EVERY
 from tf_pipeline.tokenization.in_graph.tables import CODE_POINTS, CodePointTable, Trie
@@ -82,8 +83,7 @@ class Precompiled:
         places = tf.range(tf.size(joined))
         heads = tf.cast(tf.where(~joined)[:, 0], tf.int32)
         sizes = tf.concat([heads[1:], tf.fill([1], tf.size(joined))], 0) - heads
-        width = 1 + sum(tf.cast(text.codes >= limit, tf.int32) for limit in (0x80, 0x800, 0x10000))
-        before = tf.concat([[0], tf.cumsum(width)], 0)
+        before = tf.concat([[0], tf.cumsum(utf8_length(text.codes))], 0)
         width = tf.gather(before, heads + sizes) - tf.gather(before, heads)
         lengths, found = self._trie.longest_matches(text.codes, positions=heads)
         whole = (sizes > 1) & (width <= _LARGEST_CLUSTER) & (lengths > 0) & (lengths <= sizes)

@@ -101,6 +101,11 @@ class Regex:
             values |= members(name).astype(np.int64) << bit
         self._classes = CodePointTable(values)
 
+    @property
+    def nullable(self) -> bool:
+        """Whether the empty string may match."""
+        return _nullable(self._root)
+
     def ends(self, text: Text) -> tf.Tensor:
         """The end of the match at every place, int32 ``[n]``; -1 where there is none.
 
@@ -117,6 +122,12 @@ def _collect(node, bits: dict[str, int]) -> None:
             _collect(part, bits)
     else:
         bits.setdefault(node.pattern, len(bits))
+
+
+def _nullable(node) -> bool:
+    if isinstance(node, _Group):
+        return node.optional or any(all(map(_nullable, sequence)) for sequence in node.alternatives)
+    return isinstance(node, _Ahead) or node.least == 0
 
 
 def _ends(node, flags: dict[str, tf.Tensor], rest: tf.Tensor) -> tf.Tensor:

@@ -45,6 +45,33 @@ def compile_tokenizer(tokenizer: Any) -> "InGraphTokenizer":
         return InGraphTokenizer(json.loads(backend.to_str()), backend, _defaults(tokenizer, backend))
 
 
+def _added_tokens(added: list[dict[str, Any]], normalizer: Any) -> list[dict[str, Any]]:
+    """Added tokens of tokenizer.json, with what is looked for in the text as ``pattern``."""
+    return [
+        token
+        | {
+            "pattern": normalizer.normalize_str(token["content"])
+            if token["normalized"] and normalizer is not None
+            else token["content"]
+        }
+        for token in added
+    ]
+
+
+def _check_trimming(model: dict[str, Any], added: list[dict[str, Any]], normalizer: Any) -> None:
+    """Refuse what a post-processor with ``trim_offsets`` counts in texts that the graph does not keep."""
+    if model["type"] == "Unigram":
+        raise UnsupportedTokenizer(
+            "Unigram with trim_offsets=True is not compiled: unknown tokens are trimmed by the text they stand for."
+        )
+    for token in added if normalizer is not None else ():
+        if token["normalized"] and (token["lstrip"] or token["rstrip"]):
+            raise UnsupportedTokenizer(
+                f"Added token {token['content']!r} with normalized=True and lstrip or rstrip is not compiled together "
+                "with a normalizer and trim_offsets=True: normalized white space is counted."
+            )
+
+
 def _defaults(tokenizer: Any, backend: Any) -> dict[str, Any]:
     padding = backend.padding or {}
     defaults = {
@@ -72,17 +99,16 @@ class InGraphTokenizer(tf.Module):
         if model["type"] not in _MODELS:
             raise UnsupportedTokenizer(f"Model {model['type']!r} is not compiled; {', '.join(sorted(_MODELS))} are.")
         self._post = compile_post_processor(description["post_processor"])
-        added = description["added_tokens"]
-        self._raw_tokens = AddedTokens([token for token in added if not token["normalized"]], self._post)
-        normalizer = backend.normalizer
-        normalized = [token for token in added if token["normalized"]]
-        if normalizer is not None:
-            normalized = [token | {"pattern": normalizer.normalize_str(token["content"])} for token in normalized]
-        self._normalized_tokens = AddedTokens(normalized, self._post)
+        added = _added_tokens(description["added_tokens"], backend.normalizer)
+        self._raw_tokens = AddedTokens([token for token in added if not token["normalized"]], self._post.trim)
+        self._normalized_tokens = AddedTokens([token for token in added if token["normalized"]], self._post.trim)
         self._normalize = compile_normalizer(description["normalizer"])
         self._split = compile_pre_tokenizer(description["pre_tokenizer"])
         self._model = _MODELS[model["type"]](model)
-        self._trimmer = Trimmer(backend.get_vocab(), self._post.prefix_space) if self._post.trim else None
+        self._trimmer = None
+        if self._post.trim:
+            _check_trimming(model, added, backend.normalizer)
+            self._trimmer = Trimmer(backend.get_vocab(), added, self._post.prefix_space)
         self._defaults = defaults
 
     @tf.autograph.experimental.do_not_convert
@@ -113,7 +139,7 @@ class InGraphTokenizer(tf.Module):
 
         Args:
             text: string ``[batch]``, UTF-8.
-            text_pair: string ``[batch]``.
+            text_pair: string ``[batch]``, as many as ``text``.
             add_special_tokens: whether the template's special tokens are added.
             truncation: False, True (``"longest_first"``) or a strategy by name.
             max_length: the most tokens of a row; needed for truncation and for ``padding="max_length"``.
@@ -136,6 +162,7 @@ class InGraphTokenizer(tf.Module):
 
         Raises:
             ValueError: for an option that is not one of those, or that does not go with the others.
+            InvalidArgumentError: for texts and pairs that are not of one number.
         """
         shape = Shape(
             "longest_first" if truncation is True else truncation or "do_not_truncate",
@@ -151,7 +178,10 @@ class InGraphTokenizer(tf.Module):
         self._check(shape, len(template) - (1 if text_pair is None else 2), text_pair is not None)
         with tf.device("/CPU:0"):
             text = tf.convert_to_tensor(text, tf.string)
-            texts = text if text_pair is None else tf.concat([text, tf.convert_to_tensor(text_pair, tf.string)], 0)
+            # Not concatenated, for to stack what is not of one size is an error.
+            texts = text
+            if text_pair is not None:
+                texts = tf.reshape(tf.stack([text, tf.convert_to_tensor(text_pair, tf.string)]), [-1])
             rows = assemble(
                 self.tokens(texts), tf.shape(text)[0], template, shape, self._defaults["pad"], self._trimmer
             )

@@ -11,6 +11,13 @@ from tf_pipeline.tokenization.in_graph.tokenizer import InGraphTokenizer
 
 OUTPUTS = ("input_ids", "token_type_ids", "special_tokens_mask", "offset_mapping", "word_ids", "sequence_ids")
 _BATCH = 256
+# One or more characters of every class that some part of a tokenizer tells from others.
+_NEIGHBORS = (
+    "a", "Z", "é", "ß", "1", "²", "½", "Ⅷ", "٣", "_", "-", ".", "'", "<", "$", "雨", "가", "e\u0301", "\u0301",
+    "\u200b", "\u200c", "\u200d", "👩\u200d👧", " ", "  ", "\t", "\n", "\u00a0", "\u3000", "\x85", "\x07", "\0",
+    "\ufffd", "▁", "Ġ", "\ue000",
+)  # fmt: skip
+_DETAILED = 12  # of how many added tokens all texts are made; of further ones that are like these a few
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +99,30 @@ def verify(
                     counts[name] += 1
                     found.append(Difference(name, batch[j], ours, theirs[name])) if len(found) < limit else None
     return VerificationReport(len(texts), dict(counts), tuple(found))
+
+
+def added_token_texts(tokenizer: Any) -> list[str]:
+    """Texts with the tokenizer's added tokens: alone, doubled, side by side, and beside every class of character.
+
+    Args:
+        tokenizer: the tokenizer of ``transformers``, or ``tokenizers.Tokenizer``.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    added = [token for _, token in sorted(backend.get_added_tokens_decoder().items())]
+    # Tokens of different flags first, and words before what has other characters at an end.
+    first = {
+        (t.single_word, t.lstrip, t.rstrip, t.normalized, t.special, t.content.isalnum()): t.content
+        for t in added[::-1]
+    }
+    contents = list(dict.fromkeys([*first.values(), *(token.content for token in added)]))
+    texts = []
+    for i, content in enumerate(contents):
+        other = contents[i - 1]
+        texts += [content, content * 2, f"rain{content}wind", f"{content}{other}", f" {content}  {other} wind"]
+        for beside in _NEIGHBORS if i < _DETAILED else ():
+            texts += [f"{beside}{content}", f"{content}{beside}", f"{beside}{content}{beside}{other}{beside}"]
+            texts.append(f"rain {beside}{content}{beside} wind")
+    return texts
 
 
 def _function(compiled: InGraphTokenizer):
