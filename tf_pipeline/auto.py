@@ -16,7 +16,7 @@ from typing import Any
 import transformers
 from transformers import PreTrainedConfig
 
-from tf_pipeline import models
+from tf_pipeline import heads, models
 from tf_pipeline.hub import RepositoryError, repository_file, split_hub_options
 from tf_pipeline.port.mappings import mapping as torch_classes
 
@@ -198,7 +198,7 @@ class TFAutoModel(_AutoModel):
     """The body, without a head."""
 
     suffixes = ("Model",)  # the first class of a family's module, before ...LMHeadModel
-    mappings = ("MODEL_MAPPING_NAMES",)
+    mappings = heads.BODY.mappings
 
 
 class TFAutoModelForTextEncoding(TFAutoModel):
@@ -211,62 +211,62 @@ class TFAutoModelForPreTraining(_AutoModel):
     """The heads that the architecture was pre-trained with."""
 
     suffixes = ("ForPreTraining", "ForMaskedLM", "LMHeadModel")
-    mappings = ("MODEL_FOR_PRETRAINING_MAPPING_NAMES",)
+    mappings = heads.PRE_TRAINING.mappings
 
 
 class TFAutoModelForCausalLM(_AutoModel):
     """A head that predicts the next token."""
 
     suffixes = ("ForCausalLM", "LMHeadModel")
-    mappings = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",)
+    mappings = heads.CAUSAL_LM.mappings
 
 
 class TFAutoModelForSeq2SeqLM(_AutoModel):
     """An encoder, and a decoder that predicts the next token."""
 
-    mappings = ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",)
+    mappings = heads.SEQ_TO_SEQ_LM.mappings
 
 
 class TFAutoModelForMaskedLM(_AutoModel):
     """A head that predicts masked tokens."""
 
     suffixes = ("ForMaskedLM",)
-    mappings = ("MODEL_FOR_MASKED_LM_MAPPING_NAMES",)
+    mappings = heads.MASKED_LM.mappings
 
 
 class TFAutoModelForSequenceClassification(_AutoModel):
     """A head that classifies or scores a whole text."""
 
     suffixes = ("ForSequenceClassification",)
-    mappings = ("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",)
+    mappings = heads.SEQUENCE_CLASSIFICATION.mappings
 
 
 class TFAutoModelForTokenClassification(_AutoModel):
     """A head that classifies each token."""
 
     suffixes = ("ForTokenClassification",)
-    mappings = ("MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",)
+    mappings = heads.TOKEN_CLASSIFICATION.mappings
 
 
 class TFAutoModelForQuestionAnswering(_AutoModel):
     """A head that finds the start and the end of an answer."""
 
     suffixes = ("ForQuestionAnswering",)
-    mappings = ("MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",)
+    mappings = heads.QUESTION_ANSWERING.mappings
 
 
 class TFAutoModelForMultipleChoice(_AutoModel):
     """A head that chooses among several continuations."""
 
     suffixes = ("ForMultipleChoice",)
-    mappings = ("MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES",)
+    mappings = heads.MULTIPLE_CHOICE.mappings
 
 
 class TFAutoModelForNextSentencePrediction(_AutoModel):
     """A head that tells whether one text follows another."""
 
     suffixes = ("ForNextSentencePrediction",)
-    mappings = ("MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",)
+    mappings = heads.NEXT_SENTENCE_PREDICTION.mappings
 
 
 if __name__ == "__main__":

@@ -67,6 +67,14 @@ def classification(outputs, labels: Mapping[str, tf.Tensor], config) -> tf.Tenso
     return cross_entropy(outputs.logits, labels["labels"])
 
 
+def attended_classification(outputs, labels: Mapping[str, tf.Tensor], config) -> tf.Tensor:
+    """Cross entropy of ``logits`` ``[..., classes]`` and ``labels`` ``[...]`` over tokens whose attention mask is 1."""
+    target = labels["labels"]
+    if (mask := labels.get("attention_mask")) is not None:
+        target = tf.where(tf.equal(mask, tf.ones([], mask.dtype)), target, tf.cast(IGNORE_INDEX, target.dtype))
+    return cross_entropy(outputs.logits, target)
+
+
 def causal_lm(outputs, labels: Mapping[str, tf.Tensor], config) -> tf.Tensor:
     """Cross entropy of each position's logits ``[batch, seq, vocab]`` and the next position's label."""
     return cross_entropy(outputs.logits[:, :-1], labels["labels"][:, 1:])

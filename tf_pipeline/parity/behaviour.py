@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_pipeline.heads import head_of
 from tf_pipeline.parity import judge, run
 from tf_pipeline.parity.comparison import Comparison, judge_float64
 from tf_pipeline.parity.report import Check
@@ -167,20 +168,16 @@ _PIPELINE_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "feature-extraction": {"vectors": {}},
 }
 
-# Question answering is not among them: transformers 5 has no pipeline to compare with.
-_TASKS = {
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForMaskedLM": "fill-mask",
-}
+# Whose pipelines both libraries have; that of question answering left transformers with version 5.
+_TASKS = ("text-classification", "token-classification", "fill-mask")
 
 
 def _task(comparison: Comparison) -> str | None:
     """The task whose pipeline both libraries have for the head, if any."""
-    for suffix, task in _TASKS.items():
-        if comparison.class_name.endswith(suffix):
-            can_mask = comparison.tokenizer is None or comparison.tokenizer.mask_token is not None
-            return task if can_mask or task != "fill-mask" else None
+    head = head_of(comparison.class_name)
+    if head is not None and head.task in _TASKS:
+        can_mask = comparison.tokenizer is None or comparison.tokenizer.mask_token is not None
+        return head.task if can_mask or head.task != "fill-mask" else None
     return "feature-extraction" if not comparison.model_class.label_names else None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_pipeline import losses
 from tf_pipeline.parity import judge, run
 from tf_pipeline.parity.inputs import decoder_inputs, random_inputs, random_labels, token_types
 from tf_pipeline.parity.report import Check, Report
@@ -222,7 +223,7 @@ class Comparison:
             return {}
         inputs = self.settings["right padding"]
         kinds = {"labels": (inputs | random_labels(model, inputs, rng), None)}
-        if self.class_name.endswith("ForSequenceClassification"):
+        if model.task_loss is losses.sequence_classification:
             shape = (len(inputs["input_ids"]), model.config.num_labels)
             kinds = {
                 "class labels": (

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from tf_pipeline import losses
+from tf_pipeline.heads import NEXT_SENTENCE_PREDICTION, head_of
 
 
 def random_inputs(
@@ -61,20 +62,25 @@ def decoder_inputs(model, batch: int, rng: np.random.Generator, length: int = 7)
 def random_labels(model, inputs: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Labels for each of the head's label inputs; a third of token labels is -100."""
     shape = inputs.get("decoder_input_ids", inputs["input_ids"]).shape
+    head = head_of(type(model).__name__)
     labels: dict[str, Any] = {}
     for name in model.label_names:
         if name.endswith("_positions"):
             labels[name] = rng.integers(0, shape[-1] + 2, shape[0])  # some beyond the end, which do not count
         elif model.task_loss is losses.replaced_tokens:
             labels[name] = rng.integers(0, 2, shape)
-        elif name.endswith("_label") or "NextSentence" in type(model).__name__:
+        elif name.endswith("_label") or head is NEXT_SENTENCE_PREDICTION:
             labels[name] = rng.integers(0, 2, shape[0])  # of a pair of texts
         elif model.input_rank == 3:
             labels[name] = rng.integers(0, shape[1], shape[0])
-        elif "SequenceClassification" in type(model).__name__:
+        elif model.task_loss is losses.sequence_classification:
             labels[name] = rng.integers(0, model.config.num_labels, shape[0])
         else:
-            classes = model.config.num_labels if "Token" in type(model).__name__ else model.config.vocab_size
+            classes = (
+                model.config.num_labels
+                if head is not None and head.task == "token-classification"
+                else model.config.vocab_size
+            )
             tokens = rng.integers(0, classes, shape)
             labels[name] = np.where(rng.random(shape) < 1 / 3, -100, tokens)
     return labels

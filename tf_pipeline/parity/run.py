@@ -65,6 +65,7 @@ def run_torch(model, inputs: Mapping[str, np.ndarray], gradients: bool = False) 
     import torch
 
     tensors = as_torch_tensors(model, inputs)
+    forget_lengths(model)
     model.zero_grad()
     with torch.set_grad_enabled(gradients), lifted_upcasts(model):
         outputs = model(**tensors, output_hidden_states=True, output_attentions=True)
@@ -142,6 +143,47 @@ def widen_rotary_frequencies(model) -> None:
             with lifted_upcasts(model):
                 frequencies, _ = module.compute_default_rope_parameters(module.config, **arguments)
             setattr(module, "inv_freq" if kind is None else f"{kind}_inv_freq", frequencies)
+
+
+def rotary_kinds(module) -> Iterator[tuple[str, str | None, str]]:
+    """The rotary embeddings of a module whose frequencies depend on the length of the text.
+
+    Yields:
+        Prefix of their attributes, kind of layer (``None`` if there is but one), and ``"longrope"`` or ``"dynamic"``.
+    """
+    types = getattr(module, "rope_type", None)
+    types = types if isinstance(types, Mapping) else {None: types}
+    for layer_type, kind in types.items():
+        prefix = "" if layer_type is None else f"{layer_type}_"
+        if kind in ("longrope", "dynamic") and hasattr(module, f"{prefix}original_inv_freq"):
+            yield prefix, layer_type, kind
+
+
+def long_frequencies(module, layer_type: str | None):
+    """The second set of ``longrope``, for texts beyond the length of the original training."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    parameters = module.config.rope_parameters
+    parameters = parameters if layer_type is None else parameters[layer_type]
+    beyond = parameters["original_max_position_embeddings"] + 1
+    return ROPE_INIT_FUNCTIONS["longrope"](module.config, None, seq_len=beyond, layer_type=layer_type)[0]
+
+
+def forget_lengths(model) -> None:
+    """Let a model's rotary embeddings be as if they had seen no text: frequencies of their own dtype, none grown.
+
+    PyTorch makes the second set of ``longrope`` when it first runs; made in a float64 model it would not be the float32
+    table that every other dtype has. Those of ``dynamic`` stay what the longest text so far needed.
+    """
+    for module in model.modules():
+        for prefix, layer_type, kind in rotary_kinds(module):
+            if kind == "longrope":
+                setattr(module, f"{prefix}long_inv_freq", long_frequencies(module, layer_type))
+            else:
+                setattr(module, f"{prefix}inv_freq", getattr(module, f"{prefix}original_inv_freq"))
+                name = f"{prefix}max_seq_len_cached"
+                name = name if hasattr(module, name) else "max_seq_len_cached"
+                setattr(module, name, module.original_max_seq_len)
 
 
 def parameters(model) -> dict[str, np.ndarray]:

@@ -11,11 +11,13 @@ smaller, and each becomes the operation that TensorFlow is fast at.
 
 import contextlib
 import inspect
+import io
 import json
 import logging
 import math
 import operator
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,22 +30,27 @@ from transformers import PreTrainedConfig
 from tf_pipeline.parity.run import CACHES
 from tf_pipeline.port.errors import MissingRuleError, PortError
 from tf_pipeline.port.graph import COMPUTE, Graph, Input, Node, Tensor, WeightTensor
+from tf_pipeline.port.rotary import stateless_rotary
 from tf_pipeline.port.rules import find_rule
-from tf_pipeline.port.sample import default_inputs, sample_inputs
+from tf_pipeline.port.sample import LENGTH, LONGEST, boundaries, default_inputs, example_lengths, sample_inputs
 from tf_pipeline.port.torch_weights import seeded, without_caches
 
 # Arguments that say where and how PyTorch stores a tensor, not what is in it.
 _STORAGE = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad")
+
+# Lengths that are looked at to say which ones a graph takes.
+_LENGTHS = 2 * LONGEST
 
 _BATCH_NORMALIZATION = torch.nn.modules.batchnorm._BatchNorm
 
 
 @dataclass
 class Captured:
-    """A graph and the values of its constants by key."""
+    """A graph, the values of its constants by key, and which lengths of up to 1,024 tokens it takes."""
 
     graph: Graph
     constants: dict[str, np.ndarray]
+    lengths: Collection[int] = range(1, _LENGTHS + 1)
 
 
 def capture(model_class: type, config: PreTrainedConfig) -> Captured:
@@ -61,7 +68,25 @@ def capture(model_class: type, config: PreTrainedConfig) -> Captured:
         precise = build(model_class, config, attention, torch.float32).eval()
     except Exception as error:  # whatever the model's code makes of the config
         raise _explained(model_class, error) from error
-    defaults = default_inputs(precise, config)
+    short = example_lengths(precise, config)
+    defaults = default_inputs(precise, config, short)
+    captured = _capture_by_example(model_class, config, precise, attention, defaults, short)
+    beyond = 2 * max(boundaries(config), default=0) + LENGTH
+    if len(captured.lengths) == _LENGTHS or beyond == LENGTH:
+        return captured
+    # The example lies within one block or window, and the graph is right for such texts alone.
+    long = example_lengths(precise, config, beyond)
+    try:
+        other = _capture_by_example(model_class, config, precise, attention, defaults, long)
+    except PortError:
+        return captured
+    return max(captured, other, key=lambda each: len(each.lengths))
+
+
+def _capture_by_example(
+    model_class: type, config: PreTrainedConfig, precise, attention: str, defaults: dict, sizes: dict[str, int]
+) -> Captured:
+    """Capture a class in the dtype and mode that it allows; see the module's docstring."""
     attempts = ((torch.bfloat16, True), (torch.float32, True), (torch.bfloat16, False), (torch.float32, False))
     failures: list[Exception] = []
     lacks_rule = False
@@ -70,7 +95,7 @@ def capture(model_class: type, config: PreTrainedConfig) -> Captured:
             continue  # another dtype has the same operators
         try:
             model = build(model_class, config, attention, dtype)
-            return _capture_as(model, precise, config, defaults, attention, training)
+            return _capture_as(model, precise, config, defaults, sizes, attention, training)
         except MissingRuleError:
             if not training:
                 raise
@@ -168,8 +193,8 @@ def _drops_paths(module: torch.nn.Module) -> bool:
     return type(module).__name__.endswith("DropPath")
 
 
-def _capture_as(model, precise, config, defaults: dict[str, str | None], attention: str, training: bool) -> Captured:
-    samples = {name: value for name, value in sample_inputs(model, config).items() if name in defaults}
+def _capture_as(model, precise, config, defaults: dict, sizes: dict, attention: str, training: bool) -> Captured:
+    samples = {name: value for name, value in sample_inputs(model, config, **sizes).items() if name in defaults}
     model.eval()
     if training:
         _train_dropout_only(model)
@@ -188,7 +213,10 @@ def _export(wrapper: Exported, samples: Mapping[str, torch.Tensor]) -> torch.exp
     shapes = {
         name: {axis: dynamic for axis in range(value.ndim) if _is_open(name, axis)} for name, value in inputs.items()
     }
-    with torch.no_grad(), _quiet(), _unrounded_numbers(), apply_patches("dynamo"), reset_model_state(wrapper.model):
+    with (
+        torch.no_grad(), _quiet(), _unrounded_numbers(), apply_patches("dynamo"), reset_model_state(wrapper.model),
+        stateless_rotary(wrapper.model),
+    ):  # fmt: skip
         program = torch.export.export(
             wrapper, (), inputs, dynamic_shapes=shapes, strict=False, prefer_deferred_runtime_asserts_over_guards=True
         )
@@ -207,7 +235,7 @@ def _own_decompositions(program: torch.export.ExportedProgram) -> dict[Any, Any]
 
 def _is_open(name: str, axis: int) -> bool:
     """Whether an axis of an input may have any size: the batch, and the length of text and sound."""
-    return axis == 0 or name != "pixel_values"
+    return axis == 0 or name not in ("pixel_values", "input_features")
 
 
 @contextlib.contextmanager
@@ -229,17 +257,15 @@ def _unrounded_numbers():
 
 @contextlib.contextmanager
 def _quiet():
-    """Without the stack traces that PyTorch logs for what is then raised."""
-    names = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export", "torch._export")
-    loggers = [logging.getLogger(name) for name in names]
-    disabled = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = True
+    """Without what PyTorch says about what is then raised: stack traces, warnings and pages of its own graphs."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        for logger, value in zip(loggers, disabled, strict=True):
-            logger.disabled = value
+        logging.disable(disabled)
 
 
 def _explained(model_class: type, error: Exception) -> PortError:
@@ -261,6 +287,7 @@ class _Writer:
         self.constants: dict[str, np.ndarray] = {}
         self.specs: dict[str, Tensor] = {}
         self.symbols: dict[str, str] = {}
+        self.lengths = set(range(1, _LENGTHS + 1))
         # Tables as the model makes them in float32, because bfloat16 would have rounded them.
         self.precise = dict(precise.named_buffers())
         self.initial = precise.state_dict()
@@ -290,7 +317,9 @@ class _Writer:
         self._check_operators(graph)
         graph.constants = {key: value for key, value in graph.constants.items() if f"c.{key}" in used}
         graph = Graph.from_dict(json.loads(json.dumps(graph.to_dict())))  # as it will be read
-        return Captured(graph, {key: self.constants[key] for key in graph.constants})
+        least, most = graph.limits.get("length", [1, None])
+        taken = sorted(length for length in self.lengths if least <= length <= (most or length))
+        return Captured(graph, {key: self.constants[key] for key in graph.constants}, taken)
 
     # -------------------------------------------------------------------------------------------------- what it takes
 
@@ -396,8 +425,7 @@ class _Writer:
         kwargs = {key: item for key, item in fx_node.kwargs.items() if key not in _STORAGE}
         args = list(fx_node.args)
         if op == "aten._assert_scalar.default":
-            condition = self._size_name(args[0].meta["val"])
-            args[1] = f"{type(self.wrapper.model).__name__} takes only sizes for which {condition}."
+            args[1] = f"{type(self.wrapper.model).__name__} takes only {self._in_words(args[0].meta['val'])}."
         return Node(
             name=fx_node.name,
             op=op,
@@ -419,14 +447,27 @@ class _Writer:
         expression = getattr(getattr(value, "node", None), "expr", None)
         if expression is None:
             return False
-        known = {str(symbol): sympy.Symbol(self.symbols[str(symbol)]) for symbol in expression.free_symbols
-                 if str(symbol) in self.symbols}  # fmt: skip
-        named = expression.subs(
-            {symbol: known[str(symbol)] for symbol in expression.free_symbols if str(symbol) in known}
-        )
+        named = self._named(expression)
         ones = named.subs(dict.fromkeys(named.free_symbols, 1))
         # That a size is *not* so much keeps PyTorch from treating that one in a simpler way; it is no limit.
         return not isinstance(named, sympy.Ne) and named != sympy.true and ones != sympy.false
+
+    def _named(self, expression):
+        """A condition on sizes, with the names of the axes."""
+        known = {symbol: self.symbols[str(symbol)] for symbol in expression.free_symbols if str(symbol) in self.symbols}
+        return expression.subs({symbol: sympy.Symbol(name) for symbol, name in known.items()})
+
+    def _in_words(self, condition: torch.SymBool) -> str:
+        """The sizes for which a condition holds: of one axis as ranges, of several as it is written."""
+        named = self._named(condition.node.expr)
+        if len(named.free_symbols) == 1:
+            (axis,) = named.free_symbols
+            sizes = [size for size in range(1, _LENGTHS + 1) if named.subs(axis, size) == sympy.true]
+            if str(axis) == "length":
+                self.lengths &= set(sizes)
+            if ranges := _ranges(sizes, _LENGTHS):
+                return f"a {axis} of {ranges}"
+        return f"sizes for which {named}"
 
     def _encode(self, value: Any) -> Any:
         if isinstance(value, torch.fx.Node):
@@ -466,7 +507,10 @@ class _Writer:
 
     def _outputs(self) -> dict[str, Any]:
         output = next(node for node in self.program.graph.nodes if node.op == "output")
-        values = torch.utils._pytree.tree_unflatten(list(output.args[0]), self.program.call_spec.out_spec)
+        kind = torch.export.graph_signature.OutputKind.USER_OUTPUT  # not a buffer that the code writes into
+        specs = self.program.graph_signature.output_specs
+        results = [value for value, spec in zip(output.args[0], specs, strict=True) if spec.kind is kind]
+        values = torch.utils._pytree.tree_unflatten(results, self.program.call_spec.out_spec)
         return {name: self._encode(value) for name, value in values.items()}
 
     def _notes(self) -> list[str]:
@@ -493,6 +537,15 @@ class _Writer:
         raise MissingRuleError(
             f"{graph.model_class} cannot be ported: these operators have no rule:\n" + "\n".join(lines)
         )
+
+
+def _ranges(numbers: list[int], last: int) -> str:
+    """Ascending numbers in words, such as ``"1 to 128 or 200 to 255"``; none are looked at beyond ``last``."""
+    starts = [n for n in numbers if n - 1 not in numbers]
+    ends = [n for n in numbers if n + 1 not in numbers]
+    pairs = list(zip(starts, ends, strict=True))
+    words = [f"{a} or more" if b == last else str(a) if a == b else f"{a} to {b}" for a, b in pairs]
+    return " or ".join([*words[:3], "…"] if len(words) > 3 else words)
 
 
 def _each(value: Any, function) -> Any:

@@ -20,10 +20,11 @@ from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import ATTENTION, COMPUTE, Graph, Input, Node
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.limits import with_position_limits
-from tf_pipeline.port.sample import sample_inputs
+from tf_pipeline.port.sample import boundaries, sample_inputs
 from tf_pipeline.port.torch_weights import load_torch_model, load_with_report
 
-# Rows, positions, positions of the decoder and the padded side of each comparison; none is the captured example's.
+# Rows, positions, positions of the decoder and the padded side of each comparison; none is the captured example's. Then
+# follow lengths beyond what the config names.
 SHAPES = ((1, 1, 1, None), (5, 17, 9, "right"), (2, 24, 5, "left"))
 
 Arrays = dict[str, np.ndarray]
@@ -38,8 +39,8 @@ def check(
 ) -> list[Check]:
     """Prove that a captured graph computes what PyTorch does, and learn whether its attentions are PyTorch's.
 
-    Compared are all outputs at three shapes unlike the example, padded on either side: in float64 to 1e-10, with
-    PyTorch's upcasts to float32 lifted, and in float32 inside the envelope of PyTorch's own rounding.
+    Compared are all outputs at the shapes of :func:`shapes`, unlike the example and padded on either side: in float64
+    to 1e-10, with PyTorch's upcasts to float32 lifted, and in float32 inside the envelope of PyTorch's own rounding.
 
     Args:
         captured: the graph; its attentions are added to its outputs if they are equal.
@@ -56,11 +57,15 @@ def check(
     """
     single = load_torch_model(model_class, source, config, torch.float32, attn_implementation="eager", **options)
     weights = {key: tensor.detach().numpy().copy() for key, tensor in shared_tensors(single)}
-    samples = list(_samples(captured.graph, single, config))
+    captured.graph.limits = with_position_limits(captured)
+    sizes = shapes(captured, config)
+    usual = min(1, len(sizes) - 1)  # several rows, one of them padded, if the graph takes that
+    captured.graph.sample = list(sizes[usual])
+    samples = [_sample(captured.graph, single, config, shape, seed) for seed, shape in enumerate(sizes, 1)]
+    _choose_attention(captured, single, samples[usual])
     theirs = [run_reference(single, inputs) for inputs in samples]
     double = single.double()
     truths = [run_reference(double, inputs) for inputs in samples]
-    captured.graph.limits = with_position_limits(captured)
     _offer_attentions(captured, weights, samples[-1], truths[-1])
     checks = list(_judged(captured, weights, samples, theirs, truths, 3.0 if source is None else 2.0))
     if failures := [check for check in checks if not check.passed]:
@@ -111,7 +116,7 @@ def compare_loaded(model, report: LoadingReport, model_class: type, source: str 
 
 def _compare_outputs(model, theirs: torch.nn.Module) -> None:
     """Compare what two models of the same weights compute."""
-    inputs = list(_samples(model.graph, theirs, model.config))[1]
+    inputs = _sample(model.graph, theirs, model.config, model.graph.sample, seed=2)
     own = run_reference(theirs, inputs)
     truth = run_reference(theirs.double(), inputs)
     ours = run.flatten(model({name: value.numpy() for name, value in inputs.items()}, output_hidden_states=True))
@@ -128,19 +133,54 @@ def _compare_outputs(model, theirs: torch.nn.Module) -> None:
         )
 
 
-def _samples(graph: Graph, model: torch.nn.Module, config: PreTrainedConfig) -> Iterator[dict[str, torch.Tensor]]:
-    least, most = graph.limits.get("length", [1, None])
-    for seed, (batch, length, decoder_length, side) in enumerate(SHAPES, 1):
-        length = min(max(length, least), most or length)
-        inputs = sample_inputs(model, config, batch, length, decoder_length, side, seed)
-        yield {name: value for name, value in inputs.items() if name in graph.inputs}
+def _choose_attention(captured: Captured, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
+    """Compare with the fused attention that PyTorch runs by default where its plain one computes something else."""
+    if not any(node.op == "aten.scaled_dot_product_attention.default" for node in captured.graph.nodes):
+        return
+    plain = run_reference(model, inputs)
+    _set_attention(model, "sdpa")
+    fused = run_reference(model, inputs)
+    plain = {name: value for name, value in plain.items() if name in fused}
+    pairs = [(a, b) for _, (a, b, _) in real_arrays(plain, fused, fused, _mask(inputs))]
+    if all(np.allclose(a, b, 0.0, 0.01 * max(1.0, np.abs(b).max(initial=0)), equal_nan=True) for a, b in pairs):
+        _set_attention(model, "eager")
+    else:
+        captured.graph.notes.append("PyTorch's eager attention computes something else; this is its default, sdpa.")
+
+
+def _set_attention(model: torch.nn.Module, implementation: str) -> None:
+    """Choose PyTorch's attention by the config, which counts also where ``set_attn_implementation`` refuses to."""
+    for module in model.modules():
+        if hasattr(module, "config"):
+            module.config._attn_implementation = implementation
+
+
+def shapes(captured: Captured, config: PreTrainedConfig) -> list[tuple[int, int, int, str | None]]:
+    """Rows, positions, positions of the decoder and padded side of each comparison, of lengths that a graph takes."""
+    (least, most), (_, last) = (captured.graph.limits.get(axis, [1, None]) for axis in ("length", "decoder_length"))
+    taken = [length for length in captured.lengths if least <= length <= (most or length)] or [least]
+    seen = max(length for _, length, _, _ in SHAPES)
+    longer = [length + 1 for length in boundaries(config) if length >= seen]
+    every = [*SHAPES, *((2, length, 3, ("right", "left")[i % 2]) for i, length in enumerate(longer))]
+    fitted = [(rows, min(taken, key=lambda x, n=n: abs(x - n)), min(m, last or m), side) for rows, n, m, side in every]
+    return list(dict.fromkeys(fitted))
+
+
+def _sample(
+    graph: Graph, model: torch.nn.Module, config: PreTrainedConfig, shape, seed: int
+) -> dict[str, torch.Tensor]:
+    """Random inputs of a graph, of a shape of :func:`shapes`."""
+    inputs = sample_inputs(model, config, *shape, seed)
+    return {name: value for name, value in inputs.items() if name in graph.inputs}
 
 
 def run_reference(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Arrays:
     """What PyTorch computes; in a float64 model nothing is computed in float32."""
     own = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+    run.forget_lengths(model)
     with torch.no_grad(), run.lifted_upcasts(model):
-        outputs = model(**own, **output_options(model, attentions=True))
+        # The fused implementation has none, and steps back to the other if they are asked for.
+        outputs = model(**own, **output_options(model, attentions=model.config._attn_implementation == "eager"))
     return run.flatten(tensors_of(outputs))
 
 
@@ -266,7 +306,10 @@ def _module_outputs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) 
     seen: dict[str, Any] = {}
 
     def remember(name: str):
-        return lambda module, arguments, output: seen.update({name: output})
+        # A copy, as the layer behind it may add to the tensor in place.
+        return lambda module, arguments, output: seen.update(
+            {name: output.clone() if torch.is_tensor(output) else output}
+        )
 
     hooks = [module.register_forward_hook(remember(name)) for name, module in model.named_modules() if name]
     try:

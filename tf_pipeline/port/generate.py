@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.heads import head_of
+
 
 def greedy(
     model, input_ids: Any, attention_mask: Any, max_new_tokens: int, eos_token_id, pad_token_id, decoder_input_ids: Any
 ) -> tf.Tensor:
     """See :meth:`tf_pipeline.port.model.PortedModel.generate`."""
-    if "logits" not in model.graph.outputs or not model.graph.model_class.endswith(
-        ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-    ):
+    head = head_of(model.graph.model_class)
+    if "logits" not in model.graph.outputs or head is None or not head.generates:
         raise ValueError(
             f"{type(model).__name__} predicts no tokens; load it with TFAutoModelForCausalLM or …Seq2SeqLM."
         )

@@ -199,6 +199,7 @@ class Graph:
         made_with: versions of the libraries that made the graph.
         notes: what a user of the model should know.
         layouts: how checkpoints store the parameters; first that of one which PyTorch writes.
+        sample: rows, positions, positions of the decoder and padded side of the inputs that loaded models are compared on.
     """
 
     model_class: str
@@ -214,6 +215,7 @@ class Graph:
     made_with: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     layouts: list[Layout] = field(default_factory=list)
+    sample: list[int | str | None] = field(default_factory=list)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -253,7 +255,9 @@ class Graph:
         """Everything but the values of the constants, as JSON takes it."""
         values = asdict(self)
         for holder in [values, *(layout[name] for layout in values["layouts"] for name in ("loading", "saving"))]:
-            holder["nodes"] = [{k: v for k, v in node.items() if v not in ([], {}, None, "")} for node in holder["nodes"]]
+            holder["nodes"] = [
+                {k: v for k, v in node.items() if v not in ([], {}, None, "")} for node in holder["nodes"]
+            ]
         values["class"] = values.pop("model_class")
         return {"format": FORMAT, "version": VERSION, "class": values["class"]} | values
 

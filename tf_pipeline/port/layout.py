@@ -36,9 +36,7 @@ class Converter:
         dtype_of: returns the dtype of a given tensor by name.
     """
 
-    def __init__(
-        self, conversion: Conversion, read: Callable[[str], np.ndarray], dtype_of: Callable[[str], np.dtype]
-    ):
+    def __init__(self, conversion: Conversion, read: Callable[[str], np.ndarray], dtype_of: Callable[[str], np.dtype]):
         self.outputs, self._read, self._dtype_of = conversion.outputs, read, dtype_of
         self._nodes = {node.name: node for node in conversion.nodes}
         given = {name for node in conversion.nodes for name in _sources(node.references())}

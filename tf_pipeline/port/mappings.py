@@ -19,7 +19,8 @@ def mapping(name: str) -> dict[str, tuple[str, ...]]:
     """
     for target, value in _assignments().items():
         if target == name:
-            pairs = ast.literal_eval(value.args[0])
+            own = [item for item in value.args[0].elts if not isinstance(item, ast.Starred)]  # not another mapping's
+            pairs = [ast.literal_eval(item) for item in own]
             return {key: (names,) if isinstance(names, str) else tuple(names) for key, names in pairs}
     return {}
 

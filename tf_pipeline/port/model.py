@@ -10,39 +10,14 @@ import numpy as np
 import tensorflow as tf
 from transformers import PreTrainedConfig
 
-from tf_pipeline import checkpoint, losses, outputs
+from tf_pipeline import checkpoint, outputs
+from tf_pipeline.heads import head_of
 from tf_pipeline.layers import Parameter
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.port.graph import Graph, Layout, Tensor, WeightTensor
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.layout import ConvertedWriter
-
-# What each kind of head learns from, by the end of its class's name.
-_HEADS: dict[str, dict[str, Any]] = {
-    "ForSequenceClassification": {
-        "label_names": ("labels",),
-        "task_loss": staticmethod(losses.sequence_classification),
-    },
-    "ForTokenClassification": {"label_names": ("labels",), "task_loss": staticmethod(losses.classification)},
-    "ForMaskedLM": {"label_names": ("labels",), "task_loss": staticmethod(losses.classification)},
-    "ForMultipleChoice": {
-        "label_names": ("labels",),
-        "task_loss": staticmethod(losses.classification),
-        "input_rank": 3,
-    },
-    "ForQuestionAnswering": {
-        "label_names": ("start_positions", "end_positions"),
-        "task_loss": staticmethod(losses.question_answering),
-    },
-    "ForQuestionAnsweringSimple": {
-        "label_names": ("start_positions", "end_positions"),
-        "task_loss": staticmethod(losses.question_answering),
-    },
-    "ForCausalLM": {"label_names": ("labels",), "task_loss": staticmethod(losses.causal_lm)},
-    "LMHeadModel": {"label_names": ("labels",), "task_loss": staticmethod(losses.causal_lm)},
-    "ForConditionalGeneration": {"label_names": ("labels",), "task_loss": staticmethod(losses.classification)},
-}
 
 
 class Weight(keras.layers.Layer):
@@ -384,6 +359,7 @@ def _output_type(name: str, fields: tuple[str, ...]) -> type[ModelOutput]:
 @cache
 def ported_class(torch_name: str) -> type[PortedModel]:
     """The class of ported models that mirrors a PyTorch class, such as ``TFXLNetModel`` for ``"XLNetModel"``."""
-    head = next((values for suffix, values in _HEADS.items() if torch_name.endswith(suffix)), {})
+    head = head_of(torch_name)
+    attributes = head.attributes() if head else {}
     doc = f"``{torch_name}`` of ``transformers``, ported; see :class:`PortedModel`."
-    return type(f"TF{torch_name}", (PortedModel,), {"__doc__": doc, "__module__": __name__, **head})
+    return type(f"TF{torch_name}", (PortedModel,), {"__doc__": doc, "__module__": __name__, **attributes})

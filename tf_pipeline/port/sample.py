@@ -1,15 +1,28 @@
 """Inputs that a PyTorch model takes: examples to capture it with, and what it makes of an input that is left out."""
 
 import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 
+from tf_pipeline.heads import head_of
 from tf_pipeline.parity.inputs import padding_mask
 
 # Sizes of the example: no two the same, none that a model might compute with.
 BATCH, LENGTH, DECODER_LENGTH, CHOICES = 3, 11, 7, 2
+# Lengths of the text and the decoder's for models whose tables of positions are shorter than the example.
+_SHORTER = ((LENGTH, DECODER_LENGTH), (7, 5), (5, 4), (4, 3))
+
+# Values of a config at which the computation may change: windows, blocks, buckets of distances, lengths of training.
+_BOUNDARIES = re.compile(
+    r"(^|_)(window|window_size|radius|block_size|block_len|chunk_size|chunk_length|max_distance|num_buckets|kpool"
+    r"|compress_(ratio|rate)s?|index_topk|max_relative_positions?|position_buckets)$|^original_max_position_embeddings$"
+)
+LONGEST = 512  # no boundary beyond is looked at
 
 
 def sample_inputs(
@@ -35,10 +48,16 @@ def sample_inputs(
     generator = torch.Generator().manual_seed(seed)
     taken = inspect.signature(type(model).forward).parameters
     main = model.main_input_name
-    if main != "input_ids":
-        return {main: _signal(main, config, batch, length, generator)}
     text = config.get_text_config()
-    shape = (batch, CHOICES, length) if type(model).__name__.endswith("MultipleChoice") else (batch, length)
+    decoder = {}
+    if "decoder_input_ids" in taken and config.is_encoder_decoder:
+        decoder["decoder_input_ids"] = _ids(text, (batch, decoder_length), generator)
+        decoder["decoder_attention_mask"] = torch.ones(batch, decoder_length, dtype=torch.int64)
+    if main != "input_ids":
+        inputs = {main: _signal(main, config, batch, length, generator)} | decoder
+        return {name: value for name, value in inputs.items() if name in taken}
+    head = head_of(type(model).__name__)
+    shape = (batch, CHOICES, length) if head is not None and head.input_rank == 3 else (batch, length)
     inputs = {"input_ids": _ids(text, shape, generator), "attention_mask": _mask(shape, padding_side, generator)}
     if "attention_mask" in taken and padding_side is not None:
         inputs["input_ids"] = torch.where(
@@ -46,10 +65,51 @@ def sample_inputs(
         )
     inputs["token_type_ids"] = torch.zeros(shape, dtype=torch.int64)
     inputs["position_ids"] = torch.arange(length).expand(shape).clone()
-    if "decoder_input_ids" in taken and config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = _ids(text, (batch, decoder_length), generator)
-        inputs["decoder_attention_mask"] = torch.ones(batch, decoder_length, dtype=torch.int64)
-    return {name: value for name, value in inputs.items() if name in taken}
+    return {name: value for name, value in (inputs | decoder).items() if name in taken}
+
+
+def boundaries(config: PreTrainedConfig) -> list[int]:
+    """Lengths, in ascending order, that a config names and beyond which a model may compute something else.
+
+    Those of windows, blocks, buckets of distances and the original training, up to :data:`LONGEST`; with rotary
+    frequencies that grow with the length, that of the table of positions as well.
+    """
+    values = config.to_dict()
+    found = {value for name, value in _numbers(values) if _BOUNDARIES.search(name)}
+    if "dynamic" in str(values.get("rope_parameters")):
+        found.add(values.get("max_position_embeddings"))
+    return sorted(value for value in found if isinstance(value, int) and 1 < value < LONGEST)
+
+
+def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Every whole number of a config, of its parts and of its lists, with the name that it has there."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value)
+            items = value.values()
+        else:
+            items = value if isinstance(value, (list, tuple)) else [value]
+        yield from ((name, item) for item in items if isinstance(item, int) and not isinstance(item, bool))
+
+
+def example_lengths(model: torch.nn.Module, config: PreTrainedConfig, least: int = 0) -> dict[str, int]:
+    """Lengths of an example that a PyTorch model takes: shorter than usual if its tables of positions are.
+
+    Args:
+        model: the model.
+        config: its config.
+        least: length that the text should have, if the model takes it.
+    """
+    attempts = [(least, DECODER_LENGTH)] * (least > LENGTH) + list(_SHORTER)
+    for length, decoder_length in attempts:
+        sizes = {"length": length, "decoder_length": decoder_length}
+        try:
+            with torch.no_grad():
+                model(**sample_inputs(model, config, **sizes), return_dict=True)
+        except (IndexError, RuntimeError, ValueError):  # beyond a table; what else is wrong the capture will say
+            continue
+        return sizes
+    return {"length": LENGTH, "decoder_length": DECODER_LENGTH}
 
 
 def _ids(config: PreTrainedConfig, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
@@ -83,7 +143,9 @@ def _signal(name: str, config: PreTrainedConfig, batch: int, length: int, genera
     return torch.randn(shape, generator=generator)
 
 
-def default_inputs(model: torch.nn.Module, config: PreTrainedConfig) -> dict[str, str | None]:
+def default_inputs(
+    model: torch.nn.Module, config: PreTrainedConfig, sizes: Mapping[str, int] | None = None
+) -> dict[str, str | None]:
     """The inputs to capture a model with, and what stands for each when a caller leaves it out.
 
     The model itself is asked: an input has a default if leaving it out computes the same. Positions whose default
@@ -92,8 +154,9 @@ def default_inputs(model: torch.nn.Module, config: PreTrainedConfig) -> dict[str
     Args:
         model: a PyTorch model in evaluation mode, in float32.
         config: its config.
+        sizes: lengths of the example, from :func:`example_lengths`.
     """
-    inputs = sample_inputs(model, config, padding_side="left")
+    inputs = sample_inputs(model, config, padding_side="left", **sizes or {})
     names = {"attention_mask": "ones", "token_type_ids": "zeros", "position_ids": "positions",
              "decoder_attention_mask": "ones"}  # fmt: skip
     defaults: dict[str, str | None] = {}

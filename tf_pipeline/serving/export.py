@@ -16,6 +16,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from tf_pipeline.checkpoint import atomic_folder
+from tf_pipeline.heads import head_of
 from tf_pipeline.hub import split_hub_options
 from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.pipelines.base import Pipeline
@@ -42,14 +43,6 @@ TASKS: dict[str, type[ServedTask]] = {
     "question-answering": ServedQuestionAnswering,
     "text-classification": ServedTextClassification,
     "token-classification": ServedTokenClassification,
-}
-# The task of a class, by the end of its name.
-_TASK_OF_CLASS = {
-    "ForMaskedLM": "fill-mask",
-    "ForQuestionAnswering": "question-answering",
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "Model": "feature-extraction",
 }
 IDS = ("input_ids", "token_type_ids", "special_tokens_mask")
 PLACES = ("offset_mapping", "word_ids", "sequence_ids")
@@ -223,9 +216,9 @@ def resolve_task(model: Any, task: str | None, **hub_options: Any) -> str:
         names = AutoConfig.from_pretrained(model, **hub_options).architectures or [""]
     else:
         names = [type(model).__name__]
-    for end, task in _TASK_OF_CLASS.items():
-        if names[0].endswith(end):
-            return task
+    head = head_of(names[0])
+    if head is not None and head.task in TASKS:
+        return head.task
     raise ValueError(f"{names[0] or 'The config'} does not tell the task; name one: {', '.join(TASKS)}.")
 
 

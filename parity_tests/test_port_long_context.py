@@ -1,0 +1,155 @@
+"""Ported models at lengths on both sides of what their configs name: windows, blocks, the original training, tables."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+import transformers
+
+import tf_pipeline
+from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of
+from tf_pipeline.parity import run
+from tf_pipeline.port import capture, gate, sample, tiny
+from tf_pipeline.port.errors import PortError
+
+ROPE = {"rope_theta": 10000.0}
+FACTORS = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 3.1, 4.2, 5.3]}
+LONG = ROPE | FACTORS | {"rope_type": "longrope", "original_max_position_embeddings": 32}
+YARN = ROPE | {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+LINEAR = ROPE | {"rope_type": "linear", "factor": 4.0}
+LLAMA3 = ROPE | {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}  # fmt: skip
+TABLE = {"max_position_embeddings": 128}
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch):
+    """Graphs are remembered for this run, and nowhere else."""
+    return use_cache_of(monkeypatch, shared_cache())
+
+
+def assert_equal_at(lengths, model_type: str, attention: str = "eager", **changes) -> None:
+    """Compare what a user loads from a folder with PyTorch, in float64 and at each length, padded where it may be."""
+    folder = checkpoint.__wrapped__(model_type, **changes)  # dictionaries are no keys of its cache
+    ours = tf_pipeline.TFAutoModel.from_pretrained(folder, dtype="float64")
+    theirs = run.torch_model(ours.torch_name(), folder, "float64", attn_implementation=attention)
+    for length in lengths:
+        inputs = sample.sample_inputs(theirs, theirs.config, 2, length, 5, "right", seed=length)
+        inputs = {name: value for name, value in inputs.items() if name in ours.graph.inputs}
+        run.forget_lengths(theirs)
+        with torch.no_grad(), run.lifted_upcasts(theirs):
+            expected = theirs(**inputs).last_hidden_state.numpy()
+        got = ours({name: tf.constant(value.numpy()) for name, value in inputs.items()}).last_hidden_state.numpy()
+        real = inputs["attention_mask"].numpy() == 1 if got.shape[1] == length else slice(None)
+        scale = max(1.0, np.abs(expected[real]).max())
+        assert np.abs(got[real] - expected[real]).max() <= 1e-10 * scale, length
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("phi3", TABLE | {"original_max_position_embeddings": 32, "rope_parameters": LONG}),
+        ("llama", {"max_position_embeddings": 32, "rope_parameters": ROPE | {"rope_type": "dynamic", "factor": 4.0}}),
+        pytest.param("llama", TABLE | {"rope_parameters": LONG}, marks=pytest.mark.slow),
+        pytest.param(
+            "llama", {"rope_parameters": ROPE | {"rope_type": "linear", "factor": 4.0}}, marks=pytest.mark.slow
+        ),
+        pytest.param("llama", TABLE | {"rope_parameters": YARN}, marks=pytest.mark.slow),
+        pytest.param("llama", TABLE | {"rope_parameters": LLAMA3}, marks=pytest.mark.slow),
+        pytest.param(
+            "llama",
+            {"rope_parameters": ROPE | {"rope_type": "proportional", "partial_rotary_factor": 0.5}},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "stablelm",
+            {"rope_parameters": ROPE | {"rope_type": "default", "partial_rotary_factor": 0.5}},
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=lambda value: value["rope_parameters"]["rope_type"] if isinstance(value, dict) else value,
+)
+def test_rotary_types_on_both_sides_of_the_original_length(model_type, changes):
+    # Not in order, so that nothing of a longer text may be left when a shorter one follows.
+    assert_equal_at((7, 31, 50, 32, 33, 40), model_type, **changes)
+
+
+def test_alibi_of_falcon_is_that_of_its_default_attention():
+    changes = {"alibi": True, "new_decoder_architecture": False, "multi_query": False, "parallel_attn": False}
+    assert_equal_at((1, 9, 30), "falcon", "sdpa", **changes, num_kv_heads=tiny.HEADS)
+
+
+@pytest.mark.parametrize("attention", ["local", "transient-global"])
+def test_blocks_of_long_t5(attention):
+    lengths = (1, 15, 23, 24, 25, 60, 200)
+    assert_equal_at(lengths, "longt5", encoder_attention_type=attention, local_radius=11, global_block_size=8)
+
+
+def test_positions_fewer_than_the_lengths_that_are_compared():
+    for positions in (9, 20):
+        folder = checkpoint("rembert", max_position_embeddings=positions)
+        model = tf_pipeline.TFAutoModel.from_pretrained(folder)
+        assert model.max_length == positions
+        with pytest.raises(ValueError, match=str(positions)):
+            model(np.ones((1, positions + 1), "int32"))
+        assert_equal_at((1, positions), "rembert", max_position_embeddings=positions)
+
+
+def test_whisper_takes_sound_and_decoder_tokens():
+    folder = checkpoint("whisper")
+    ours = tf_pipeline.TFAutoModel.from_pretrained(folder, dtype="float64")
+    theirs = run.torch_model("TFWhisperModel", folder, "float64")
+    features = np.random.default_rng(0).normal(size=(2, theirs.config.num_mel_bins, 2 * tiny.POSITIONS))
+    for length in (1, 6):
+        written = np.random.default_rng(length).integers(3, 90, (2, length))
+        with torch.no_grad(), run.lifted_upcasts(theirs):
+            inputs = {"input_features": torch.tensor(features), "decoder_input_ids": torch.tensor(written)}
+            expected = theirs(**inputs).last_hidden_state.numpy()
+        got = ours({"input_features": features, "decoder_input_ids": written}).last_hidden_state
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10 * max(1.0, np.abs(expected).max()))
+
+
+# ----------------------------------------------------------------------------------------------------- what is compared
+
+
+def test_lengths_beyond_what_a_config_names():
+    config = transformers.MistralConfig(sliding_window=40, rope_parameters=YARN | {"factor": 2.0}, num_hidden_layers=2)
+    assert sample.boundaries(config) == [32, 40]
+    for limits, taken, lengths in [
+        ({}, range(1, 100), [1, 17, 24, 33, 41]),
+        ({"length": [1, 36]}, range(1, 100), [1, 17, 24, 33, 36]),
+        ({}, [*range(1, 30), 40], [1, 17, 24, 29, 40]),
+    ]:
+        captured = SimpleNamespace(graph=SimpleNamespace(limits=limits), lengths=taken)
+        assert [length for _, length, _, _ in gate.shapes(captured, config)] == lengths
+    dynamic = transformers.LlamaConfig(
+        max_position_embeddings=64, rope_parameters=ROPE | {"rope_type": "dynamic", "factor": 2.0}
+    )
+    assert sample.boundaries(dynamic) == [64]
+    assert sample.boundaries(transformers.MistralConfig(sliding_window=4096)) == []
+    assert sample.boundaries(transformers.LongT5Config()) == [16, 32, 127, 128]
+
+
+def test_gate_sees_what_only_shows_beyond_a_window():
+    config = tiny.tiny_config("mistral", sliding_window=40)
+    captured = capture.capture(transformers.MistralModel, config)
+    wider = tiny.tiny_config("mistral", sliding_window=400)
+    with pytest.raises(PortError, match=r"41"):
+        gate.check(capture.capture(transformers.MistralModel, wider), transformers.MistralModel, config)
+    assert "2 × 41" in {check.setting for check in gate.check(captured, transformers.MistralModel, config)}
+
+
+def test_lengths_that_a_graph_does_not_cover_are_refused_in_words():
+    assert capture._ranges([1, 2, 3, 7, 9, 10], 10) == "1 to 3 or 7 or 9 or more"
+
+
+def test_nothing_of_torch_is_printed(capfd):
+    with pytest.raises(PortError, match="control flow"):
+        capture.capture(transformers.LongformerModel, tiny.tiny_config("longformer", attention_window=[8, 8]))
+    captured = capture.capture(transformers.LlamaModel, tiny.tiny_config("llama"))
+    assert captured.graph.nodes
+    assert capfd.readouterr().err == ""
