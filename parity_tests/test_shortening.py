@@ -1,6 +1,7 @@
 """Texts that are shortened before they are tokenized keep every id, offset and warning."""
 
 import random
+import re
 import subprocess
 import sys
 
@@ -50,6 +51,22 @@ def test_no_id_changes(family, monkeypatch, capsys):
     assert (shorter == 0) if family in WHOLE else (shorter > cases // 4)
     with capsys.disabled():
         print(f"\n{family}: {cases} texts, {shorter} of them shortened")
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in WHOLE])
+def test_tokens_before_a_border_are_those_of_the_whole(family, capsys):
+    tokenizer = fast(family)
+    border, chance = re.compile(border_pattern(tokenizer)), random.Random(13)
+    cases = 0
+    while cases < 1500:
+        text = random_text(chance, chance.randint(3, 60))
+        whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+        for match in border.finditer(text):
+            part = tokenizer(text[: match.start()], add_special_tokens=False)["input_ids"]
+            assert part == whole[: len(part)], (text, match.start())
+            cases += 1
+    with capsys.disabled():
+        print(f"\n{family}: {cases} borders")
 
 
 @pytest.mark.parametrize("strategy", [True, "longest_first", "only_first", "only_second"])

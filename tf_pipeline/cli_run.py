@@ -30,7 +30,7 @@ from tf_pipeline.cli_options import (
 )
 from tf_pipeline.pipelines.factory import ALIASES, is_server, pipeline
 from tf_pipeline.row_files import ReaderGoneError, Records
-from tf_pipeline.rows import InterruptedRunError, answer_rows, escaped, numbered_lines, text_of
+from tf_pipeline.rows import InterruptedRunError, answer_rows, escaped, numbered_lines, standard, text_of
 
 # Exit status when every other row was answered but some were not.
 SOME_ROWS_FAILED = 3
@@ -170,7 +170,8 @@ def run(
             failed = _run_file(load, rows, input_file, output_file, asked, overwrite, resume)
         else:
             failed = _run_texts(load, rows, texts, as_json or name == "feature-extraction")
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except InterruptedRunError as interruption:
         Console(stderr=True).print(f"Interrupted. {interruption.advice}", soft_wrap=True, highlight=False)
         raise typer.Exit(interruption.status) from None
@@ -301,7 +302,7 @@ def _run_file(load, rows: _Rows, source: Path, target: Path | None, asked, overw
 
 def _run_texts(load, rows: _Rows, texts: list[str] | None, as_json: bool) -> int:
     """Print the answers to texts, or to lines of standard input, each of which may fail; returns how many did."""
-    errors = Records(sys.stderr.buffer)
+    errors = Records(standard("stderr"))
     lines = [] if texts else _lines_unless_asked(rows.known, errors)
     inputs = rows.of_texts(texts or [text for _, text in lines])
     pipe = load()

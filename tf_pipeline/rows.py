@@ -191,12 +191,23 @@ def _outputs(file: BinaryIO, target: Path | None, asked: dict[str, Any], overwri
     if target is None or is_stream(target):
         if resume:
             raise ValueError("--resume needs an --output that is a file.")
-        if target is None and sys.stdout is None:
-            raise ValueError("Standard output is closed; give --output.")
-        answers = sys.stdout.buffer if target is None else opened(target, "wb")
-        return Streams(answers, sys.stderr.buffer, close=target is not None)
+        errors = standard("stderr")
+        answers = standard("stdout") if target is None else opened(target, "wb")
+        return Streams(answers, errors, close=target is not None)
     asked = asked | {"input": digest(file)}
     return Unfinished(Path(os.path.realpath(target)), errors_file(target), asked, overwrite, resume)
+
+
+def standard(name: str) -> BinaryIO:
+    """Standard output or error, ``"stdout"`` or ``"stderr"``, for bytes.
+
+    Raises:
+        ValueError: if it is closed.
+    """
+    stream = getattr(sys, name)
+    if stream is None:
+        raise ValueError(f"{name} is closed, and rows have to be written there.")
+    return stream.buffer
 
 
 def _answer_all(pipe: Any, rows: _Reader, outputs: Outputs) -> None:
