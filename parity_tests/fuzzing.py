@@ -9,8 +9,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 # space, controls, characters that normalize to several, and what the alphabets of the models use as marks.
 CHARACTERS = [
     *"abcxyABXéSw12_-.,!'<>[]", "e\u0301", "\u0301", "ß", "ﬁ", "İ", "Ⅷ", "٣", "²", "½", "\u200c", "\u200d", "'s", "雨",
-    "가", "ᄀ", "ᅡ", "🤗", "👩\u200d👧", "\ufffd", "\0", "\x07", "▁", "Ġ", " ", "  ", " ", "\n", "\t", "\u00a0", "\u3000",
-    "\u2028", "\x85", "\x1c", "\u200b",
+    "가", "ᄀ", "ᅡ", "🤗", "👩\u200d👧", "\ufffd", "\0", "\x07", "▁", "Ġ", " ", "  ", " ", "\n", "\t", "\u00a0",
+    "\u3000", "\u2028", "\x85", "\x1c", "\u200b",
 ]  # fmt: skip
 BEHAVIORS = ("removed", "isolated", "contiguous", "merged_with_previous", "merged_with_next")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
