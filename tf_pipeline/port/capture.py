@@ -19,6 +19,7 @@ import operator
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -462,8 +463,8 @@ class _Writer:
         named = self._named(condition.node.expr)
         if len(named.free_symbols) == 1:
             (axis,) = named.free_symbols
-            sizes = [size for size in range(1, _LENGTHS + 1) if named.subs(axis, size) == sympy.true]
-            if str(axis) == "length":
+            sizes = _sizes_of(named)
+            if str(axis) == "length" and sizes:
                 self.lengths &= set(sizes)
             if ranges := _ranges(sizes, _LENGTHS):
                 return f"a {axis} of {ranges}"
@@ -539,7 +540,17 @@ class _Writer:
         )
 
 
-def _ranges(numbers: list[int], last: int) -> str:
+@cache
+def _sizes_of(condition) -> tuple[int, ...]:
+    """The sizes of its only symbol for which a condition holds; none if PyTorch's functions cannot be evaluated."""
+    (axis,) = condition.free_symbols
+    try:
+        return tuple(n for n in range(1, _LENGTHS + 1) if condition.xreplace({axis: sympy.Integer(n)}) == sympy.true)
+    except AssertionError:  # such as its Mod of a negative number
+        return ()
+
+
+def _ranges(numbers: Collection[int], last: int) -> str:
     """Ascending numbers in words, such as ``"1 to 128 or 200 to 255"``; none are looked at beyond ``last``."""
     starts = [n for n in numbers if n - 1 not in numbers]
     ends = [n for n in numbers if n + 1 not in numbers]
