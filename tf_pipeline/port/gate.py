@@ -106,14 +106,25 @@ def compare_loaded(model, report: LoadingReport, model_class: type, source: str 
         elif not np.array_equal(ours, tensors[key].detach().numpy().astype(ours.dtype), equal_nan=True):
             raise PortError(f"{source} was not read as PyTorch reads it: {key} differs from PyTorch's.")
     if model.compute_dtype in ("float64", "float32"):
-        _compare_outputs(model, theirs)
+        compare_outputs(model, theirs)
 
 
-def _compare_outputs(model, theirs: torch.nn.Module) -> None:
-    """Compare what two models of the same weights compute."""
-    inputs = list(_samples(model.graph, theirs, model.config))[1]
+def compare_outputs(model, theirs: torch.nn.Module, place: int = 1) -> None:
+    """Compare what two models of the same weights compute.
+
+    Args:
+        model: a ported model that computes in float64 or float32.
+        theirs: PyTorch's, in the same dtype.
+        place: which of ``SHAPES`` to compare at.
+
+    Raises:
+        PortError: naming the outputs that differ.
+    """
+    dtype = theirs.dtype
+    inputs = list(_samples(model.graph, theirs, model.config))[place]
     own = run_reference(theirs, inputs)
     truth = run_reference(theirs.double(), inputs)
+    theirs.to(dtype)
     ours = run.flatten(model({name: value.numpy() for name, value in inputs.items()}, output_hidden_states=True))
     names = {name for name in truth if name in ours}
     arrays = list(real_arrays(ours, *({name: x[name] for name in names} for x in (own, truth)), _mask(inputs)))
