@@ -1,16 +1,21 @@
-"""Try to port every text architecture of the installed transformers, and write down what came of it.
+"""Try to port every text architecture of the installed transformers, with every head, and write down what came of it.
 
 Each architecture is made tiny from its own default config, with random weights, and runs in a process of its own with
-limits of time and memory. Results are kept as they come, so that a run that was stopped goes on where it was::
+limits of time and memory. A model goes the way that a user's does: PyTorch saves it into a folder, our auto class loads
+the folder, the object it hands out is compared with PyTorch's of that folder, is saved, and is loaded again where
+PyTorch cannot be imported. Results are kept as they come, so that a run that was stopped goes on where it was::
 
-    python benchmarks/coverage.py                         # all of them, a minute for every five on two cores
-    python benchmarks/coverage.py xlnet esm --again       # some of them, anew
+    python benchmarks/coverage.py --again                 # all of them, from the start
+    python benchmarks/coverage.py                         # those that have not been tried: goes on where it stopped
+    python benchmarks/coverage.py xlnet esm --again       # some of them, again
     python benchmarks/coverage.py --table-only            # only write the tables
 
 The results are ``docs/coverage.json`` and ``docs/coverage.md``.
 """
 
 import argparse
+import contextlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -18,21 +23,26 @@ import re
 import resource
 import signal
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS, TABLE = DOCS / "coverage.json", DOCS / "coverage.md"
-SECONDS, BYTES = 600, 8 * 2**30
+SECONDS, BYTES = 1200, 8 * 2**30
 
 # What each outcome means, in the order of the table's summary.
 OUTCOMES = {
-    "equal": "Ported, and equal to PyTorch at three shapes unlike the example, in float64 and float32.",
+    "equal": "Ported, loaded, saved and loaded again without PyTorch, and equal to PyTorch every time.",
+    "unequal": "Handed out, and not what PyTorch loads, saves or loads again.",
     "refused": "Captured by torch.export, but refused: an operator without a rule, or a difference from PyTorch.",
     "not captured": "torch.export cannot capture it for sizes that vary.",
     "not tried": "No tiny model of it could be made, or PyTorch itself fails on it.",
 }
+BODY = "TFAutoModel"
 
 
 def main() -> None:
@@ -57,24 +67,25 @@ def _options() -> argparse.Namespace:
 def _run(options: argparse.Namespace, results: dict[str, Any]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch
     from tqdm import tqdm
 
-    from tf_pipeline.port import capture, gate, tiny  # noqa: F401  imported once, before the processes fork
+    _warm_up()
+    from tf_pipeline.port import tiny
 
-    torch.set_num_threads(1)
     types = options.types or [*tiny.text_model_types(), *tiny.OTHER_TYPES]
-    todo = [name for name in types if options.again or name not in results]
-    with tqdm(total=len(todo), unit="model", disable=None) as bar:
-        running: dict[str, tuple[Any, Any, float]] = {}
+    todo = [name for name in types if options.again or "heads" not in results.get(name, ())]
+    for name in todo:
+        results.pop(name, None)
+    with tqdm(total=len(todo), unit="model", disable=None) as bar, tempfile.TemporaryDirectory() as folder:
+        running: dict[str, _Attempt] = {}
         while todo or running:
             while todo and len(running) < options.workers:
                 name = todo.pop(0)
-                running[name] = _start(name)
-            for name, (process, pipe, start) in list(running.items()):
-                if process.is_alive() and time.monotonic() - start < SECONDS and not pipe.poll():
+                running[name] = _Attempt(name, folder)
+            for name, attempt in list(running.items()):
+                if attempt.goes_on():
                     continue
-                results[name] = _result(process, pipe, start)
+                results[name] = attempt.result()
                 del running[name]
                 _write(results)
                 bar.set_postfix_str(f"{name}: {results[name]['outcome']}")
@@ -82,69 +93,205 @@ def _run(options: argparse.Namespace, results: dict[str, Any]) -> None:
             time.sleep(0.05)
 
 
-def _start(name: str) -> tuple[Any, Any, float]:
-    ours, theirs = multiprocessing.get_context("fork").Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_try, args=(name, theirs))
-    process.start()
-    theirs.close()
-    return process, ours, time.monotonic()
+def _warm_up() -> None:
+    """Import and compute, before processes fork, what each would have to for itself; nothing that starts threads."""
+    import torch
+    import transformers
+
+    from tf_pipeline.port import capture, gate, tiny, torch_layout  # noqa: F401
+
+    torch.set_num_threads(1)
+    capture.capture(transformers.GPTNeoXModel, tiny.tiny_config("gpt_neox"))
 
 
-def _result(process, pipe, start: float) -> dict[str, Any]:
-    try:
-        if pipe.poll(max(0.0, SECONDS - (time.monotonic() - start))):
-            return pipe.recv()
-        return {"outcome": "refused", "reason": f"it took longer than {SECONDS} seconds"}
-    except EOFError:
-        process.join()
-        return {"outcome": "refused", "reason": f"the process ended with status {process.exitcode} (memory?)"}
-    finally:
-        process.kill()
-        process.join()
+class _Attempt:
+    """One architecture in a process of its own, which sends the result of each head when it has it.
 
-
-def _try(name: str, pipe) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        pipe.send(attempt(name))
-    os._exit(0)
-
-
-def attempt(model_type: str) -> dict[str, Any]:
-    """Port a tiny model of a type, and say what came of it.
-
-    Returns:
-        ``outcome`` (a key of ``OUTCOMES``) and ``reason``; of a port also its ``class``, ``nodes`` and ``operators``.
+    Args:
+        name: the model type.
+        folder: where to keep checkpoints and graphs meanwhile.
     """
+
+    def __init__(self, name: str, folder: str):
+        context = multiprocessing.get_context("fork")
+        self._name, self._start, self._heads = name, time.monotonic(), {}
+        self._trying, self._ended = "", False
+        self._pipe, theirs = context.Pipe(duplex=False)
+        self._process = context.Process(target=_try, args=(name, Path(folder) / name, theirs))
+        self._process.start()
+        theirs.close()
+
+    def goes_on(self) -> bool:
+        """Receive what has been sent, and say whether there is more to come."""
+        with contextlib.suppress(EOFError):
+            while self._pipe.poll():
+                head, result = self._pipe.recv()
+                self._trying = head
+                self._heads |= {head: result} if result else {}
+            return time.monotonic() - self._start < SECONDS
+        self._ended = True
+        return False
+
+    def result(self) -> dict[str, Any]:
+        """What came of it: that of the body, and ``heads``, by auto class."""
+        self._process.kill() if not self._ended else None
+        self._process.join()
+        if not self._ended or self._process.exitcode:
+            why = f"the process ended with status {self._process.exitcode} (memory?)"
+            reason = why if self._ended else f"it took longer than {SECONDS} seconds"
+            self._heads[self._trying or BODY] = {"outcome": "refused", "reason": reason}
+        heads = {head: result for head, result in self._heads.items() if head != BODY}
+        seconds = round(time.monotonic() - self._start)
+        return self._heads.get(BODY, {"outcome": "not tried", "reason": ""}) | {"heads": heads, "seconds": seconds}
+
+
+def _try(name: str, folder: Path, pipe) -> None:
     import warnings
 
     import transformers
 
-    from tf_pipeline.port import tiny
-    from tf_pipeline.port.capture import capture
-    from tf_pipeline.port.errors import MissingRuleError
-    from tf_pipeline.port.gate import check
-
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
-    _limit_memory()
+    os.environ["TF_PIPELINE_CACHE"] = str(folder / "cache")
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        _limit_memory()
+        for head, auto, changes in variants(name):
+            pipe.send((head, None))
+            pipe.send((head, attempt(name, auto, folder / head, changes)))
+        pipe.close()
+    os._exit(0)
+
+
+def variants(model_type: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """What is tried of an architecture: a name for it, the auto class, and changes of the config.
+
+    The body comes first. A head that predicts tokens is tried tied and untied, if the config allows both.
+    """
+    from tf_pipeline import auto
+    from tf_pipeline.port import tiny
+
+    yield BODY, BODY, {}
+    if model_type in tiny.OTHER_TYPES:
+        return
+    config = tiny.tiny_config(model_type)
+    seen = {tiny.body_class(model_type).__name__}
+    for model in [auto.TFAutoModelForTextEncoding, *auto._AutoModel.__subclasses__()]:
+        torch_name = _torch_name(model, config)
+        if torch_name is None or torch_name in seen:
+            continue
+        seen.add(torch_name)
+        tied = [True, False] if _predicts_tokens(model.__name__) and hasattr(config, "tie_word_embeddings") else [None]
+        for value in tied:
+            named = {None: "", True: ", tied", False: ", untied"}[value]
+            yield f"{model.__name__}{named}", model.__name__, {} if value is None else {"tie_word_embeddings": value}
+
+
+def _predicts_tokens(auto: str) -> bool:
+    return auto.endswith(("LM", "PreTraining"))
+
+
+def _torch_name(model: type, config: Any) -> str | None:
+    from tf_pipeline.port.mappings import mapping
+
+    names = (mapping(name).get(config.model_type) for name in model.mappings)
+    return next((found[0] for found in names if found), None)
+
+
+def attempt(model_type: str, auto: str, folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """Take a tiny model of a type along the way of a user's.
+
+    Args:
+        model_type: such as ``"xlnet"``.
+        auto: our auto class.
+        folder: where to save.
+        changes: values of the config to change.
+
+    Returns:
+        ``outcome`` (a key of ``OUTCOMES``) and ``reason``; of a port also its ``class``, ``nodes`` and ``operators``.
+    """
+    import torch
+    import transformers
+
+    from tf_pipeline import auto as autos
+    from tf_pipeline.port import capture, tiny
+    from tf_pipeline.port.errors import MissingRuleError
+    from tf_pipeline.port.model import PortedModel, ported_class
+    from tf_pipeline.port.torch_weights import load_torch_model
+
     try:
-        config = tiny.tiny_config(model_type)
-        model_class = tiny.body_class(model_type)
-        tiny.try_model(model_class, config)
+        config = tiny.tiny_config(model_type, **changes)
+        if getattr(config, "pad_token_id", None) is None:  # PyTorch's classifiers look for the last token before it
+            config.pad_token_id = 0
+        torch_class = getattr(transformers, _torch_name(getattr(autos, auto), config))
+        loader = getattr(autos, auto)
+        if not issubclass(loader.model_class(config), PortedModel):  # it has a module of its own: ported all the same
+            loader = ported_class(torch_class.__name__)
+        tiny.try_model(torch_class, config)
+        load_torch_model(torch_class, None, config, torch.float32).save_pretrained(folder / "theirs")
     except Exception as error:  # PyTorch's models raise all kinds
         return {"outcome": "not tried", "reason": _line(error)}
-    captured = None
+    captured: list[Any] = []
+    capture_once = capture.capture
     try:
-        captured = capture(model_class, config)
-        check(captured, model_class, config)
+        with mock.patch.object(capture, "capture", lambda *given: captured.append(capture_once(*given)) or captured[0]):
+            model, report = loader.from_pretrained(folder / "theirs", output_loading_info=True)
     except Exception as error:
-        known = captured is not None or isinstance(error, MissingRuleError)
+        known = captured or isinstance(error, MissingRuleError)
         return {"outcome": "refused" if known else "not captured", "reason": _line(error)}
-    graph = captured.graph
-    return {"outcome": "equal", "reason": " ".join(graph.notes), "class": graph.model_class, "nodes": len(graph.nodes),
-            "operators": len(graph.operators())}  # fmt: skip
+    result = {"outcome": "equal", "reason": " ".join(model.graph.notes), "class": torch_class.__name__,
+              "nodes": len(model.graph.nodes), "operators": len(model.graph.operators())}  # fmt: skip
+    try:
+        _compare(model, report, torch_class, folder)
+    except Exception as error:
+        result |= {"outcome": "unequal", "reason": _line(error)}
+    return result
+
+
+def _compare(model, report, torch_class: type, folder: Path) -> None:
+    """Compare a model with PyTorch's, and what both save; then load what ours saved without PyTorch.
+
+    Raises:
+        ValueError: saying what differs.
+    """
+    import numpy as np
+    import torch
+
+    from tf_pipeline.checkpoint import named_slots, open_checkpoint
+    from tf_pipeline.port import gate
+    from tf_pipeline.port.torch_weights import load_with_report
+
+    theirs, seen = load_with_report(torch_class, folder / "theirs", model.config, torch.float32)
+    _require(not (report.missing or report.unused or report.mismatched), f"our report is not empty: {report}")
+    _require(not any(seen.values()), f"PyTorch does not read what it saved: {seen}")
+    torch_class.from_pretrained(folder / "theirs", dtype=torch.float32).save_pretrained(folder / "theirs again")
+    model.save_pretrained(folder / "ours")
+    ours, again = open_checkpoint(folder / "ours"), open_checkpoint(folder / "theirs again")
+    _require(set(ours) == set(again), f"other names are saved: {sorted(set(ours) ^ set(again))[:4]}")
+    for name in again:
+        _require(np.array_equal(ours[name], again[name]), f"{name} is saved with other values")
+    _, seen = load_with_report(torch_class, folder / "ours", model.config, torch.float32)
+    _require(not any(seen.values()), f"PyTorch does not read what ours saved: {seen}")
+    with mock.patch.dict(sys.modules, {"torch": None}), mock.patch("importlib.util.find_spec", _all_but_torch):
+        copy = type(model).from_pretrained(folder / "ours")
+    before = {key: slot.read() for key, slot in named_slots(model)}
+    for key, slot in named_slots(copy):
+        _require(np.array_equal(slot.read(), before[key]), f"{key} is read again with other values")
+    for loaded in (model, copy):
+        gate.compare_outputs(loaded, theirs, seed=3)
+
+
+_find_spec = importlib.util.find_spec
+
+
+def _all_but_torch(name: str, package: str | None = None) -> Any:
+    return None if name == "torch" else _find_spec(name, package)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
 
 
 def _limit_memory() -> None:
@@ -163,12 +310,19 @@ def _summary(results: dict[str, Any]) -> str:
 
     lines = []
     for kind, others in (("text", False), ("images and sound", True)):
-        outcomes = [result["outcome"] for name, result in results.items() if (name in OTHER_TYPES) == others]
-        counts = {name: outcomes.count(name) for name in OUTCOMES}
-        captured = counts["equal"] + counts["refused"]
-        share = f"; {counts['equal'] / captured:.1%} of what torch.export captures is equal" if captured else ""
-        lines.append(f"Of {len(outcomes)} for {kind}: {', '.join(f'{n} {name}' for name, n in counts.items())}{share}.")
+        chosen = [result for name, result in results.items() if (name in OTHER_TYPES) == others]
+        lines.append(f"Of {len(chosen)} for {kind}: {_counted(chosen)}.")
+    heads = [head for result in results.values() for head in result.get("heads", {}).values()]
+    lines.append(f"Of {len(heads)} heads of those for text, tied and untied: {_counted(heads)}.")
     return "\n".join(lines)
+
+
+def _counted(results: list[dict[str, Any]]) -> str:
+    outcomes = [result["outcome"] for result in results]
+    counts = {name: outcomes.count(name) for name in OUTCOMES}
+    captured = counts["equal"] + counts["unequal"] + counts["refused"]
+    share = f"; {counts['equal'] / captured:.1%} of what torch.export captures is equal" if captured else ""
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) + share
 
 
 def _write(results: dict[str, Any]) -> None:
@@ -176,17 +330,31 @@ def _write(results: dict[str, Any]) -> None:
     ordered = dict(sorted(results.items()))
     lines = [
         "# Which architectures can be ported", "",
-        "Made by `python benchmarks/coverage.py`: every text architecture of transformers, and some of images and",
-        "sound, tiny and with random weights.",
+        "Made by `python benchmarks/coverage.py`: every text architecture of transformers, with every head, and some",
+        "of images and sound, tiny and with random weights. PyTorch saves the model into a folder, and our auto class",
+        "loads it from there. The object that is handed out is compared with PyTorch's of the same folder. It is",
+        "saved, and its files are compared with PyTorch's. It is loaded again without PyTorch, and compared again.",
+        "Families that have a module of their own are tried as ports.",
         "", _summary(ordered), "",
         *(f"- **{name}**: {meaning}" for name, meaning in OUTCOMES.items()), "",
-        "| model type | outcome | operations | note |", "|---|---|---|---|",
-        *(f"| {name} | {r['outcome']} | {r.get('nodes', '')} | {_cell(r['reason'])} |" for name, r in ordered.items()),
+        "| model type | outcome | operations | heads | note |", "|---|---|---|---|---|",
+        *(f"| {name} | {r['outcome']} | {r.get('nodes', '')} | {_heads(r)} | {_cell(r['reason'])} |"
+          for name, r in ordered.items()), "",
+        "## Heads that are not equal", "",
+        "| model type | head | outcome | note |", "|---|---|---|---|",
+        *(f"| {name} | {head} | {r['outcome']} | {_cell(r['reason'])} |" for name, result in ordered.items()
+          for head, r in result.get("heads", {}).items() if r["outcome"] != "equal"),
     ]  # fmt: skip
     for path, text in ((RESULTS, json.dumps(ordered, indent=1)), (TABLE, "\n".join(lines))):
         staged = path.with_suffix(path.suffix + ".part")
         staged.write_text(text + "\n", encoding="utf-8")
         staged.replace(path)
+
+
+def _heads(result: dict[str, Any]) -> str:
+    """How many heads are equal, of how many."""
+    outcomes = [head["outcome"] for head in result.get("heads", {}).values()]
+    return f"{outcomes.count('equal')} of {len(outcomes)}" if outcomes else ""
 
 
 def _cell(text: str) -> str:

@@ -202,7 +202,7 @@ def test_a_wrong_layout_is_noticed(monkeypatch, change, message):
 
 def test_outputs_are_compared_too(monkeypatch):
     model, (torch_model, _) = loaded("gpt_neox", CAUSAL)
-    gate._compare_outputs(model, twin(checkpoint("gpt_neox", CAUSAL), CAUSAL)[0])
+    gate.compare_outputs(model, twin(checkpoint("gpt_neox", CAUSAL), CAUSAL)[0])
     forward = type(model).forward
 
     def wrong(self, **inputs):
@@ -211,7 +211,7 @@ def test_outputs_are_compared_too(monkeypatch):
 
     monkeypatch.setattr(type(model), "forward", wrong)
     with pytest.raises(PortError, match="loaded, it does not compute what PyTorch does"):
-        gate._compare_outputs(model, twin(checkpoint("gpt_neox", CAUSAL), CAUSAL)[0])
+        gate.compare_outputs(model, twin(checkpoint("gpt_neox", CAUSAL), CAUSAL)[0])
 
 
 def test_shards_are_read_and_written(tmp_path):

@@ -111,14 +111,25 @@ def compare_loaded(model, report: LoadingReport, model_class: type, source: str 
         elif not np.array_equal(ours, tensors[key].detach().numpy().astype(ours.dtype), equal_nan=True):
             raise PortError(f"{source} was not read as PyTorch reads it: {key} differs from PyTorch's.")
     if model.compute_dtype in ("float64", "float32"):
-        _compare_outputs(model, theirs)
+        compare_outputs(model, theirs)
 
 
-def _compare_outputs(model, theirs: torch.nn.Module) -> None:
-    """Compare what two models of the same weights compute."""
-    inputs = _sample(model.graph, theirs, model.config, model.graph.sample, seed=2)
+def compare_outputs(model, theirs: torch.nn.Module, seed: int = 2) -> None:
+    """Compare what two models of the same weights compute from inputs of the shape ``graph.sample``.
+
+    Args:
+        model: a ported model that computes in float64 or float32.
+        theirs: PyTorch's, in the same dtype.
+        seed: seed of the inputs.
+
+    Raises:
+        PortError: naming the outputs that differ.
+    """
+    dtype = theirs.dtype
+    inputs = _sample(model.graph, theirs, model.config, model.graph.sample, seed)
     own = run_reference(theirs, inputs)
     truth = run_reference(theirs.double(), inputs)
+    theirs.to(dtype)
     ours = run.flatten(model({name: value.numpy() for name, value in inputs.items()}, output_hidden_states=True))
     names = {name for name in truth if name in ours}
     arrays = list(real_arrays(ours, *({name: x[name] for name in names} for x in (own, truth)), _mask(inputs)))

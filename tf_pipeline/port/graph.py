@@ -4,12 +4,12 @@
 the checkpoint (by the checkpoint's own keys), and one operation after the other::
 
     {"format": "tf_pipeline.port", "version": 2, "class": "XLNetModel", …
-     "checksums":  {"graph": "6a0f…", "constants": "91c2…"},
      "inputs":     {"input_ids": {"dtype": "int64", "shape": ["batch", "length"], "default": null}, …},
      "parameters": {"word_embedding.weight": {"dtype": "compute", "shape": [32000, 768], "trainable": true,
                                            "mean": 0.0, "deviation": 0.02}, …},
      "constants":  {"inv_freq": {"dtype": "float32", "shape": [32]}, …},
      "outputs":    {"last_hidden_state": "%layer_norm_23", "hidden_states": ["%dropout", …]},
+     "checksums":  {"graph": "6a0f…", "constants": "91c2…"},
      "nodes": [
        {"name": "linear", "op": "aten.linear.default", "args": ["%dropout", "%p.query.weight", "%p.query.bias"],
         "dtype": "compute", "shape": ["batch", "length", 768], "module": "layer.0.rel_attn"},
@@ -255,9 +255,7 @@ class Graph:
         """Everything but the values of the constants, as JSON takes it."""
         values = asdict(self)
         for holder in [values, *(layout[name] for layout in values["layouts"] for name in ("loading", "saving"))]:
-            holder["nodes"] = [
-                {k: v for k, v in node.items() if v not in ([], {}, None, "")} for node in holder["nodes"]
-            ]
+            holder["nodes"] = [_without_defaults(node) for node in holder["nodes"]]
         values["class"] = values.pop("model_class")
         return {"format": FORMAT, "version": VERSION, "class": values["class"]} | values
 
@@ -384,6 +382,10 @@ def _check_nodes(nodes: list[Node], known: set[str], outputs: Mapping[str, Any],
         known |= {node.name, node.name + ATTENTION}
     if missing := set(references(list(outputs.values()))) - known:
         raise GraphError(f"{source} is damaged: the outputs refer to {sorted(missing)}, which is not there.")
+
+
+def _without_defaults(node: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if value not in ([], {}, None, "")}
 
 
 def _lines(items: list[Any]) -> str:

@@ -1,6 +1,6 @@
 """Read and write checkpoints whose tensors are not the parameters: renamed, joined, split or turned.
 
-A :class:`~tf_pipeline.port.graph.Layout` says how, in the operators that the graph itself is written in, and is captured
+A :class:`~tf_pipeline.port.graph.Layout` says how, in the operators that the graph itself is written in. It is captured
 from PyTorch's own loading and saving by :mod:`tf_pipeline.port.torch_layout`. Nothing here needs PyTorch.
 """
 
@@ -57,7 +57,7 @@ class Converter:
 
     def shape(self, name: str) -> list[int]:
         """Shape of a tensor that is computed."""
-        return self._nodes[next(references(self.outputs[name]))].shape
+        return self._nodes[next(references(self.outputs[name]))].shape or []
 
     def dtype(self, name: str) -> np.dtype:
         """Dtype of a tensor that is made: the widest of those it is made of."""
