@@ -29,7 +29,7 @@ def saved() -> Path:
     """A ported model's folder; shared, so nobody writes to it."""
     shared_cache()
     folder = new_folder()
-    tf_pipeline.TFAutoModel.from_pretrained(checkpoint("bert-generation")).save_pretrained(folder)
+    tf_pipeline.TFAutoModel.from_pretrained(checkpoint("gpt_neox")).save_pretrained(folder)
     return folder
 
 
@@ -123,7 +123,7 @@ def test_altered_constants_are_refused():
 @pytest.mark.parametrize("name", [GRAPH, CONSTANTS])
 def test_a_remembered_graph_that_was_altered_is_ported_again(name, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("TF_PIPELINE_CACHE", str(tmp_path))
-    folder = checkpoint("bert-generation")
+    folder = checkpoint("gpt_neox")
     before = tf_pipeline.TFAutoModel.from_pretrained(folder)(IDS)[0]
     (path,) = tmp_path.glob(f"ports/*/{name}")
     alter(path, no_checksums) if name == GRAPH else altered_constants(path)
@@ -135,11 +135,11 @@ def test_a_remembered_graph_that_was_altered_is_ported_again(name, monkeypatch, 
 
 
 def test_graphs_of_other_code_are_not_used(monkeypatch):
-    config = tiny.tiny_config("bert-generation")
-    before = find._cache_folder("BertGenerationEncoder", config)
-    assert before == find._cache_folder("BertGenerationEncoder", config)
+    config = tiny.tiny_config("gpt_neox")
+    before = find._cache_folder("GPTNeoXModel", config)
+    assert before == find._cache_folder("GPTNeoXModel", config)
     monkeypatch.setattr(find, "_code", lambda: "other code")
-    assert before != find._cache_folder("BertGenerationEncoder", config)
+    assert before != find._cache_folder("GPTNeoXModel", config)
 
 
 def test_the_digest_is_of_all_code_of_the_package(monkeypatch, tmp_path):
@@ -154,7 +154,7 @@ def test_the_digest_is_of_all_code_of_the_package(monkeypatch, tmp_path):
 
 
 def test_constants_are_saved_as_captured_whatever_the_dtype():
-    folder, half = checkpoint("llama"), new_folder()
+    folder, half = checkpoint("gpt_neox"), new_folder()
     tf_pipeline.TFAutoModel.from_pretrained(folder, dtype="bfloat16").save_pretrained(half)
     single = new_folder()
     tf_pipeline.TFAutoModel.from_pretrained(folder).save_pretrained(single)
