@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tf_pipeline.files import write_text
+
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS, TABLE = DOCS / "coverage.json", DOCS / "coverage.md"
 SECONDS, BYTES = 600, 8 * 2**30
@@ -184,9 +186,7 @@ def _write(results: dict[str, Any]) -> None:
         *(f"| {name} | {r['outcome']} | {r.get('nodes', '')} | {_cell(r['reason'])} |" for name, r in ordered.items()),
     ]  # fmt: skip
     for path, text in ((RESULTS, json.dumps(ordered, indent=1)), (TABLE, "\n".join(lines))):
-        staged = path.with_suffix(path.suffix + ".part")
-        staged.write_text(text + "\n", encoding="utf-8")
-        staged.replace(path)
+        write_text(path, text + "\n")
 
 
 def _cell(text: str) -> str:

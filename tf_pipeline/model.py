@@ -413,19 +413,23 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     def save_pretrained(self, folder: str | os.PathLike, max_shard_size: int | str = "50GB") -> None:
         """Write ``config.json`` and ``model.safetensors`` that PyTorch loads bit for bit.
 
-        Files are written aside and moved into place, so a failed save leaves an earlier one intact.
+        The new checkpoint takes the place of an earlier one as a whole; other files in the folder stay. Of a save that
+        fails, or whose process is killed, nothing is seen.
 
         Args:
             folder: where to save; made if it does not exist.
             max_shard_size: size past which the weights are split over several files.
         """
-        with checkpoint.atomic_folder(folder) as staging:
-            written = checkpoint.save_weights(self, staging, max_shard_size)
-            self.config.architectures = [type(self).__name__.removeprefix("TF")]
-            self.config.dtype = self.variable_dtype
-            self.config.save_pretrained(staging)
-            self._save_extras(staging)
-        checkpoint.remove_stale_weights(Path(folder), written)
+        with checkpoint.checkpoint_folder(folder) as staging:
+            self.write_checkpoint(staging, max_shard_size)
+
+    def write_checkpoint(self, folder: Path, max_shard_size: int | str = "50GB") -> None:
+        """Write the files of :meth:`save_pretrained` into an empty folder, one after another."""
+        checkpoint.save_weights(self, folder, max_shard_size)
+        self.config.architectures = [type(self).__name__.removeprefix("TF")]
+        self.config.dtype = self.variable_dtype
+        self.config.save_pretrained(folder)
+        self._save_extras(folder)
 
 
 def _scores(outputs: ModelOutput) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import transformers
 from transformers import PreTrainedConfig
 
 from tf_pipeline import checkpoint
+from tf_pipeline.files import atomic_folder
 from tf_pipeline.hub import repository_file
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import CONSTANTS, GRAPH, VERSION, Graph, GraphError, read_constants
@@ -63,7 +64,7 @@ def find_graph(
         return found
     graph, constants = make_graph(torch_name, config, source, **hub_options)
     try:
-        with checkpoint.atomic_folder(cached) as staging:
+        with atomic_folder(cached, seal=GRAPH) as staging:
             graph.write(staging, constants)
     except OSError as error:
         logger.warning("The graph of %s is not remembered: %s.", torch_name, error)
