@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tf_pipeline.files import write_text
+
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS, TABLE = DOCS / "coverage.json", DOCS / "coverage.md"
 SECONDS, BYTES = 1200, 8 * 2**30
@@ -346,9 +348,7 @@ def _write(results: dict[str, Any]) -> None:
           for head, r in result.get("heads", {}).items() if r["outcome"] != "equal"),
     ]  # fmt: skip
     for path, text in ((RESULTS, json.dumps(ordered, indent=1)), (TABLE, "\n".join(lines))):
-        staged = path.with_suffix(path.suffix + ".part")
-        staged.write_text(text + "\n", encoding="utf-8")
-        staged.replace(path)
+        write_text(path, text + "\n")
 
 
 def _heads(result: dict[str, Any]) -> str:

@@ -36,6 +36,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tf_pipeline.files import write_text
+
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 PACKAGES = ("tf-pipeline", "tensorflow", "keras", "torch", "transformers", "onnxruntime", "openvino", "keras-hub")
@@ -297,7 +299,7 @@ def write_json(path: Path | None, report: dict[str, Any]) -> None:
     """Write the report, if a path was given."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write_text(path, json.dumps(report, indent=1) + "\n")
         console.print(f"Written: {path}")
 
 

@@ -38,7 +38,7 @@ from tf_pipeline import (
     TFBertForSequenceClassification,
     TFDistilBertForSequenceClassification,
 )
-from tf_pipeline.checkpoint import atomic_folder
+from tf_pipeline.checkpoint import checkpoint_folder
 
 BUNDLED = Path(__file__).resolve().parent.parent / "tf_pipeline" / "assets" / "sentiment"
 MAX_BYTES = 10_000_000
@@ -590,7 +590,7 @@ def save_half(student, tokenizer: PreTrainedTokenizerBase, work: Path, folder: P
     """Store the student in float16, which halves the download and moves its logits by about a thousandth."""
     student.save_pretrained(work / "student")
     half = TFDistilBertForSequenceClassification.from_pretrained(work / "student", dtype="float16")
-    half.save_pretrained(folder)
+    half.write_checkpoint(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -683,7 +683,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keras.utils.set_random_seed(options.seed)  # again, so that a kept teacher gives the same student
     pieces = choose_pieces(teacher_tokenizer, [sentence.text for sentence in corpus.train + corpus.others])
     tokenizer = make_tokenizer(pieces)
-    with tempfile.TemporaryDirectory() as temporary, atomic_folder(options.output) as staging:
+    with tempfile.TemporaryDirectory() as temporary, checkpoint_folder(options.output) as staging:
         work = Path(temporary)
         student = make_student(teacher, teacher_tokenizer, pieces, work)
         distil(student, tokenizer, teacher, teacher_tokenizer, corpus, options.epochs, options.seed)

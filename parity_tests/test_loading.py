@@ -586,7 +586,7 @@ def test_a_failed_save_changes_nothing(existing, tmp_path, monkeypatch):
 
 def test_a_path_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(CheckpointError, match=r"taken is a file; give a folder"):
+    with pytest.raises(NotADirectoryError, match=r"taken is a file; give a folder"):
         ours(CLASSIFIER, checkpoint(CLASSIFIER)).save_pretrained(tmp_path / "taken")
 
 

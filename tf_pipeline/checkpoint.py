@@ -13,8 +13,6 @@ import mmap
 import os
 import pickle
 import re
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,11 +26,13 @@ import tensorflow as tf
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from tf_pipeline.files import atomic_folder
 from tf_pipeline.hub import repository_file
 from tf_pipeline.layers import Parameter
 
 logger = logging.getLogger(__name__)
 
+CONFIG = "config.json"
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 TORCH_BIN = "pytorch_model.bin"
@@ -40,6 +40,8 @@ TORCH_BIN_INDEX = "pytorch_model.bin.index.json"
 
 # Buffers that old checkpoints carry and that hold no information.
 _BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
+# Files of an earlier checkpoint that a new one replaces, and that would not belong to its config.
+_REPLACED = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|graph\.(json|safetensors)")
 # Names that safetensors gives to dtypes.
 _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
@@ -535,29 +537,12 @@ def _layer(key: str) -> str:
 # ------------------------------------------------------------------------------------------------------ saving
 
 
-@contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike):
-    """Yield an empty folder whose files are moved into ``path`` at the end, or dropped if the block fails."""
-    target = Path(path)
-    if target.exists() and not target.is_dir():
-        raise CheckpointError(f"{target} is a file; give a folder to save to.")
-    made = not target.exists()
-    target.mkdir(parents=True, exist_ok=True)
-    # Inside the target: what is beside it may be read-only or on another file system, where nothing can be moved from.
-    staging = Path(tempfile.mkdtemp(prefix=".saving-", dir=target))
-    readable = target.stat().st_mode & 0o044
-    try:
-        yield staging
-        # Folders last: who sees one, such as a server a new version, finds the files beside it in place.
-        for file in sorted(staging.iterdir(), key=lambda one: (one.is_dir(), one.name)):
-            if file.is_file():  # safetensors writes files that only their owner may read
-                program = file.stat().st_mode & 0o100
-                file.chmod(0o600 | readable | (0o100 | readable >> 2 if program else 0))
-            os.replace(file, target / file.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if made and not any(target.iterdir()):
-            target.rmdir()
+def checkpoint_folder(path: str | os.PathLike) -> contextlib.AbstractContextManager[Path]:
+    """An empty folder whose files become the checkpoint at ``path``, as a whole; see :func:`~files.atomic_folder`.
+
+    Weights, index and graph of the checkpoint that was there go; other files stay.
+    """
+    return atomic_folder(path, seal=CONFIG, obsolete=lambda name: _REPLACED.fullmatch(name) is not None)
 
 
 class WeightWriter:
@@ -581,16 +566,13 @@ class WeightWriter:
         return {name: self.slots[name].read() for name in names}
 
 
-def save_weights(model, folder: Path, max_shard_size: int | str = "50GB") -> list[str]:
+def save_weights(model, folder: Path, max_shard_size: int | str = "50GB") -> None:
     """Write the weights of ``model`` as safetensors that PyTorch loads bit for bit.
 
     Args:
         model: the model.
         folder: where to write.
         max_shard_size: size past which the weights are split, in bytes or as ``"5GB"``.
-
-    Returns:
-        The names of the files written.
     """
     from huggingface_hub import split_state_dict_into_shards_factory
 
@@ -604,16 +586,6 @@ def save_weights(model, folder: Path, max_shard_size: int | str = "50GB") -> lis
     )
     for name, keys in plan.filename_to_tensors.items():
         save_file(writer.read(keys), folder / name, metadata={"format": "pt"})
-    written = list(plan.filename_to_tensors)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / SAFETENSORS_INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-        written.append(SAFETENSORS_INDEX)
-    return written
-
-
-def remove_stale_weights(folder: str | os.PathLike, written: list[str]) -> None:
-    """Delete weights of an earlier save that the files just written replace."""
-    for file in Path(folder).iterdir():
-        if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", file.name) and file.name not in written:
-            file.unlink()

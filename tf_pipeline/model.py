@@ -14,6 +14,7 @@ import tensorflow as tf
 from transformers import AutoConfig, PreTrainedConfig
 
 from tf_pipeline import checkpoint
+from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.hub import split_hub_options
 from tf_pipeline.inputs import INPUT_NAMES, as_inputs, check_inputs
 from tf_pipeline.losses import Loss
@@ -129,6 +130,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
                 f"tf_pipeline needs Keras on TensorFlow, but Keras runs on {keras.backend.backend()!r}; set the "
                 "environment variable KERAS_BACKEND=tensorflow before Keras is imported."
             )
+        refuse_if_forked(type(self).__name__)
         super().__init__(dtype=resolve_dtype(dtype, config), name=name)
         self._check_config(config)
         self.config = config
@@ -227,6 +229,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         Raises:
             ValueError: for inputs of a wrong shape or value; the message says how to mend them.
         """
+        refuse_if_forked(type(self).__name__)
         options = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
         inputs = as_inputs(self, input_ids, args, kwargs)
         return super().__call__(inputs, **options)
@@ -317,6 +320,21 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             {name: value for name, value in x.items() if name not in self.label_names} if isinstance(x, Mapping) else x,
             training=False,
         )
+
+    def make_train_function(self, force: bool = False):
+        """Keras' step of ``fit`` and ``train_on_batch``, which ask for it at each call."""
+        refuse_if_forked(type(self).__name__)
+        return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False):
+        """Keras' step of ``evaluate`` and ``test_on_batch``."""
+        refuse_if_forked(type(self).__name__)
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force: bool = False):
+        """Keras' step of ``predict`` and ``predict_on_batch``."""
+        refuse_if_forked(type(self).__name__)
+        return super().make_predict_function(force)
 
     # ---------------------------------------------------------------------------------------------------- saving
 
@@ -421,19 +439,23 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     def save_pretrained(self, folder: str | os.PathLike, max_shard_size: int | str = "50GB") -> None:
         """Write ``config.json`` and ``model.safetensors`` that PyTorch loads bit for bit.
 
-        Files are written aside and moved into place, so a failed save leaves an earlier one intact.
+        The new checkpoint takes the place of an earlier one as a whole; other files in the folder stay. Of a save that
+        fails, or whose process is killed, nothing is seen.
 
         Args:
             folder: where to save; made if it does not exist.
             max_shard_size: size past which the weights are split over several files.
         """
-        with checkpoint.atomic_folder(folder) as staging:
-            written = checkpoint.save_weights(self, staging, max_shard_size)
-            self.config.architectures = [type(self).__name__.removeprefix("TF")]
-            self.config.dtype = self.variable_dtype
-            self.config.save_pretrained(staging)
-            self._save_extras(staging)
-        checkpoint.remove_stale_weights(Path(folder), written)
+        with checkpoint.checkpoint_folder(folder) as staging:
+            self.write_checkpoint(staging, max_shard_size)
+
+    def write_checkpoint(self, folder: Path, max_shard_size: int | str = "50GB") -> None:
+        """Write the files of :meth:`save_pretrained` into an empty folder, one after another."""
+        checkpoint.save_weights(self, folder, max_shard_size)
+        self.config.architectures = [type(self).__name__.removeprefix("TF")]
+        self.config.dtype = self.variable_dtype
+        self.config.save_pretrained(folder)
+        self._save_extras(folder)
 
 
 def _scores(outputs: ModelOutput) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -13,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tf_pipeline.files import write_text
 from tf_pipeline.terminal import table_console
 
 SCHEMA = 1
@@ -233,13 +233,13 @@ class Report:
 
     def write_json(self, path: str | os.PathLike) -> None:
         """Write the verdict and every check. Infinity and NaN, which JSON lacks, are ``"inf"`` and ``"nan"``."""
-        write_atomically(path, json.dumps(_jsonable(self.to_dict()), indent=1, allow_nan=False) + "\n")
+        write_text(path, json.dumps(_jsonable(self.to_dict()), indent=1, allow_nan=False) + "\n")
 
     def write_html(self, path: str | os.PathLike) -> None:
         """Write one self-contained page: the verdict, the drift by layer, every check, the environment."""
         from tf_pipeline.parity.html import render
 
-        write_atomically(path, render(self))
+        write_text(path, render(self))
 
     def print(self, console: Console | None = None) -> None:
         """Print one line a group, setting and dtype, what was left out, and the verdict."""
@@ -294,17 +294,3 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, float) and value - value != 0:  # infinite or NaN
         return str(value)
     return value
-
-
-def write_atomically(path: str | os.PathLike, text: str) -> None:
-    """Write a file through a temporary one that is moved into place.
-
-    Raises:
-        OSError: if the folder is not there or cannot be written.
-    """
-    temporary = Path(f"{path}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

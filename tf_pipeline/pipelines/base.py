@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values, windows
 from tf_pipeline.pipelines.calls import Calls, text_arguments
@@ -112,6 +113,7 @@ class Pipeline(Calls):
 
     def forward(self, model_inputs: Mapping[str, Any]) -> ModelOutput | dict[str, Any]:
         """Second stage: run the model, compiled, on int ``[batch, seq]`` inputs; its tensors are float32 or wider."""
+        refuse_if_forked(type(self).__name__)
         inputs = {name: tf.cast(model_inputs[name], tf.int32) for name in self.input_names if name in model_inputs}
         self._check_length(inputs["input_ids"].shape[-1])
         if len(inputs) < len(self.input_names):
@@ -140,6 +142,7 @@ class Pipeline(Calls):
     # ------------------------------------------------------------------------------------------------ all at once
 
     def _run_window(self, window: list[Any], offset: int, parameters, batch_size, bar) -> list[Any]:
+        refuse_if_forked(type(self).__name__)
         preprocess_kwargs, task_kwargs = parameters
         rows = self.encode(window, **preprocess_kwargs)
         lengths = [len(ids) for ids in rows.columns["input_ids"]]

@@ -16,6 +16,7 @@ import transformers
 from transformers import PreTrainedConfig
 
 from tf_pipeline import checkpoint
+from tf_pipeline.files import atomic_folder
 from tf_pipeline.hub import repository_file
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import CONSTANTS, GRAPH, VERSION, Graph, GraphError, Layout
@@ -78,7 +79,7 @@ def find_graph(
 
 def _remember(graph: Graph, constants: Constants, torch_name: str, config: PreTrainedConfig) -> None:
     try:
-        with checkpoint.atomic_folder(_cache_folder(torch_name, config)) as staging:
+        with atomic_folder(_cache_folder(torch_name, config), seal=GRAPH) as staging:
             graph.write(staging, constants)
     except OSError as error:
         logger.warning("The graph of %s is not remembered: %s.", torch_name, error)

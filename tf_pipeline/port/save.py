@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from tf_pipeline.auto import AutoConfig, find_model_class
+from tf_pipeline.checkpoint import checkpoint_folder
 from tf_pipeline.hub import HUB_OPTIONS
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.model import PortedModel, ported_class
@@ -34,9 +35,10 @@ def load_ported(
 
 
 def save_ported(model: PortedModel, source: str | os.PathLike, folder: str | os.PathLike, **options: Any) -> None:
-    """Write a ported model, and the tokenizer of the checkpoint it comes from."""
-    model.save_pretrained(folder)
-    _save_tokenizer(source, folder, **options)
+    """Write a ported model, and the tokenizer of the checkpoint it comes from, as a whole."""
+    with checkpoint_folder(folder) as staging:
+        model.write_checkpoint(staging)
+        _save_tokenizer(source, staging, **options)
 
 
 def _class_name(config: PreTrainedConfig, task: str | None, model_class: str | None) -> str:

@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 
 from tf_pipeline.serving.answers import DEFAULT_SIGNATURE, SERVED, Served
-from tf_pipeline.serving.transport import Address, Retries, ServingError, Signature, Transport
+from tf_pipeline.serving.transport import (
+    LONGEST_TIMEOUT,
+    SHORTEST_TIMEOUT,
+    Address,
+    Retries,
+    ServingError,
+    Signature,
+    TensorInfo,
+    Transport,
+    check_number,
+)
 
 
 class Client:
@@ -37,14 +47,18 @@ class Client:
             not do is refused.
         signature: name of the signature to use; the task's own if not given (``serving_default``; ``pairs`` for pairs;
             ``all_masks`` for fill-mask, if it is there).
-        timeout: seconds to wait for a connection, and for an answer. A request that times out is not sent again.
+        timeout: seconds that a request may take, from the connection to the last byte of the answer, with all its
+            repetitions and the waits between them; at most a day. Only the look-up of the host's name has a time-out of
+            its own, the system's.
         retries: how often a request is sent again if the server is busy or not there: HTTP 429 and 503, UNAVAILABLE,
             RESOURCE_EXHAUSTED, a connection that is refused or breaks.
         backoff: seconds before the first repetition, doubled for each further one; at random half to all of it. The
-            server's ``Retry-After`` counts if it is longer; one of more than a minute is an error.
+            server's ``Retry-After`` counts if it is longer; one of more than a minute, or than is left of ``timeout``,
+            is an error.
         headers: sent with every request: HTTP headers, or gRPC metadata.
         max_batch_size: most rows in a request; more are sent as several, one after another. Not more than the server
             allows (``max_batch_size`` of its batching parameters).
+        max_answer_bytes: how large an answer may be, decompressed; a larger one is an error, and not read to its end.
         **parameters: defaults for the arguments of a call, such as ``top_k``.
 
     Raises:
@@ -63,23 +77,22 @@ class Client:
         backoff: float = 0.5,
         headers: Mapping[str, str] | None = None,
         max_batch_size: int = 32,
+        max_answer_bytes: int = 2**28,
         **parameters: Any,
     ):
-        for name, value, least in (
-            ("retries", retries, 0),
-            ("backoff", backoff, 0),
-            ("max_batch_size", max_batch_size, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is {value}, but has to be at least {least}.")
-        if timeout <= 0:
-            raise ValueError(f"timeout is {timeout}, but has to be more than 0 seconds.")
+        check_number("timeout", timeout, SHORTEST_TIMEOUT, LONGEST_TIMEOUT)
+        check_number("retries", retries, 0, whole=True)
+        check_number("backoff", backoff, 0, LONGEST_TIMEOUT)
+        check_number("max_batch_size", max_batch_size, 1, whole=True)
+        check_number("max_answer_bytes", max_answer_bytes, 1, 2**31 - 1, whole=True)
         self.url = url
         self.signature = signature
         self.max_batch_size = max_batch_size
         self._task = None if task is None else _served_task(task)
         self._parameters = parameters
-        self._transport = _transport(Address.parse(url), timeout, Retries(retries, backoff), headers or {})
+        self._transport = _transport(
+            Address.parse(url), timeout, Retries(retries, backoff), headers or {}, max_answer_bytes
+        )
         self._lock = threading.Lock()
         self._signatures: dict[str, Signature] | None = None
         self._served: Served | None = None
@@ -163,8 +176,7 @@ class Client:
         if missing := sorted(set(info.outputs) - set(outputs)):
             raise ServingError(self.url, None, f"The answer of {signature} lacks {', '.join(missing)}.")
         for name, array in outputs.items():
-            if array.ndim == 0 or len(array) != rows:
-                wrong = f"{rows} rows were sent, but {name} came back with the shape {array.shape}."
+            if wrong := _contradiction(name, array, rows, info.outputs.get(name)):
                 raise ServingError(self.url, None, wrong)
         return outputs
 
@@ -207,6 +219,15 @@ class Client:
         )
 
 
+def _contradiction(name: str, array: np.ndarray, rows: int, info: TensorInfo | None) -> str | None:
+    """What is wrong with an output, if anything is."""
+    if array.ndim == 0 or len(array) != rows:
+        return f"{rows} rows were sent, but {name} came back with the shape {array.shape}."
+    if info is not None and not info.describes(array):
+        return f"{name} came back as {array.dtype.name} {list(array.shape)}, but the signature promises {info}."
+    return None
+
+
 def _served_task(task: str) -> str:
     from tf_pipeline.pipelines.factory import task_name
 
@@ -215,11 +236,11 @@ def _served_task(task: str) -> str:
     return name
 
 
-def _transport(address: Address, timeout: float, retries: Retries, headers: Mapping[str, str]) -> Transport:
+def _transport(address: Address, *options: Any) -> Transport:
     if address.scheme.startswith("grpc"):
         from tf_pipeline.serving.grpc_api import GrpcTransport
 
-        return GrpcTransport(address, timeout, retries, headers)
+        return GrpcTransport(address, *options)
     from tf_pipeline.serving.rest import RestTransport
 
-    return RestTransport(address, timeout, retries, headers)
+    return RestTransport(address, *options)

@@ -1,15 +1,17 @@
 """The gRPC API of TensorFlow Serving, with its own protocol buffers."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.serving.transport import (
     Address,
+    Deadline,
     RequestRefusedError,
-    Retries,
     ServingError,
     Signature,
     TensorInfo,
@@ -21,10 +23,11 @@ from tf_pipeline.serving.transport import (
 TRY_AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 # What gRPC says of a server that answers in another protocol.
 NOT_GRPC = re.compile(r"http1\.x|HTTP/1|parsing HTTP/2|SETTINGS frame")
-# No limit to the size of messages: hidden states are large, and the server has its own limit. A lost server is looked
-# for again soon, so that Retries decides how long.
+# What gRPC says of an answer that is larger than max_answer_bytes, compressed or not.
+TOO_LARGE = re.compile(r"message larger than max")
+# No limit to the size of requests: the server has its own. A lost server is looked for again soon, so that Retries
+# decides how long.
 OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -41,17 +44,18 @@ class GrpcTransport(Transport):
         ImportError: if tensorflow-serving-api is not installed.
     """
 
-    def __init__(self, address: Address, timeout: float, retries: Retries, headers: Mapping[str, str]):
-        super().__init__(address, timeout, retries, headers)
+    def __init__(self, address: Address, *options: Any):
+        super().__init__(address, *options)
         try:
             import grpc
             from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
         except ImportError as error:
             raise ImportError(f'{address.url} needs gRPC: pip install "tf-pipeline[serving]" ({error})') from error
+        limits = (("grpc.max_receive_message_length", self.max_answer_bytes), *OPTIONS)
         if address.scheme == "grpcs":
-            self._channel = grpc.secure_channel(address.server, grpc.ssl_channel_credentials(), options=OPTIONS)
+            self._channel = grpc.secure_channel(address.server, grpc.ssl_channel_credentials(), options=limits)
         else:
-            self._channel = grpc.insecure_channel(address.server, options=OPTIONS)
+            self._channel = grpc.insecure_channel(address.server, options=limits)
         self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._model = model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._metadata = tuple((name.lower(), value) for name, value in self.headers.items())
@@ -67,7 +71,11 @@ class GrpcTransport(Transport):
         for key, values in columns.items():
             request.inputs[key].CopyFrom(tf.make_tensor_proto(values, dtype=signature.inputs[key].dtype))
         answer = self._call(self._prediction.Predict, request)
-        return {key: with_texts(tf.make_ndarray(value)) for key, value in answer.outputs.items()}
+        try:
+            return {key: with_texts(self._array(value)) for key, value in answer.outputs.items()}
+        except (ValueError, TypeError) as error:
+            wrong = f"The answer is not what the signature {name} promises: {error}"
+            raise ServingError(self.address.url, None, wrong) from error
 
     def signatures(self) -> dict[str, Signature]:
         """See :class:`Transport`."""
@@ -76,20 +84,22 @@ class GrpcTransport(Transport):
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         self._fill(request.model_spec)
         found = get_model_metadata_pb2.SignatureDefMap()
-        self._call(self._prediction.GetModelMetadata, request).metadata["signature_def"].Unpack(found)
+        answer = self._call(self._prediction.GetModelMetadata, request)
+        if not answer.metadata["signature_def"].Unpack(found):
+            raise ServingError(self.address.url, None, f"This is not the metadata of a model: {answer!s:.200}")
         return {
             name: Signature(_tensors(one.inputs), _tensors(one.outputs))
             for name, one in found.signature_def.items()
             if one.inputs
         }
 
-    def status(self) -> list[dict[str, Any]]:
+    def status(self, deadline: Deadline | None = None) -> list[dict[str, Any]]:
         """See :class:`Transport`."""
         from tensorflow_serving.apis import get_model_status_pb2
 
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = self.address.name
-        answer = self._call(self._model.GetModelStatus, request, explain=False)
+        answer = self._call(self._model.GetModelStatus, request, explain=False, deadline=deadline)
         return [
             {
                 "version": one.version,
@@ -111,21 +121,36 @@ class GrpcTransport(Transport):
         elif self.address.label is not None:
             spec.version_label = self.address.label
 
-    def _call(self, method: Callable[..., Any], request: Any, explain: bool = True) -> Any:
-        """Send a request, again if need be."""
-        return self.retries.run(lambda: self._send(method, request, explain))
+    def _array(self, proto: Any) -> np.ndarray:
+        """The array of a tensor, which may hold one value for all elements, and so be small in the answer only."""
+        import tensorflow as tf
 
-    def _send(self, method: Callable[..., Any], request: Any, explain: bool) -> Any:
+        size = math.prod(dimension.size for dimension in proto.tensor_shape.dim) * tf.as_dtype(proto.dtype).size
+        if not 0 <= size <= self.max_answer_bytes:
+            raise ValueError(self._too_large(f"a tensor of {size} bytes."))
+        return tf.make_ndarray(proto)
+
+    def _call(
+        self, method: Callable[..., Any], request: Any, explain: bool = True, deadline: Deadline | None = None
+    ) -> Any:
+        """Send a request, again if need be."""
+        refuse_if_forked("A gRPC client")
+        deadline = deadline or Deadline(self.timeout)
+        return self.retries.run(lambda: self._send(method, request, explain, deadline), deadline)
+
+    def _send(self, method: Callable[..., Any], request: Any, explain: bool, deadline: Deadline) -> Any:
         import grpc
 
         try:
-            return method(request, timeout=self.timeout, metadata=self._metadata)
+            return method(request, timeout=deadline.left, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise self._explained(error.code().name, error.details() or "No message.", explain) from error
+            raise self._explained(error.code().name, error.details() or "No message.", explain, deadline) from error
 
-    def _explained(self, code: str, message: str, explain: bool) -> Exception:
+    def _explained(self, code: str, message: str, explain: bool, deadline: Deadline) -> Exception:
         """What to raise for a gRPC code."""
         url = self.address.url
+        if code == "RESOURCE_EXHAUSTED" and TOO_LARGE.search(message):
+            return ServingError(url, code, self._too_large(f"The answer is too large: {message}."))
         if code in TRY_AGAIN and not NOT_GRPC.search(message):
             if "onnection refused" in message:
                 message = "Connection refused: is the server running, and on this port?"
@@ -138,7 +163,7 @@ class GrpcTransport(Transport):
         elif code == "DEADLINE_EXCEEDED":
             message = f"No answer within {self.timeout:g} s (timeout=). {message}"
         elif explain and (code == "NOT_FOUND" or "version label" in message):
-            message = self._not_found(message)
+            message = self._not_found(message, deadline)
         elif code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
             message += " Pass headers= with what the server wants to see."
         return (RequestRefusedError if code == "INVALID_ARGUMENT" else ServingError)(url, code, message)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from tf_pipeline.files import atomic_file
 from tf_pipeline.serving.saved_model import dtype_name, read_saved_model, shape_of, shown_shape, signatures
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -100,10 +101,9 @@ def check_values(
 
 def _write(target: Path, template: Path, values: Mapping[str, str]) -> None:
     """Fill in a template; the file appears whole or not at all."""
-    unfinished = target.with_name(f".{target.name}.new")
-    unfinished.write_text(_Template(template.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
-    unfinished.chmod(0o755 if target.suffix == ".sh" else 0o644)
-    unfinished.replace(target)
+    with atomic_file(target) as file:
+        file.write_text(_Template(template.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
+        file.chmod(0o755 if target.suffix == ".sh" else 0o644)
 
 
 # --------------------------------------------------------------------------------------------------------- batching

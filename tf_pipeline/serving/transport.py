@@ -1,6 +1,7 @@
 """What REST and gRPC share: addresses, signatures, errors, and when a request is sent again."""
 
 import itertools
+import math
 import random
 import re
 import time
@@ -15,6 +16,8 @@ Answer = TypeVar("Answer")
 
 # Seconds that a server may ask to wait before a request is sent again; if it asks for more, the request fails.
 LONGEST_WAIT = 60.0
+# What a time-out may be, in seconds: a millisecond to a day.
+SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 1e-3, 86_400.0
 
 REST_PATH = re.compile(
     r"(?P<prefix>.*)/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
@@ -66,6 +69,23 @@ class RequestRefusedError(ServingError, ValueError):
     """The server found the request itself wrong (HTTP 400, ``INVALID_ARGUMENT``): sending it again will not help."""
 
 
+class Deadline:
+    """A point in time by which a request has to be answered.
+
+    Args:
+        seconds: from now.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; less than 0 if it has passed."""
+        return self._end - time.monotonic()
+
+
 class TryAgainError(Exception):
     """A failure that may pass: what to raise if it does not, and the seconds that the server asks to wait."""
 
@@ -88,8 +108,8 @@ class Retries:
     retries: int
     backoff: float
 
-    def run(self, send: Callable[[], Answer]) -> Answer:
-        """Send until there is an answer, or an error other than :class:`TryAgainError`, or no repetition left.
+    def run(self, send: Callable[[], Answer], deadline: Deadline) -> Answer:
+        """Send until there is an answer, or an error other than :class:`TryAgainError`, or no repetition or time left.
 
         Raises:
             ServingError: the last one.
@@ -98,19 +118,36 @@ class Retries:
             try:
                 return send()
             except TryAgainError as again:
-                wait = again.wait or 0.0
-                if attempt >= self.retries or wait > LONGEST_WAIT:
-                    raise self._given_up(again, attempt + 1) from again.__cause__
-                time.sleep(max(wait, self.backoff * 2**attempt * random.uniform(0.5, 1.0)))
+                wait = max(again.wait or 0.0, self.backoff * 2**attempt * random.uniform(0.5, 1.0))
+                last = attempt >= self.retries or (again.wait or 0.0) > LONGEST_WAIT
+                if last or wait >= deadline.left:
+                    raise self._given_up(again, attempt + 1, None if last else deadline) from again.__cause__
+                time.sleep(wait)
 
     @staticmethod
-    def _given_up(again: TryAgainError, attempts: int) -> ServingError:
+    def _given_up(again: TryAgainError, attempts: int, deadline: Deadline | None) -> ServingError:
         error = again.error
         notes = [f"tried {attempts} times"] if attempts > 1 else []
         if again.wait is not None:
             notes.append(f"the server asks to wait {again.wait:g} s")
+        if deadline is not None:
+            notes.append(f"of {deadline.seconds:g} s (timeout=) none are left to try again")
         noted = f"{error.message} ({', '.join(notes)})" if notes else error.message
         return type(error)(error.url, error.status, noted)
+
+
+def check_number(name: str, value: Any, least: float, most: float = math.inf, whole: bool = False) -> None:
+    """Refuse an argument that is not a number, not finite or out of range.
+
+    Raises:
+        ValueError: naming it.
+    """
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}, but has to be a {'whole' if whole else 'finite'} number.")
+    if not least <= value <= most:
+        limits = f"at least {least:g}" + (f" and at most {most:g}" if math.isfinite(most) else "")
+        raise ValueError(f"{name} is {value}, but has to be {limits}.")
 
 
 # ---------------------------------------------------------------------------------------------------- addresses
@@ -192,6 +229,19 @@ class TensorInfo:
         shape = None if unknown_rank else tuple(None if size < 0 else size for size in sizes)
         return cls(DTYPES.get(dtype, dtype), shape)
 
+    def describes(self, array: np.ndarray) -> bool:
+        """Whether an array has this dtype and shape. JSON does not tell the shape of what is empty."""
+        named = self.dtype not in DTYPES.values() or array.dtype == (object if self.dtype == "string" else self.dtype)
+        if self.shape is None or not array.size:
+            return named
+        sizes = zip(self.shape, array.shape, strict=False)
+        return named and len(self.shape) == array.ndim and all(size in (None, other) for size, other in sizes)
+
+    def __str__(self) -> str:
+        if self.shape is None:
+            return f"{self.dtype} of any rank"
+        return f"{self.dtype} [{', '.join('-1' if size is None else str(size) for size in self.shape)}]"
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -202,13 +252,24 @@ class Signature:
 
 
 class Transport:
-    """A way to a server: subclasses speak REST or gRPC. Safe for several threads."""
+    """A way to a server: subclasses speak REST or gRPC. Safe for several threads.
 
-    def __init__(self, address: Address, timeout: float, retries: Retries, headers: Mapping[str, str]):
+    Args:
+        address: of the model.
+        timeout: seconds for a request with all its repetitions.
+        retries: how often, and after how long, a request is sent again.
+        headers: sent with every request.
+        max_answer_bytes: how large an answer may be, decompressed.
+    """
+
+    def __init__(
+        self, address: Address, timeout: float, retries: Retries, headers: Mapping[str, str], max_answer_bytes: int
+    ):
         self.address = address
         self.timeout = timeout
         self.retries = retries
         self.headers = dict(headers)
+        self.max_answer_bytes = max_answer_bytes
 
     def predict(self, name: str, signature: Signature, columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
         """Run a signature; outputs are numbers, or strings as an array of objects.
@@ -224,18 +285,28 @@ class Transport:
         """The model's signatures by name."""
         raise NotImplementedError
 
-    def status(self) -> list[dict[str, Any]]:
-        """The model's versions, each with ``version``, ``state``, ``error_code`` and ``error_message``."""
+    def status(self, deadline: Deadline | None = None) -> list[dict[str, Any]]:
+        """The model's versions, each with ``version``, ``state``, ``error_code`` and ``error_message``.
+
+        Args:
+            deadline: that of the request on whose behalf this is asked; by default ``timeout`` from now.
+        """
         raise NotImplementedError
 
     def close(self) -> None:
         """Close the connections."""
         raise NotImplementedError
 
-    def _not_found(self, message: str) -> str:
+    def _too_large(self, message: str) -> str:
+        return (
+            f"{message} Send fewer rows at a time (max_batch_size=), or allow larger answers (max_answer_bytes="
+            f"{self.max_answer_bytes})."
+        )
+
+    def _not_found(self, message: str, deadline: Deadline) -> str:
         """A server's message that there is no such model, with what there is."""
         try:
-            versions = ", ".join(f"{one['version']} ({one['state']})" for one in self.status())
+            versions = ", ".join(f"{one['version']} ({one['state']})" for one in self.status(deadline))
         except ServingError:
             versions = ""
         if not versions:

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.tokenization.in_graph.added_tokens import AddedTokens
 from tf_pipeline.tokenization.in_graph.assembly import TRUNCATION, Shape, assemble
 from tf_pipeline.tokenization.in_graph.bpe import BPE
@@ -164,6 +165,7 @@ class InGraphTokenizer(tf.Module):
             ValueError: for an option that is not one of those, or that does not go with the others.
             InvalidArgumentError: for texts and pairs that are not of one number.
         """
+        refuse_if_forked("A tokenizer in the graph")
         shape = Shape(
             "longest_first" if truncation is True else truncation or "do_not_truncate",
             max_length,
