@@ -102,7 +102,7 @@ class Linear(keras.layers.Dense):
         return (*input_shape[:-1], self.units)
 
 
-class Conv1D(keras.layers.Layer):
+class Conv1d(keras.layers.Layer):
     """A convolution over tokens stored as ``torch.nn.Conv1d``: ``weight`` ``[out, in / groups, width]``, ``bias``.
 
     ``[batch, seq, in]`` to ``[batch, seq, out]``, zeros around. One product of windows and weights, in every dtype.
