@@ -4,11 +4,13 @@ from tf_pipeline.layers.activations import ACTIVATIONS, get_activation
 from tf_pipeline.layers.attention import attend, attention_bias
 from tf_pipeline.layers.core import (
     Bias,
+    Conv1D,
     Conv1d,
     Embedding,
     LayerNorm,
     Linear,
     Parameter,
+    RMSNorm,
     TruncatedNormal,
     VocabularyHead,
     VocabularyProjector,
@@ -21,12 +23,14 @@ from tf_pipeline.layers.rows import LayerInputs, add_residual, dot_product_atten
 __all__ = [
     "ACTIVATIONS",
     "Bias",
+    "Conv1D",
     "Conv1d",
     "Embedding",
     "LayerInputs",
     "LayerNorm",
     "Linear",
     "Parameter",
+    "RMSNorm",
     "RotaryEmbedding",
     "TruncatedNormal",
     "VocabularyHead",
