@@ -145,9 +145,11 @@ def widen_rotary_frequencies(model) -> None:
             compute = ROPE_INIT_FUNCTIONS.get(rule, module.compute_default_rope_parameters)
             with lifted_upcasts(model):
                 frequencies, _ = compute(module.config, **arguments)
-            for name in ("inv_freq", "original_inv_freq"):
+            fresh = {"inv_freq": frequencies, "original_inv_freq": frequencies.clone()}
+            fresh["max_seq_len_cached"] = getattr(module, "original_max_seq_len", None)  # of a rule that remembers
+            for name, value in fresh.items():
                 if hasattr(module, prefix + name):
-                    setattr(module, prefix + name, frequencies.clone())
+                    setattr(module, prefix + name, value)
 
 
 def parameters(model) -> dict[str, np.ndarray]:
