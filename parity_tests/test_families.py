@@ -520,9 +520,9 @@ def test_modernbert_takes_any_length():
 def test_modernbert_refusals():
     refused(MODERN, "hidden_size 32 is not a multiple of num_attention_heads 5", num_attention_heads=5)
     refused("TFModernBertForMaskedLM", "does not implement sparse_prediction=True", sparse_prediction=True)
-    linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 9.0}
-    rope = {kind: dict(linear) for kind in ("full_attention", "sliding_attention")}
-    refused(MODERN, "with rope_type 'linear'; supported are full_attention, sliding_attention", rope_parameters=rope)
+    axial = {"rope_type": "axial", "rope_theta": 9.0}
+    rope = {kind: dict(axial) for kind in ("full_attention", "sliding_attention")}
+    refused(MODERN, "'full_attention' have rope_type 'axial' .* supported types are default,", rope_parameters=rope)
     name = "TFModernBertForSequenceClassification"
     model = ours(name, checkpoint(name), classifier_pooling="mean")
     with pytest.raises(ValueError, match=r"mean of tokens takes an attention_mask \[batch, seq\], not \(1, 4, 4\)"):

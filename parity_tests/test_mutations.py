@@ -38,9 +38,9 @@ def epsilon(patch):
 def bias_missing(patch):
     own = bert.dot_product_attention
 
-    def call(self, rows, queries, lengths, bias=None, training=None):
+    def call(self, rows, inputs, training=None):
         value = self.value(rows) - self.value.bias
-        return own(self.query(queries), self.key(rows), value, lengths, self.num_heads, bias)
+        return own(self.query(inputs.computed(rows)), self.key(rows), value, inputs, self.num_heads)
 
     patch.setattr(bert.BertSelfAttention, "call", call)
 
@@ -48,9 +48,9 @@ def bias_missing(patch):
 def transposed_kernel(patch):
     own = bert.dot_product_attention
 
-    def call(self, rows, queries, lengths, bias=None, training=None):
+    def call(self, rows, inputs, training=None):
         key = tf.matmul(rows, self.key.kernel, transpose_b=True) + self.key.bias
-        return own(self.query(queries), key, self.value(rows), lengths, self.num_heads, bias)
+        return own(self.query(inputs.computed(rows)), key, self.value(rows), inputs, self.num_heads)
 
     patch.setattr(bert.BertSelfAttention, "call", call)
 
@@ -70,22 +70,22 @@ def missing_scale(patch):
 
 
 def mask_constant(patch):
-    def small(attention_mask, dtype, causal_length=None):
-        bias = attention.attention_bias(attention_mask, dtype, causal_length)
+    def small(attention_mask, dtype, **options):
+        bias = attention.attention_bias(attention_mask, dtype, **options)
         return None if bias is None else tf.maximum(bias, tf.constant(-1e4, dtype))
 
     patch.setattr(encoder, "attention_bias", small)
 
 
 def mask_ignored(patch):
-    patch.setattr(encoder, "attention_bias", lambda mask, dtype, causal_length=None: None)
+    patch.setattr(encoder, "attention_bias", lambda mask, dtype, **options: None)
 
 
 def mask_ignored_on_the_left(patch):
-    def blind(mask, dtype, causal_length=None):
+    def blind(mask, dtype, **options):
         if mask is not None:
             mask = tf.reverse(tf.math.cumsum(tf.reverse(tf.cast(mask, tf.int32), [1]), axis=1), [1])
-        return attention.attention_bias(mask, dtype, causal_length)
+        return attention.attention_bias(mask, dtype, **options)
 
     patch.setattr(encoder, "attention_bias", blind)
 

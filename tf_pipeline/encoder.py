@@ -10,8 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from tf_pipeline import losses
-from tf_pipeline.layers import attention_bias, flatten_choices
+from tf_pipeline.layers import LayerInputs, attention_bias, flatten_choices
 from tf_pipeline.outputs import (
+    BaseModelOutput,
     BaseModelOutputWithPooling,
     CausalLMOutput,
     MaskedLMOutput,
@@ -43,10 +44,15 @@ class EncoderBody:
         """The vectors ``[batch, seq, hidden]`` that enter the first layer."""
         return self.embeddings(**tokens, training=training)
 
-    def encode(self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None, **options: Any) -> tuple[tuple, tuple]:
-        """All hidden states, the embeddings first, and all attentions."""
-        causal_length = tf.shape(embeddings)[1] if getattr(self.config, "is_decoder", False) else None
-        return self.encoder(embeddings, bias=attention_bias(attention_mask, embeddings.dtype, causal_length), **options)
+    def layer_inputs(self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None) -> LayerInputs:
+        """Inputs of all layers, causal if the config says ``is_decoder=True``."""
+        length, causal = tf.shape(embeddings)[1], getattr(self.config, "is_decoder", False)
+        bias = attention_bias(attention_mask, embeddings.dtype, queries=length, keys=length, causal=causal)
+        return LayerInputs(length=length, bias=bias)
+
+    def encode(self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None, **options: Any) -> BaseModelOutput:
+        """The last hidden state, and the hidden states and attentions that are asked for."""
+        return self.encoder(embeddings, inputs=self.layer_inputs(embeddings, attention_mask), **options)
 
     def forward(
         self,
@@ -65,17 +71,18 @@ class EncoderBody:
         encoding = {name: tokens.pop(name) for name in self.encoder_inputs if name in tokens}
         embeddings = self.embed(training=training, **tokens)
         first_token_only = first_token_only and not (output_hidden_states or output_attentions)
-        hidden_states, attentions = self.encode(
-            embeddings, attention_mask, first_token_only=first_token_only, training=training, **encoding
+        encoded = self.encode(
+            embeddings,
+            attention_mask,
+            first_token_only=first_token_only,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            training=training,
+            **encoding,
         )
-        outputs = {"last_hidden_state": hidden_states[-1]}
-        if getattr(self, "pooler", None) is not None:
-            outputs["pooler_output"] = self.pooler(hidden_states[-1])
-        if output_hidden_states:
-            outputs["hidden_states"] = hidden_states
-        if output_attentions:
-            outputs["attentions"] = attentions
-        return self.output_class(outputs)
+        if getattr(self, "pooler", None) is None:
+            return self.output_class(encoded)
+        return self.output_class(encoded, pooler_output=self.pooler(encoded.last_hidden_state))
 
 
 def head_outputs(output_class: type[ModelOutput], body: ModelOutput, **results: tf.Tensor) -> ModelOutput:

@@ -1,34 +1,42 @@
 """Computation that architecture families share."""
 
 from tf_pipeline.layers.activations import ACTIVATIONS, get_activation
-from tf_pipeline.layers.attention import add_residual, attention_bias, dot_product_attention, run_layers, split_heads
+from tf_pipeline.layers.attention import attend, attention_bias
 from tf_pipeline.layers.core import (
     Bias,
     Conv1D,
+    Conv1d,
     Embedding,
     LayerNorm,
     Linear,
     Parameter,
+    RMSNorm,
     TruncatedNormal,
     VocabularyHead,
     VocabularyProjector,
 )
 from tf_pipeline.layers.embeddings import flatten_choices, position_vectors, token_positions
 from tf_pipeline.layers.relative import bidirectional_buckets, log_buckets, relative_positions, scores_by_distance
-from tf_pipeline.layers.rotary import rotary_table, rotate
+from tf_pipeline.layers.rotary import RotaryEmbedding, rotate, rotate_rows
+from tf_pipeline.layers.rows import LayerInputs, add_residual, dot_product_attention, run_layers, split_heads
 
 __all__ = [
     "ACTIVATIONS",
     "Bias",
     "Conv1D",
+    "Conv1d",
     "Embedding",
+    "LayerInputs",
     "LayerNorm",
     "Linear",
     "Parameter",
+    "RMSNorm",
+    "RotaryEmbedding",
     "TruncatedNormal",
     "VocabularyHead",
     "VocabularyProjector",
     "add_residual",
+    "attend",
     "attention_bias",
     "bidirectional_buckets",
     "dot_product_attention",
@@ -37,8 +45,8 @@ __all__ = [
     "log_buckets",
     "position_vectors",
     "relative_positions",
-    "rotary_table",
     "rotate",
+    "rotate_rows",
     "run_layers",
     "scores_by_distance",
     "split_heads",

@@ -1,6 +1,4 @@
-"""Multi-head scaled dot-product attention and the additive masks that go with it."""
-
-import math
+"""Scaled dot-product attention of heads, and the masks that go with it: the contract of encoders and decoders."""
 
 import tensorflow as tf
 
@@ -10,25 +8,31 @@ from tf_pipeline.layers.relative import relative_positions
 def attention_bias(
     attention_mask: tf.Tensor | None,
     dtype: tf.DType,
-    causal_length: tf.Tensor | None = None,
+    *,
+    queries: tf.Tensor | int,
+    keys: tf.Tensor | int,
+    offset: tf.Tensor | int = 0,
+    causal: bool = False,
     window: int | None = None,
-    length: tf.Tensor | None = None,
-):
-    """Turn 0/1 masks into what is added to attention scores: 0 where visible, the dtype's minimum where hidden.
+) -> tf.Tensor | None:
+    """Turn 0/1 masks and positions into an addend of attention scores: 0 if visible, the dtype's minimum if hidden.
 
     The minimum rather than minus infinity keeps fully masked rows finite: they attend evenly, as in PyTorch.
 
     Args:
-        attention_mask: ``[batch, key]``, ``[batch, query, key]`` or ``[batch, heads or 1, query, key]``, nonzero where
-            a key may be seen; ``None`` where every key may be.
+        attention_mask: ``[batch, keys]``, ``[batch, queries, keys]`` or ``[batch, heads or 1, queries, keys]``, nonzero
+            where a key may be seen; ``None`` where every key may be. A mask of rank 4 is taken as it is, whatever
+            ``causal`` and ``window`` say, as in PyTorch.
         dtype: dtype of the scores.
-        causal_length: number of tokens, if queries may only see keys that do not come after them. A mask by head is
-            taken as it is, as in PyTorch.
-        window: how far from a query a key may be, if not anywhere.
-        length: number of tokens, if there is a window.
+        queries: number of queries of each sequence, a scalar.
+        keys: number of keys of each sequence, a scalar: the capacity, if they are a cache.
+        offset: position of the first query among the keys, a scalar: the number of tokens cached before it.
+        causal: whether a query sees no key that comes after it, and so no free slot of a cache either.
+        window: number of keys that a query sees up to itself if ``causal``, else the distance to the farthest on
+            either side, if there is a limit (config: ``sliding_window``).
 
     Returns:
-        ``[batch, 1 or heads, 1 or query, key]`` in ``dtype``, or ``None`` if nothing is hidden.
+        ``[batch or 1, heads or 1, queries or 1, keys]`` in ``dtype``, or ``None`` if nothing is hidden.
     """
     visible = None
     if attention_mask is not None:
@@ -36,80 +40,50 @@ def attention_bias(
         visible = tf.not_equal(attention_mask, tf.zeros([], attention_mask.dtype))
         for axis in axes:
             visible = tf.expand_dims(visible, axis)
-    by_distance = None
-    if causal_length is not None:
-        by_distance = relative_positions(causal_length) <= 0
-    elif window is not None:
-        by_distance = tf.abs(relative_positions(length)) <= window
-    if by_distance is not None and (visible is None or attention_mask.shape.rank < 4):
-        by_distance = by_distance[tf.newaxis, tf.newaxis]
-        visible = by_distance if visible is None else visible & by_distance
+    if (causal or window is not None) and (visible is None or attention_mask.shape.rank < 4):
+        near = _visible_by_distance(relative_positions(queries, keys, offset), causal, window)[tf.newaxis, tf.newaxis]
+        visible = near if visible is None else visible & near
     if visible is None:
         return None
     return tf.where(visible, tf.constant(0.0, dtype), tf.constant(dtype.min, dtype))
 
 
-def split_heads(rows: tf.Tensor, length: tf.Tensor | int, num_heads: int) -> tf.Tensor:
-    """``[batch * length, heads * size]`` to ``[batch, heads, length, size]``."""
-    x = tf.reshape(rows, [-1, length, num_heads, rows.shape[-1] // num_heads])
-    return tf.transpose(x, [0, 2, 1, 3])
-
-
-def merge_heads(x: tf.Tensor) -> tf.Tensor:
-    """``[batch, heads, length, size]`` to ``[batch * length, heads * size]``."""
-    return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, x.shape[1] * x.shape[3]])
-
-
-def dot_product_attention(
-    query, key, value, lengths, num_heads, bias=None, dropout=None, training=None, scale=None, visible=None
-):
-    """Attention over already projected tokens (https://arxiv.org/abs/1706.03762).
-
-    Args:
-        query: ``[batch * queries, heads * size]``; ``key`` and ``value`` are ``[batch * keys, heads * size]``.
-        key: see ``query``.
-        value: see ``query``.
-        lengths: number of queries and number of keys of each sequence.
-        num_heads: number of heads.
-        bias: what is added to the scores: what :func:`attention_bias` returned, scores of relative positions.
-        dropout: a Keras dropout layer for the probabilities.
-        training: whether dropout is active.
-        scale: what the scores are multiplied by; by default ``1 / sqrt(size)``.
-        visible: bool, broadcast to the scores ``[batch, heads, queries, keys]``: those that are hidden are replaced by
-            the dtype's minimum. Unlike scores with a bias of that, they have no gradient in a row that sees nothing.
-
-    Returns:
-        The context ``[batch * queries, heads * size]`` and the probabilities ``[batch, heads, queries, keys]``.
-    """
-    queries, keys = lengths
-    context, probabilities = attend(
-        split_heads(query, queries, num_heads),
-        split_heads(key, keys, num_heads),
-        split_heads(value, keys, num_heads),
-        1.0 / math.sqrt(query.shape[-1] // num_heads) if scale is None else scale,
-        bias,
-        None if dropout is None else lambda x: dropout(x, training=training),
-        visible,
-    )
-    return merge_heads(context), probabilities
+def _visible_by_distance(relative: tf.Tensor, causal: bool, window: int | None) -> tf.Tensor:
+    if not causal:
+        return tf.abs(relative) <= window
+    return relative <= 0 if window is None else (relative <= 0) & (relative > -window)
 
 
 def attend(query, key, value, scale, bias=None, dropout=None, visible=None):
-    """Attention of heads.
+    """Attention of heads over keys (https://arxiv.org/abs/1706.03762).
+
+    Keys and values may be fewer heads than queries, each of which then serves as many consecutive heads of queries
+    (https://arxiv.org/abs/2305.13245), and may be a cache with free slots, which the bias hides. Nothing is copied.
 
     Args:
         query: ``[batch, heads, queries, size]``.
-        key: ``[batch, heads, keys, size]``.
-        value: ``[batch, heads, keys, value size]``.
-        scale: factor of the scores.
-        bias: what is added to the scores, broadcast to ``[batch, heads, queries, keys]``.
+        key: ``[batch, key heads, keys, size]``; ``heads`` is a multiple of ``key heads``.
+        value: ``[batch, key heads, keys, value size]``.
+        scale: factor of the scores, usually ``1 / sqrt(size)``.
+        bias: added to the scores, broadcast to ``[batch, heads, queries, keys]``: the result of
+            :func:`attention_bias`, scores of relative positions.
         dropout: applied to the probabilities.
-        visible: see :func:`dot_product_attention`.
+        visible: bool, broadcast to the scores: those that are hidden are replaced by the dtype's minimum. Unlike scores
+            with a bias of that, they have no gradient in a row that sees nothing.
 
     Returns:
         The context ``[batch, heads, queries, value size]`` and the probabilities ``[batch, heads, queries, keys]``.
+
+    Raises:
+        ValueError: if the heads of queries cannot be shared out among those of keys.
     """
-    scores = tf.matmul(query * tf.constant(scale, query.dtype), key, transpose_b=True)
+    heads, shared = query.shape[1], key.shape[1]
+    grouped = query.shape.rank == 4 and None not in (heads, shared) and heads != shared
+    if grouped and heads % shared:
+        raise ValueError(f"{heads} heads of queries cannot share {shared} heads of keys.")
+    query *= tf.constant(scale, query.dtype)
+    scores = tf.matmul(_regroup(query, shared) if grouped else query, key, transpose_b=True)
+    scores = _regroup(scores, heads) if grouped else scores
     if bias is not None:
         scores += bias
     if visible is not None:
@@ -117,46 +91,11 @@ def attend(query, key, value, scale, bias=None, dropout=None, visible=None):
     probabilities = tf.nn.softmax(scores)
     if dropout is not None:
         probabilities = dropout(probabilities)
-    return tf.matmul(probabilities, value), probabilities
+    context = tf.matmul(_regroup(probabilities, shared) if grouped else probabilities, value)
+    return _regroup(context, heads) if grouped else context, probabilities
 
 
-def add_residual(branch: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:
-    """The sum of two matrices ``[tokens, hidden]``, one of which a dense layer has just computed.
-
-    TensorFlow would fuse the sum into the product, and oneDNN's kernel for that doubles the rounding error of a single
-    row, of which the last layer of a classifier consists for a single text. The reshape keeps them apart and moves no
-    data.
-    """
-    return tf.reshape(branch, tf.shape(residual)) + residual
-
-
-def run_layers(layers, hidden_states, bias=None, first_token_only=False, training=None):
-    """Run transformer layers one after the other, with the tokens of all sequences as the rows of one matrix.
-
-    A dense layer is then one plain matrix product, into which TensorFlow fuses the bias and the activation.
-
-    Args:
-        layers: called as ``layer(rows, queries, lengths=, bias=, training=)`` with two matrices ``[tokens, hidden]``
-            and the number of queries and of rows in a sequence; return the queries' new rows and the attentions.
-        hidden_states: ``[batch, seq, hidden]``.
-        bias: what :func:`attention_bias` returned, or another ``[..., 1 or query, key]`` that the layers understand; a
-            list if each layer has its own.
-        first_token_only: whether the last layer computes the first token of each sequence alone.
-        training: whether dropout is active.
-
-    Returns:
-        All hidden states ``[batch, seq, hidden]``, the given ones first, and all attentions.
-    """
-    keys, size = tf.shape(hidden_states)[1], hidden_states.shape[-1]
-    rows = tf.reshape(hidden_states, [-1, size])
-    all_states, all_attentions = [hidden_states], []
-    biases = bias if isinstance(bias, list) else [bias] * len(layers)
-    for index, (layer, bias) in enumerate(zip(layers, biases, strict=True), start=1):  # a layer may occur several times
-        queries, lengths = rows, (keys, keys)
-        if first_token_only and index == len(layers):
-            queries, lengths = all_states[-1][:, 0], (tf.constant(1), keys)
-            bias = bias if bias is None else bias[:, :, :1]
-        rows, attentions = layer(rows, queries, lengths=lengths, bias=bias, training=training)
-        all_states.append(tf.reshape(rows, [-1, lengths[0], size]))
-        all_attentions.append(attentions)
-    return tuple(all_states), tuple(all_attentions)
+def _regroup(x: tf.Tensor, heads: int) -> tf.Tensor:
+    """``[batch, a, b, size]`` to ``[batch, heads, a * b / heads, size]``; moves no data."""
+    shape = tf.shape(x)
+    return tf.reshape(x, [shape[0], heads, x.shape[1] * shape[2] // heads, shape[3]])

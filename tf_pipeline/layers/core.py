@@ -7,7 +7,7 @@ variable be created directly from the tensor on disk.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -102,7 +102,16 @@ class Linear(keras.layers.Dense):
         return (*input_shape[:-1], self.units)
 
 
-class Conv1D(keras.layers.Layer):
+class Conv1D(Linear):
+    """A dense layer stored as GPT-2's ``Conv1D``: ``weight`` ``[in, out]``, not transposed, and ``bias`` ``[out]``."""
+
+    def checkpoint_parameters(self) -> Sequence[Parameter]:
+        """``weight`` and ``bias``, as PyTorch names them."""
+        weight, *bias = super().checkpoint_parameters()
+        return (replace(weight, shape=weight.shape[::-1], transpose=False), *bias)
+
+
+class Conv1d(keras.layers.Layer):
     """A convolution over tokens stored as ``torch.nn.Conv1d``: ``weight`` ``[out, in / groups, width]``, ``bias``.
 
     ``[batch, seq, in]`` to ``[batch, seq, out]``, zeros around. One product of windows and weights, in every dtype.
@@ -244,6 +253,62 @@ def normalize(
     normal = centred * tf.math.rsqrt(variance + tf.constant(eps, wide.dtype))
     normal = normal if gamma is None else normal * tf.cast(gamma, wide.dtype)
     return tf.cast(normal if beta is None else normal + tf.cast(beta, wide.dtype), x.dtype)
+
+
+class RMSNorm(keras.layers.Layer):
+    """Division by the root of the mean square (https://arxiv.org/abs/1910.07467); ``weight`` ``[dim]``.
+
+    Half precision is normalised in float32. Families differ in when they round: Llama, Mistral, Qwen and T5 multiply
+    the rounded result by the weight, the default here; OLMo, GPT-OSS and Gemma round the product.
+
+    Args:
+        dim: size of the last axis.
+        eps: added to the mean square (config: ``rms_norm_eps``).
+        unit_offset: whether the factor is ``1 + weight``, and the weight zero at first, as Gemma's.
+        scale_in_float32: whether half precision is rounded after the product with the weight.
+        use_scale: whether there is a weight.
+        dtype: Keras dtype policy.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        eps: float,
+        unit_offset: bool = False,
+        scale_in_float32: bool = False,
+        use_scale: bool = True,
+        dtype=None,
+    ):
+        super().__init__(dtype=dtype)
+        self.dim, self.epsilon, self.use_scale = dim, eps, use_scale
+        self.unit_offset, self.scale_in_float32 = unit_offset, scale_in_float32
+        self.gamma_initializer = keras.initializers.Zeros() if unit_offset else keras.initializers.Ones()
+
+    def build(self, input_shape=None):
+        """Create the weight, if there is one."""
+        if self.use_scale:
+            self.gamma = self.add_weight(
+                shape=(self.dim,), initializer=self.gamma_initializer, name="gamma", autocast=False
+            )
+
+    def create_variables(self) -> None:
+        """Create the weight, if there is one."""
+        self.build()
+
+    def checkpoint_parameters(self) -> Sequence[Parameter]:
+        """``weight``, as PyTorch names it, if there is one."""
+        return (Parameter("weight", (self.dim,), "gamma", "gamma_initializer"),) * self.use_scale
+
+    def call(self, inputs):
+        """Normalise ``[..., dim]``."""
+        wide = tf.cast(inputs, tf.float32) if inputs.dtype.size < 4 else inputs
+        mean_square = tf.reduce_mean(tf.square(wide), axis=-1, keepdims=True)
+        normal = wide * tf.math.rsqrt(mean_square + tf.constant(self.epsilon, wide.dtype))
+        if not self.use_scale:
+            return tf.cast(normal, inputs.dtype)
+        normal = normal if self.scale_in_float32 else tf.cast(normal, inputs.dtype)
+        scale = tf.cast(self.gamma, normal.dtype)
+        return tf.cast(normal * (1 + scale if self.unit_offset else scale), inputs.dtype)
 
 
 class Bias(keras.layers.Layer):

@@ -10,10 +10,21 @@ import numpy as np
 import tensorflow as tf
 
 
-def relative_positions(length: tf.Tensor) -> tf.Tensor:
-    """How far each key comes after each query: int32 ``[query, key]``."""
-    steps = tf.range(length)
-    return steps[tf.newaxis, :] - steps[:, tf.newaxis]
+def relative_positions(
+    queries: tf.Tensor | int, keys: tf.Tensor | int | None = None, offset: tf.Tensor | int = 0
+) -> tf.Tensor:
+    """Distances from each query to each key, positive if the key comes later.
+
+    Args:
+        queries: number of queries, a scalar.
+        keys: number of keys, a scalar; by default as many as queries.
+        offset: position of the first query among the keys, a scalar.
+
+    Returns:
+        int32 ``[queries, keys]``.
+    """
+    rows, columns = tf.range(queries), tf.range(queries if keys is None else keys)
+    return columns[tf.newaxis, :] - (rows if isinstance(offset, int) and offset == 0 else rows + offset)[:, tf.newaxis]
 
 
 def bidirectional_buckets(relative: tf.Tensor, num_buckets: int = 32, max_distance: int = 128) -> tf.Tensor:

@@ -61,17 +61,18 @@ class AlbertAttention(keras.layers.Layer):
         self.attention_dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=dtype)
         self.output_dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
 
-    def call(self, rows, queries, lengths, bias=None, training=None):
+    def call(self, rows, inputs, training=None):
+        queries = inputs.computed(rows)
         query, key, value = self.query(queries), self.key(rows), self.value(rows)
         context, probabilities = dot_product_attention(
-            query, key, value, lengths, self.num_heads, bias, self.attention_dropout, training
+            query, key, value, inputs, self.num_heads, self.attention_dropout, training
         )
         attended = self.output_dropout(self.dense(context), training=training)
         return self.LayerNorm(add_residual(attended, queries)), probabilities
 
 
 class AlbertLayer(keras.layers.Layer):
-    """One transformer layer, computed for ``queries``: some or all of the rows."""
+    """One transformer layer, called as :class:`~tf_pipeline.layers.LayerInputs` says."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -84,8 +85,8 @@ class AlbertLayer(keras.layers.Layer):
         # Checkpoints and configs know it, but PyTorch does not apply it either.
         self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
 
-    def call(self, rows, queries, lengths, bias=None, training=None):
-        attended, probabilities = self.attention(rows, queries, lengths=lengths, bias=bias, training=training)
+    def call(self, rows, inputs, training=None):
+        attended, probabilities = self.attention(rows, inputs=inputs, training=training)
         hidden_states = self.ffn_output(self.activation(self.ffn(attended)))
         return self.full_layer_layer_norm(add_residual(hidden_states, attended)), probabilities
 
@@ -109,10 +110,10 @@ class AlbertTransformer(keras.layers.Layer):
         layers_per_group = config.num_hidden_layers / config.num_hidden_groups
         self.group_of_layer = [int(index / layers_per_group) for index in range(config.num_hidden_layers)]
 
-    def call(self, embeddings, bias=None, first_token_only=False, training=None):
+    def call(self, embeddings, inputs, training=None, **options):
         hidden_states = self.embedding_hidden_mapping_in(embeddings)
         layers = [layer for group in self.group_of_layer for layer in self.albert_layer_groups[group].albert_layers]
-        return run_layers(layers, hidden_states, bias, first_token_only, training)
+        return run_layers(layers, hidden_states, inputs, training=training, **options)
 
 
 class AlbertMLMHead(VocabularyHead):

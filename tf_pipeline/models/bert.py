@@ -73,9 +73,9 @@ class BertSelfAttention(keras.layers.Layer):
         self.value = Linear(size, size, std, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=dtype)
 
-    def call(self, rows, queries, lengths, bias=None, training=None):
-        query, key, value = self.query(queries), self.key(rows), self.value(rows)
-        return dot_product_attention(query, key, value, lengths, self.num_heads, bias, self.dropout, training)
+    def call(self, rows, inputs, training=None):
+        query, key, value = self.query(inputs.computed(rows)), self.key(rows), self.value(rows)
+        return dot_product_attention(query, key, value, inputs, self.num_heads, self.dropout, training)
 
 
 class BertSelfOutput(keras.layers.Layer):
@@ -99,9 +99,9 @@ class BertAttention(keras.layers.Layer):
         self.self_ = BertSelfAttention(config, dtype=dtype)
         self.output_ = BertSelfOutput(config, config.hidden_size, dtype=dtype)
 
-    def call(self, rows, queries, lengths, bias=None, training=None):
-        context, probabilities = self.self_(rows, queries, lengths=lengths, bias=bias, training=training)
-        return self.output_(context, queries, training=training), probabilities
+    def call(self, rows, inputs, training=None):
+        context, probabilities = self.self_(rows, inputs=inputs, training=training)
+        return self.output_(context, inputs.computed(rows), training=training), probabilities
 
 
 class BertIntermediate(keras.layers.Layer):
@@ -117,7 +117,7 @@ class BertIntermediate(keras.layers.Layer):
 
 
 class BertLayer(keras.layers.Layer):
-    """One transformer layer, computed for ``queries``: some or all of the rows."""
+    """One transformer layer, called as :class:`~tf_pipeline.layers.LayerInputs` says."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -125,20 +125,20 @@ class BertLayer(keras.layers.Layer):
         self.intermediate = BertIntermediate(config, dtype=dtype)
         self.output_ = BertSelfOutput(config, config.intermediate_size, dtype=dtype)
 
-    def call(self, rows, queries, lengths, bias=None, training=None):
-        attended, probabilities = self.attention(rows, queries, lengths=lengths, bias=bias, training=training)
+    def call(self, rows, inputs, training=None):
+        attended, probabilities = self.attention(rows, inputs=inputs, training=training)
         return self.output_(self.intermediate(attended), attended, training=training), probabilities
 
 
 class BertEncoder(keras.layers.Layer):
-    """The stack of layers; returns every hidden state and every attention."""
+    """The stack of layers."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
         self.layer = [BertLayer(config, dtype=dtype) for _ in range(config.num_hidden_layers)]
 
-    def call(self, hidden_states, bias=None, first_token_only=False, training=None):
-        return run_layers(self.layer, hidden_states, bias, first_token_only, training)
+    def call(self, hidden_states, inputs, training=None, **options):
+        return run_layers(self.layer, hidden_states, inputs, training=training, **options)
 
 
 class BertPooler(keras.layers.Layer):

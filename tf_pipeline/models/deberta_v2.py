@@ -4,10 +4,10 @@ Attention scores content by content, content by distance (c2p) and distance by c
 keys of ``transformers`` checkpoints.
 """
 
-import functools
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -24,8 +24,9 @@ from tf_pipeline.encoder import (
 )
 from tf_pipeline.layers import (
     Bias,
-    Conv1D,
+    Conv1d,
     Embedding,
+    LayerInputs,
     LayerNorm,
     Linear,
     VocabularyHead,
@@ -83,6 +84,18 @@ class DebertaV2Embeddings(keras.layers.Layer):
         return self.dropout(self.LayerNorm(embeddings), training=training)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DebertaV2Inputs(LayerInputs):
+    """Inputs of a layer, with the embeddings of distances, if the config has them.
+
+    Attributes:
+        distances: the table ``[rows, hidden]``, and which of its rows the distances ``length - 1 … 1 - length`` from
+            key to query have: int32 ``[2 * length - 1]``.
+    """
+
+    distances: tuple[tf.Tensor, tf.Tensor] | None
+
+
 class DisentangledSelfAttention(keras.layers.Layer):
     """Attention by content and by distance."""
 
@@ -107,38 +120,31 @@ class DisentangledSelfAttention(keras.layers.Layer):
             self.pos_query_proj = Linear(size, size, std, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=dtype)
 
-    def call(self, rows, queries, lengths, bias=None, distances=None, training=None):
-        """``bias`` is a bool here: ``[batch, 1, queries, keys]``, true where a key may be seen."""
-        query, key, value = self.query_proj(queries), self.key_proj(rows), self.value_proj(rows)
-        scores = None
+    def call(self, rows, inputs, training=None):
+        query, key, value = self.query_proj(inputs.computed(rows)), self.key_proj(rows), self.value_proj(rows)
         if any(self.by_distance.values()):
-            scores = self.distance_scores(query, key, lengths, distances, training)
-        options = {"scale": self.scale, "visible": bias}
-        return dot_product_attention(
-            query, key, value, lengths, self.num_heads, scores, self.dropout, training, **options
-        )
+            inputs = replace(inputs, bias=self.distance_scores(query, key, inputs, training))
+        return dot_product_attention(query, key, value, inputs, self.num_heads, self.dropout, training, self.scale)
 
-    def distance_scores(self, query, key, lengths, distances, training):
-        """What distances add to the scores: ``[batch, heads, queries, keys]``.
+    def distance_scores(self, query, key, inputs, training):
+        """Scores by distance ``[batch, heads, queries, length]``, which are added to those by content.
 
         Args:
             query: ``[batch * queries, hidden]``.
-            key: ``[batch * keys, hidden]``.
-            lengths: number of queries and number of keys of each sequence.
-            distances: the table of embeddings of distances, and its rows from the farthest distance after a key to the
-                farthest before it.
+            key: ``[batch * length, hidden]``.
+            inputs: the layer's :class:`DebertaV2Inputs`.
             training: whether dropout is active.
         """
-        table, places = distances
+        table, places = inputs.distances
         vectors = tf.gather(self.pos_dropout(table, training=training), places)
         scores, scale = [], tf.constant(self.scale, query.dtype)
         if self.by_distance["c2p"]:
             projection = self.key_proj if self.share_att_key else self.pos_key_proj
-            scores.append(self._scores(query * scale, projection(vectors), lengths[0], lengths[1]))
+            scores.append(self._scores(query * scale, projection(vectors), inputs.queries, inputs.length))
         if self.by_distance["p2c"]:
             projection = self.query_proj if self.share_att_key else self.pos_query_proj
-            by_key = self._scores(key * scale, projection(vectors[::-1]), lengths[1], lengths[1])
-            scores.append(tf.transpose(by_key[..., : lengths[0]], [0, 1, 3, 2]))
+            by_key = self._scores(key * scale, projection(vectors[::-1]), inputs.length, inputs.length)
+            scores.append(tf.transpose(by_key[..., : inputs.queries], [0, 1, 3, 2]))
         return tf.add_n(scores)
 
     def _scores(self, rows, vectors, count, length):
@@ -159,13 +165,13 @@ class DebertaV2Attention(keras.layers.Layer):
         self.self_ = DisentangledSelfAttention(config, dtype=dtype)
         self.output_ = BertSelfOutput(config, config.hidden_size, dtype=dtype)
 
-    def call(self, rows, queries, training=None, **options):
-        context, probabilities = self.self_(rows, queries, training=training, **options)
-        return self.output_(context, queries, training=training), probabilities
+    def call(self, rows, inputs, training=None):
+        context, probabilities = self.self_(rows, inputs=inputs, training=training)
+        return self.output_(context, inputs.computed(rows), training=training), probabilities
 
 
 class DebertaV2Layer(keras.layers.Layer):
-    """One transformer layer, computed for ``queries``: some or all of the rows."""
+    """One transformer layer, called as :class:`~tf_pipeline.layers.LayerInputs` says."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -173,29 +179,29 @@ class DebertaV2Layer(keras.layers.Layer):
         self.intermediate = BertIntermediate(config, dtype=dtype)
         self.output_ = BertSelfOutput(config, config.intermediate_size, dtype=dtype)
 
-    def call(self, rows, queries, training=None, **options):
-        attended, probabilities = self.attention(rows, queries, training=training, **options)
+    def call(self, rows, inputs, training=None):
+        attended, probabilities = self.attention(rows, inputs=inputs, training=training)
         return self.output_(self.intermediate(attended), attended, training=training), probabilities
 
 
 class ConvLayer(keras.layers.Layer):
-    """What the neighbours in the embeddings add to the first layer's output (config: ``conv_kernel_size``)."""
+    """A convolution of the embeddings, added to the first layer's output (config: ``conv_kernel_size``)."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
         size, width, groups = config.hidden_size, config.conv_kernel_size, getattr(config, "conv_groups", 1)
-        self.conv = Conv1D(size, size, width, groups, config.initializer_range, dtype=dtype)
+        self.conv = Conv1d(size, size, width, groups, config.initializer_range, dtype=dtype)
         self.LayerNorm = LayerNorm(size, config.layer_norm_eps, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
         self.activation = get_activation(getattr(config, "conv_act", "tanh"))
 
-    def call(self, embeddings, hidden_states, visible=None, training=None):
+    def call(self, embeddings, hidden_states, real=None, training=None):
         added = self.conv(embeddings)
-        if visible is not None:
-            added *= visible
+        if real is not None:
+            added *= real
         added = self.activation(self.dropout(added, training=training))
         outputs = self.LayerNorm(hidden_states + added)
-        return outputs if visible is None else outputs * visible
+        return outputs if real is None else outputs * real
 
 
 class DebertaV2Encoder(keras.layers.Layer):
@@ -226,20 +232,20 @@ class DebertaV2Encoder(keras.layers.Layer):
         places = tf.clip_by_value(relative + self.span, 0, 2 * self.span - 1)
         return table if self.LayerNorm is None else self.LayerNorm(table), places
 
-    def call(self, embeddings, visible=None, bias=None, first_token_only=False, training=None):
-        distances = self.distances(tf.shape(embeddings)[1])
-        layers = [functools.partial(layer, distances=distances) for layer in self.layer]
-        if self.conv is not None and layers:
-            layers[0] = functools.partial(self.convolved, layers[0], embeddings, visible)
-            first_token_only = first_token_only and len(layers) > 1  # the convolution takes all tokens
-        return run_layers(layers, embeddings, bias, first_token_only, training)
-
-    def convolved(self, layer, embeddings, visible, *rows, training=None, **options):
-        """A layer, and the convolution added to what comes out."""
-        outputs, probabilities = layer(*rows, training=training, **options)
-        outputs = tf.reshape(outputs, tf.shape(embeddings))
-        outputs = self.conv(embeddings, outputs, visible=visible, training=training)
-        return tf.reshape(outputs, [-1, embeddings.shape[-1]]), probabilities
+    def call(self, embeddings, real=None, visible=None, first_token_only=False, training=None, **options):
+        """``real`` ``[batch, seq, 1]`` is 0 at padding; ``visible`` ``[batch, 1, seq, seq]`` is true at keys to see."""
+        length, options = tf.shape(embeddings)[1], {"training": training, **options}
+        inputs = DebertaV2Inputs(length=length, visible=visible, distances=self.distances(length))
+        if self.conv is None or not self.layer:
+            return run_layers(self.layer, embeddings, inputs, first_token_only, **options)
+        first = run_layers(self.layer[:1], embeddings, inputs, **options)  # the convolution takes all tokens
+        convolved = self.conv(embeddings, first.last_hidden_state, real, training=training)
+        outputs = run_layers(self.layer[1:], convolved, inputs, first_token_only, **options)
+        if outputs.hidden_states is not None:
+            outputs["hidden_states"] = (embeddings, *outputs.hidden_states)
+        if outputs.attentions is not None:
+            outputs["attentions"] = first.attentions + outputs.attentions
+        return outputs
 
 
 class ContextPooler(keras.layers.Layer):
@@ -353,16 +359,16 @@ class TFDebertaV2Model(EncoderBody, TFDebertaV2PreTrainedModel):
         self.embeddings = DebertaV2Embeddings(config, dtype=self.dtype_policy)
         self.encoder = DebertaV2Encoder(config, dtype=self.dtype_policy)
 
-    def encode(self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None, **options: Any) -> tuple[tuple, tuple]:
-        """All hidden states, the embeddings first, and all attentions. Padding is zero, and attends to nothing."""
+    def encode(self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None, **options: Any) -> BaseModelOutput:
+        """The last hidden state, and what else is asked for. Padding is zero, and attends to nothing."""
         if attention_mask is None:
             return self.encoder(embeddings, **options)
         if attention_mask.shape.rank != 2:
             raise ValueError(f"DeBERTa takes an attention_mask [batch, seq], not of shape {attention_mask.shape}.")
-        visible = tf.not_equal(attention_mask, tf.zeros([], attention_mask.dtype))
-        pairs = (visible[:, :, tf.newaxis] & visible[:, tf.newaxis, :])[:, tf.newaxis]
-        visible = tf.cast(visible, embeddings.dtype)[..., tf.newaxis]
-        return self.encoder(embeddings * visible, visible=visible, bias=pairs, **options)
+        real = tf.not_equal(attention_mask, tf.zeros([], attention_mask.dtype))
+        visible = (real[:, :, tf.newaxis] & real[:, tf.newaxis, :])[:, tf.newaxis]
+        real = tf.cast(real, embeddings.dtype)[..., tf.newaxis]
+        return self.encoder(embeddings * real, real=real, visible=visible, **options)
 
 
 class TFDebertaV2ForMaskedLM(MaskedLM, TFDebertaV2PreTrainedModel):

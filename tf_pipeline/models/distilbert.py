@@ -24,7 +24,6 @@ from tf_pipeline.layers import (
     Linear,
     VocabularyProjector,
     add_residual,
-    attention_bias,
     dot_product_attention,
     get_activation,
     position_vectors,
@@ -79,10 +78,10 @@ class DistilBertSelfAttention(keras.layers.Layer):
         self.out_lin = Linear(config.dim, config.dim, std, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.attention_dropout, dtype=dtype)
 
-    def call(self, rows, queries, lengths, bias=None, training=None):
-        query, key, value = self.q_lin(queries), self.k_lin(rows), self.v_lin(rows)
+    def call(self, rows, inputs, training=None):
+        query, key, value = self.q_lin(inputs.computed(rows)), self.k_lin(rows), self.v_lin(rows)
         context, probabilities = dot_product_attention(
-            query, key, value, lengths, self.num_heads, bias, self.dropout, training
+            query, key, value, inputs, self.num_heads, self.dropout, training
         )
         return self.out_lin(context), probabilities
 
@@ -102,7 +101,7 @@ class FFN(keras.layers.Layer):
 
 
 class TransformerBlock(keras.layers.Layer):
-    """One transformer layer, computed for ``queries``: some or all of the rows."""
+    """One transformer layer, called as :class:`~tf_pipeline.layers.LayerInputs` says."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -111,21 +110,21 @@ class TransformerBlock(keras.layers.Layer):
         self.ffn = FFN(config, dtype=dtype)
         self.output_layer_norm = LayerNorm(config.dim, LAYER_NORM_EPS, dtype=dtype)
 
-    def call(self, rows, queries, lengths, bias=None, training=None):
-        attended, probabilities = self.attention(rows, queries, lengths=lengths, bias=bias, training=training)
-        attended = self.sa_layer_norm(add_residual(attended, queries))
+    def call(self, rows, inputs, training=None):
+        attended, probabilities = self.attention(rows, inputs=inputs, training=training)
+        attended = self.sa_layer_norm(add_residual(attended, inputs.computed(rows)))
         return self.output_layer_norm(add_residual(self.ffn(attended, training=training), attended)), probabilities
 
 
 class Transformer(keras.layers.Layer):
-    """The stack of layers; returns every hidden state and every attention."""
+    """The stack of layers."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
         self.layer = [TransformerBlock(config, dtype=dtype) for _ in range(config.n_layers)]
 
-    def call(self, hidden_states, bias=None, first_token_only=False, training=None):
-        return run_layers(self.layer, hidden_states, bias, first_token_only, training)
+    def call(self, hidden_states, inputs, training=None, **options):
+        return run_layers(self.layer, hidden_states, inputs, training=training, **options)
 
 
 class TFDistilBertPreTrainedModel(TFPreTrainedModel):
@@ -151,9 +150,9 @@ class TFDistilBertModel(EncoderBody, TFDistilBertPreTrainedModel):
         self.embeddings = Embeddings(config, dtype=self.dtype_policy)
         self.transformer = Transformer(config, dtype=self.dtype_policy)
 
-    def encode(self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None, **options: Any) -> tuple[tuple, tuple]:
-        """All hidden states, the embeddings first, and all attentions."""
-        return self.transformer(embeddings, bias=attention_bias(attention_mask, embeddings.dtype), **options)
+    def encode(self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None, **options: Any) -> BaseModelOutput:
+        """The last hidden state, and the hidden states and attentions that are asked for."""
+        return self.transformer(embeddings, inputs=self.layer_inputs(embeddings, attention_mask), **options)
 
 
 class TFDistilBertForMaskedLM(MaskedLM, TFDistilBertPreTrainedModel):

@@ -4,8 +4,8 @@ Positions are rotary, most layers attend within a window, and normalisation come
 the keys of ``transformers`` checkpoints.
 """
 
-import functools
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -22,22 +22,21 @@ from tf_pipeline.encoder import (
 from tf_pipeline.inputs import INPUT_NAMES
 from tf_pipeline.layers import (
     Embedding,
+    LayerInputs,
     LayerNorm,
     Linear,
+    RotaryEmbedding,
     TruncatedNormal,
     VocabularyProjector,
     add_residual,
     attention_bias,
     dot_product_attention,
     get_activation,
-    rotary_table,
-    rotate,
+    rotate_rows,
     run_layers,
 )
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import BaseModelOutput
-
-LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 def initializer(config, std: float) -> TruncatedNormal:
@@ -87,6 +86,18 @@ class ModernBertMLP(keras.layers.Layer):
         return self.Wo(self.drop(self.activation(hidden_states) * gate, training=training))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModernBertInputs(LayerInputs):
+    """Inputs of a layer, with the rotary table of all tokens: cosines and sines ``[batch or 1, length, 1, size]``."""
+
+    rotary: tuple[tf.Tensor, tf.Tensor]
+
+    @property
+    def rotary_of_queries(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """The table of the tokens that the layer computes."""
+        return tuple(part[:, :1] for part in self.rotary) if self.first_token_only else self.rotary
+
+
 class ModernBertAttention(keras.layers.Layer):
     """Attention of queries and keys that are turned by their positions."""
 
@@ -104,25 +115,20 @@ class ModernBertAttention(keras.layers.Layer):
         if config.attention_dropout > 0:
             self.out_drop = keras.layers.Dropout(config.attention_dropout, dtype=dtype)
 
-    def call(self, rows, lengths, table, bias=None, training=None):
-        """The first ``lengths[0]`` tokens of each sequence attend to all of its rows."""
-        queries, keys = lengths
+    def call(self, rows, inputs, training=None):
         query, key, value = tf.split(self.Wqkv(rows), 3, axis=-1)
-        query_table = table
-        if queries is not keys:
-            query = tf.reshape(tf.reshape(query, [-1, keys, query.shape[-1]])[:, :queries], [-1, query.shape[-1]])
-            query_table = [part[:, :queries] for part in table]
-        query, key = rotate(query, query_table, queries, self.num_heads), rotate(key, table, keys, self.num_heads)
+        query = rotate_rows(inputs.computed(query), inputs.rotary_of_queries, inputs.queries, self.num_heads)
+        key = rotate_rows(key, inputs.rotary, inputs.length, self.num_heads)
         # The probabilities' dropout has the same rate as the output's.
         context, probabilities = dot_product_attention(
-            query, key, value, lengths, self.num_heads, bias, self.out_drop, training
+            query, key, value, inputs, self.num_heads, self.out_drop, training
         )
         outputs = self.Wo(context)
         return outputs if self.out_drop is None else self.out_drop(outputs, training=training), probabilities
 
 
 class ModernBertEncoderLayer(keras.layers.Layer):
-    """One transformer layer, computed for ``queries``: some or all of the rows."""
+    """One transformer layer, called as :class:`~tf_pipeline.layers.LayerInputs` says."""
 
     def __init__(self, config, index, dtype=None):
         super().__init__(dtype=dtype)
@@ -131,10 +137,10 @@ class ModernBertEncoderLayer(keras.layers.Layer):
         self.mlp_norm = norm(config, dtype)
         self.mlp = ModernBertMLP(config, dtype=dtype)
 
-    def call(self, rows, queries, lengths, table, bias=None, training=None):
+    def call(self, rows, inputs, training=None):
         normal = rows if self.attn_norm is None else self.attn_norm(rows)
-        attended, probabilities = self.attn(normal, lengths=lengths, table=table, bias=bias, training=training)
-        hidden_states = add_residual(attended, queries)
+        attended, probabilities = self.attn(normal, inputs=inputs, training=training)
+        hidden_states = add_residual(attended, inputs.computed(rows))
         return add_residual(self.mlp(self.mlp_norm(hidden_states), training=training), hidden_states), probabilities
 
 
@@ -186,13 +192,11 @@ class TFModernBertModel(EncoderBody, TFModernBertPreTrainedModel):
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
-        for kind in set(config.layer_types):
-            rope = config.rope_parameters.get(kind, {}).get("rope_type")
-            if kind not in LAYER_TYPES or rope != "default":
-                raise ValueError(
-                    f"ModernBERT does not implement layer_types {kind!r} with rope_type {rope!r}; supported are "
-                    f"{', '.join(LAYER_TYPES)}, with 'default'."
-                )
+        self.windows = {"full_attention": None, "sliding_attention": config.local_attention // 2}
+        kinds = sorted(set(config.layer_types))
+        if unknown := [kind for kind in kinds if kind not in self.windows]:
+            raise ValueError(f"ModernBERT has no layer_types {unknown}; it has {', '.join(self.windows)}.")
+        self.rotary = {kind: RotaryEmbedding(config, kind) for kind in kinds}
         self.embeddings = ModernBertEmbeddings(config, dtype=self.dtype_policy)
         self.layers_ = [
             ModernBertEncoderLayer(config, index, dtype=self.dtype_policy) for index in range(config.num_hidden_layers)
@@ -201,18 +205,25 @@ class TFModernBertModel(EncoderBody, TFModernBertPreTrainedModel):
 
     def encode(
         self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None, position_ids=None, **options: Any
-    ) -> tuple[tuple, tuple]:
-        """All hidden states, the embeddings first and the last one normalised, and all attentions."""
-        config, length = self.config, tf.shape(embeddings)[1]
+    ) -> BaseModelOutput:
+        """The last hidden state, normalised, and the hidden states and attentions that are asked for."""
+        length, dtype = tf.shape(embeddings)[1], embeddings.dtype
         positions = tf.range(length)[tf.newaxis] if position_ids is None else position_ids
-        size, dtype = config.hidden_size // config.num_attention_heads, embeddings.dtype
-        windows = {"full_attention": None, "sliding_attention": config.local_attention // 2}
-        tables = {k: rotary_table(positions, config.rope_parameters[k]["rope_theta"], size, dtype) for k in windows}
-        biases = {k: attention_bias(attention_mask, dtype, window=w, length=length) for k, w in windows.items()}
-        kinds = config.layer_types[: len(self.layers_)]
-        layers = [functools.partial(layer, table=tables[kind]) for layer, kind in zip(self.layers_, kinds, strict=True)]
-        states, attentions = run_layers(layers, embeddings, [biases[kind] for kind in kinds], **options)
-        return (*states[:-1], self.final_norm(states[-1])), attentions
+        wide = tf.float32 if dtype.size < 4 else dtype  # in which PyTorch turns half precision too
+        inputs = {
+            kind: ModernBertInputs(
+                length=length,
+                bias=attention_bias(attention_mask, dtype, queries=length, keys=length, window=self.windows[kind]),
+                rotary=rotary(positions, wide, heads_axis=2),
+            )
+            for kind, rotary in self.rotary.items()
+        }
+        kinds = self.config.layer_types[: len(self.layers_)]
+        outputs = run_layers(self.layers_, embeddings, [inputs[kind] for kind in kinds], **options)
+        outputs["last_hidden_state"] = last = self.final_norm(outputs.last_hidden_state)
+        if outputs.hidden_states is not None:
+            outputs["hidden_states"] = (*outputs.hidden_states[:-1], last)
+        return outputs
 
 
 class TFModernBertForMaskedLM(MaskedLM, TFModernBertPreTrainedModel):

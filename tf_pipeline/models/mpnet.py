@@ -4,6 +4,7 @@ Positions are counted as RoBERTa's, and attention knows relative ones besides. A
 ``transformers`` checkpoints.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -75,10 +76,10 @@ class MPNetSelfAttention(keras.layers.Layer):
         self.o = Linear(size, size, std, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=dtype)
 
-    def call(self, rows, queries, lengths, bias=None, training=None):
-        query, key, value = self.q(queries), self.k(rows), self.v(rows)
+    def call(self, rows, inputs, training=None):
+        query, key, value = self.q(inputs.computed(rows)), self.k(rows), self.v(rows)
         context, probabilities = dot_product_attention(
-            query, key, value, lengths, self.num_heads, bias, self.dropout, training
+            query, key, value, inputs, self.num_heads, self.dropout, training
         )
         return self.o(context), probabilities
 
@@ -92,13 +93,14 @@ class MPNetAttention(keras.layers.Layer):
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps, dtype=dtype)
         self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
 
-    def call(self, rows, queries, lengths, bias=None, training=None):
-        attended, probabilities = self.attn(rows, queries, lengths=lengths, bias=bias, training=training)
-        return self.LayerNorm(add_residual(self.dropout(attended, training=training), queries)), probabilities
+    def call(self, rows, inputs, training=None):
+        attended, probabilities = self.attn(rows, inputs=inputs, training=training)
+        attended = self.dropout(attended, training=training)
+        return self.LayerNorm(add_residual(attended, inputs.computed(rows))), probabilities
 
 
 class MPNetLayer(keras.layers.Layer):
-    """One transformer layer, computed for ``queries``: some or all of the rows."""
+    """One transformer layer, called as :class:`~tf_pipeline.layers.LayerInputs` says."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -106,8 +108,8 @@ class MPNetLayer(keras.layers.Layer):
         self.intermediate = BertIntermediate(config, dtype=dtype)
         self.output_ = BertSelfOutput(config, config.intermediate_size, dtype=dtype)
 
-    def call(self, rows, queries, lengths, bias=None, training=None):
-        attended, probabilities = self.attention(rows, queries, lengths=lengths, bias=bias, training=training)
+    def call(self, rows, inputs, training=None):
+        attended, probabilities = self.attention(rows, inputs=inputs, training=training)
         return self.output_(self.intermediate(attended), attended, training=training), probabilities
 
 
@@ -124,11 +126,11 @@ class MPNetEncoder(keras.layers.Layer):
         self.layer = [MPNetLayer(config, dtype=dtype) for _ in range(config.num_hidden_layers)]
         self.relative_attention_bias = Embedding(buckets, heads, config.initializer_range, dtype=dtype)
 
-    def call(self, hidden_states, bias=None, first_token_only=False, training=None):
-        buckets = bidirectional_buckets(relative_positions(tf.shape(hidden_states)[1]), NUM_BUCKETS)
+    def call(self, hidden_states, inputs, training=None, **options):
+        buckets = bidirectional_buckets(relative_positions(inputs.length), NUM_BUCKETS)
         scores = tf.transpose(self.relative_attention_bias(buckets), [2, 0, 1])[tf.newaxis]
-        bias = scores if bias is None else scores + bias
-        return run_layers(self.layer, hidden_states, bias, first_token_only, training)
+        inputs = replace(inputs, bias=scores if inputs.bias is None else scores + inputs.bias)
+        return run_layers(self.layer, hidden_states, inputs, training=training, **options)
 
 
 class TFMPNetPreTrainedModel(TFPreTrainedModel):

@@ -134,15 +134,23 @@ def lifted_upcasts(model):
 def widen_rotary_frequencies(model) -> None:
     """Compute the frequencies of a float64 model's rotary embeddings again, which PyTorch keeps in float32."""
     import torch
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     for module in model.modules() if model.dtype == torch.float64 else ():
         if not hasattr(module, "compute_default_rope_parameters"):
             continue
         for kind in getattr(module, "layer_types", [None]):
-            arguments = {} if kind is None else {"layer_type": kind}
+            arguments, prefix = ({}, "") if kind is None else ({"layer_type": kind}, f"{kind}_")
+            rule = getattr(module, "rope_type", "default")
+            rule = rule if kind is None else rule[kind]
+            compute = ROPE_INIT_FUNCTIONS.get(rule, module.compute_default_rope_parameters)
             with lifted_upcasts(model):
-                frequencies, _ = module.compute_default_rope_parameters(module.config, **arguments)
-            setattr(module, "inv_freq" if kind is None else f"{kind}_inv_freq", frequencies)
+                frequencies, _ = compute(module.config, **arguments)
+            fresh = {"inv_freq": frequencies, "original_inv_freq": frequencies.clone()}
+            fresh["max_seq_len_cached"] = getattr(module, "original_max_seq_len", None)  # of a rule that remembers
+            for name, value in fresh.items():
+                if hasattr(module, prefix + name):
+                    setattr(module, prefix + name, value)
 
 
 def rotary_kinds(module) -> Iterator[tuple[str, str | None, str]]:
