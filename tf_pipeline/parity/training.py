@@ -15,7 +15,8 @@ import tensorflow as tf
 from tf_pipeline.checkpoint import named_slots
 from tf_pipeline.parity import judge, run
 from tf_pipeline.parity.comparison import Comparison, Inputs, judge_float64
-from tf_pipeline.parity.outputs import problem_type
+from tf_pipeline.parity.dropout import check_dropout
+from tf_pipeline.parity.labels import configured
 
 STEPS = 20
 ADAMW = {"learning_rate": 2.0**-10, "beta_1": 1 - 2.0**-3, "beta_2": 1 - 2.0**-10, "weight_decay": 2.0**-7}
@@ -23,12 +24,13 @@ EPSILON = 2.0**-20
 
 
 def check_training(comparison: Comparison, steps: int = STEPS) -> None:
-    """Every parameter after one step and after all, and the loss before each."""
-    setting, (inputs, kind) = next(iter(comparison.objectives.items()))
+    """Every parameter after one step and after all, the loss before each, and where dropout is."""
+    check_dropout(comparison)
+    setting, (inputs, changes) = next(iter(comparison.objectives.items()))
     ours = comparison.model_class.from_pretrained(comparison.checkpoint, dtype="float64")
     theirs = run.torch_model(comparison.class_name, comparison.checkpoint, "float64")
     losses = []
-    with problem_type(kind, ours, theirs):
+    with configured(changes, ours, theirs):
         turns = zip(keras_steps(ours, inputs, steps), torch_steps(theirs, inputs, steps), strict=True)
         for step, pair in enumerate(turns, start=1):
             losses.append(pair)
