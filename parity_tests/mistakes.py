@@ -1036,20 +1036,16 @@ def half_precision_normalised_as_it_is(patch):
 
 @mistake("modernbert", "TFModernBertModel", dtypes=("bfloat16",))
 def angles_in_half_precision(patch):
-    wrapped(
-        patch,
-        modernbert,
-        "rotary_table",
-        lambda own: (
-            lambda positions, theta, size, dtype: tuple(
-                tf.cast(tf.cast(part, dtype), tf.float32 if dtype.size < 4 else dtype)
-                for part in own(positions, theta, size, dtype)
-            )
-        ),
-    )
+    def rotary_table(positions, theta, size, dtype):
+        frequencies = tf.constant(theta ** -(np.arange(0, size, 2) / size), dtype)
+        angles = tf.cast(positions, dtype)[..., tf.newaxis] * frequencies
+        angles = tf.cast(tf.concat([angles, angles], axis=-1)[:, :, tf.newaxis], tf.float32)
+        return tf.cos(angles), tf.sin(angles)
+
+    patch.setattr(modernbert, "rotary_table", rotary_table)
 
 
-@mistake("albert", "TFAlbertForTokenClassification", dtypes=("bfloat16",))
+@mistake("modernbert", "TFModernBertForTokenClassification", dtypes=("bfloat16",))
 def loss_in_half_precision(patch):
     patch.setattr(losses, "_at_least_float32", lambda x: x)
 
@@ -1089,12 +1085,14 @@ def body_frozen(patch):
 @mistake("electra", "TFElectraForTokenClassification", "training")
 @mistake("camembert", "TFCamembertForSequenceClassification", "training", sample=True)
 def norms_are_not_trained(patch):
-    wrapped(
-        patch,
-        LayerNorm,
-        "__init__",
-        lambda own: lambda self, *args, **kwargs: (own(self, *args, **kwargs), setattr(self, "trainable", False))[0],
-    )
+    def init(own):
+        def untrained(self, dim, eps, dtype=None, use_bias=True):
+            own(self, dim, eps, dtype, use_bias)
+            self.trainable = False
+
+        return untrained
+
+    wrapped(patch, LayerNorm, "__init__", init)
 
 
 @mistake("albert", "TFAlbertForMaskedLM", "training")

@@ -81,9 +81,12 @@ def _check_form(comparison: Comparison, dtype: str) -> None:
     with configured(changes, ours, theirs):
         named, unnamed = (ours(tensors, output_hidden_states=True, return_dict=named) for named in (True, False))
         truth = run.raw_torch(theirs, inputs)
-    half = dtype in ("float16", "bfloat16")  # a loss is taken in float32 then, and PyTorch is not of one mind
+    report, half = comparison.report, dtype in ("float16", "bfloat16")
+    # Some of PyTorch's heads take the loss in float32 then and some do not; ours may be wider, and not narrower.
     forms = [_form({k: v for k, v in side.items() if not (half and k == "loss")}) for side in (named, truth)]
-    report = comparison.report
+    if half and "loss" in truth:
+        narrower = named["loss"].dtype.size < truth["loss"].element_size()
+        report.extend([judge.judge_exact("width of the loss", f"{setting}, {dtype}", [narrower], [False], "outputs")])
     report.extend([judge.judge_exact("names and dtypes of the outputs", f"{setting}, {dtype}", *forms, "outputs")])
     pair = [_form(dict(enumerate(side))) for side in (unnamed, named.to_tuple())]
     report.extend([judge.judge_exact("outputs as a tuple", f"{setting}, {dtype}", *pair, "outputs")])
