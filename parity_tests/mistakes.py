@@ -1023,17 +1023,6 @@ def logits_wider_than_the_model(patch):
     wrapped(patch, encoder.TokenClassification, "token_logits", results(lambda x: tf.cast(x, tf.float64)))
 
 
-@mistake("roberta", "TFRobertaModel", dtypes=("bfloat16",))
-def half_precision_normalised_as_it_is(patch):
-    def normalize(x, gamma, beta, eps, axes=(-1,)):
-        centred = x - tf.reduce_mean(x, list(axes), keepdims=True)
-        variance = tf.reduce_mean(tf.square(centred), list(axes), keepdims=True)
-        normal = centred * tf.math.rsqrt(variance + tf.constant(eps, x.dtype)) * tf.cast(gamma, x.dtype)
-        return normal if beta is None else normal + tf.cast(beta, x.dtype)
-
-    patch.setattr(core_layers, "normalize", normalize)
-
-
 @mistake("modernbert", "TFModernBertModel", dtypes=("bfloat16",))
 def angles_in_half_precision(patch):
     def rotary_table(positions, theta, size, dtype):
