@@ -1160,8 +1160,8 @@ def graph_without_a_mask(patch):
 # ------------------------------------------------------------------------------------------------------------- ported
 
 
-@mistake("ported", "TFMegatronBertForSequenceClassification", sample=True)
-@mistake("ported", "TFMegatronBertForQuestionAnswering")
+@mistake("ported", "TFRoFormerForSequenceClassification", sample=True)
+@mistake("ported", "TFRoFormerForQuestionAnswering")
 def ported_norm_without_a_bias(patch):
     rule = RULES["aten.layer_norm.default"]
     patch.setitem(
@@ -1173,13 +1173,13 @@ def ported_norm_without_a_bias(patch):
     )
 
 
-@mistake("ported", "TFMegatronBertForMaskedLM")
+@mistake("ported", "TFRoFormerForMaskedLM")
 def ported_gelu_by_tanh(patch):
     rule = RULES["aten.gelu.default"]
     patch.setitem(RULES, "aten.gelu.default", replace(rule, function=lambda x, **kwargs: activations.gelu_tanh(x)))
 
 
-@mistake("ported", "TFMegatronBertForTokenClassification", "gradients")
+@mistake("ported", "TFRoFormerForTokenClassification", "gradients")
 def ported_linear_without_a_gradient(patch):
     rule = RULES["aten.linear.default"]
     patch.setitem(
@@ -1189,7 +1189,7 @@ def ported_linear_without_a_gradient(patch):
     )
 
 
-@mistake("ported", "TFMegatronBertForSequenceClassification", "training")
+@mistake("ported", "TFRoFormerForSequenceClassification", "training")
 def ported_dropout_left_out(patch):
     for name in ("aten.dropout.default", "aten.native_dropout.default"):
         rule = RULES[name]
@@ -1200,7 +1200,7 @@ def ported_dropout_left_out(patch):
         )
 
 
-@mistake("ported", "TFMegatronBertForQuestionAnswering")
+@mistake("ported", "TFRoFormerForQuestionAnswering")
 def ported_mask_ignored(patch):
     def run(own):
         def interpreted(self, fields, inputs, *args, **kwargs):
@@ -1212,12 +1212,12 @@ def ported_mask_ignored(patch):
     wrapped(patch, Interpreter, "run", run)
 
 
-@mistake("ported", "TFMegatronBertForTokenClassification")
+@mistake("ported", "TFRoFormerForTokenClassification")
 def ported_labels_counted_where_ignored(patch):
     from tf_pipeline.port.model import ported_class
 
     patch.setattr(
-        ported_class("MegatronBertForTokenClassification"),
+        ported_class("RoFormerForTokenClassification"),
         "task_loss",
         staticmethod(lambda found, labels, config: losses.cross_entropy(found.logits, tf.maximum(labels["labels"], 0))),
     )

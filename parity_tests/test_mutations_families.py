@@ -42,7 +42,7 @@ def _made(mistake: Mistake):
         values |= {"num_labels": 5} if "Sequence" in mistake.class_name else {}
         return pipeline_helpers.tiny_with_tokenizer(mistake.class_name, tokenizer, **values | mistake.changes)
     if mistake.family == "ported":
-        config = port_tiny.tiny_config("megatron-bert", num_labels=4)
+        config = port_tiny.tiny_config("roformer", num_labels=4)
     else:
         config = tiny_config(mistake.family, mistake.class_name, **mistake.changes)
     return random_checkpoint(new_folder(), mistake.class_name, config)
