@@ -1,6 +1,5 @@
 """Checkpoints with tokenizers for the tests of pipelines, and what compares answers."""
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 import transformers
 
 from parity_tests.checkpoint_helpers import new_folder
+from tf_pipeline.parity import answers
 from tf_pipeline.parity.tiny import random_checkpoint
 
 CONLL = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
@@ -85,44 +85,8 @@ def assert_same_answers(ours, theirs, tolerance: float = 2e-6) -> None:
         assert type(ours) is type(theirs) and ours == theirs
 
 
-def expected_answers(folder, question, context, top_k=1, max_answer_len=15, max_seq_len=384, doc_stride=None, **flags):
-    """``question-answering`` by its rules, one at a time: every window through PyTorch, and every pair of tokens."""
+def expected_answers(folder, question, context, **options):
+    """``question-answering`` by its rules, from a folder, in float32."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)
-    taken = inspect.signature(model.forward).parameters
-    doc_stride = min(max_seq_len // 2, 128) if doc_stride is None else doc_stride
-    question_first = tokenizer.padding_side == "right"
-    encoded = tokenizer(
-        *((question, context) if question_first else (context, question)),
-        truncation="only_second" if question_first else "only_first", max_length=max_seq_len, stride=doc_stride,
-        return_overflowing_tokens=True, return_offsets_mapping=True,
-    )  # fmt: skip
-    align = flags.get("align_to_words", True)
-    answers, null = [], []
-    for window in range(len(encoded["input_ids"])):
-        inputs = {name: torch.tensor([encoded[name][window]]) for name in encoded if name in taken}
-        with torch.no_grad():
-            output = model(**inputs)
-        own = [0] + [i for i, sequence in enumerate(encoded.sequence_ids(window)) if sequence == int(question_first)]
-        start, end = (torch.softmax(logits[0][own], -1) for logits in (output.start_logits, output.end_logits))
-        null.append(float(start[0] * end[0]))
-        pairs = [
-            (float(start[i] * end[j]), own[i], own[j])
-            for i in range(1, len(own)) for j in range(i, min(i + max_answer_len, len(own)))
-        ]  # fmt: skip
-        for score, first, last in sorted(pairs, reverse=True)[: top_k * 2 + 10 if align else top_k]:
-            offsets, words = encoded["offset_mapping"][window], encoded.word_ids(window)
-            span = [offsets[first][0], offsets[last][1]]
-            if align:
-                span[0] = min(offsets[i][0] for i in own[1:] if words[i] == words[first])
-                span[1] = max(offsets[i][1] for i in own[1:] if words[i] == words[last])
-            text = context[span[0] : span[1]]
-            same = [answer for answer in answers if answer["answer"].lower() == text.lower()]
-            if same:
-                same[0]["score"] += score
-            else:
-                answers.append({"score": score, "start": span[0], "end": span[1], "answer": text})
-    if flags.get("handle_impossible_answer"):
-        answers.append({"score": min(null), "start": 0, "end": 0, "answer": ""})
-    answers = sorted(answers, key=lambda answer: -answer["score"])[:top_k]
-    return answers[0] if len(answers) == 1 else answers
+    return answers.expected_answers(tokenizer, model, question, context, **options)

@@ -34,10 +34,11 @@ class RobertaEmbeddings(BertEmbeddings):
         super().__init__(config, config.hidden_size, config.pad_token_id, dtype=dtype)
         self.padding_idx = config.pad_token_id
 
-    def call(self, input_ids=None, position_ids=None, inputs_embeds=None, **options):
+    def call(self, input_ids=None, token_type_ids=None, position_ids=None, inputs_embeds=None, training=None):
         if position_ids is None:
             position_ids = token_positions(input_ids, inputs_embeds, self.padding_idx)
-        return super().call(input_ids, position_ids=position_ids, inputs_embeds=inputs_embeds, **options)
+        # Keras gives ``training`` only to a call that names it.
+        return super().call(input_ids, token_type_ids, position_ids, inputs_embeds, training=training)
 
 
 class RobertaLMHead(VocabularyHead):

@@ -1,10 +1,10 @@
-"""What must not change the result: the batch, the padding, the way it is run, saving and loading, the pipeline."""
+"""What must not change the result: the batch, the padding, the way it is run, saving and loading."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -100,6 +100,7 @@ def check_round_trip(comparison: Comparison) -> None:
         ours.save_pretrained(here)
         with run.no_progress_bar():
             theirs.save_pretrained(there)
+        comparison.report.extend([_judge_configs(here, comparison.checkpoint)])
         loaded = run.torch_model(comparison.class_name, here, "float32")
         comparison.report.extend(
             _judge_parameters(
@@ -117,83 +118,15 @@ def check_round_trip(comparison: Comparison) -> None:
         )
 
 
-def check_pipeline(comparison: Comparison) -> None:
-    """The dictionaries of the task's pipeline, in float64, against those of ``transformers``."""
-    task = _task(comparison)
-    if task is None or comparison.tokenizer is None:
-        what = "no pipeline of both libraries is for its head" if task is None else "it has no tokenizer"
-        comparison.report.skip("pipeline", comparison.class_name, f"Not run, because {what}.")
-        return
-    import transformers
-
-    from tf_pipeline.pipelines import pipeline
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(comparison.checkpoint)
-    # The pipeline for tokens has no other limit than the tokenizer's.
-    tokenizer.model_max_length = comparison.max_length
-    theirs = transformers.pipeline(task, model=comparison.theirs(), tokenizer=tokenizer)
-    ours = pipeline(task, model=comparison.ours(), tokenizer=comparison.tokenizer)
-    texts = comparison.texts
-    if task == "fill-mask":
-        texts = [f"{tokenizer.mask_token} {text}" for text in texts]
-    for setting, options in _PIPELINE_OPTIONS[task].items():
-        with run.lifted_upcasts(comparison.theirs()):
-            truth = theirs(texts, **_truncated(task), **options)
-        if task == "feature-extraction":
-            truth = [np.asarray(vectors) for vectors in truth]
-        comparison.report.extend(_judge_answers(setting, ours(texts, **_truncated(task), **options), truth))
+# What a config says of the file rather than of the model.
+_OF_THE_FILE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 
 
-def _truncated(task: str) -> dict[str, Any]:
-    """How a pipeline is told to cut long texts."""
-    return {
-        "text-classification": {"truncation": True},
-        "feature-extraction": {"truncation": True},
-        "fill-mask": {"tokenizer_kwargs": {"truncation": True}},
-    }.get(task, {})
+def _judge_configs(here: Path, checkpoint: str | os.PathLike) -> Check:
+    """Judge the config saved here by the checkpoint's own, value by value."""
+    from tf_pipeline.auto import AutoConfig
 
-
-_PIPELINE_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "text-classification": {
-        "best label": {},
-        "all labels": {"top_k": None},
-        "sigmoid": {"top_k": None, "function_to_apply": "sigmoid"},
-    },
-    "token-classification": {
-        "each token": {"ignore_labels": []},
-        "entities": {"aggregation_strategy": "simple", "ignore_labels": []},
-        "whole words": {"aggregation_strategy": "average", "ignore_labels": []},
-    },
-    "fill-mask": {"best tokens": {}},
-    "feature-extraction": {"vectors": {}},
-}
-
-# Whose pipelines both libraries have; that of question answering left transformers with version 5.
-_TASKS = ("text-classification", "token-classification", "fill-mask")
-
-
-def _task(comparison: Comparison) -> str | None:
-    """The task whose pipeline both libraries have for the head, if any."""
-    head = head_of(comparison.class_name)
-    if head is not None and head.task in _TASKS:
-        can_mask = comparison.tokenizer is None or comparison.tokenizer.mask_token is not None
-        return head.task if can_mask or head.task != "fill-mask" else None
-    return "feature-extraction" if not comparison.model_class.label_names else None
-
-
-def _judge_answers(setting: str, ours: list[Any], theirs: list[Any]) -> Iterator[Check]:
-    """Labels and keys exactly, numbers as float64."""
-    if isinstance(theirs[0], np.ndarray):
-        for index, (mine, truth) in enumerate(zip(ours, theirs, strict=True)):
-            yield judge.judge_float64("vectors", f"{setting}, text {index}", np.asarray(mine), truth, "pipeline")
-        return
-    flat = [
-        [answer for answers in side for answer in (answers if isinstance(answers, list) else [answers])]
-        for side in (ours, theirs)
-    ]
-    words = [
-        [{k: v for k, v in answer.items() if k != "score"} | {"keys": sorted(answer)} for answer in s] for s in flat
-    ]
-    yield judge.judge_exact("labels", setting, *words, "pipeline")
-    scores = [np.array([answer["score"] for answer in side], np.float64) for side in flat]
-    yield judge.judge_float64("scores", setting, *scores, "pipeline")
+    configs = [AutoConfig.from_pretrained(folder).to_dict() for folder in (here, checkpoint)]
+    keys = sorted({*configs[0], *configs[1]} - set(_OF_THE_FILE))
+    values = [[f"{key}: {config.get(key)!r}" for key in keys] for config in configs]
+    return judge.judge_exact("config", "saved here", *values, "round trip", what=keys)

@@ -11,7 +11,8 @@ import numpy as np
 from tf_pipeline.parity import behaviour, judge, locate, outputs
 from tf_pipeline.parity.comparison import SAMPLE_TEXTS, Comparison
 from tf_pipeline.parity.environment import available_memory, environment
-from tf_pipeline.parity.report import GROUPS, Report
+from tf_pipeline.parity.pipelines import check_pipeline
+from tf_pipeline.parity.report import GROUPS, Finding, Report
 from tf_pipeline.parity.training import check_training
 
 # Bytes in float64 for each parameter: the two models, and with training their copies, gradients and two moments.
@@ -57,6 +58,8 @@ def compare(
     report = Report(checkpoint=str(checkpoint), model_class=class_name, environment=environment())
     comparison = Comparison(checkpoint, class_name, report, texts, dtypes, mode, rms_factor)
     trainable = _check_memory(comparison)
+    if groups is None or set(groups) != {"tokenization"}:
+        comparison.ours(), comparison.theirs()  # what does not load is no difference
     for name, check in _CHECKS.items():
         if groups is not None and name not in groups:
             report.skip(name, GROUPS[name], "Not asked for.")
@@ -65,11 +68,31 @@ def compare(
         else:
             if progress:
                 progress(name)
-            check(comparison)
+            _run(check, name, comparison)
             gc.collect()  # a model and the graphs traced from it hold each other, and it may be large
-    report.finding = locate.find(comparison)
+    report.finding = _finding(comparison)
     report.seconds = time.perf_counter() - start
     return report
+
+
+def _run(check: Callable[[Comparison], Any], group: str, comparison: Comparison) -> None:
+    """Compare a group; where it ends in an error it is not equal, and what it had compared until then is kept."""
+    try:
+        check(comparison)
+    except MemoryError:
+        raise
+    except Exception as error:
+        comparison.report.extend(
+            [judge.judge_failure("the whole group", "exact", error, group, "comparing it ended in")]
+        )
+
+
+def _finding(comparison: Comparison) -> Finding | None:
+    try:
+        return locate.find(comparison)
+    except Exception as error:  # the experiments run models that are known to be wrong
+        first = comparison.report.failures[0]
+        return Finding(first, hints=(f"the cause was not found: {type(error).__name__}: {error}"[:200],))
 
 
 def _tokenization(comparison: Comparison) -> None:
@@ -87,7 +110,7 @@ _CHECKS: dict[str, Callable[[Comparison], Any]] = {
     "invariance": behaviour.check_invariance,
     "execution": behaviour.check_execution,
     "round trip": behaviour.check_round_trip,
-    "pipeline": behaviour.check_pipeline,
+    "pipeline": check_pipeline,
 }
 
 
@@ -100,6 +123,8 @@ def _check_arguments(dtypes: Sequence[str], mode: str, groups: Sequence[str] | N
         raise ImportError(
             "Parity is measured against PyTorch, which is not installed: pip install 'tf-pipeline[parity]'."
         ) from error
+    if not dtypes:
+        raise ValueError(f"Give dtypes to compare in, of {', '.join(judge.EPSILON)}: there are none.")
     if unknown := [dtype for dtype in dtypes if dtype not in judge.EPSILON]:
         raise ValueError(f"dtype {unknown[0]!r} is not one of {', '.join(judge.EPSILON)}.")
     if mode not in MODES:

@@ -1,5 +1,6 @@
 """The two models of a comparison, in every dtype, and the inputs that both are run on."""
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -9,7 +10,8 @@ import numpy as np
 
 from tf_pipeline import losses
 from tf_pipeline.parity import judge, run
-from tf_pipeline.parity.inputs import decoder_inputs, random_inputs, random_labels, token_types
+from tf_pipeline.parity.inputs import decoder_inputs, random_inputs, token_types
+from tf_pipeline.parity.labels import ROWS, Labelled, labelled_settings
 from tf_pipeline.parity.report import Check, Report
 
 # What is compared on if nobody says otherwise: texts of very different lengths, scripts and symbols.
@@ -25,7 +27,11 @@ SAMPLE_TEXTS = (
 )
 
 Inputs = dict[str, np.ndarray]
+# Setting, name, and ours, PyTorch's and the truth.
+Tensor = tuple[str, str, tuple[np.ndarray, ...]]
 
+# Positions of padding where texts of one length have none.
+MORE_PADDING = 3
 # A root mean square over fewer numbers than this says little.
 FEW_ELEMENTS = 64
 # Results larger than this, such as the attentions of a long sequence, are computed again for each dtype.
@@ -113,17 +119,16 @@ class Comparison:
             for setting, (result, inputs) in results.items():
                 yield from judge_float64(setting, result, self.truth(setting, inputs), group)
             return
-        tensors = (
-            (setting, name, arrays)
-            for setting, (result, inputs) in results.items()
-            for name, arrays in real_arrays(
-                result,
-                run.run_torch(self.theirs(dtype), inputs),
-                self.truth(setting, inputs),
-                inputs.get("attention_mask"),
-            )
+        tensors = itertools.chain.from_iterable(
+            self.tensors(setting, dtype, result, inputs) for setting, (result, inputs) in results.items()
         )
         yield from judge_envelopes(tensors, dtype, self.rms_factor, group)
+
+    def tensors(self, setting: str, dtype: str, result: Mapping[str, np.ndarray], inputs: Inputs) -> Iterator[Tensor]:
+        """What :func:`judge_envelopes` takes of a result in a narrow dtype."""
+        theirs, truth = run.run_torch(self.theirs(dtype), inputs), self.truth(setting, inputs)
+        for name, arrays in real_arrays(result, theirs, truth, inputs.get("attention_mask")):
+            yield setting, name, arrays
 
     # -------------------------------------------------------------------------------------------------- settings
 
@@ -135,7 +140,7 @@ class Comparison:
         try:
             return AutoTokenizer.from_pretrained(self.checkpoint)
         except OSError as error:
-            self.report.skip("tokenization", "texts", f"{error} Random ids are compared instead.")
+            self.report.skip("outputs", "texts", f"{error} Random ids are compared instead.")
             return None
 
     @property
@@ -150,12 +155,16 @@ class Comparison:
 
     def encode(self, texts: Sequence[str], **options: Any) -> Inputs:
         """Texts as model inputs, NumPy arrays; random ids if there is no tokenizer."""
-        model = self.ours()
+        model, padded = self.ours(), bool(options.get("padding"))
         if self.tokenizer is None or model.input_rank != 2:
-            padding = options.get("padding_side", "right") if options.get("padding") else None
-            return random_inputs(model, batch=len(texts), padding=padding)
+            side = options.get("padding_side", "right") if padded else None
+            return random_inputs(model, batch=max(len(texts), ROWS) if padded else len(texts), padding=side)
+        texts = [texts[i % len(texts)] for i in range(max(len(texts), ROWS if padded else 1))]
         options |= {"truncation": True, "max_length": self.max_length, "return_tensors": "np"}
-        encoded = self.tokenizer(list(texts), **options)
+        encoded = self.tokenizer(texts, **options)
+        if padded and encoded["attention_mask"].all():  # texts of one length, which would say nothing about padding
+            length = min(encoded["input_ids"].shape[1] + MORE_PADDING, self.max_length)
+            encoded = self.tokenizer(texts, **options | {"padding": "max_length", "max_length": length})
         rng = np.random.default_rng(2)
         return {name: value for name, value in encoded.items() if name in model.tensor_names} | decoder_inputs(
             model, len(texts), rng
@@ -172,7 +181,10 @@ class Comparison:
             "right padding": right,
             "left padding": self.encode(self.texts, padding=True, padding_side="left"),
         }
-        return settings | self._unusual_masks(right) | self._unusual_inputs(right) | self._extreme_shapes()
+        if settings["right padding"]["attention_mask"].all():
+            self.report.skip("outputs", "padding", "Every text is as long as the model takes: none is padded.")
+        settings |= self._unusual_masks(right) | self._masks_of_pairs(right)
+        return settings | self._unusual_inputs(right) | self._extreme_shapes()
 
     def _unusual_masks(self, right: Inputs) -> dict[str, Inputs]:
         mask = right["attention_mask"]
@@ -183,6 +195,32 @@ class Comparison:
             "mask of ones": right | {"attention_mask": np.ones_like(mask)},
             "a row masked out": right | {"attention_mask": nothing},
         }
+
+    def _masks_of_pairs(self, right: Inputs) -> dict[str, Inputs]:
+        """Masks that tell by query, and by head too, which keys may be seen; PyTorch gets them as what is added."""
+        rows, length = right["input_ids"].shape[0], right["input_ids"].shape[-1]
+        heads = getattr(self.ours().config, "num_attention_heads", 1)
+        visible = np.random.default_rng(3).random((rows, heads, length, length)) < 0.7
+        visible |= np.eye(length, dtype=bool)
+        masks = {"mask by head": visible, "mask for all heads": visible[:, :1], "mask of pairs": visible[:, 0]}
+        if (reason := self._refuses_masks_of_pairs(right)) is not None:
+            self.report.skip("outputs", ", ".join(masks), reason)
+            return {}
+        if "sliding_attention" in (getattr(self.ours().config, "layer_types", None) or ()):
+            self.report.skip("outputs", "mask of pairs", "PyTorch takes it as it is, and so without the window.")
+            del masks["mask of pairs"]
+        return {name: right | {"attention_mask": mask.astype(np.int64)} for name, mask in masks.items()}
+
+    def _refuses_masks_of_pairs(self, right: Inputs) -> str | None:
+        """Why masks of pairs cannot be compared: who does not take them."""
+        if self.ours().input_rank != 2 or getattr(self.ours(), "graph", None) is not None:
+            return f"{self.class_name} takes a mask of tokens alone."
+        everything = np.ones((*right["input_ids"].shape, right["input_ids"].shape[-1]), np.int64)
+        try:
+            run.run_torch(self.theirs(), right | {"attention_mask": everything})
+        except (RuntimeError, ValueError, IndexError) as error:
+            return f"PyTorch's model takes a mask of tokens alone: {error}"[:200]
+        return None
 
     def _unusual_inputs(self, right: Inputs) -> dict[str, Inputs]:
         model, rng = self.ours(), np.random.default_rng(0)
@@ -209,39 +247,24 @@ class Comparison:
             "33 rows": random_inputs(model, batch=33, length=5),
         }
 
-    def inputs(self, setting: str) -> tuple[Inputs, str | None]:
-        """Inputs of a setting, or of the first if it is several together, and the ``problem_type`` to go with them."""
+    def inputs(self, setting: str) -> Labelled:
+        """Inputs of a setting, or of the first if it is several together, and the config values to go with them."""
         if setting in self.labelled:
             return self.labelled[setting]
-        return self.settings.get(setting, next(iter(self.settings.values()))), None
+        return Labelled(self.settings.get(setting, next(iter(self.settings.values()))), {})
 
     @cached_property
-    def labelled(self) -> dict[str, tuple[Inputs, str | None]]:
-        """Inputs with labels, and the ``problem_type`` that goes with them, by name of the setting."""
-        model, rng = self.ours(), np.random.default_rng(1)
+    def labelled(self) -> dict[str, Labelled]:
+        """Inputs with labels by name of the setting, those of the config's own kind first."""
+        model = self.ours()
         if self._settings is not None or not model.label_names:
             return {}
-        inputs = self.settings["right padding"]
-        kinds = {"labels": (inputs | random_labels(model, inputs, rng), None)}
-        if model.task_loss is losses.sequence_classification:
-            shape = (len(inputs["input_ids"]), model.config.num_labels)
-            kinds = {
-                "class labels": (
-                    inputs | {"labels": rng.integers(0, shape[1], shape[0])},
-                    "single_label_classification",
-                ),
-                "multi-label": (
-                    inputs | {"labels": rng.integers(0, 2, shape).astype(np.float32)},
-                    "multi_label_classification",
-                ),
-                "regression": (inputs | {"labels": rng.normal(size=shape).astype(np.float32)}, "regression"),
-            }
-        return kinds
+        return labelled_settings(model, self.settings["right padding"])
 
     @property
-    def objectives(self) -> dict[str, tuple[Inputs, str | None]]:
+    def objectives(self) -> dict[str, Labelled]:
         """What has a gradient: :attr:`labelled`, or without labels the first of the settings."""
-        return self.labelled or dict([(setting, (inputs, None)) for setting, inputs in self.settings.items()][:1])
+        return self.labelled or {setting: Labelled(inputs, {}) for setting, inputs in [*self.settings.items()][:1]}
 
 
 def judge_float64(
@@ -255,7 +278,7 @@ def judge_float64(
 
 
 def judge_envelopes(
-    tensors: Iterable[tuple[str, str, tuple[np.ndarray, ...]]], dtype: str, rms_factor: float, group: str = "outputs"
+    tensors: Iterable[Tensor], dtype: str, rms_factor: float, group: str = "outputs"
 ) -> Iterator[Check]:
     """Judge tensors in a narrow dtype, those of few numbers together over all settings.
 

@@ -74,7 +74,7 @@ def random_labels(model, inputs: dict[str, np.ndarray], rng: np.random.Generator
         elif model.input_rank == 3:
             labels[name] = rng.integers(0, shape[1], shape[0])
         elif model.task_loss is losses.sequence_classification:
-            labels[name] = rng.integers(0, model.config.num_labels, shape[0])
+            labels[name] = text_labels(model, model.config.problem_type, shape[0], rng)
         else:
             classes = (
                 model.config.num_labels
@@ -84,3 +84,16 @@ def random_labels(model, inputs: dict[str, np.ndarray], rng: np.random.Generator
             tokens = rng.integers(0, classes, shape)
             labels[name] = np.where(rng.random(shape) < 1 / 3, -100, tokens)
     return labels
+
+
+def text_labels(model, problem_type: str | None, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Labels of texts for a ``problem_type``: classes ``[rows]``, or floats ``[rows, num_labels]``.
+
+    Regression of one value takes ``[rows]`` floats. Without a type the labels are classes, or values if there is one.
+    """
+    count = model.config.num_labels
+    if problem_type == "multi_label_classification":
+        return rng.integers(0, 2, (rows, count)).astype(np.float32)
+    if problem_type == "regression" or (problem_type is None and count == 1):
+        return rng.normal(size=(rows, count) if count > 1 else rows).astype(np.float32)
+    return rng.integers(0, count, rows)

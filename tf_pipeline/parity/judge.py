@@ -137,10 +137,12 @@ def judge_exact(
     )
 
 
-def judge_failure(setting: str, dtype: str, error: Exception, group: str = "outputs") -> Check:
-    """A failed check for a setting in which our model raised an error."""
-    problem = f"TensorFlow raised {type(error).__name__}: {error}"[:500]
-    return Check("outputs", setting, dtype, (), 0, np.inf, np.inf, 0.0, problem=problem, group=group)
+def judge_failure(
+    setting: str, dtype: str, error: Exception, group: str = "outputs", what: str = "TensorFlow raised"
+) -> Check:
+    """A failed check for a setting in which our model raised an error, or for a group that ended in one."""
+    problem = f"{what} {type(error).__name__}: {error}"[:500]
+    return Check(group, setting, dtype, (), 0, np.inf, np.inf, 0.0, problem=problem, group=group)
 
 
 def _same(ours: Any, theirs: Any) -> bool:
@@ -182,7 +184,7 @@ def _common(name, setting, dtype, group, errors, ours, truth, theirs=None) -> di
 
 
 def _unlike(name, setting, dtype, ours, truth, group) -> Check | None:
-    """A failed check for results that cannot be compared: none, another shape, NaN where PyTorch has none."""
+    """A failed check for what cannot be compared: nothing, another shape, NaN where PyTorch has none, or NaN alone."""
     problem = ""
     if ours.shape != truth.shape:
         problem = f"shape {ours.shape} is not {truth.shape}"
@@ -190,6 +192,8 @@ def _unlike(name, setting, dtype, ours, truth, group) -> Check | None:
         problem = "nothing was compared"
     elif not np.array_equal(np.isnan(ours), np.isnan(truth)):
         problem = "NaN in different places"
+    elif not np.isfinite(truth).any():
+        problem = "nothing was compared: PyTorch's values are all NaN or infinite"
     if not problem:
         return None
     return Check(

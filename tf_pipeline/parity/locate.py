@@ -17,7 +17,7 @@ import tensorflow as tf
 from tf_pipeline.checkpoint import named_slots
 from tf_pipeline.parity import judge, run
 from tf_pipeline.parity.comparison import Comparison, Inputs
-from tf_pipeline.parity.outputs import problem_type
+from tf_pipeline.parity.labels import configured
 from tf_pipeline.parity.report import GROUPS, Check, Finding
 
 EPSILONS = (1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-3)
@@ -36,11 +36,11 @@ def find(comparison: Comparison) -> Finding | None:
         return Finding(first, (first.name,), tuple(_weight_hints(comparison, first.name)))
     if first.group == "gradients":
         return Finding(first, (first.name.removeprefix("gradient."),), tuple(_gradient_hints(comparison, first)))
-    if first.group != "outputs" or first.problem.startswith("TensorFlow raised"):
+    if first.group != "outputs" or not first.elements:
         return Finding(first)
-    inputs, kind = comparison.inputs(first.setting)
+    inputs, changes = comparison.inputs(first.setting)
     keys = feeding_keys(comparison.ours(), inputs, first.name)
-    with problem_type(kind, comparison.ours(), comparison.theirs()):
+    with configured(changes, comparison.ours(), comparison.theirs()):
         return Finding(first, tuple(keys), tuple(_output_hints(comparison, first, inputs, keys)))
 
 

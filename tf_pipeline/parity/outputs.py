@@ -1,57 +1,133 @@
 """Outputs and gradients: what both models compute from the same inputs."""
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
+
+from tf_pipeline import losses
 from tf_pipeline.parity import judge, run
-from tf_pipeline.parity.comparison import Comparison, Inputs, judge_float64
+from tf_pipeline.parity.comparison import Comparison, Inputs, judge_envelopes, judge_float64
+from tf_pipeline.parity.labels import all_ignored, configured
 from tf_pipeline.parity.report import Report
 
 
 def check_outputs(comparison: Comparison) -> None:
-    """Every tensor of every setting in every dtype, and every loss."""
-    report = comparison.report
+    """Every tensor of every setting in every dtype, every loss, and what kind of object they come in."""
     for dtype in comparison.dtypes:
-        ours = comparison.ours(dtype)
-        runner = run.TensorFlowRunner(ours, comparison.mode)
+        runner = run.TensorFlowRunner(comparison.ours(dtype), comparison.mode)
         results = {}
         for setting, inputs in comparison.settings.items():
-            try:
-                results[setting] = runner(inputs), inputs
-            except Exception as error:  # whatever our model raises is a difference: PyTorch's did not
-                report.extend([judge.judge_failure(setting, dtype, error)])
-        report.extend(comparison.judge_all(dtype, results))
+            if (result := _result(comparison, runner, setting, dtype, inputs)) is not None:
+                results[setting] = result, inputs
+        comparison.report.extend(comparison.judge_all(dtype, results))
         results.clear()
-        for setting, (inputs, kind) in comparison.labelled.items():
-            with problem_type(kind, ours, comparison.theirs(dtype), comparison.theirs()):
-                # A graph holds the kind of problem it was traced with.
-                result = run.TensorFlowRunner(ours, comparison.mode)(inputs)
-                report.extend(comparison.judge(setting, dtype, result, inputs))
+        _check_losses(comparison, dtype)
+        _check_form(comparison, dtype)
+    if comparison.labelled:
+        _check_labels_that_do_not_count(comparison)
+
+
+def _result(comparison: Comparison, runner, setting: str, dtype: str, inputs: Inputs) -> dict[str, np.ndarray] | None:
+    try:
+        return runner(inputs)
+    except Exception as error:  # whatever our model raises is a difference: PyTorch's did not
+        comparison.report.extend([judge.judge_failure(setting, dtype, error)])
+        return None
+
+
+def _check_losses(comparison: Comparison, dtype: str) -> None:
+    """Every kind of labels; losses in a narrow dtype are judged together, because the error of one number is luck."""
+    ours, tensors = comparison.ours(dtype), []
+    for setting, (inputs, changes) in comparison.labelled.items():
+        with configured(changes, ours, comparison.theirs(dtype), comparison.theirs()):
+            # A graph holds the kind of problem it was traced with.
+            runner = run.TensorFlowRunner(ours, comparison.mode)
+            if (result := _result(comparison, runner, setting, dtype, inputs)) is None:
+                continue
+            if dtype == "float64":
+                comparison.report.extend(comparison.judge(setting, dtype, result, inputs))
+            else:
+                tensors += comparison.tensors(setting, dtype, result, inputs)
+    comparison.report.extend(judge_envelopes(tensors, dtype, comparison.rms_factor))
+
+
+def _check_labels_that_do_not_count(comparison: Comparison) -> None:
+    """The loss of labels that are all ignored, which is NaN in most heads and 0 in some."""
+    ours, theirs = comparison.ours(), comparison.theirs()
+    for setting, (inputs, changes) in comparison.labelled.items():
+        length = inputs.get("decoder_input_ids", inputs["input_ids"]).shape[-1]
+        labels = all_ignored({name: inputs[name] for name in ours.label_names}, length)
+        if labels is None or ours.task_loss is losses.replaced_tokens:
+            continue
+        with configured(changes, ours, theirs):
+            both = [
+                [repr(float(side["loss"]))]
+                for side in (
+                    run.flatten(ours(run.as_tensors(ours, inputs | labels))),
+                    run.run_torch(theirs, inputs | labels),
+                )
+            ]
+        comparison.report.extend([judge.judge_exact("loss", f"{setting}, all ignored", *both, "outputs")])
+
+
+def _check_form(comparison: Comparison, dtype: str) -> None:
+    """Names and order of the outputs, their dtypes, and the tuple that they are without names."""
+    ours, theirs = comparison.ours(dtype), comparison.theirs(dtype)
+    objective = next(iter((comparison.labelled or comparison.objectives).items()))
+    setting, (inputs, changes) = objective
+    tensors = run.as_tensors(ours, inputs)
+    with configured(changes, ours, theirs):
+        named, unnamed = (ours(tensors, output_hidden_states=True, return_dict=named) for named in (True, False))
+        truth = run.raw_torch(theirs, inputs)
+    report, half = comparison.report, dtype in ("float16", "bfloat16")
+    # Some of PyTorch's heads take the loss in float32 then and some do not; ours may be wider, and not narrower.
+    forms = [_form({k: v for k, v in side.items() if not (half and k == "loss")}) for side in (named, truth)]
+    if half and "loss" in truth:
+        narrower = named["loss"].dtype.size < truth["loss"].element_size()
+        report.extend([judge.judge_exact("width of the loss", f"{setting}, {dtype}", [narrower], [False], "outputs")])
+    report.extend([judge.judge_exact("names and dtypes of the outputs", f"{setting}, {dtype}", *forms, "outputs")])
+    pair = [_form(dict(enumerate(side))) for side in (unnamed, named.to_tuple())]
+    report.extend([judge.judge_exact("outputs as a tuple", f"{setting}, {dtype}", *pair, "outputs")])
+
+
+def _form(outputs: Mapping[Any, Any]) -> list[str]:
+    """Names, numbers of tensors and dtypes, in order."""
+    forms = []
+    for name, value in outputs.items():
+        first, count = (value[0], len(value)) if isinstance(value, (list, tuple)) else (value, 1)
+        dtype = first.dtype.name if hasattr(first.dtype, "name") else str(first.dtype).removeprefix("torch.")
+        forms.append(f"{name}: {count} of {dtype}")
+    return forms
 
 
 def check_gradients(comparison: Comparison) -> None:
     """The gradient by every parameter in float64: of each kind of loss, or of a projection of the first output."""
-    model = comparison.ours()
-    for setting, (inputs, kind) in comparison.objectives.items():
-        with problem_type(kind, model, comparison.theirs()):
+    model, report, told = comparison.ours(), comparison.report, 0
+    for setting, (inputs, changes) in comparison.objectives.items():
+        with configured(changes, model, comparison.theirs()):
             result = run.TensorFlowRunner(model, "eager", gradients=True)(inputs)
             truth = run.run_torch(comparison.theirs(), inputs, gradients=True)
-        gradients = [{k: v for k, v in r.items() if k.startswith("gradient.")} for r in (result, truth)]
-        comparison.report.extend(judge_float64(setting, *gradients))
+        ours, theirs = ({k: v for k, v in r.items() if k.startswith("gradient.")} for r in (result, truth))
+        report.extend(judge_float64(setting, ours, theirs))
+        told += bool(_say_what_is_too_small(report, setting, theirs))
+    if not told:
+        report.extend([judge.judge_exact("gradients", "every objective", [], [], "gradients")])
 
 
-@contextlib.contextmanager
-def problem_type(kind: str | None, *models):
-    """Let models of either framework take labels of this kind; PyTorch's remember the first they see."""
-    own = [getattr(model.config, "problem_type", None) for model in models]
-    for model in models:
-        model.config.problem_type = kind if kind is not None else model.config.problem_type
-    try:
-        yield
-    finally:
-        for model, value in zip(models, own, strict=True):
-            model.config.problem_type = value
+def _say_what_is_too_small(report: Report, setting: str, gradients: Mapping[str, np.ndarray]) -> int:
+    """Name the gradients in which nothing is as large as what counts as equal; returns how many are not among them."""
+    small = [name for name, value in gradients.items() if not np.abs(value).max() > judge.FLOAT64_TOLERANCE]
+    if small:
+        reason = f"PyTorch's gradient is not larger than {judge.FLOAT64_TOLERANCE:g}, so that any small one equals it."
+        report.skip("gradients", f"{setting}: {_listed(small)}", reason)
+    return len(gradients) - len(small)
+
+
+def _listed(names: Sequence[str], shown: int = 4) -> str:
+    names = [name.removeprefix("gradient.") for name in names]
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def compare_outputs(

@@ -1,6 +1,7 @@
 """Run a model in one framework or the other and flatten what comes out into float64 arrays by name."""
 
 import contextlib
+import inspect
 import math
 import os
 import tempfile
@@ -69,7 +70,7 @@ def run_torch(model, inputs: Mapping[str, np.ndarray], gradients: bool = False) 
     model.zero_grad()
     with torch.set_grad_enabled(gradients), lifted_upcasts(model):
         outputs = model(**tensors, output_hidden_states=True, output_attentions=True)
-    results = flatten({name: value for name, value in outputs.items() if name not in CACHES})
+    results = flatten(without_caches(outputs))
     if gradients:
         objective(outputs).backward()
         for name, parameter in named_torch_parameters(model):
@@ -78,15 +79,53 @@ def run_torch(model, inputs: Mapping[str, np.ndarray], gradients: bool = False) 
     return results
 
 
+def raw_torch(model, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The outputs of a PyTorch model as they come, in order, with hidden states and without attentions."""
+    import torch
+
+    with torch.no_grad(), lifted_upcasts(model):
+        return without_caches(model(**as_torch_tensors(model, inputs), output_hidden_states=True))
+
+
+def torch_inputs(model) -> tuple[str, ...]:
+    """Names of what a PyTorch model may be called with."""
+    return tuple(inspect.signature(model.forward).parameters)
+
+
+def without_caches(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Outputs of a PyTorch model that are results."""
+    return {name: value for name, value in outputs.items() if name not in CACHES and value is not None}
+
+
 def as_torch_tensors(model, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Inputs of a PyTorch model, floats in its dtype."""
     import torch
 
+    inputs = _with_added_mask(model, inputs)
     tensors = {name: torch.tensor(np.ascontiguousarray(value)) for name, value in inputs.items()}
     if type(model).__name__ == "DistilBertForMultipleChoice" and "position_ids" in tensors:
         # It gives its body every input without the axis of choices but this one.
         tensors["position_ids"] = tensors["position_ids"].flatten(0, 1)
     return {name: x.to(model.dtype) if x.is_floating_point() else x for name, x in tensors.items()}
+
+
+def _with_added_mask(model, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Inputs with a mask of pairs of tokens, if they have one, in the form that PyTorch takes: what is added to scores.
+
+    PyTorch takes such a mask as it is, so that what a decoder must not see is hidden in it.
+    """
+    import torch
+
+    mask, ids = inputs.get("attention_mask"), inputs.get("input_ids")
+    if mask is None or ids is None or ids.ndim != 2 or mask.ndim == 2:
+        return inputs
+    visible = mask != 0
+    if mask.ndim == 3:
+        visible = visible[:, np.newaxis]
+        if getattr(model.config, "is_decoder", False):
+            visible = visible & np.tril(np.ones(visible.shape[-2:], bool))
+    hidden = torch.finfo(model.dtype).min
+    return {**inputs, "attention_mask": np.where(visible, 0.0, hidden)}
 
 
 def as_tensors(model, inputs: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:

@@ -63,6 +63,7 @@ SETTINGS = (
     Setting("special tokens mask", {**_CUT, "return_special_tokens_mask": True}, every=2),
     Setting("every output", {**_CUT, "return_token_type_ids": True, "return_length": True}, every=4),
     Setting("pairs, whole", pairs="neither", limit=SHORT, every=2),
+    Setting("pairs, token types", {"return_token_type_ids": True}, pairs="neither", limit=SHORT, every=4),
     Setting("pairs, only_first", {"truncation": "only_first", "max_length": 24}, pairs="second", every=2),
     Setting("pairs, only_second", {"truncation": "only_second", "max_length": 24}, pairs="first", every=2),
     Setting("pairs, longest_first", _LONGEST_FIRST, pairs="neither", every=2),

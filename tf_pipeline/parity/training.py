@@ -12,10 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pipeline.checkpoint import named_slots
 from tf_pipeline.parity import judge, run
 from tf_pipeline.parity.comparison import Comparison, Inputs, judge_float64
-from tf_pipeline.parity.outputs import problem_type
+from tf_pipeline.parity.dropout import check_dropout
+from tf_pipeline.parity.labels import configured
+from tf_pipeline.parity.report import Check
 
 STEPS = 20
 ADAMW = {"learning_rate": 2.0**-10, "beta_1": 1 - 2.0**-3, "beta_2": 1 - 2.0**-10, "weight_decay": 2.0**-7}
@@ -23,12 +24,15 @@ EPSILON = 2.0**-20
 
 
 def check_training(comparison: Comparison, steps: int = STEPS) -> None:
-    """Every parameter after one step and after all, and the loss before each."""
-    setting, (inputs, kind) = next(iter(comparison.objectives.items()))
+    """Every parameter after one step and after all, the loss before each, and where dropout is."""
+    check_dropout(comparison)
+    setting, (inputs, changes) = next(iter(comparison.objectives.items()))
     ours = comparison.model_class.from_pretrained(comparison.checkpoint, dtype="float64")
     theirs = run.torch_model(comparison.class_name, comparison.checkpoint, "float64")
     losses = []
-    with problem_type(kind, ours, theirs):
+    with configured(changes, ours, theirs):
+        if comparison.labelled:
+            comparison.report.extend(_judge_loss_of_fit(ours, theirs, setting, inputs))
         turns = zip(keras_steps(ours, inputs, steps), torch_steps(theirs, inputs, steps), strict=True)
         for step, pair in enumerate(turns, start=1):
             losses.append(pair)
@@ -42,9 +46,18 @@ def check_training(comparison: Comparison, steps: int = STEPS) -> None:
     )
 
 
+def _judge_loss_of_fit(ours, theirs, setting: str, inputs: Inputs) -> Iterator[Check]:
+    """Judge the loss that ``fit`` takes from the labels among its inputs, which is not the one that a call returns."""
+    tensors = run.as_tensors(ours, inputs)
+    unlabelled = {name: value for name, value in tensors.items() if name not in ours.label_names}
+    loss = ours.compute_loss(x=tensors, y_pred=ours(unlabelled))
+    truth = run.run_torch(theirs, inputs)["loss"]
+    yield judge.judge_float64("loss of fit", setting, np.asarray(loss, np.float64), truth, "training")
+
+
 def keras_steps(model, inputs: Inputs, steps: int) -> Iterator[float]:
     """Take steps of Keras' AdamW; yields the objective before each, when it is taken, and after the last."""
-    variables = [slot.variable for _, slot in named_slots(model)]
+    variables = model.trainable_variables  # not all there are: a parameter that Keras does not train is a difference
     epsilon = tf.Variable(EPSILON, dtype=tf.float64)
     optimizer = keras.optimizers.AdamW(**ADAMW, epsilon=epsilon)
     optimizer.build(variables)

@@ -1,0 +1,108 @@
+"""Mistakes in every family, head, loss, tokenizer and pipeline are caught by the comparison that users run.
+
+Each is planted in the code, and a checkpoint folder is compared by ``tf_pipeline.compare``.
+"""
+
+import sys
+from functools import partial
+
+import pytest
+import transformers
+
+from parity_tests import pipeline_helpers
+from parity_tests.checkpoint_helpers import new_folder
+from parity_tests.conftest import ASSETS
+from parity_tests.families import OWN_FAMILIES
+from parity_tests.mistakes import MISTAKES, Mistake
+from parity_tests.port_helpers import shared_cache, use_cache_of
+from tf_pipeline import compare
+from tf_pipeline.parity import tokenization
+from tf_pipeline.parity.corpus import adversarial_texts
+from tf_pipeline.parity.tiny import random_checkpoint, tiny_config
+from tf_pipeline.port import tiny as port_tiny
+
+# The module, whose name in the package is that of its function.
+COMPARE = sys.modules[compare.__module__]
+
+_MADE = {}
+
+
+def folder_of(mistake: Mistake):
+    """The tiny checkpoint in which a mistake is planted, made once for equal ones."""
+    key = (mistake.family, mistake.class_name, repr(sorted(mistake.changes.items())))
+    if key not in _MADE:
+        _MADE[key] = _made(mistake)
+    return _MADE[key]
+
+
+def _made(mistake: Mistake):
+    if mistake.family == "with tokenizer":
+        tokenizer = transformers.AutoTokenizer.from_pretrained(ASSETS)
+        values = pipeline_helpers.labels_of(pipeline_helpers.CONLL) if "Token" in mistake.class_name else {}
+        values |= {"num_labels": 5} if "Sequence" in mistake.class_name else {}
+        return pipeline_helpers.tiny_with_tokenizer(mistake.class_name, tokenizer, **values | mistake.changes)
+    if mistake.family == "ported":
+        config = port_tiny.tiny_config("roformer", num_labels=4)
+    else:
+        config = tiny_config(mistake.family, mistake.class_name, **mistake.changes)
+    return random_checkpoint(new_folder(), mistake.class_name, config)
+
+
+@pytest.fixture(autouse=True)
+def only_the_verdict(monkeypatch):
+    """No look for the cause, which other tests are about; fewer texts and steps of training are as telling here."""
+    use_cache_of(monkeypatch, shared_cache())
+    monkeypatch.setattr(tokenization, "adversarial_texts", lambda: adversarial_texts()[::20])
+    monkeypatch.setattr(COMPARE.locate, "find", lambda comparison: None)
+    monkeypatch.setitem(COMPARE._CHECKS, "training", partial(COMPARE.check_training, steps=2))
+
+
+def compared(mistake: Mistake):
+    # Three times PyTorch's own error is what random checkpoints of this harshness are allowed.
+    return compare(
+        folder_of(mistake),
+        mistake.class_name,
+        dtypes=mistake.dtypes,
+        mode="eager",
+        groups=mistake.groups,
+        rms_factor=3.0,
+    )
+
+
+def check_that_it_is_caught(mistake: Mistake, monkeypatch, record_property) -> None:
+    folder_of(mistake)
+    mistake.plant(monkeypatch)
+    report = compared(mistake)
+    assert report.checks and not report.passed
+    assert not any(check.problem.startswith("comparing it ended in") for check in report.failures), report.failures
+    record_property("mistake", mistake.family)
+
+
+SAMPLE = [name for name, mistake in MISTAKES.items() if mistake.sample]
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_mistake_is_caught(name, monkeypatch, record_property):
+    check_that_it_is_caught(MISTAKES[name], monkeypatch, record_property)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in MISTAKES if name not in SAMPLE])
+def test_every_other_mistake_is_caught(name, monkeypatch, record_property):
+    check_that_it_is_caught(MISTAKES[name], monkeypatch, record_property)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    sorted({repr((m.family, m.class_name, m.changes, m.groups, m.dtypes)): n for n, m in MISTAKES.items()}.values()),
+)
+def test_without_the_mistake_all_is_equal(name):
+    compared(MISTAKES[name]).raise_if_unequal()
+
+
+def test_every_family_and_kind_of_head_has_its_mistakes(capsys):
+    families = {mistake.family for mistake in MISTAKES.values()}
+    assert families >= {*OWN_FAMILIES, "camembert", "xlm-roberta", "ported", "with tokenizer"}
+    with capsys.disabled():
+        print(f"\n{len(MISTAKES)} mistakes to plant, {len(SAMPLE)} of them in every run")

@@ -1,0 +1,126 @@
+"""A comparison never passes because nothing was compared, and what is left out has its reason."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import tf_pipeline
+from parity_tests.checkpoint_helpers import checkpoint, edited
+from parity_tests.conftest import ASSETS
+from parity_tests.families import CLASSES, REPRESENTATIVES
+from parity_tests.pipeline_helpers import tiny_with_tokenizer
+from tf_pipeline import compare
+from tf_pipeline.parity.comparison import Comparison
+from tf_pipeline.parity.dropout import as_factors, check_dropout
+from tf_pipeline.parity.judge import judge_envelope, judge_float64
+from tf_pipeline.parity.outputs import check_gradients
+from tf_pipeline.parity.report import Report
+
+BERT = "TFBertForTokenClassification"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_tensor_of_nothing_but_nan_is_not_equal(value):
+    nothing = np.full((3, 40), value)
+    for check in (
+        judge_float64("x", "s", nothing, nothing),
+        judge_envelope("x", "s", "float32", nothing, nothing, nothing),
+    ):
+        assert not check.passed and "all NaN or infinite" in check.problem
+    nothing[1, 2] = 1.0
+    assert judge_float64("x", "s", nothing, nothing).passed
+
+
+def test_a_checkpoint_of_nan_is_not_equal():
+    def spoil(tensors):
+        tensors["bert.embeddings.LayerNorm.weight"] *= float("nan")
+
+    report = compare(edited(checkpoint(BERT), spoil), dtypes=["float64"], mode="eager", groups=["outputs"])
+    assert not report.passed
+    assert "logits" in {check.name for check in report.failures if "all NaN" in check.problem}
+
+
+def test_texts_of_one_length_are_padded():
+    tokenizer = transformers.AutoTokenizer.from_pretrained(ASSETS)
+    folder = tiny_with_tokenizer(BERT, tokenizer)
+    for texts in (["One."], ["One.", "Two."]):
+        comparison = Comparison(folder, BERT, Report(), texts=texts)
+        for side in ("right", "left"):
+            mask = comparison.settings[f"{side} padding"]["attention_mask"]
+            assert mask.any(axis=1).all() and not mask.all()
+        assert comparison.settings["a row masked out"]["attention_mask"].any()
+        (labels, _) = comparison.labelled["labels"]
+        assert (labels["labels"] != -100).any() and (labels["labels"] == -100).any()
+
+
+def test_a_group_that_ends_in_an_error_is_not_equal(monkeypatch):
+    def broken(self, *args, **kwargs):
+        raise OSError("no space")
+
+    monkeypatch.setattr(tf_pipeline.TFBertForTokenClassification, "save_pretrained", broken)
+    report = compare(checkpoint(BERT), groups=["weights", "round trip"])
+    (failure,) = report.failures
+    assert failure.group == "round trip" and "no space" in failure.problem
+    assert report.finding.check == failure
+
+
+def test_no_gradient_at_all_is_not_equal():
+    report = Report()
+    comparison = Comparison(checkpoint(BERT), BERT, report, dtypes=["float64"])
+    for parameter in comparison.theirs().parameters():
+        parameter.data.zero_()
+    for variable in comparison.ours().trainable_variables:
+        variable.assign(np.zeros(variable.shape))
+    comparison.theirs().classifier.bias.requires_grad_(False)
+    check_gradients(comparison)
+    assert not report.passed
+
+
+def test_gradients_too_small_to_say_anything_are_named():
+    report = compare(checkpoint(BERT), dtypes=["float64"], groups=["gradients"])
+    report.raise_if_unequal()
+    small = [skip for skip in report.skipped if "not larger than 1e-10" in skip.reason]
+    assert small and all("key.bias" in skip.what for skip in small)  # softmax undoes what it adds
+
+
+def test_dtypes_have_to_be_given():
+    with pytest.raises(ValueError, match="Give dtypes"):
+        compare(checkpoint(BERT), dtypes=[])
+
+
+def test_a_model_without_dropout_is_said_to_have_none():
+    report = Report()
+    check_dropout(Comparison(checkpoint(BERT, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0), BERT, report))
+    assert report.passed
+    assert [skip.reason for skip in report.skipped if skip.what == "dropout"] == [
+        "The config has PyTorch's model drop nothing."
+    ]
+
+
+def dropout_equal(name: str) -> None:
+    report = Report()
+    check_dropout(Comparison(checkpoint(name), name, report, dtypes=["float64"]))
+    report.raise_if_unequal()
+
+
+OTHER_EMBEDDINGS = "TFRobertaModel"  # calls BERT's, which have to be told that they are trained
+
+
+@pytest.mark.parametrize("name", sorted({*REPRESENTATIVES, OTHER_EMBEDDINGS}))
+def test_dropout_is_where_pytorch_has_it(name):
+    dropout_equal(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*CLASSES} - {*REPRESENTATIVES, OTHER_EMBEDDINGS}))
+def test_dropout_is_where_pytorch_has_it_in_every_class(name):
+    dropout_equal(name)
+
+
+def test_dropout_is_itself_again_after_a_comparison():
+    x = torch.ones(1000)
+    with as_factors():
+        assert torch.nn.functional.dropout(x, 0.25).unique().tolist() == [1.25]
+        assert torch.nn.functional.dropout(x, 0.25, training=False).unique().tolist() == [1.0]
+    assert 0.0 in torch.nn.functional.dropout(x, 0.25).unique().tolist()
