@@ -34,10 +34,13 @@ class EncoderBody:
     Attributes:
         output_class: what the body returns.
         encoder_inputs: inputs that the layers take and the embeddings do not, such as rotary positions.
+        states_without_layers: whether a body of no layers returns its embeddings as a hidden state. Most of PyTorch's
+            record what their layers take, and so return none.
     """
 
     output_class: type[ModelOutput] = BaseModelOutputWithPooling
     encoder_inputs: tuple[str, ...] = ()
+    states_without_layers = False
 
     def embed(self, training: bool = False, **tokens: Any) -> tf.Tensor:
         """The vectors ``[batch, seq, hidden]`` that enter the first layer."""
@@ -72,7 +75,8 @@ class EncoderBody:
         if getattr(self, "pooler", None) is not None:
             outputs["pooler_output"] = self.pooler(hidden_states[-1])
         if output_hidden_states:
-            outputs["hidden_states"] = hidden_states
+            without = len(hidden_states) == 1 and not self.states_without_layers
+            outputs["hidden_states"] = () if without else hidden_states
         if output_attentions:
             outputs["attentions"] = attentions
         return self.output_class(outputs)
