@@ -72,7 +72,7 @@ def test_a_config_that_is_no_object(text):
 @pytest.mark.parametrize("key, value", [("num_attention_heads", "4"), ("vocab_size", None), ("id2label", ["a"])])
 def test_a_value_of_another_kind(key, value):
     folder = edited(checkpoint(BODY), **{key: value})
-    with pytest.raises(ValueError, match=rf"{folder}/config\.json has a value that its architecture does not take"):
+    with pytest.raises(ValueError, match=rf"{folder}/config\.json has (a value that its architecture does not take|id2label)"):
         tf_pipeline.TFAutoModel.from_pretrained(folder)
 
 

@@ -339,8 +339,9 @@ def config(folder: Path, rng: random.Random) -> None:
 DAMAGES = (
     cut, lengthened, bytes_changed_in_the_header, bytes_changed_in_the_data, header_of_a_wrong_length,
     header_that_is_no_object, key_twice, overlapping_offsets, offsets_out_of_range, shape_of_another_size,
-    another_dtype, header_entries_of_another_kind, extra_tensor, missing_tensor, no_tensors, renamed_tensor, misshapen_tensor,
-    tensor_of_another_dtype, not_numbers, names_of_old, torch_file, damaged_torch_file, archive, index, links, config,
+    another_dtype, header_entries_of_another_kind, extra_tensor, missing_tensor, no_tensors, renamed_tensor,
+    misshapen_tensor, tensor_of_another_dtype, not_numbers, names_of_old, torch_file, damaged_torch_file, archive,
+    index, links, config,
 )  # fmt: skip
 
 

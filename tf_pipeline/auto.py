@@ -67,6 +67,9 @@ def _check_json(path: Path) -> None:
         raise OSError(f"{path} holds {values!r:.80} rather than a JSON object.")
     if not isinstance(name := values.get("model_type", ""), str):
         raise ValueError(f"{path} has model_type {name!r:.80}, which is not a name.")
+    for key in ("id2label", "label2id"):
+        if not isinstance(names := values.get(key), (dict, type(None))):
+            raise ValueError(f"{path} has {key} {names!r:.80}, which is not an object of labels and names.")
 
 
 @contextlib.contextmanager

@@ -154,6 +154,9 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             if value is not None and value < least:
                 key = config.attribute_map.get(key, key)  # the name in the family's config.json
                 raise ValueError(f"The config has {key}={value}, but {type(self).__name__} needs at least {least}.")
+        for key, value in config.to_dict().items() if modules else ():
+            if "dropout" in key and hasattr(type(config), key) and value is not None and not 0 <= value <= 1:
+                raise ValueError(f"The config has {key}={value}, but a probability is between 0 and 1.")
         if type(self).__name__.endswith(("ForSequenceClassification", "ForTokenClassification")):
             _check_label_names(config)
         for key, allowed in self.config_limits().items():
@@ -462,8 +465,10 @@ def _own_words():
     try:
         yield
     except (ValueError, TypeError) as error:
-        error._keras_call_info_injected = True
-        raise
+        wrapped = re.search(r"\x1b\[1m(.*)\x1b\[0m", str(error), re.DOTALL)  # by a layer within
+        plain = type(error)(wrapped[1]) if wrapped else error
+        plain._keras_call_info_injected = True
+        raise plain.with_traceback(error.__traceback__) from None
 
 
 def _check_label_names(config: PreTrainedConfig) -> None:

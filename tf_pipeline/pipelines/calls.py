@@ -105,12 +105,12 @@ class Calls:
 
 
 class TextClassificationCalls(Calls):
-    """A lone string gives a list of one, unless the call has ``top_k``."""
+    """A lone string gives a list of one, unless the call has ``top_k``, as in ``transformers``."""
 
     task = "text-classification"
 
     def __call__(self, inputs, **parameters: Any):
-        """See :class:`Calls`; without ``top_k`` in the call a lone string gives a list of one, as in ``transformers``."""
+        """See the class and :class:`Calls`."""
         result = super().__call__(inputs, **parameters)
         lone = self.is_single(inputs) and not isinstance(inputs, Mapping)
         return [result] if lone and "top_k" not in parameters else result

@@ -36,8 +36,8 @@ class TextClassificationPipeline(TextClassificationCalls, Pipeline):
     label, else softmax), and those of the tokenizer. ``return_all_scores``, which ``top_k`` replaced, gives all labels
     in the order of the config.
 
-    A lone text gives ``[{"label": …, "score": …}]``, and a call with ``top_k`` the sorted list; a list gives one dictionary a
-    text, or with ``top_k`` one list a text.
+    A lone text gives ``[{"label": …, "score": …}]``, and a call with ``top_k`` the sorted list; a list gives one
+    dictionary per text, or with ``top_k`` one list per text.
     """
 
     tokenizer_arguments = True
