@@ -5,15 +5,19 @@ class name. A new family is therefore found without registering it. What has no 
 the class that ``transformers`` lists for it: see :mod:`tf_pipeline.port`.
 """
 
+import contextlib
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from tf_pipeline import heads, models
@@ -32,19 +36,55 @@ class AutoConfig(transformers.AutoConfig):
 
         Raises:
             RepositoryError: if it cannot be found.
-            OSError: if it is not valid JSON.
-            ValueError: if it names no known ``model_type``, or if ``source`` is a file of weights.
+            OSError: if it is not valid JSON, or no JSON object.
+            ValueError: if it names no known ``model_type``, if the architecture refuses a value, or if ``source`` is a
+                file of weights.
         """
         if str(source).endswith((".safetensors", ".bin")):
             raise ValueError(f"{source} holds weights and no config; pass config= as well, or the folder of both.")
-        if not os.path.isfile(source):
+        hub_options = split_hub_options(options := dict(kwargs))
+        kwargs = options | hub_options
+        path = Path(source)
+        if not path.is_file():
             try:
-                repository_file(source, "config.json", **split_hub_options(dict(kwargs)))
+                path = repository_file(source, "config.json", **hub_options)
             except RepositoryError as error:
                 raise RepositoryError(f"No config.json for {str(source)!r}. {error}") from error
-        if not _is_known(source, **kwargs) and _is_ported(source, **split_hub_options(dict(kwargs))):
-            return PreTrainedConfig.from_pretrained(source, **kwargs)  # the graph says what the code would
-        return transformers.AutoConfig.from_pretrained(source, **{"trust_remote_code": False} | kwargs)
+        _check_json(path)
+        with clear_errors(str(path)):
+            if not _is_known(source, **kwargs) and _is_ported(source, **hub_options):
+                return PreTrainedConfig.from_pretrained(source, **kwargs)  # the graph says what the code would
+            return transformers.AutoConfig.from_pretrained(source, **{"trust_remote_code": False} | kwargs)
+
+
+def _check_json(path: Path) -> None:
+    """Refuse a ``config.json`` that is not an object with a name for its architecture."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise OSError(f"{path} is not a valid JSON file: {error}.") from error
+    if not isinstance(values, dict):
+        raise OSError(f"{path} holds {values!r:.80} rather than a JSON object.")
+    if not isinstance(name := values.get("model_type", ""), str):
+        raise ValueError(f"{path} has model_type {name!r:.80}, which is not a name.")
+    for key in ("id2label", "label2id"):
+        if not isinstance(names := values.get(key), (dict, type(None))):
+            raise ValueError(f"{path} has {key} {names!r:.80}, which is not an object of labels and names.")
+
+
+@contextlib.contextmanager
+def clear_errors(where: str):
+    """Turn the errors of a config's class about values into one that says where the values are from.
+
+    Raises:
+        ValueError: for every error about a value.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    except (StrictDataclassError, AttributeError, LookupError, ArithmeticError, TypeError) as error:
+        raise ValueError(f"{where} has a value that its architecture does not take. {error}") from error
 
 
 def _is_ported(source: str | os.PathLike, **hub_options: Any) -> bool:

@@ -45,7 +45,8 @@ _REPLACED = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|graph\
 # Names that safetensors gives to dtypes.
 _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "F8_E8M0": ml_dtypes.float8_e8m0fnu,
+    "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz, "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
     "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
@@ -165,8 +166,8 @@ def _initialised_with(layer, parameter: Parameter, tensors: Mapping[str, np.ndar
 
     def from_checkpoint(shape, dtype=None):
         value = tensors[key]
-        if not _is_floating(value.dtype):
-            raise CheckpointError(f"{key} holds {value.dtype.name} rather than floats; is the checkpoint quantized?")
+        if value.dtype.itemsize == 1:
+            value = value.astype(np.float32)  # TensorFlow has few kernels for float8
         tensor = _transposed(value) if parameter.transpose else tf.raw_ops.DeepCopy(x=value)
         tensors.release(key)
         return tf.cast(tensor, dtype)
@@ -217,7 +218,10 @@ class SafetensorsReader(Mapping):
         Raises:
             CheckpointError: if a file is cut off or is not a safetensors file, or has a dtype that NumPy lacks.
         """
-        return cls({key: entry for path in paths for key, entry in _entries(path).items()})
+        entries: dict[str, _Entry] = {}
+        for path in paths:
+            _add(entries, _entries(path), path)
+        return cls(entries)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of one tensor."""
@@ -272,6 +276,13 @@ def _entries(path: Path) -> dict[str, _Entry]:
     return entries
 
 
+def _add(tensors: dict[str, Any], more: Mapping[str, Any], path: Path) -> None:
+    """Add the tensors of a further file."""
+    if twice := sorted(tensors.keys() & more.keys()):
+        raise CheckpointError(f"{path} has {twice}, which other shards have too.")
+    tensors.update(more)
+
+
 class StateReader(Mapping):
     """PyTorch's tensors by key, given as a reader of a file gives them.
 
@@ -298,8 +309,9 @@ class StateReader(Mapping):
         import torch
 
         tensor = self._tensors[key].detach().contiguous()
-        if tensor.dtype == torch.bfloat16:
-            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        if hasattr(ml_dtypes, name := str(tensor.dtype).removeprefix("torch.")):  # a dtype that NumPy itself lacks
+            bits = tensor.view(torch.int16 if tensor.element_size() == 2 else torch.int8)
+            return bits.numpy().view(getattr(ml_dtypes, name))
         return tensor.numpy()
 
     def __contains__(self, key: object) -> bool:
@@ -326,18 +338,54 @@ class TorchReader(StateReader):
             ) from error
         super().__init__({})
         for path in paths:
+            mapped = zipfile.is_zipfile(path)
+            if mapped:
+                _check_archive(path)
             try:
                 # Only the zip format, of torch 1.6 and later, can be mapped; early checkpoints are plain pickles.
-                tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+                tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
             except pickle.UnpicklingError as error:
                 raise CheckpointError(
                     f"{path} was not unpickled: it is corrupt, or holds more than tensors and could run code."
                 ) from error
             except Exception as error:
                 raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
-            if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
-                raise CheckpointError(f"{path} is not a state dict: it holds other things than tensors by name.")
-            self._tensors.update(tensors)
+            if not isinstance(tensors, dict):
+                raise CheckpointError(f"{path} is not a state dict: it holds a {type(tensors).__name__}.")
+            for key, tensor in tensors.items():
+                if (wrong := _unreadable(key, tensor)) is not None:
+                    raise CheckpointError(f"{path} holds {wrong} under {key!r}; only dense tensors by name are read.")
+            _add(self._tensors, tensors, path)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a compressed archive: PyTorch compresses nothing, and maps what is there as if it were plain."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, LookupError, NotImplementedError) as error:
+        raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError(
+            f"{path} is a compressed archive, as no checkpoint of PyTorch is; unpack and save it again."
+        )
+
+
+def _unreadable(key: Any, tensor: Any) -> str | None:
+    """What is in the place of a dense tensor with a name, if it is something else."""
+    import torch
+
+    if not isinstance(key, str) or not torch.is_tensor(tensor):
+        return f"a {type(tensor).__name__}"
+    if tensor.is_meta:
+        return "a tensor without values (of the device 'meta')"
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return f"a tensor of layout {tensor.layout} and dtype {tensor.dtype}"
+    try:
+        np.dtype(str(tensor.dtype).removeprefix("torch."))
+    except TypeError:
+        return f"a tensor of dtype {tensor.dtype}"
+    return None
 
 
 class RenamedReader(Mapping):
@@ -371,11 +419,15 @@ class RenamedReader(Mapping):
         return len(self._names)
 
 
-def open_checkpoint(source: str | os.PathLike, **hub_options: Any):
+def open_checkpoint(
+    source: str | os.PathLike, use_safetensors: bool | None = None, variant: str | None = None, **hub_options: Any
+):
     """Find the weights of a checkpoint and open them without reading tensors.
 
     Args:
         source: a local folder, a ``.safetensors`` or ``.bin`` file, or a hub id.
+        use_safetensors: look for safetensors alone, or for ``.bin`` alone if false; by default for both.
+        variant: part of the names of the files, such as ``"fp16"``.
         **hub_options: ``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``subfolder``.
 
     Returns:
@@ -386,20 +438,26 @@ def open_checkpoint(source: str | os.PathLike, **hub_options: Any):
     """
     if Path(source).is_file():
         return TorchReader([Path(source)]) if Path(source).suffix == ".bin" else SafetensorsReader.open([Path(source)])
-    for name, reader in (
-        (SAFETENSORS, SafetensorsReader.open),
-        (SAFETENSORS_INDEX, SafetensorsReader.open),
-        (TORCH_BIN, TorchReader),
-        (TORCH_BIN_INDEX, TorchReader),
-    ):
+    readers = {
+        _variant(SAFETENSORS, variant): SafetensorsReader.open,
+        _variant(SAFETENSORS_INDEX, variant): SafetensorsReader.open,
+        _variant(TORCH_BIN, variant): TorchReader,
+        _variant(TORCH_BIN_INDEX, variant): TorchReader,
+    }
+    if use_safetensors is not None:
+        readers = {name: reader for name, reader in readers.items() if (reader is not TorchReader) == use_safetensors}
+    for name, reader in readers.items():
         path = repository_file(source, name, required=False, **hub_options)
         if path is not None:
-            return reader(_shards(source, path, **hub_options) if name.endswith(".index.json") else [path])
+            return reader(_shards(source, path, **hub_options) if name.endswith(".json") else [path])
     cache = "" if Path(source).is_dir() else " (or in the cache, if the hub cannot be reached)"
-    raise CheckpointError(
-        f"{source} has no weights: none of {SAFETENSORS}, {SAFETENSORS_INDEX}, {TORCH_BIN}, {TORCH_BIN_INDEX} is "
-        f"there{cache}."
-    )
+    raise CheckpointError(f"{source} has no weights: none of {', '.join(readers)} is there{cache}.")
+
+
+def _variant(name: str, variant: str | None) -> str:
+    """A file's name with the variant before its last ending, as ``transformers`` writes it."""
+    stem, _, ending = name.rpartition(".")
+    return f"{stem}.{variant}.{ending}" if variant else name
 
 
 def stored_dtype(reader) -> str | None:
@@ -408,18 +466,45 @@ def stored_dtype(reader) -> str | None:
 
 
 def _is_floating(dtype: np.dtype) -> bool:
-    return tf.as_dtype(dtype).is_floating
+    if dtype.kind == "c":
+        return False
+    try:
+        return bool(ml_dtypes.finfo(dtype).bits)
+    except ValueError:
+        return False
 
 
 def _shards(source, index: Path, **hub_options: Any) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is not an index of shards: {error!r}.") from error
+        names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index} is not an index of shards: {error!r:.200}.") from error
+    if wrong := [name for name in names if not isinstance(name, str) or not name]:
+        raise CheckpointError(f"{index} is not an index of shards: it names {wrong[0]!r:.80} as a file.")
+    if not names:
+        raise CheckpointError(f"{index} is not an index of shards: it names none.")
+    names = sorted(set(names))
+    if outside := [name for name in names if not _is_inside(name)]:
+        raise CheckpointError(f"{index} names {outside}; the files of an index are in its own folder.")
     paths = [repository_file(source, name, required=False, **hub_options) for name in names]
     if absent := [name for name, path in zip(names, paths, strict=True) if path is None]:
         raise CheckpointError(f"{source} is incomplete: {index.name} names {absent}, which are not there.")
+    for path in paths:
+        if not any(path.resolve().is_relative_to(root) for root in _roots(index.parent)):
+            raise CheckpointError(f"{path}, which {index.name} names, is a link out of the checkpoint's folder.")
     return paths
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a relative path stays below where it starts, on any system."""
+    parts = re.split(r"[/\\]", name)
+    return ".." not in parts and parts[0] != "" and ":" not in parts[0] and "\0" not in name
+
+
+def _roots(folder: Path) -> list[Path]:
+    """Where the files of a folder may be: in it, or where the hub's cache has the files that its snapshots link to."""
+    blobs = [parent.parent / "blobs" for parent in folder.absolute().parents if parent.name == "snapshots"]
+    return [root.resolve() for root in (folder, *blobs)]
 
 
 # ----------------------------------------------------------------------------------------------------- loading
@@ -458,7 +543,10 @@ def load(
         CheckpointError: naming the keys that do not fit.
     """
     slots = dict(named_slots(model))
-    names = match_names(model, slots, reader)
+    try:
+        names = match_names(model, slots, reader)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
     tensors = RenamedReader(reader, {key: name for key, name in names.items() if key in slots})
     report = LoadingReport()
     for key in [key for key in tensors if tensors.shape(key) != slots[key].parameter.shape]:
@@ -469,6 +557,11 @@ def load(
             f"{source} does not fit {type(model).__name__}; these shapes differ:\n{lines}\n"
             "Pass ignore_mismatched_sizes=True to initialize them anew."
         )
+    for key in tensors:
+        if not _is_floating(tensors.dtype(key)):
+            raise CheckpointError(
+                f"{source}: {key} holds {tensors.dtype(key).name} rather than floats; is the checkpoint quantized?"
+            )
     wrong = {key for key, *_ in report.mismatched}
     report.missing = sorted(set(slots) - set(tensors))
     report.unused = sorted(name for key, name in names.items() if key not in slots)

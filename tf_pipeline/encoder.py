@@ -35,10 +35,13 @@ class EncoderBody:
     Attributes:
         output_class: what the body returns.
         encoder_inputs: inputs that the layers take and the embeddings do not, such as rotary positions.
+        states_without_layers: whether a body of no layers returns its embeddings as a hidden state. Most of PyTorch's
+            record what their layers take, and so return none.
     """
 
     output_class: type[ModelOutput] = BaseModelOutputWithPooling
     encoder_inputs: tuple[str, ...] = ()
+    states_without_layers = False
 
     def embed(self, training: bool = False, **tokens: Any) -> tf.Tensor:
         """The vectors ``[batch, seq, hidden]`` that enter the first layer."""
@@ -80,6 +83,8 @@ class EncoderBody:
             training=training,
             **encoding,
         )
+        if output_hidden_states and len(encoded.hidden_states) == 1 and not self.states_without_layers:
+            encoded = type(encoded)(encoded, hidden_states=())
         if getattr(self, "pooler", None) is None:
             return self.output_class(encoded)
         return self.output_class(encoded, pooler_output=self.pooler(encoded.last_hidden_state))

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tf_pipeline.arguments import renamed
+
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "subfolder", "force_download")
 
 
@@ -13,6 +15,7 @@ class RepositoryError(OSError):
 
 def split_hub_options(options: dict[str, Any]) -> dict[str, Any]:
     """Take the options that say where a checkpoint comes from out of ``options``."""
+    renamed(options, "use_auth_token", "token")
     return {name: options.pop(name) for name in HUB_OPTIONS if name in options}
 
 

@@ -14,8 +14,9 @@ import tensorflow as tf
 from transformers import AutoConfig, PreTrainedConfig
 
 from tf_pipeline import checkpoint
+from tf_pipeline.arguments import MODEL_ARGUMENTS, refuse_unknown, renamed, settled
 from tf_pipeline.forks import refuse_if_forked
-from tf_pipeline.hub import split_hub_options
+from tf_pipeline.hub import HUB_OPTIONS, split_hub_options
 from tf_pipeline.inputs import INPUT_NAMES, as_inputs, check_inputs
 from tf_pipeline.losses import Loss
 from tf_pipeline.outputs import ModelOutput
@@ -89,6 +90,12 @@ def _name_layers(layer: keras.layers.Layer) -> None:
                 _name_layers(child)
 
 
+_SIZES = (
+    "vocab_size", "hidden_size", "embedding_size", "intermediate_size", "num_attention_heads",
+    "max_position_embeddings", "num_hidden_groups", "inner_group_num",
+)  # fmt: skip
+
+
 class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     """A Keras model with a Hugging Face config, whose attribute paths are the keys of its checkpoint.
 
@@ -104,6 +111,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         task_loss: the loss computed from labels, or ``None``.
         loss_inputs: inputs that the loss needs besides labels, if they are given.
         supported_config: values a config key may have, where not every value is implemented; bases add theirs.
+        least_config: the least that sizes in the config may be, where a family has them.
     """
 
     base_model_prefix = ""
@@ -113,6 +121,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     task_loss: Loss | None = None
     loss_inputs: tuple[str, ...] = ()
     supported_config: dict[str, tuple[Any, ...]] = {}
+    least_config: dict[str, int] = dict.fromkeys(_SIZES, 1) | {"num_hidden_layers": 0}
     # Whether tables that are no weights, such as rotary frequencies, are PyTorch's own, which are float32.
     keeps_tables = False
     # Parts of a body that checkpoints made for another head leave out.
@@ -142,6 +151,16 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
                 f"{type(self).__name__} is a {family} model, but the config is of model_type {config.model_type!r}; "
                 "TFAutoModel… classes choose the class by the config."
             )
+        for key, least in self.least_config.items() if modules else ():
+            value = getattr(config, key, None)
+            if value is not None and value < least:
+                key = config.attribute_map.get(key, key)  # the name in the family's config.json
+                raise ValueError(f"The config has {key}={value}, but {type(self).__name__} needs at least {least}.")
+        for key, value in config.to_dict().items() if modules else ():
+            if "dropout" in key and hasattr(type(config), key) and value is not None and not 0 <= value <= 1:
+                raise ValueError(f"The config has {key}={value}, but a probability is between 0 and 1.")
+        if type(self).__name__.endswith(("ForSequenceClassification", "ForTokenClassification")):
+            _check_label_names(config)
         for key, allowed in self.config_limits().items():
             value = getattr(config, key, allowed[0])
             if value not in allowed:
@@ -237,15 +256,16 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     def call(self, inputs, output_hidden_states=None, output_attentions=None, return_dict=None, training=None):
         """Check the inputs, run :meth:`forward`, and add the loss if labels are among the inputs."""
         labels = {name: inputs[name] for name in self.label_names if name in inputs}
-        tensors = check_inputs(self, {name: value for name, value in inputs.items() if name not in labels})
-        outputs = self.forward(
-            **tensors,
-            output_hidden_states=_given(output_hidden_states, self.config.output_hidden_states),
-            output_attentions=_given(output_attentions, self.config.output_attentions),
-            training=bool(training),
-        )
-        if labels and (loss := self.compute_task_loss(outputs, labels | self._loss_inputs(inputs))) is not None:
-            outputs = type(outputs)(outputs, loss=loss)
+        with _own_words():
+            tensors = check_inputs(self, {name: value for name, value in inputs.items() if name not in labels})
+            outputs = self.forward(
+                **tensors,
+                output_hidden_states=_given(output_hidden_states, self.config.output_hidden_states),
+                output_attentions=_given(output_attentions, self.config.output_attentions),
+                training=bool(training),
+            )
+            if labels and (loss := self.compute_task_loss(outputs, labels | self._loss_inputs(inputs))) is not None:
+                outputs = type(outputs)(outputs, loss=loss)
         return outputs if _given(return_dict, self.config.return_dict) else outputs.to_tuple()
 
     def compute_task_loss(self, outputs: ModelOutput, labels: Mapping[str, Any]) -> tf.Tensor | None:
@@ -385,6 +405,8 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         dtype: Any = None,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
+        use_safetensors: bool | None = None,
+        variant: str | None = None,
         **kwargs: Any,
     ):
         """Load a checkpoint that PyTorch or :meth:`save_pretrained` wrote.
@@ -395,16 +417,25 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             dtype: see :func:`resolve_dtype`; ``"auto"`` keeps the checkpoint's.
             ignore_mismatched_sizes: initialize weights of another shape anew instead of failing.
             output_loading_info: also return the :class:`~tf_pipeline.checkpoint.LoadingReport`.
+            use_safetensors: read safetensors alone, or ``.bin`` alone if false; by default whichever is there.
+            variant: part of the names of the weights, such as ``"fp16"`` in ``model.fp16.safetensors``.
             **kwargs: hub options (``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``subfolder``) and
-                config values to change, such as ``num_labels=6``.
+                config values to change, such as ``num_labels=6``. What else ``transformers`` takes here does
+                nothing or is refused with what takes its place: see ``tf_pipeline.arguments``.
 
         Raises:
+            TypeError: for an argument that is neither of this method nor a value of the config.
+            ValueError: for a value that cannot be honoured.
             CheckpointError: if the weights are absent, corrupt or do not fit; the message names them.
             RepositoryError: if the checkpoint cannot be found.
         """
+        kwargs = settled(kwargs, MODEL_ARGUMENTS)
         hub_options = split_hub_options(kwargs)
+        kwargs["dtype"] = dtype
+        renamed(kwargs, "torch_dtype", "dtype")
+        dtype = kwargs.pop("dtype")
         config, layers_changed = load_config(config if config is not None else source, hub_options, kwargs)
-        reader = checkpoint.open_checkpoint(source, **hub_options)
+        reader = checkpoint.open_checkpoint(source, use_safetensors, variant, **hub_options)
         if dtype == "auto" and config.dtype is None:
             config.dtype = checkpoint.stored_dtype(reader)
         with checkpoint.paused_garbage_collection():
@@ -458,10 +489,35 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         self._save_extras(folder)
 
 
+@contextlib.contextmanager
+def _own_words():
+    """Keep Keras from wrapping messages in its own, which add every argument of the call and escape codes."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        wrapped = re.search(r"\x1b\[1m(.*)\x1b\[0m", str(error), re.DOTALL)  # by a layer within
+        plain = type(error)(wrapped[1]) if wrapped else error
+        plain._keras_call_info_injected = True
+        raise plain.with_traceback(error.__traceback__) from None
+
+
+def _check_label_names(config: PreTrainedConfig) -> None:
+    """Refuse an ``id2label`` that does not name each label."""
+    names = config.id2label
+    if sorted(names) != list(range(len(names))):
+        raise ValueError(
+            f"id2label of the config names the labels {sorted(names)}; it has to name 0 to {len(names) - 1}, one for "
+            "each row of the classifier."
+        )
+
+
 def _scores(outputs: ModelOutput) -> dict[str, Any]:
     """What a user's loss and metrics judge, by name: the logits, or everything if there are none."""
     return {name: value for name, value in outputs.items() if name.endswith("logits")} or dict(outputs)
 
+
+# Arguments of from_pretrained, for messages.
+_ARGUMENTS = ("config", "dtype", "ignore_mismatched_sizes", "output_loading_info", "use_safetensors", "variant")
 
 _OPTIONS = ("output_hidden_states", "output_attentions", "return_dict", "training")
 
@@ -480,18 +536,20 @@ def load_config(source: Any, hub_options: dict[str, Any], changes: dict[str, Any
     Raises:
         TypeError: for a value that the config does not have.
     """
-    from tf_pipeline.auto import AutoConfig
+    from tf_pipeline.auto import AutoConfig, clear_errors
 
     if isinstance(source, PreTrainedConfig):
         config = type(source).from_dict(source.to_dict())
     else:
         config = AutoConfig.from_pretrained(source, **hub_options)
     if unknown := [name for name in changes if not _is_value(config, name)]:
-        raise TypeError(f"{type(config).__name__} has no value {unknown}, and from_pretrained no such argument.")
+        known = [*config.to_dict(), *config.attribute_map, "num_labels", *HUB_OPTIONS, *_ARGUMENTS, *MODEL_ARGUMENTS]
+        refuse_unknown(f"{type(config).__name__} has no value {unknown}, and from_pretrained", unknown, known)
     layers = getattr(config, "num_hidden_layers", None)
-    for name, value in changes.items():
-        setattr(config, name, value)
-    config.validate()
+    with clear_errors(str(source) if isinstance(source, (str, os.PathLike)) else "The config"):
+        for name, value in changes.items():
+            setattr(config, name, value)
+        config.validate()
     return config, getattr(config, "num_hidden_layers", None) != layers
 
 

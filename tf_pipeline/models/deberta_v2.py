@@ -327,6 +327,7 @@ class TFDebertaV2PreTrainedModel(TFPreTrainedModel):
 
     base_model_prefix = "deberta"
     supported_config = {"is_decoder": (False,), "is_encoder_decoder": (False,)}
+    least_config = TFPreTrainedModel.least_config | {"num_hidden_layers": 1}
     ignored_keys = re.compile(r"position_embeddings|^mask_predictions\.")
 
     @property

@@ -149,6 +149,8 @@ class TFMPNetPreTrainedModel(TFPreTrainedModel):
 class TFMPNetModel(EncoderBody, TFMPNetPreTrainedModel):
     """The body: hidden states, and a pooled first token unless ``add_pooling_layer=False``."""
 
+    states_without_layers = True
+
     def __init__(self, config, add_pooling_layer: bool = True, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.embeddings = MPNetEmbeddings(config, dtype=self.dtype_policy)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_pipeline.heads import head_of
 from tf_pipeline.parity import judge, run
 from tf_pipeline.parity.comparison import Comparison, judge_float64
 from tf_pipeline.parity.report import Check

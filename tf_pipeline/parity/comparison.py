@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline import losses
 from tf_pipeline.parity import judge, run
 from tf_pipeline.parity.inputs import decoder_inputs, random_inputs, token_types
 from tf_pipeline.parity.labels import ROWS, Labelled, labelled_settings

@@ -1,5 +1,6 @@
 """What all pipelines share: the three stages, one by one or together over many texts."""
 
+import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.arguments import (
+    PIPELINE_ARGUMENTS,
+    TOKENIZER_ARGUMENTS,
+    TOKENIZER_EXPLAINED,
+    refuse_unknown,
+    settled,
+    whole_number,
+)
 from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values, windows
@@ -61,29 +70,64 @@ class Pipeline(Calls):
         tokenizer: its Hugging Face tokenizer.
         batch_size: most texts in a batch; by default only ``token_budget`` counts.
         token_budget: most tokens in a batch, padding included.
+        device: where the model runs, as :func:`device_name` takes it; if not given, where TensorFlow places it.
         **parameters: defaults for the arguments of a call.
+
+    Raises:
+        TypeError: for an argument that the task does not have.
+        ValueError: for a value out of range, a device that is not there, or a model and tokenizer that do not fit.
     """
 
     task = ""
     output_names: tuple[str, ...] = ("logits",)
     per_token = False
     beside: tuple[str, ...] = ()
+    # How arguments of the tokenizer are given: among the others (``True``), as a dictionary of this name, or not.
+    tokenizer_arguments: bool | str = False
 
-    def __init__(self, model, tokenizer, batch_size: int | None = None, token_budget: int = 2048, **parameters: Any):
+    def __init__(
+        self, model, tokenizer, batch_size: int | None = None, token_budget: int = 2048, device=None, **parameters: Any
+    ):
         for name, value in (("batch_size", batch_size), ("token_budget", token_budget)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, but has to be at least 1.")
+            if value is not None:
+                whole_number(name, value, 1)
+        parameters = settled(parameters, PIPELINE_ARGUMENTS)
         _check_fit(model, tokenizer)
+        self.device = device_name(device)
+        _check_place(model, self.device)
         self.model = model
         self.tokenizer = with_tensorflow(tokenizer)
         self._shortener = Shortener(self.tokenizer)
         self.batch_size = batch_size
         self.token_budget = token_budget
         self._defaults = parameters
-        self.sanitize_parameters(**parameters)  # fails now rather than at the first call
+        self._split({})  # fails now rather than at the first call
         self.input_names = tuple(name for name in model.tensor_names if name in tokenizer.model_input_names)
         signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in self.input_names}
-        self._compiled = tf.function(self._run_model, input_signature=[signature], autograph=False)
+        self._compiled = tf.function(_Traced(self._run_model), input_signature=[signature], autograph=False)
+
+    @classmethod
+    def check_names(cls, names: Iterable[str]) -> None:
+        """Require that the task has arguments of these names.
+
+        Raises:
+            TypeError: naming one that it does not have, and those that are spelled alike.
+        """
+        parameters = inspect.signature(cls.sanitize_parameters).parameters.values()
+        known = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"]
+        if cls.tokenizer_arguments is True:
+            known += [*TOKENIZER_ARGUMENTS, *TOKENIZER_EXPLAINED]
+        for name in set(names).difference(known):
+            hint = ""
+            if name in TOKENIZER_ARGUMENTS or name in TOKENIZER_EXPLAINED:
+                goes = f"goes into {cls.tokenizer_arguments}" if cls.tokenizer_arguments else "the task sets itself"
+                hint = f" It is an argument of the tokenizer, which {goes}."
+            refuse_unknown(cls.task, [name], [*known, "batch_size"], PIPELINE_ARGUMENTS, hint)
+
+    def _split(self, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        given = settled(parameters, PIPELINE_ARGUMENTS)
+        self.check_names({**self._defaults, **given})
+        return super()._split(given)
 
     @classmethod
     def auto_class(cls) -> type:
@@ -109,7 +153,7 @@ class Pipeline(Calls):
         return self._stage_inputs(self._encode_one(inputs, parameters), 0)
 
     def _encode_one(self, inputs: Any, parameters: Mapping[str, Any]) -> Rows:
-        return self.encode([inputs], **self.sanitize_parameters(**(self._defaults | parameters))[0])
+        return self.encode([inputs], **self._split(parameters)[0])
 
     def forward(self, model_inputs: Mapping[str, Any]) -> ModelOutput | dict[str, Any]:
         """Second stage: run the model, compiled, on int ``[batch, seq]`` inputs; its tensors are float32 or wider."""
@@ -125,6 +169,30 @@ class Pipeline(Calls):
     def postprocess(self, model_outputs: Mapping[str, Any], **parameters: Any) -> Any:
         """Third stage: turn the outputs for one text, each ``[1, …]``, into the task's answer."""
         raise NotImplementedError
+
+    def read(self, model_outputs: Mapping[str, Any], name: str) -> np.ndarray:
+        """One of the model's outputs for a text.
+
+        Raises:
+            ValueError: if it holds NaN or infinity, of which no score can be made.
+        """
+        values = np.asarray(model_outputs[name])
+        self.check_numbers(values, name)
+        return values
+
+    def check_numbers(self, values: np.ndarray, name: str) -> None:
+        """Refuse NaN and infinity; minus infinity, which excludes a label, is a number here.
+
+        Raises:
+            ValueError: naming the model and its output.
+        """
+        if not (values < np.inf).all():
+            what = "NaN" if np.isnan(values).any() else "infinity"
+            raise ValueError(
+                f"{type(self.model).__name__} gives {what} for this text ({name}, computed in "
+                f"{getattr(self.model, 'compute_dtype', None)}): its weights hold NaN, or numbers that are too large "
+                "for the dtype."
+            )
 
     def _stage_inputs(self, rows: Rows, row: int) -> dict[str, Any]:
         """One row as tensors ``[1, seq]``, with what goes round the model."""
@@ -147,7 +215,7 @@ class Pipeline(Calls):
         rows = self.encode(window, **preprocess_kwargs)
         lengths = [len(ids) for ids in rows.columns["input_ids"]]
         longest = int(np.argmax(lengths))
-        self._check_length(lengths[longest], f"Text {offset + rows.owners[longest]}")
+        self._check_length(lengths[longest], f"Text {offset + rows.owners[longest]}", rows.multiple)
         missing = Counter(rows.owners)
         found: list[dict[int, Any]] = [{} for _ in window]
         results: list[Any] = [None] * len(window)
@@ -211,7 +279,8 @@ class Pipeline(Calls):
         return self.tokenizer(**arguments, return_attention_mask=True, **kwargs), layout
 
     def _run_model(self, inputs: dict[str, tf.Tensor]) -> ModelOutput:
-        outputs = self.model(inputs, training=False)
+        with tf.device(self.device):
+            outputs = self.model(inputs, training=False)
         return tf.nest.map_structure(lambda x: tf.cast(x, tf.float32) if x.dtype.size < 4 else x, outputs)
 
     def _complete(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -236,7 +305,13 @@ class Pipeline(Calls):
         """How often the model has been traced; new lengths and batch sizes do not add to it."""
         return self._compiled.experimental_get_tracing_count()
 
-    def _check_length(self, length: int, what: str = "The text") -> None:
+    def _check_length(self, length: int, what: str = "The text", multiple: int | None = None) -> None:
+        padded = length if multiple is None else -(-length // multiple) * multiple
+        if padded > self.max_length >= length:
+            raise ValueError(
+                f"{what} has {length} tokens, which pad_to_multiple_of={multiple} pads to {padded}, but "
+                f"{type(self.model).__name__} takes at most {self.max_length}."
+            )
         if length > self.max_length:
             raise ValueError(
                 f"{what} has {length} tokens, but {type(self.model).__name__} takes at most {self.max_length}. Pass "
@@ -277,15 +352,45 @@ class ChunkPipeline(Pipeline):
         return self.postprocess(outputs, **task_kwargs)
 
 
-def without_nan(logits: np.ndarray) -> np.ndarray:
-    """The logits, where NaN would make an answer that does not show it.
+class _Traced:
+    """What is traced, by itself: TensorFlow counts traces by a method's code, which all pipelines share, and from the
+    fifth pipeline on would warn of retracing.
+    """
+
+    def __init__(self, method):
+        self._method = method
+
+    def __call__(self, inputs):
+        return self._method(inputs)
+
+
+def device_name(device: Any) -> str | None:
+    """TensorFlow's name of a device that is given as in ``transformers``.
+
+    Args:
+        device: the number of a GPU, or -1 for the CPU; a name such as ``"cpu"``, ``"cuda:1"``, ``"gpu:0"`` or
+            ``"/device:GPU:0"``; a ``torch.device``; or ``None``.
 
     Raises:
-        ValueError: if one is NaN.
+        ValueError: for a device that TensorFlow does not see.
     """
-    if np.isnan(logits).any():
-        raise ValueError("The model's logits for this input hold NaN.")
-    return logits
+    if device is None:
+        return None
+    name = "cpu" if device == -1 else f"gpu:{device}" if isinstance(device, int) else str(device)
+    kind, _, number = name.lower().replace("cuda", "gpu").split("device:")[-1].lstrip("/").partition(":")
+    name = f"/device:{kind.upper()}:{number or 0}"
+    seen = [one.name for one in tf.config.list_logical_devices()]
+    if name not in seen:
+        raise ValueError(f"device {device!r} is not there; TensorFlow sees {', '.join(seen)}.")
+    return name
+
+
+def _check_place(model, device: str | None) -> None:
+    """Refuse a model whose variables are on another device than the one that was asked for."""
+    places = {variable.value.device for variable in model.variables if variable.value.device}
+    wrong = sorted(place for place in places if device is not None and not place.endswith(device))
+    if wrong:
+        raise ValueError(f"The model is on {wrong[0]}; to have it on {device}, load it under `with tf.device(…)`.")
 
 
 def _check_fit(model, tokenizer) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from tf_pipeline.arguments import whole_number
+
 # Seconds after which a progress bar appears.
 PROGRESS_DELAY = 2.0
 
@@ -35,6 +37,10 @@ class Calls:
         """
         raise NotImplementedError
 
+    def _split(self, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The arguments of a call and the defaults, split."""
+        return self.sanitize_parameters(**(self._defaults | parameters))
+
     def _windows(self, inputs: Iterable[Any], batch_size: int | None) -> Iterator[list[Any]]:
         raise NotImplementedError
 
@@ -54,7 +60,9 @@ class Calls:
         Returns:
             The answer for one text, a list for a list, and an iterator for anything else.
         """
-        arguments = self.sanitize_parameters(**(self._defaults | parameters)), batch_size or self.batch_size
+        if batch_size is not None:
+            whole_number("batch_size", batch_size, 1)
+        arguments = self._split(parameters), batch_size or self.batch_size
         if self.is_single(inputs):
             return next(self._run([inputs], *arguments))
         if isinstance(inputs, (list, tuple)):
@@ -70,11 +78,11 @@ class Calls:
             inputs: an iterable; if it has a length, the progress bar shows how much is left.
             **parameters: as in a call.
         """
-        return self._run(inputs, self.sanitize_parameters(**(self._defaults | parameters)), self.batch_size, True)
+        return self._run(inputs, self._split(parameters), self.batch_size, True)
 
     def is_single(self, inputs: Any) -> bool:
         """Whether this is one input rather than several."""
-        return isinstance(inputs, (str, Mapping))
+        return isinstance(inputs, (str, bytes, Mapping)) or (_is_tensor(inputs) and inputs.shape.rank == 0)
 
     def _run(self, inputs: Iterable[Any], parameters, batch_size, keep_errors: bool = False) -> Iterator[Any]:
         total = length_hint(inputs) or None  # a data set may have a length that it does not know
@@ -102,14 +110,15 @@ class Calls:
 
 
 class TextClassificationCalls(Calls):
-    """A lone string gives a list of one, unless ``top_k`` is given."""
+    """A lone string gives a list of one, unless the call has ``top_k``, as in ``transformers``."""
 
     task = "text-classification"
 
     def __call__(self, inputs, **parameters: Any):
-        """See :class:`Calls`; without ``top_k`` a lone string gives a list of one, as in ``transformers``."""
+        """See the class and :class:`Calls`."""
         result = super().__call__(inputs, **parameters)
-        return [result] if isinstance(inputs, str) and "top_k" not in self._defaults | parameters else result
+        lone = self.is_single(inputs) and not isinstance(inputs, Mapping)
+        return [result] if lone and "top_k" not in parameters else result
 
 
 class FillMaskCalls(Calls):
@@ -165,7 +174,10 @@ def as_text(value: Any) -> str:
     if _is_tensor(value):
         value = value.numpy()
     if isinstance(value, bytes):
-        return value.decode("utf-8")
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"The bytes {value!r:.80} are not a text in UTF-8: {error}.") from None
     raise ValueError(
         f"A text has to be a string; got {type(value).__name__}: {value!r:.80}. For a pair, give "
         '{"text": …, "text_pair": …}.'

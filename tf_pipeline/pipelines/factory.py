@@ -1,10 +1,15 @@
 """``pipeline(task)``: find the pipeline of a task, load its model and tokenizer, put them together."""
 
+import contextlib
 import importlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tf_pipeline.arguments import PIPELINE_ARGUMENTS, settled
+from tf_pipeline.hub import split_hub_options
 
 if TYPE_CHECKING:
     from tf_pipeline.pipelines.base import Pipeline
@@ -65,12 +70,14 @@ def pipeline_class(task: str) -> "type[Pipeline]":
 def pipeline(
     task: str,
     model: Any = None,
-    tokenizer: Any = None,
     config: Any = None,
+    tokenizer: Any = None,
+    *,
     dtype: Any = None,
-    model_kwargs: dict[str, Any] | None = None,
-    revision: str | None = None,
-    token: str | bool | None = None,
+    device: Any = None,
+    use_fast: bool = True,
+    trust_remote_code: bool | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> "Pipeline | Client":
     """Put a model and its tokenizer together for a task.
@@ -81,40 +88,75 @@ def pipeline(
             ``"http://localhost:8501/v1/models/name"`` or ``"grpc://localhost:8500/name"``. If not given,
             text-classification and feature-extraction use the checkpoint that comes with the package, and the other
             tasks the one that ``transformers`` would.
-        tokenizer: a tokenizer, a folder or a hub id; the model's own if not given.
         config: a config, a folder or a hub id, instead of the model's own.
-        dtype: dtype or Keras policy of the model, such as ``"bfloat16"``.
+        tokenizer: a tokenizer, a folder or a hub id, or one of the latter with arguments as a tuple
+            ``(id, {"use_fast": False})``; the model's own if not given.
+        dtype: dtype or Keras policy of the model, such as ``"bfloat16"``; formerly ``torch_dtype``.
+        device: where the model runs; see :func:`tf_pipeline.pipelines.base.device_name`.
+        use_fast: load a fast tokenizer.
+        trust_remote_code: let a checkpoint bring its own code.
         model_kwargs: more arguments of ``from_pretrained``.
-        revision: branch, tag or commit on the hub.
-        token: access token of the hub.
-        **kwargs: ``batch_size``, ``token_budget``, and defaults for the task's own arguments, such as ``top_k``; for a
-            server, the arguments of :class:`tf_pipeline.serving.Client`.
+        **kwargs: ``revision``, ``token`` and the other options of the hub, ``batch_size``, ``token_budget``, and
+            defaults for the task's own arguments, such as ``top_k``; for a server, the arguments of
+            :class:`tf_pipeline.serving.Client`. What else ``transformers`` takes here does nothing or is refused with
+            what takes its place: see ``tf_pipeline.arguments``.
 
     Returns:
         The task's pipeline; for a server its client, which is called alike.
 
     Raises:
-        ValueError: for an unknown task, or a model and tokenizer that do not fit.
+        ValueError: for an unknown task, a value that cannot be honoured, or a model and tokenizer that do not fit.
+        TypeError: for an argument that neither this function nor the task has.
     """
-    local = {"tokenizer": tokenizer, "config": config, "dtype": dtype, "model_kwargs": model_kwargs}
+    kwargs, model_kwargs = settled(kwargs, PIPELINE_ARGUMENTS), dict(model_kwargs or {})
+    given = {"dtype": dtype, "torch_dtype": kwargs.pop("torch_dtype", None)}
+    given = {name: value for name, value in given.items() if value is not None}
+    if twice := sorted(given.keys() & model_kwargs.keys()):
+        raise ValueError(f"{', '.join(twice)} is given twice: as an argument and in model_kwargs.")
+    loading = model_kwargs | given
+    hub = {name: value for name, value in split_hub_options(kwargs).items() if value is not None}
     if is_server(model):
-        return _client(task_name(task), model, local | {"revision": revision, "token": token}, **kwargs)
+        local = {"tokenizer": tokenizer, "config": config, "device": device, **loading, **hub}
+        return _client(task_name(task), model, local, **kwargs)
     task_pipeline = pipeline_class(task)
+    task_pipeline.check_names(set(kwargs) - {"batch_size", "token_budget"})
     if model is None:
         model = _default_checkpoint(task_pipeline.task)
-    hub = {key: value for key, value in (("revision", revision), ("token", token)) if value is not None}
+    if trust_remote_code is not None:
+        hub["trust_remote_code"] = trust_remote_code
     if isinstance(model, (str, os.PathLike)):
         tokenizer = model if tokenizer is None else tokenizer
-        model = task_pipeline.auto_class().from_pretrained(
-            model, config=config, dtype=dtype, **hub, **(model_kwargs or {})
-        )
+        with _placed(device):
+            model = task_pipeline.auto_class().from_pretrained(model, config=config, **loading, **hub)
     elif tokenizer is None:
         raise ValueError("A model given as an object needs its tokenizer too: pass tokenizer=.")
-    if isinstance(tokenizer, (str, os.PathLike)):
-        from tf_pipeline.tokenization import AutoTokenizer
+    elif wrong := [name for name, value in {"config": config, **loading, **hub}.items() if value is not None]:
+        raise ValueError(f"{', '.join(wrong)}: only a model that is loaded here takes that, and this one is an object.")
+    tokenizer = _tokenizer(tokenizer, use_fast, hub | split_hub_options(loading))
+    return task_pipeline(model=model, tokenizer=tokenizer, device=device, **kwargs)
 
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer, **hub)
-    return task_pipeline(model=model, tokenizer=tokenizer, **kwargs)
+
+def _placed(device: Any):
+    """A scope that creates variables on a device, if there is one."""
+    if device is None:
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    from tf_pipeline.pipelines.base import device_name
+
+    return tf.device(device_name(device))
+
+
+def _tokenizer(tokenizer: Any, use_fast: bool, options: dict[str, Any]) -> Any:
+    """The tokenizer itself, loaded if it is named."""
+    if isinstance(tokenizer, tuple):
+        tokenizer, own = tokenizer
+        options, use_fast = options | own, own.get("use_fast", use_fast)
+    if not isinstance(tokenizer, (str, os.PathLike)):
+        return tokenizer
+    from tf_pipeline.tokenization import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tokenizer, **options | {"use_fast": use_fast})
 
 
 def is_server(model: Any) -> bool:

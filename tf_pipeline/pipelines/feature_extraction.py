@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.arguments import tokenizer_arguments
 from tf_pipeline.pipelines.base import Pipeline
 
 POOLINGS = ("mean", "cls")
@@ -24,6 +25,7 @@ class FeatureExtractionPipeline(Pipeline):
     task = "feature-extraction"
     output_names = ("last_hidden_state",)
     per_token = True
+    tokenizer_arguments = "tokenize_kwargs"
 
     @classmethod
     def auto_class(cls) -> type:
@@ -33,14 +35,10 @@ class FeatureExtractionPipeline(Pipeline):
         return TFAutoModel
 
     def sanitize_parameters(
-        self, truncation=None, tokenize_kwargs=None, return_tensors=False, pooling=None, normalize=False, **others: Any
+        self, truncation=None, tokenize_kwargs=None, return_tensors=False, pooling=None, normalize=False
     ):
         """See the class; other arguments of the tokenizer belong into ``tokenize_kwargs``."""
-        tokenizer_kwargs = dict(tokenize_kwargs or {})
-        if others:
-            raise TypeError(
-                f"feature-extraction takes no {sorted(others)}; arguments of the tokenizer go into tokenize_kwargs."
-            )
+        tokenizer_kwargs = tokenizer_arguments(tokenize_kwargs or {})
         if truncation is not None:
             if "truncation" in tokenizer_kwargs:
                 raise ValueError("truncation is given twice: as an argument and in tokenize_kwargs.")
@@ -57,7 +55,7 @@ class FeatureExtractionPipeline(Pipeline):
         normalize=False,
     ):
         """Hidden states ``[1, seq, hidden]`` as they are, or pooled to ``[hidden]``."""
-        features = np.asarray(model_outputs["last_hidden_state"])
+        features = self.read(model_outputs, "last_hidden_state")
         if pooling is not None:
             features = features[0].mean(axis=0) if pooling == "mean" else features[0, 0]
         if normalize:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_pipeline.arguments import tokenizer_arguments, whole_number
 from tf_pipeline.pipelines.base import Pipeline, Rows
 from tf_pipeline.pipelines.calls import FillMaskCalls
 
@@ -30,6 +31,7 @@ class FillMaskPipeline(FillMaskCalls, Pipeline):
 
     per_token = True
     beside = ("input_ids",)
+    tokenizer_arguments = "tokenizer_kwargs"
 
     def __init__(self, model, tokenizer, batch_size: int | None = None, token_budget: int | None = None, **parameters):
         if tokenizer.mask_token_id is None:
@@ -53,12 +55,12 @@ class FillMaskPipeline(FillMaskCalls, Pipeline):
         tokenizer_kwargs: Mapping[str, Any] | None = None,
     ):
         """See the class."""
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k is {top_k!r}, but has to be a positive number.")
+        if top_k is not None:
+            whole_number("top_k", top_k, 1)
         task_kwargs: dict[str, Any] = {"top_k": 5 if top_k is None else top_k}
         if targets is not None:
             task_kwargs["target_ids"] = self.get_target_ids(targets)
-        return dict(tokenizer_kwargs or {}), task_kwargs
+        return tokenizer_arguments(tokenizer_kwargs or {}), task_kwargs
 
     def get_target_ids(self, targets: str | Sequence[str]) -> np.ndarray:
         """Ids of the tokens to score, each once.
@@ -102,6 +104,7 @@ class FillMaskPipeline(FillMaskCalls, Pipeline):
         ids = np.asarray(model_outputs["input_ids"])[0]
         masks = np.flatnonzero(ids == self.tokenizer.mask_token_id)
         logits = np.asarray(model_outputs["logits"])[0]
+        self.check_numbers(logits[masks], "logits")
         answers = []
         for mask in masks:
             tokens, scores = _best(logits[mask], top_k, target_ids)

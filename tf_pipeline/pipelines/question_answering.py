@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.pipelines.base import ChunkPipeline, Rows, without_nan
+from tf_pipeline.arguments import whole_number
+from tf_pipeline.pipelines.base import ChunkPipeline, Rows
 from tf_pipeline.pipelines.calls import QuestionAnsweringCalls, question_and_context
 
 # Logit of what cannot be part of an answer.
@@ -76,15 +77,15 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
             warnings.warn("topk parameter is deprecated, use top_k instead", UserWarning, stacklevel=3)
             top_k = topk
         numbers = {"top_k": top_k, "max_answer_len": max_answer_len, "max_question_len": max_question_len}
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} parameter should be >= 1 (got {value})")
+        for name, value in (numbers | {"max_seq_len": max_seq_len}).items():
+            if value is not None:
+                whole_number(name, value, 1)
         longest = min(self.truncation_length, 384) if max_seq_len is None else max_seq_len
         if longest > self.max_length:
             raise ValueError(f"max_seq_len is {longest}, but the model takes at most {self.max_length} tokens.")
         stride = min(longest // 2, 128) if doc_stride is None else doc_stride
-        if not 0 <= stride <= longest:
-            raise ValueError(f"`doc_stride` ({stride}) is negative or larger than `max_seq_len` ({longest})")
+        if whole_number("doc_stride", stride, 0) > longest:
+            raise ValueError(f"`doc_stride` ({stride}) is larger than `max_seq_len` ({longest})")
         question_len = 64 if max_question_len is None else max_question_len
         return {"doc_stride": stride, "max_seq_len": longest, "max_question_len": question_len}, {
             "top_k": 1 if top_k is None else top_k,
@@ -165,7 +166,7 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
         null_scores = []
         for outputs in model_outputs:
             context, encoding = outputs["context"], outputs["encoding"]
-            start, end = (without_nan(np.asarray(outputs[name])[0]) for name in self.output_names)
+            start, end = (self.read(outputs, name)[0] for name in self.output_names)
             in_context = np.array([index == self._context_index for index in encoding.sequence_ids])
             null = _first(encoding.ids, self.tokenizer.cls_token_id)
             spans, null_score = best_spans(start, end, in_context, null, candidates, max_answer_len)

@@ -1,14 +1,20 @@
 """Classify texts or pairs of texts."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tf_pipeline.arguments import tokenizer_arguments
 from tf_pipeline.pipelines.base import Pipeline, Rows
 from tf_pipeline.pipelines.calls import TextClassificationCalls, old_pair
 
 FUNCTIONS = ("sigmoid", "softmax", "none")
+_INSTEAD_OF_ALL_SCORES = (
+    "`return_all_scores` is now deprecated, if want a similar functionality use `top_k=None` instead of "
+    "`return_all_scores=True` or `top_k=1` instead of `return_all_scores=False`."
+)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -27,11 +33,14 @@ class TextClassificationPipeline(TextClassificationCalls, Pipeline):
 
     Arguments of a call: ``top_k`` (number of labels, ``None`` for all; best first) and ``function_to_apply``
     (``"sigmoid"``, ``"softmax"`` or ``"none"``; by default none for regression, sigmoid for multi-label or a single
-    label, else softmax).
+    label, else softmax), and those of the tokenizer. ``return_all_scores``, which ``top_k`` replaced, gives all labels
+    in the order of the config.
 
-    A lone text gives ``[{"label": …, "score": …}]``, and with ``top_k`` the sorted list; a list gives one dictionary a
-    text, or with ``top_k`` one list a text.
+    A lone text gives ``[{"label": …, "score": …}]``, and a call with ``top_k`` the sorted list; a list gives one
+    dictionary per text, or with ``top_k`` one list per text.
     """
+
+    tokenizer_arguments = True
 
     @classmethod
     def auto_class(cls) -> type:
@@ -40,21 +49,35 @@ class TextClassificationPipeline(TextClassificationCalls, Pipeline):
 
         return TFAutoModelForSequenceClassification
 
-    def sanitize_parameters(self, top_k: Any = "", function_to_apply: str | None = None, **tokenizer_kwargs):
+    def sanitize_parameters(
+        self,
+        top_k: Any = "",
+        function_to_apply: str | None = None,
+        return_all_scores: bool | None = None,
+        text_pair: str | None = None,
+        **tokenizer_kwargs: Any,
+    ):
         """See the class; every other argument goes to the tokenizer."""
         task_kwargs: dict[str, Any] = {}
         if top_k != "":  # not given: the one best label, not in a list
             if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
                 raise ValueError(f"top_k is {top_k!r}, but has to be a positive number, or None for all labels.")
             task_kwargs["top_k"] = top_k
+        elif return_all_scores is not None:
+            warnings.warn(_INSTEAD_OF_ALL_SCORES, UserWarning, stacklevel=5)
+            task_kwargs["in_own_order"] = bool(return_all_scores)
+        function_to_apply = getattr(function_to_apply, "value", function_to_apply)  # of an enumeration
         if function_to_apply is not None:
-            if function_to_apply.lower() not in FUNCTIONS:
+            if str(function_to_apply).lower() not in FUNCTIONS:
                 raise ValueError(f"function_to_apply {function_to_apply!r} is not one of {', '.join(FUNCTIONS)}.")
             task_kwargs["function_to_apply"] = function_to_apply.lower()
-        return tokenizer_kwargs, task_kwargs
+        pair = {} if text_pair is None else {"text_pair": text_pair}
+        return pair | tokenizer_arguments(tokenizer_kwargs), task_kwargs
 
-    def encode(self, inputs: list[Any], **tokenizer_kwargs: Any) -> Rows:
+    def encode(self, inputs: list[Any], text_pair: str | None = None, **tokenizer_kwargs: Any) -> Rows:
         """Tokenize texts or pairs; ``[["text", "pair"]]`` is how pairs were once written."""
+        if text_pair is not None:
+            inputs = [{"text": one, "text_pair": text_pair} for one in inputs]
         return super().encode([old_pair(one) for one in inputs], **tokenizer_kwargs)
 
     def default_function(self) -> str:
@@ -67,14 +90,23 @@ class TextClassificationPipeline(TextClassificationCalls, Pipeline):
         return "softmax"
 
     def postprocess(
-        self, model_outputs: Mapping[str, Any], function_to_apply: str | None = None, top_k: int | None | str = ""
+        self,
+        model_outputs: Mapping[str, Any],
+        function_to_apply: str | None = None,
+        top_k: int | None | str = "",
+        in_own_order: bool = False,
     ) -> dict[str, Any] | list[dict[str, Any]]:
-        """Logits ``[1, num_labels]`` to the best label with its score, or to a sorted list if ``top_k`` is given."""
-        logits = np.asarray(model_outputs["logits"])[0]
+        """Logits ``[1, num_labels]`` to the best label with its score, or to a sorted list if ``top_k`` is given.
+
+        With ``in_own_order``, all labels in the order of the config.
+        """
+        logits = self.read(model_outputs, "logits")[0]
         function = function_to_apply or self.default_function()
         scores = {"sigmoid": sigmoid, "softmax": softmax, "none": lambda x: x}[function](logits)
-        order = np.argsort(-scores, kind="stable")
+        order = range(len(scores)) if in_own_order else np.argsort(-scores, kind="stable")
         ranked = [{"label": self.model.config.id2label[int(i)], "score": float(scores[i])} for i in order]
+        if in_own_order:
+            return ranked
         return ranked[0] if top_k == "" else ranked[:top_k]
 
     def facts(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_pipeline.pipelines.base import ChunkPipeline, Rows, without_nan
+from tf_pipeline.arguments import whole_number
+from tf_pipeline.pipelines.base import ChunkPipeline, Rows
 from tf_pipeline.pipelines.calls import as_text
 from tf_pipeline.pipelines.text_classification import softmax
 
@@ -34,6 +35,7 @@ class TokenClassificationPipeline(ChunkPipeline):
       default one space.
     - ``offset_mapping``: offsets of the tokens, special ones included, instead of the tokenizer's; for several texts a
       list of them.
+    - ``grouped_entities`` and ``ignore_subwords``, which ``aggregation_strategy`` replaced.
 
     The answer is a list of dictionaries: ``entity``, ``score``, ``index`` (of the token), ``word``, ``start`` and
     ``end`` for the strategy ``"none"``, else ``entity_group``, ``score``, ``word``, ``start`` and ``end``. Offsets
@@ -59,8 +61,12 @@ class TokenClassificationPipeline(ChunkPipeline):
         is_split_into_words: bool = False,
         stride: int | None = None,
         delimiter: str | None = None,
+        grouped_entities: bool | None = None,
+        ignore_subwords: bool | None = None,
     ):
         """See the class."""
+        if grouped_entities is not None or ignore_subwords is not None:
+            aggregation_strategy = _former_strategy(grouped_entities, ignore_subwords)
         strategy = str(getattr(aggregation_strategy, "value", aggregation_strategy or "none")).lower()
         if strategy not in STRATEGIES:
             raise ValueError(f"aggregation_strategy {strategy!r} is not one of {', '.join(STRATEGIES)}.")
@@ -87,13 +93,14 @@ class TokenClassificationPipeline(ChunkPipeline):
             )
 
     def _check_stride(self, stride: int, strategy: str) -> None:
+        whole_number("stride", stride, 0)
         if strategy == "none":
             raise ValueError(
                 "stride reads a long text in windows whose entities are joined, which aggregation_strategy='none' does "
                 "not do; choose simple, first, average or max."
             )
         room = self.truncation_length - self.tokenizer.num_special_tokens_to_add()
-        if not 0 <= stride < room:
+        if stride >= room:
             raise ValueError(
                 f"stride is {stride}, but has to be at least 0 and less than {room}: a window has "
                 f"{self.truncation_length} tokens, special ones included."
@@ -149,6 +156,7 @@ class TokenClassificationPipeline(ChunkPipeline):
         """Logits ``[1, seq, num_labels]`` of each window to the entities of the text."""
         entities = []
         for outputs in model_outputs:
+            self.read(outputs, "logits")
             tokens = _Tokens.of(outputs, self.tokenizer)
             if aggregation_strategy == "none":
                 entities += self._single_tokens(tokens, set(ignore_labels))
@@ -227,6 +235,20 @@ class TokenClassificationPipeline(ChunkPipeline):
         return {"labels": list(self.model.config.id2label.values()), "aggregation_strategy": repr(strategy)}
 
 
+def _former_strategy(grouped_entities: bool | None, ignore_subwords: bool | None) -> str:
+    """The strategy that two arguments of ``transformers`` 4 stand for."""
+    strategy = ("first" if ignore_subwords else "simple") if grouped_entities else "none"
+    for name, value in (("grouped_entities", grouped_entities), ("ignore_subwords", ignore_subwords)):
+        if value is not None:
+            warnings.warn(
+                f"`{name}` is deprecated and will be removed in version v5.0.0, defaulted to "
+                f'`aggregation_strategy="{strategy}"` instead.',
+                UserWarning,
+                stacklevel=6,
+            )
+    return strategy
+
+
 class _Tokens(NamedTuple):
     """The tokens of one window that are not special.
 
@@ -248,7 +270,7 @@ class _Tokens(NamedTuple):
         index = np.flatnonzero(np.asarray(outputs["special_tokens_mask"]) == 0)
         ids = np.asarray(outputs["input_ids"])[0][index]
         pieces = tokenizer.convert_ids_to_tokens(ids.tolist())
-        scores = softmax(without_nan(np.asarray(outputs["logits"])[0][index]))
+        scores = softmax(np.asarray(outputs["logits"])[0][index])
         sentence, unknown = outputs["sentence"], ids == tokenizer.unk_token_id
         if outputs["offset_mapping"] is None:
             nowhere = [None] * len(index)

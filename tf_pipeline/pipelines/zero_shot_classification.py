@@ -56,8 +56,15 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
         candidate_labels: str | Sequence[str] | None = None,
         hypothesis_template: str = "This example is {}.",
         multi_label: bool = False,
+        multi_class: bool | None = None,
     ):
         """See the class."""
+        if multi_class is not None:
+            logger.warning(
+                "The `multi_class` argument has been deprecated and renamed to `multi_label`. `multi_class` will be "
+                "removed in a future version of Transformers."
+            )
+            multi_label = multi_class
         labels = candidate_labels
         if isinstance(labels, str):
             labels = [label.strip() for label in labels.split(",") if label.strip()]
@@ -66,11 +73,11 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
                 "You must include at least one label and at least one sequence: candidate_labels is a list of strings "
                 f"or a string with commas; got {candidate_labels!r}."
             )
-        if labels and hypothesis_template.format(labels[0]) == hypothesis_template:
+        if labels and not _takes_one_label(hypothesis_template, labels[0]):
             raise ValueError(
                 f'The provided hypothesis_template "{hypothesis_template}" was not able to be formatted with the '
                 "target labels. Make sure the passed template includes formatting syntax such as {} where the label "
-                "should go."
+                "should go, once."
             )
         return {"labels": labels, "template": hypothesis_template}, {"multi_label": multi_label}
 
@@ -113,7 +120,7 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
     def postprocess(self, model_outputs: list[Mapping[str, Any]], multi_label: bool = False) -> dict[str, Any]:
         """Logits ``[1, num_labels]`` of each label's hypothesis to the ranked labels."""
         labels = [outputs["candidate_label"] for outputs in model_outputs]
-        logits = np.concatenate([np.asarray(outputs["logits"]) for outputs in model_outputs])
+        logits = np.concatenate([self.read(outputs, "logits") for outputs in model_outputs])
         entailment = self.entailment_id
         if multi_label or len(labels) == 1:
             contradiction = -1 if entailment == 0 else 0
@@ -130,6 +137,13 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
     def facts(self) -> dict[str, Any]:
         """The model's labels and which of them is entailment."""
         return {"labels": list(self.model.config.id2label.values()), "entailment_id": self.entailment_id}
+
+
+def _takes_one_label(template: Any, label: str) -> bool:
+    try:
+        return template.format(label) != template
+    except (IndexError, KeyError, ValueError, AttributeError):  # braces for more, for names, or without an end
+        return False
 
 
 def _joined(parts: list[Rows]) -> Rows:

@@ -199,7 +199,7 @@ class Graph:
         made_with: versions of the libraries that made the graph.
         notes: what a user of the model should know.
         layouts: how checkpoints store the parameters; first that of one which PyTorch writes.
-        sample: rows, positions, positions of the decoder and padded side of the inputs that loaded models are compared on.
+        sample: rows, positions, positions of the decoder and padded side of the inputs to compare loaded models on.
     """
 
     model_class: str
