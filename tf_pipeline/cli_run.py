@@ -31,6 +31,7 @@ from tf_pipeline.cli_options import (
 from tf_pipeline.pipelines.factory import ALIASES, is_server, pipeline
 from tf_pipeline.row_files import ReaderGoneError, Records
 from tf_pipeline.rows import InterruptedRunError, answer_rows, escaped, numbered_lines, standard, text_of
+from tf_pipeline.terminal import Verbose, load_frameworks, table_console
 
 # Exit status when every other row was answered but some were not.
 SOME_ROWS_FAILED = 3
@@ -119,6 +120,7 @@ def run(
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="mean or cls: one vector a text. (feature-extraction)")] = None,
     normalize: Normalize = None,
+    verbose: Verbose = False,
 ) -> None:
     """Run a pipeline on texts, or on the rows of a file.
 
@@ -152,7 +154,6 @@ def run(
     given = {name: value for name, value in locals().items() if name in _KNOWN and value is not None}
     name = ALIASES.get(task, task)
     parameters = _parameters(name, given, is_server(model))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if input_file is not None and texts:
         raise typer.BadParameter("Give texts or --input, not both.")
     if output_file is not None and input_file is None:
@@ -162,6 +163,8 @@ def run(
     rows = _Rows(name, given)
 
     def load() -> Any:
+        if not is_server(model):
+            load_frameworks(verbose)
         return pipeline(task, model=model, dtype=dtype, batch_size=batch_size, **parameters)
 
     try:
@@ -359,7 +362,7 @@ def _print(texts: list[str], results: list[Any], as_json: bool) -> None:
         for place, answer in enumerate(some or [dict.fromkeys(columns, "")]):
             cells = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in answer.values()]
             table.add_row(escape(text) if place == 0 else "", *map(escape, cells))
-    Console().print(table)
+    table_console().print(table)
 
 
 def _answers(result: Any) -> list[dict[str, Any]]:

@@ -43,6 +43,9 @@ def load_frameworks(verbose: bool = False) -> None:
 @contextmanager
 def _held_back_stderr() -> Iterator[None]:
     """Keep what is written to standard error, by C++ code too, and show it only if the block raises."""
+    if sys.stderr is None:  # closed by whoever started the process
+        yield
+        return
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         terminal = os.dup(2)
