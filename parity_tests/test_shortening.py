@@ -119,6 +119,7 @@ def test_pipelines_shorten(monkeypatch):
 
 
 MEMORY = """
+import resource
 from tf_pipeline import pipeline
 pipe = pipeline("sentiment-analysis", truncation=True)
 pipe("warm " * 300)
