@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -212,6 +213,26 @@ def test_a_writer_in_the_folder_itself_is_not_lost(tmp_path, monkeypatch):
         save(folder, SHARDED)
         assert (folder / "model.safetensors.index.json").exists()
     assert contents(folder) == expected(tmp_path, OTHER)
+
+
+def test_a_writer_may_use_the_same_means_for_what_it_prepares(tmp_path):
+    """As an export does, whose configuration is written file by file into what is prepared."""
+
+    def write():
+        signal.alarm(20)  # rather than wait for its own lock for ever
+        with checkpoint_folder(tmp_path / "model") as staging:
+            write_text(staging / "notes.txt", "mine")
+            save(staging / "inner", SINGLE)
+            save(staging / "inner", SHARDED)
+            save(staging, SHARDED)
+            save(staging, OTHER)
+            save(tmp_path / "another", SINGLE)  # whose writer leaves alone what is prepared here
+            assert (staging / "notes.txt").exists()
+
+    assert ended(forked(write))
+    inner = {f"inner/{name}": text for name, text in SHARDED.items()}
+    assert contents(tmp_path / "model") == expected(tmp_path, OTHER | inner | {"notes.txt": "mine"})
+    assert not litter(tmp_path / "model")
 
 
 def test_what_others_write_while_a_folder_is_exchanged_stays(tmp_path, monkeypatch):

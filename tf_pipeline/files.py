@@ -124,8 +124,12 @@ def _unlock(descriptor: int | None) -> None:
 
 @contextlib.contextmanager
 def _locked(*folders: Path) -> Iterator[None]:
-    """Wait for the lock of the first folder that can be locked and hold it; a system without locks does without."""
-    lock = next((lock for folder in folders if (lock := _lock(folder, wait=True)) is not None), None)
+    """Wait for the lock of the first folder that can be locked and hold it; a system without locks does without.
+
+    A staging folder is its writer's alone, who holds its lock already and would wait for itself.
+    """
+    shared = (folder for folder in folders if not STAGING.fullmatch(folder.name))
+    lock = next((lock for folder in shared if (lock := _lock(folder, wait=True)) is not None), None)
     try:
         yield
     finally:
@@ -235,7 +239,8 @@ def _remove(folder: Path, names: Sequence[str]) -> None:
 def _exchanged(staging: Path, target: Path, names: Sequence[str], stale: Sequence[str]) -> bool:
     """Complete ``staging`` with the other files of ``target`` and exchange both; false if that cannot be done."""
     replaced = {*names, *stale}
-    if _staged(target) or _holds_current_directory(target):  # who writes there knows the folder by its path
+    # Who writes in the folder knows it by its path, and whose staging folder it is holds a lock on it.
+    if _staged(target) or _holds_current_directory(target) or STAGING.fullmatch(target.name):
         return False
     try:
         _link(target, staging, replaced)
