@@ -158,6 +158,25 @@ def test_layers_of_each_type_have_their_own_rule(kind):
                 assert_same_table(mine, theirs)
 
 
+@pytest.mark.parametrize("place", ["of a type of layers", "beside the types"])
+def test_yarn_looks_for_truncate_beside_the_types_of_layers(place):
+    """As PyTorch does: among the parameters of a type it has no effect."""
+    yarn = {"rope_type": "yarn", "rope_theta": 20.0, "factor": 4.0, "original_max_position_embeddings": 60}
+    yarn |= {"beta_fast": 6.0, "beta_slow": 0.7}
+    nested = {kind: dict(yarn) for kind in KINDS}
+    (nested[KINDS[0]] if place == "of a type of layers" else nested)["truncate"] = False
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "head_dim": 16}
+    config = Gemma3TextConfig(**sizes, layer_types=list(KINDS), num_hidden_layers=2, rope_parameters=nested)
+    positions = np.arange(9)[np.newaxis]
+    theirs = torch_table(Gemma3RotaryEmbedding, config, positions, layer_type=KINDS[0])
+    assert_same_table(RotaryEmbedding(config, KINDS[0])(tf.constant(positions), tf.float64), theirs)
+    flat = LlamaConfig(**sizes, rope_parameters=yarn | {"truncate": place == "of a type of layers"})
+    assert_same_table(RotaryEmbedding(flat)(tf.constant(positions), tf.float64), theirs)
+    flat.rope_parameters["truncate"] = not flat.rope_parameters["truncate"]
+    other = RotaryEmbedding(flat)(tf.constant(positions), tf.float64)
+    assert np.abs(np.squeeze(other[0], 1) - theirs[0]).max() > 1e-3
+
+
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize("kind", RULES)
 def test_one_trace_serves_all_lengths(kind, jit_compile):
