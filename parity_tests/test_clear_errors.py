@@ -47,7 +47,7 @@ def with_text(source: Path, name: str, text: str) -> Path:
 @pytest.mark.parametrize("class_name", [BODY, "TFDistilBertModel", "TFAlbertModel", "TFModernBertModel"])
 def test_sizes_that_are_not_positive(class_name, heads):
     key = "n_heads" if "Distil" in class_name else "num_attention_heads"
-    with pytest.raises(ValueError, match=rf"The config has {key}={heads}, but {class_name} needs at least 1"):
+    with pytest.raises(ValueError, match=rf"has {key}={heads}, but {class_name} needs a number of at least 1"):
         ours(class_name, edited(checkpoint(class_name), **{key: heads}))
 
 
@@ -72,9 +72,7 @@ def test_a_config_that_is_no_object(text):
 @pytest.mark.parametrize("key, value", [("num_attention_heads", "4"), ("vocab_size", None), ("id2label", ["a"])])
 def test_a_value_of_another_kind(key, value):
     folder = edited(checkpoint(BODY), **{key: value})
-    with pytest.raises(
-        ValueError, match=rf"{folder}/config\.json has (a value that its architecture does not take|id2label)"
-    ):
+    with pytest.raises(ValueError, match=rf"{folder}/config\.json has {key}=.*, which its architecture does not take"):
         tf_pipeline.TFAutoModel.from_pretrained(folder)
 
 
@@ -90,7 +88,7 @@ def test_a_body_of_no_layers(family):
 
 
 def test_no_layers_where_pytorch_fails():
-    with pytest.raises(ValueError, match="num_hidden_layers=0, but TFDebertaV2Model needs at least 1"):
+    with pytest.raises(ValueError, match="num_hidden_layers=0, but TFDebertaV2Model needs a number of at least 1"):
         tf_pipeline.TFAutoModel.from_pretrained(edited(checkpoint("TFDebertaV2Model"), num_hidden_layers=0))
 
 
@@ -152,7 +150,7 @@ def test_float8_is_read_exactly(dtype, kind):
 @pytest.mark.parametrize(
     "edit, words",
     [
-        (lambda x: x.to_sparse(), "layout torch.sparse_coo"),
+        (lambda x: x.to_sparse(), "a tensor of layout torch.sparse_coo"),
         (lambda x: x.to("meta"), "a tensor without values"),
         (lambda x: {"a": x}, "a dict"),
         (lambda x: None, "a NoneType"),
@@ -204,7 +202,7 @@ def test_bytes_and_string_tensors_are_texts():
         ({"max_length": "9"}, "max_length is '9', but has to be a whole number"),
         ({"stride": -1}, "stride is -1, but has to be a whole number of at least 0"),
         ({"pad_to_multiple_of": 0}, "pad_to_multiple_of is 0"),
-        ({"pad_to_multiple_of": 100}, "pad_to_multiple_of=100 pads to 100, but TFBertFor.* takes at most 64"),
+        ({"pad_to_multiple_of": 100}, "pad_to_multiple_of=100 pads to 100, but TFBert.* takes at most 64"),
         ({"add_special_tokens": "x"}, "add_special_tokens is 'x', but has to be True or False"),
         ({"return_overflowing_tokens": True}, "return_overflowing_tokens=True is not supported"),
         ({"is_split_into_words": True}, "only token-classification takes words"),

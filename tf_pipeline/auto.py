@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -50,15 +51,15 @@ class AutoConfig(transformers.AutoConfig):
                 path = repository_file(source, "config.json", **hub_options)
             except RepositoryError as error:
                 raise RepositoryError(f"No config.json for {str(source)!r}. {error}") from error
-        _check_json(path)
-        with clear_errors(str(path)):
+        values = _checked_json(path)
+        with clear_errors(str(path), values):
             if not _is_known(source, **kwargs) and _is_ported(source, **hub_options):
                 return PreTrainedConfig.from_pretrained(source, **kwargs)  # the graph says what the code would
             return transformers.AutoConfig.from_pretrained(source, **{"trust_remote_code": False} | kwargs)
 
 
-def _check_json(path: Path) -> None:
-    """Refuse a ``config.json`` that is not an object with a name for its architecture."""
+def _checked_json(path: Path) -> dict[str, Any]:
+    """The values of a ``config.json``, which has to be an object with a name for its architecture."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -67,14 +68,26 @@ def _check_json(path: Path) -> None:
         raise OSError(f"{path} holds {values!r:.80} rather than a JSON object.")
     if not isinstance(name := values.get("model_type", ""), str):
         raise ValueError(f"{path} has model_type {name!r:.80}, which is not a name.")
-    for key in ("id2label", "label2id"):
-        if not isinstance(names := values.get(key), (dict, type(None))):
-            raise ValueError(f"{path} has {key} {names!r:.80}, which is not an object of labels and names.")
+    return values
+
+
+def _culprit(values: Mapping[str, Any]) -> str:
+    """The first value without which the config's class takes the others."""
+    for key in values:
+        others = {name: value for name, value in values.items() if name != key}
+        with contextlib.suppress(Exception):
+            transformers.AutoConfig.for_model(**others)
+            return f"{key}={values[key]!r:.80}"
+    return "a value"
 
 
 @contextlib.contextmanager
-def clear_errors(where: str):
+def clear_errors(where: str, values: Mapping[str, Any] | None = None):
     """Turn the errors of a config's class about values into one that says where the values are from.
+
+    Args:
+        where: their file.
+        values: the values, to find the wrong one among them.
 
     Raises:
         ValueError: for every error about a value.
@@ -84,7 +97,8 @@ def clear_errors(where: str):
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     except (StrictDataclassError, AttributeError, LookupError, ArithmeticError, TypeError) as error:
-        raise ValueError(f"{where} has a value that its architecture does not take. {error}") from error
+        what = _culprit(values) if values else "a value"
+        raise ValueError(f"{where} has {what}, which its architecture does not take. {error}") from error
 
 
 def _is_ported(source: str | os.PathLike, **hub_options: Any) -> bool:

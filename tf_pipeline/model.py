@@ -92,7 +92,7 @@ def _name_layers(layer: keras.layers.Layer) -> None:
 
 _SIZES = (
     "vocab_size", "hidden_size", "embedding_size", "intermediate_size", "num_attention_heads",
-    "max_position_embeddings", "num_hidden_groups", "inner_group_num",
+    "max_position_embeddings", "type_vocab_size", "num_hidden_groups", "inner_group_num",
 )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         task_loss: the loss computed from labels, or ``None``.
         loss_inputs: inputs that the loss needs besides labels, if they are given.
         supported_config: values a config key may have, where not every value is implemented; bases add theirs.
-        least_config: the least that sizes in the config may be, where a family has them.
+        least_config: the least that numbers in the config may be, where a family has them.
     """
 
     base_model_prefix = ""
@@ -121,7 +121,9 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     task_loss: Loss | None = None
     loss_inputs: tuple[str, ...] = ()
     supported_config: dict[str, tuple[Any, ...]] = {}
-    least_config: dict[str, int] = dict.fromkeys(_SIZES, 1) | {"num_hidden_layers": 0}
+    least_config: dict[str, float] = dict.fromkeys(_SIZES, 1) | {
+        "num_hidden_layers": 0, "initializer_range": 0, "chunk_size_feed_forward": -math.inf
+    }  # fmt: skip
     # Whether tables that are no weights, such as rotary frequencies, are PyTorch's own, which are float32.
     keeps_tables = False
     # Parts of a body that checkpoints made for another head leave out.
@@ -151,14 +153,8 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
                 f"{type(self).__name__} is a {family} model, but the config is of model_type {config.model_type!r}; "
                 "TFAutoModel… classes choose the class by the config."
             )
-        for key, least in self.least_config.items() if modules else ():
-            value = getattr(config, key, None)
-            if value is not None and value < least:
-                key = config.attribute_map.get(key, key)  # the name in the family's config.json
-                raise ValueError(f"The config has {key}={value}, but {type(self).__name__} needs at least {least}.")
-        for key, value in config.to_dict().items() if modules else ():
-            if "dropout" in key and hasattr(type(config), key) and value is not None and not 0 <= value <= 1:
-                raise ValueError(f"The config has {key}={value}, but a probability is between 0 and 1.")
+        if modules:
+            self._check_numbers(config)
         if type(self).__name__.endswith(("ForSequenceClassification", "ForTokenClassification")):
             _check_label_names(config)
         for key, allowed in self.config_limits().items():
@@ -168,6 +164,16 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
                     f"{type(self).__name__} does not implement {key}={value!r} of the config; supported: "
                     f"{', '.join(map(repr, allowed))}."
                 )
+
+    def _check_numbers(self, config: PreTrainedConfig) -> None:
+        """Refuse sizes and probabilities that no layer can have."""
+        limits = {config.attribute_map.get(key, key): (least, math.inf) for key, least in self.least_config.items()}
+        limits |= {key: (0, 1) for key in config.to_dict() if "dropout" in key and hasattr(type(config), key)}
+        for key, (least, greatest) in limits.items():
+            value = getattr(config, key, None)
+            if value is not None and not (isinstance(value, (int, float)) and least <= value <= greatest):
+                wanted = "a probability" if greatest == 1 else f"a number of at least {least}"
+                raise ValueError(f"The config has {key}={value!r:.80}, but {type(self).__name__} needs {wanted}.")
 
     @classmethod
     def config_limits(cls) -> dict[str, tuple[Any, ...]]:
@@ -504,6 +510,8 @@ def _own_words():
 def _check_label_names(config: PreTrainedConfig) -> None:
     """Refuse an ``id2label`` that does not name each label."""
     names = config.id2label
+    if not names:
+        raise ValueError(f"The config has num_labels={config.num_labels}, but a classifier needs at least 1 label.")
     if sorted(names) != list(range(len(names))):
         raise ValueError(
             f"id2label of the config names the labels {sorted(names)}; it has to name 0 to {len(names) - 1}, one for "

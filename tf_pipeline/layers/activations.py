@@ -95,6 +95,6 @@ def get_activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     Raises:
         ValueError: for a name that is not in the table; the message lists the table.
     """
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(f"Activation {name!r} is not supported; supported are {', '.join(sorted(ACTIVATIONS))}.")
     return ACTIVATIONS[name]

@@ -104,7 +104,9 @@ class DisentangledSelfAttention(keras.layers.Layer):
         size, std, heads = config.hidden_size, config.initializer_range, config.num_attention_heads
         head_size = getattr(config, "attention_head_size", size // heads)
         if head_size * heads != size:
-            raise ValueError(f"hidden_size {size} is not num_attention_heads {heads} times the head size {head_size}.")
+            raise ValueError(
+                f"hidden_size {size} is not num_attention_heads {heads} times attention_head_size {head_size!r}."
+            )
         kinds = config.pos_att_type or []
         self.num_heads, self.scale = heads, 1.0 / math.sqrt(head_size * (1 + len({"c2p", "p2c"} & set(kinds))))
         self.query_proj = Linear(size, size, std, dtype=dtype)
@@ -216,7 +218,7 @@ class DebertaV2Encoder(keras.layers.Layer):
             buckets, farthest = position_span(config)
             self.span = buckets or farthest
             self.rel_embeddings = Embedding(2 * self.span, size, config.initializer_range, dtype=dtype)
-        if "layer_norm" in re.split(r"\s*\|\s*", getattr(config, "norm_rel_ebd", "none").lower().strip()):
+        if "layer_norm" in re.split(r"\s*\|\s*", str(getattr(config, "norm_rel_ebd", "none")).lower().strip()):
             self.LayerNorm = LayerNorm(size, config.layer_norm_eps, dtype=dtype)
         if getattr(config, "conv_kernel_size", 0) > 0:
             self.conv = ConvLayer(config, dtype=dtype)
@@ -327,7 +329,7 @@ class TFDebertaV2PreTrainedModel(TFPreTrainedModel):
 
     base_model_prefix = "deberta"
     supported_config = {"is_decoder": (False,), "is_encoder_decoder": (False,)}
-    least_config = TFPreTrainedModel.least_config | {"num_hidden_layers": 1}
+    least_config = TFPreTrainedModel.least_config | {"num_hidden_layers": 1, "type_vocab_size": 0}
     ignored_keys = re.compile(r"position_embeddings|^mask_predictions\.")
 
     @property
