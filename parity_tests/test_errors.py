@@ -387,8 +387,8 @@ def test_a_corrupt_shard_is_named():
     "content, error, message",
     [
         (None, OSError, r"No config\.json for .*has no config\.json; it is not a checkpoint folder"),
-        ("{", OSError, r"config\.json' is not a valid JSON file"),
-        ("", OSError, r"config\.json' is not a valid JSON file"),
+        ("{", OSError, r"config\.json is not a valid JSON file"),
+        ("", OSError, r"config\.json is not a valid JSON file"),
         ("{}", ValueError, r"Should have a `model_type` key in its config\.json"),
         ('{"model_type": "no-such"}', ValueError, r"model type `no-such`"),
     ],

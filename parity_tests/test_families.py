@@ -414,8 +414,8 @@ def test_keys_of_v3_checkpoints_that_nobody_uses():
 
 
 def test_deberta_refusals():
-    refused(DEBERTA, "hidden_size 32 is not num_attention_heads 5 times the head size 6", num_attention_heads=5)
-    refused(DEBERTA, "hidden_size 32 is not num_attention_heads 4 times the head size 7", attention_head_size=7)
+    refused(DEBERTA, "hidden_size 32 is not num_attention_heads 5 times attention_head_size 6", num_attention_heads=5)
+    refused(DEBERTA, "hidden_size 32 is not num_attention_heads 4 times attention_head_size 7", attention_head_size=7)
     refused(DEBERTA, "convolution over 4 tokens changes the length", conv_kernel_size=4)
     refused(DEBERTA, "32 and 32 features cannot be split into 5 groups", conv_groups=5)
     refused("TFDebertaV2ForMultipleChoice", "pooler_hidden_size 16 is not hidden_size 32", pooler_hidden_size=16)

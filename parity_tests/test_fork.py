@@ -52,7 +52,7 @@ def test_what_was_loaded_before_a_fork_says_that_it_cannot_run(minilm):
         folder, minilm = sys.argv[1:]
         model = TFBertForSequenceClassification.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(minilm)
-        pipe = pipeline("feature-extraction", TFBertModel.from_pretrained(minilm), tokenizer)
+        pipe = pipeline("feature-extraction", TFBertModel.from_pretrained(minilm), tokenizer=tokenizer)
         in_graph = compile_tokenizer(tokenizer)
         ids = {"input_ids": np.ones([4, 5], "int32")}
         labels = np.zeros(4, "int32")

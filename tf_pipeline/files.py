@@ -38,6 +38,8 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         yield Path(path)
         return
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "There is no folder to write to", str(path))
     temporary = target.with_name(_new_name())
     with _locked(target.parent):
         _remove_litter(target.parent)

@@ -73,7 +73,7 @@ def random_labels(model, inputs: dict[str, np.ndarray], rng: np.random.Generator
             labels[name] = rng.integers(0, 2, shape[0])  # of a pair of texts
         elif model.input_rank == 3:
             labels[name] = rng.integers(0, shape[1], shape[0])
-        elif model.task_loss is losses.sequence_classification:
+        elif head is not None and head.task == "text-classification":
             labels[name] = text_labels(model, model.config.problem_type, shape[0], rng)
         else:
             classes = (

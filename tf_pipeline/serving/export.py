@@ -34,6 +34,7 @@ from tf_pipeline.serving.token_classification import ServedTokenClassification
 from tf_pipeline.serving.transport import Signature, TensorInfo, with_texts
 from tf_pipeline.serving.warmup import requests, write_requests
 from tf_pipeline.terminal import table_console
+from tf_pipeline.tokenization import AutoTokenizer
 from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer, VerificationReport, compile_tokenizer, verify
 from tf_pipeline.tokenization.in_graph.verification import added_token_texts
 
@@ -188,6 +189,8 @@ def _check(target: Path, name: str, version: int, server_version: str, batch_siz
 def _pipeline(model: Any, tokenizer: Any, task: str, dtype: Any, hub: Mapping[str, Any]) -> Pipeline:
     if isinstance(model, (str, os.PathLike)):
         tokenizer = model if tokenizer is None else tokenizer
+        if isinstance(tokenizer, (str, os.PathLike)):
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer, **hub)
         auto = pipeline_class(task).auto_class()
         model, report = auto.from_pretrained(model, dtype=dtype, output_loading_info=True, **hub)
         if report.missing and task != "feature-extraction":  # whose outputs no head makes
@@ -195,9 +198,10 @@ def _pipeline(model: Any, tokenizer: Any, task: str, dtype: Any, hub: Mapping[st
                 f"The checkpoint lacks {', '.join(report.missing)}, so the answers of {type(model).__name__} would be "
                 f"random: export a checkpoint that was trained for {task}."
             )
+        hub = {}
     elif dtype is not None:
         raise ValueError("dtype is for a model that is loaded here; give the folder, or load the model with the dtype.")
-    return pipeline(task, model, tokenizer, **hub)
+    return pipeline(task, model, tokenizer=tokenizer, **hub)
 
 
 def resolve_task(model: Any, task: str | None, **hub_options: Any) -> str:
