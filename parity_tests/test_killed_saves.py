@@ -80,24 +80,23 @@ def same_weights(class_name, model):
     return check
 
 
-TRIALS = [3, pytest.param(50, marks=pytest.mark.slow)]
+pytestmark = pytest.mark.slow
+TRIALS = 50
 
 
-@pytest.mark.parametrize("trials", TRIALS)
-def test_save_pretrained(tmp_path, trials, capsys):
+def test_save_pretrained(tmp_path, capsys):
     name = "TFBertForSequenceClassification"
     one = ours(name, checkpoint(name))
     other = ours(name, checkpoint(name, num_labels=7, hidden_act="relu"), dtype="bfloat16")
     saves = [one.save_pretrained, lambda folder: other.save_pretrained(folder, max_shard_size="20KB")]
-    counts = killed_between(tmp_path, saves, [same_weights(name, one), same_weights(name, other)], trials)
+    counts = killed_between(tmp_path, saves, [same_weights(name, one), same_weights(name, other)], TRIALS)
     for number in range(2):  # what was found is what PyTorch reads
         assert twin(name, tmp_path / str(number)).config.num_labels == (one, other)[number].config.num_labels
     with capsys.disabled():
         print(f"\nsave_pretrained: {counts}")
 
 
-@pytest.mark.parametrize("trials", TRIALS)
-def test_port(tmp_path, trials, capsys, minilm):
+def test_port(tmp_path, capsys, minilm):
     logging.disable(logging.WARNING)
     try:
         sources, saves, checks = [], [], []
@@ -115,15 +114,14 @@ def test_port(tmp_path, trials, capsys, minilm):
                 assert all(loaded[key].tobytes() == value.tobytes() for key, value in expected.items())
 
             checks.append(check)
-        counts = killed_between(tmp_path, saves, checks, trials)
+        counts = killed_between(tmp_path, saves, checks, TRIALS)
     finally:
         logging.disable(logging.NOTSET)
     with capsys.disabled():
         print(f"\nport: {counts}")
 
 
-@pytest.mark.parametrize("trials", TRIALS)
-def test_export(tmp_path, trials, capsys, minilm, monkeypatch):
+def test_export(tmp_path, capsys, minilm, monkeypatch):
     """What takes long, and needs TensorFlow's threads, is done once, before processes are forked."""
     from transformers import AutoTokenizer
 

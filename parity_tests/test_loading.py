@@ -30,6 +30,7 @@ from parity_tests.checkpoint_helpers import (
     weights,
 )
 from parity_tests.families import BODIES, CLASSES, FAMILY, MASKED_LMS, MODELS
+from parity_tests.tiers import exhaustive
 from tf_pipeline import auto
 from tf_pipeline import checkpoint as checkpoints
 from tf_pipeline.checkpoint import CheckpointError
@@ -131,7 +132,7 @@ def our_report(class_name, source, **kwargs):
     return set(report.missing), set(report.unused), set(report.mismatched)
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", exhaustive(BODIES, ["TFBertModel"]))
 @pytest.mark.parametrize(
     "saved, loaded",
     [

@@ -7,6 +7,7 @@ from transformers import BertConfig
 
 import tf_pipeline
 from parity_tests import families
+from parity_tests.tiers import exhaustive
 from tf_pipeline.auto import supported_models
 from tf_pipeline.parity import compare_outputs, run
 from tf_pipeline.parity import judge as rules
@@ -35,7 +36,8 @@ def test_every_family_has_a_tiny_config():
 
 
 @HEADS
-def test_heads_equal_torch(family, name, checkpoint, judge):
+@pytest.mark.parametrize("mode", exhaustive(["eager", "function"], ["eager"]))
+def test_heads_equal_torch(family, name, mode, checkpoint, judge):
     """Hidden states, attentions, logits, loss and gradients at float64; the same but gradients at float32."""
     folder = checkpoint(family, name)
     model = getattr(tf_pipeline, name).from_pretrained(folder)
@@ -43,6 +45,7 @@ def test_heads_equal_torch(family, name, checkpoint, judge):
         folder,
         name,
         settings=settings_for(model),
+        mode=mode,
         rms_factor=rules.HARSH_RMS_FACTOR,
         gradients=bool(model.label_names),
     )
@@ -56,7 +59,7 @@ def test_heads_equal_torch(family, name, checkpoint, judge):
 
 @REPRESENTATIVES
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["eager", "xla"])
+@pytest.mark.parametrize("mode", ["xla"])
 def test_modes_equal_torch(family, name, mode, checkpoint, judge):
     folder = checkpoint(family, name)
     model = getattr(tf_pipeline, name).from_pretrained(folder)

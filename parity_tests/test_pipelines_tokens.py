@@ -238,5 +238,5 @@ def test_parity_of_a_checkpoint_covers_its_pipeline(bert):
     from tf_pipeline.parity import compare
 
     report = compare(str(bert), None, None, TEXTS, dtypes=("float64",), groups=["pipeline"])
-    assert report.passed and len(report.checks) == 6 and all(skip.group != "pipeline" for skip in report.skipped)
+    assert report.passed and len(report.checks) == 12 and all(skip.group != "pipeline" for skip in report.skipped)
     assert sum(check.elements for check in report.checks) > 300

@@ -19,6 +19,7 @@ from parity_tests.checkpoint_helpers import WITHOUT_TORCH, copied, edited
 from parity_tests.conftest import ASSETS
 from parity_tests.pipeline_helpers import assert_same_answers, expected_answers, labels_of, torch_pipeline
 from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of
+from parity_tests.tiers import exhaustive
 from tf_pipeline import cli
 from tf_pipeline.checkpoint import CheckpointError, named_slots
 from tf_pipeline.parity import compare
@@ -43,7 +44,7 @@ def cache(monkeypatch):
     return use_cache_of(monkeypatch, shared_cache())
 
 
-@pytest.mark.parametrize("model_type", SAMPLE)
+@pytest.mark.parametrize("model_type", exhaustive(SAMPLE, ["gpt_neo", "t5"]))
 def test_architecture_is_ported_and_equal(model_type):
     config = tiny.tiny_config(model_type)
     model_class = tiny.body_class(model_type)

@@ -551,7 +551,8 @@ def load_config(source: Any, hub_options: dict[str, Any], changes: dict[str, Any
     else:
         config = AutoConfig.from_pretrained(source, **hub_options)
     if unknown := [name for name in changes if not _is_value(config, name)]:
-        known = [*config.to_dict(), *config.attribute_map, "num_labels", *HUB_OPTIONS, *_ARGUMENTS, *MODEL_ARGUMENTS]
+        values = [name for name in (*config.to_dict(), *config.attribute_map) if not name.startswith("_")]
+        known = [*values, "num_labels", *HUB_OPTIONS, *_ARGUMENTS, *MODEL_ARGUMENTS]
         refuse_unknown(f"{type(config).__name__} has no value {unknown}, and from_pretrained", unknown, known)
     layers = getattr(config, "num_hidden_layers", None)
     with clear_errors(str(source) if isinstance(source, (str, os.PathLike)) else "The config"):

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from tf_pipeline.arguments import whole_number
+from tf_pipeline.forks import ForkedProcessError
 
 # Seconds after which a progress bar appears.
 PROGRESS_DELAY = 2.0
@@ -100,6 +101,8 @@ class Calls:
         bar, answered = arguments[-1], arguments[-1].n
         try:
             return self._run_window(window, offset, *arguments)
+        except ForkedProcessError:  # of every input
+            raise
         except self.input_errors as error:
             if len(window) == 1:
                 return [error]
