@@ -220,7 +220,7 @@ def attempt(model_type: str, auto: str, folder: Path, changes: dict[str, Any]) -
     from tf_pipeline.port import capture, tiny
     from tf_pipeline.port.errors import MissingRuleError
     from tf_pipeline.port.model import PortedModel, ported_class
-    from tf_pipeline.port.torch_weights import load_torch_model
+    from tf_pipeline.reference.loading import load_torch_model
 
     try:
         config = tiny.tiny_config(model_type, **changes)
@@ -262,7 +262,7 @@ def _compare(model, report, torch_class: type, folder: Path) -> None:
 
     from tf_pipeline.checkpoint import named_slots, open_checkpoint
     from tf_pipeline.port import gate
-    from tf_pipeline.port.torch_weights import load_with_report
+    from tf_pipeline.reference.loading import load_with_report
 
     theirs, seen = load_with_report(torch_class, folder / "theirs", model.config, torch.float32)
     _require(not (report.missing or report.unused or report.mismatched), f"our report is not empty: {report}")

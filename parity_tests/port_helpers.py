@@ -10,7 +10,7 @@ import transformers
 import tf_pipeline
 from parity_tests.checkpoint_helpers import new_folder
 from tf_pipeline.port import tiny
-from tf_pipeline.port.torch_weights import load_torch_model
+from tf_pipeline.reference.loading import load_torch_model
 
 
 @cache

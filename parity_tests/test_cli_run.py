@@ -8,8 +8,8 @@ import transformers
 from parity_tests.pipeline_helpers import CONLL, labels_of, tiny_with_tokenizer
 from parity_tests.test_cli import run
 from tf_pipeline.cli_run import ALIASES, OPTIONS
-from tf_pipeline.pipelines import factory, pipeline
-from tf_pipeline.pipelines.factory import TASKS
+from tf_pipeline.pipelines import pipeline, tasks
+from tf_pipeline.pipelines.tasks import TASKS
 
 HEADS = {
     "token-classification": ("TFBertForTokenClassification", labels_of(CONLL)),
@@ -89,7 +89,7 @@ def write(path, rows):
 
 def test_every_task_has_its_options():
     assert set(OPTIONS) == set(CASES) == set(TASKS)
-    assert ALIASES == factory.ALIASES
+    assert ALIASES == tasks.ALIASES
 
 
 @pytest.mark.parametrize("task", CASES)

@@ -28,7 +28,8 @@ from tf_pipeline.cli_options import (
     options_with,
     parameters_of,
 )
-from tf_pipeline.pipelines.factory import ALIASES, is_server, pipeline
+from tf_pipeline.pipelines.factory import pipeline
+from tf_pipeline.pipelines.tasks import ALIASES, is_server
 from tf_pipeline.row_files import ReaderGoneError, Records
 from tf_pipeline.rows import InterruptedRunError, answer_rows, escaped, numbered_lines, standard, text_of
 from tf_pipeline.terminal import Verbose, load_frameworks, table_console

@@ -6,6 +6,7 @@ import numpy as np
 
 from tf_pipeline import losses
 from tf_pipeline.heads import NEXT_SENTENCE_PREDICTION, head_of
+from tf_pipeline.reference.inputs import padding_mask
 
 
 def random_inputs(
@@ -36,13 +37,6 @@ def random_inputs(
     if labels:
         inputs |= random_labels(model, inputs, rng)
     return inputs
-
-
-def padding_mask(lengths: np.ndarray, length: int, side: str) -> np.ndarray:
-    """1 for tokens and 0 for padding, int64 ``[..., length]``, for rows of so many tokens ``[...]``."""
-    steps = np.arange(length)
-    kept = steps < lengths[..., None] if side == "right" else steps >= length - lengths[..., None]
-    return kept.astype(np.int64)
 
 
 def token_types(model) -> int:

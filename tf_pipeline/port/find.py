@@ -146,8 +146,9 @@ def _cache_folder(torch_name: str, config: PreTrainedConfig) -> Path:
 
 @cache
 def _code() -> str:
-    """A digest of this package's code: graphs that other code made are not used."""
-    files = sorted(Path(__file__).parent.rglob("*.py"))
+    """A digest of the code that makes graphs: those that other code made are not used."""
+    here = Path(__file__).parent
+    files = sorted(file for folder in (here, here.parent / "reference") for file in folder.rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

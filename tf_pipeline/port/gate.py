@@ -12,16 +12,18 @@ import torch
 from transformers import PreTrainedConfig
 
 from tf_pipeline.checkpoint import LoadingReport, named_slots
-from tf_pipeline.parity import judge, run
-from tf_pipeline.parity.comparison import judge_envelopes, real_arrays, real_positions
-from tf_pipeline.parity.report import Check
-from tf_pipeline.port.capture import Captured, output_options, shared_tensors, tensors_of
+from tf_pipeline.judging import rules
+from tf_pipeline.judging.check import Check
+from tf_pipeline.judging.tensors import judge_envelopes, real_arrays, real_positions
+from tf_pipeline.port.capture import Captured, shared_tensors
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import ATTENTION, COMPUTE, Graph, Input, Node
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.limits import with_position_limits
 from tf_pipeline.port.sample import boundaries, sample_inputs
-from tf_pipeline.port.torch_weights import load_torch_model, load_with_report
+from tf_pipeline.reference.loading import load_torch_model, load_with_report
+from tf_pipeline.reference.outputs import flatten
+from tf_pipeline.reference.running import run_reference
 
 # Rows, positions, positions of the decoder and the padded side of each comparison; none is the captured example's. Then
 # follow lengths beyond what the config names.
@@ -130,11 +132,11 @@ def compare_outputs(model, theirs: torch.nn.Module, seed: int = 2) -> None:
     own = run_reference(theirs, inputs)
     truth = run_reference(theirs.double(), inputs)
     theirs.to(dtype)
-    ours = run.flatten(model({name: value.numpy() for name, value in inputs.items()}, output_hidden_states=True))
+    ours = flatten(model({name: value.numpy() for name, value in inputs.items()}, output_hidden_states=True))
     names = {name for name in truth if name in ours}
     arrays = list(real_arrays(ours, *({name: x[name] for name in names} for x in (own, truth)), _mask(inputs)))
     if model.compute_dtype == "float64":
-        checks = [judge.judge_float64(name, "loaded", *pair[::2]) for name, pair in arrays]
+        checks = [rules.judge_float64(name, "loaded", *pair[::2]) for name, pair in arrays]
     else:
         checks = list(judge_envelopes([("loaded", name, pair) for name, pair in arrays], "float32", 2.0))
     if failures := [str(check) for check in checks if not check.passed]:
@@ -185,16 +187,6 @@ def _sample(
     return {name: value for name, value in inputs.items() if name in graph.inputs}
 
 
-def run_reference(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Arrays:
-    """What PyTorch computes; in a float64 model nothing is computed in float32."""
-    own = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-    run.forget_lengths(model)
-    with torch.no_grad(), run.lifted_upcasts(model):
-        # The fused implementation has none, and steps back to the other if they are asked for.
-        outputs = model(**own, **output_options(model, attentions=model.config._attn_implementation == "eager"))
-    return run.flatten(tensors_of(outputs))
-
-
 class GraphRunner:
     """Runs a captured graph with TensorFlow, as one graph of open axes that is traced once for all shapes.
 
@@ -229,7 +221,7 @@ class GraphRunner:
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Arrays:
         """Every output, as float64 arrays by name."""
-        return run.flatten(self._compute({name: tf.constant(value.numpy()) for name, value in inputs.items()}))
+        return flatten(self._compute({name: tf.constant(value.numpy()) for name, value in inputs.items()}))
 
 
 def _kind(spec: Input) -> str:
@@ -269,7 +261,7 @@ def _is_attention(name: str) -> bool:
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and np.abs(a - b).max(initial=0) <= judge.FLOAT64_TOLERANCE
+    return a.shape == b.shape and np.abs(a - b).max(initial=0) <= rules.FLOAT64_TOLERANCE
 
 
 def _judged(captured: Captured, weights, samples, theirs, truths, rms_factor: float) -> Iterator[Check]:
@@ -281,7 +273,7 @@ def _judged(captured: Captured, weights, samples, theirs, truths, rms_factor: fl
         exact = double(inputs)
         truth = {name: value for name, value in truth.items() if name in exact or not _is_attention(name)}
         for name, (ours, _, expected) in real_arrays(exact, truth, truth, mask):
-            yield judge.judge_float64(name, setting, ours, expected)
+            yield rules.judge_float64(name, setting, ours, expected)
         own = {name: own[name] for name in truth}
         narrow += [(setting, name, arrays) for name, arrays in real_arrays(single(inputs), own, truth, mask)]
     yield from judge_envelopes(narrow, "float32", rms_factor)
@@ -298,7 +290,7 @@ def first_difference(captured: Captured, weights, model: torch.nn.Module, sample
         ours, mask = GraphRunner(captured, weights, "float64", outputs)(inputs), _mask(inputs)
         for name, node in sorted(places.items(), key=lambda item: order[item[1].name]):
             pair = [real_positions(node.name, x, mask) for x in (ours[node.name], seen[name].double().numpy())]
-            if pair[0].shape != pair[1].shape or not judge.judge_float64(node.name, "", *pair).passed:
+            if pair[0].shape != pair[1].shape or not rules.judge_float64(node.name, "", *pair).passed:
                 return f" The first that differs is {node.name} ({node.op}) in {name}, at inputs of {_shape(inputs)}."
     return ""
 

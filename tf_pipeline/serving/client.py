@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_pipeline.pipelines.tasks import task_name
 from tf_pipeline.serving.answers import DEFAULT_SIGNATURE, SERVED, Served
 from tf_pipeline.serving.transport import (
     LONGEST_TIMEOUT,
@@ -229,8 +230,6 @@ def _contradiction(name: str, array: np.ndarray, rows: int, info: TensorInfo | N
 
 
 def _served_task(task: str) -> str:
-    from tf_pipeline.pipelines.factory import task_name
-
     if (name := task_name(task)) not in SERVED:
         raise ValueError(f"{task} does not run on a server; these do: {', '.join(sorted(SERVED))}.")
     return name

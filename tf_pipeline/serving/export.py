@@ -20,7 +20,8 @@ from tf_pipeline.heads import head_of
 from tf_pipeline.hub import split_hub_options
 from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.pipelines.base import Pipeline
-from tf_pipeline.pipelines.factory import pipeline, pipeline_class, task_name
+from tf_pipeline.pipelines.factory import pipeline, pipeline_class
+from tf_pipeline.pipelines.tasks import task_name
 from tf_pipeline.serving.answers import SERVED
 from tf_pipeline.serving.base import ServedTask, input_specs
 from tf_pipeline.serving.describe import describe
