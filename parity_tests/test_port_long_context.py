@@ -9,8 +9,8 @@ import torch
 import transformers
 
 import tf_pipeline
-from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of
-from tf_pipeline.port import capture, gate, sample, tiny
+from parity_tests.port_helpers import checkpoint, proven, shared_cache, use_cache_of
+from tf_pipeline.port import capture, complete, sample, tiny
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.reference.loading import torch_model
 from tf_pipeline.reference.precision import lifted_upcasts
@@ -127,7 +127,7 @@ def test_lengths_beyond_what_a_config_names():
         ({}, [*range(1, 30), 40], [1, 17, 24, 29, 40]),
     ]:
         captured = SimpleNamespace(graph=SimpleNamespace(limits=limits), lengths=taken)
-        assert [length for _, length, _, _ in gate.shapes(captured, config)] == lengths
+        assert [length for _, length, _, _ in complete.shapes(captured, config)] == lengths
     dynamic = transformers.LlamaConfig(
         max_position_embeddings=64, rope_parameters=ROPE | {"rope_type": "dynamic", "factor": 2.0}
     )
@@ -141,8 +141,8 @@ def test_gate_sees_what_only_shows_beyond_a_window():
     captured = capture.capture(transformers.MistralModel, config)
     wider = tiny.tiny_config("mistral", sliding_window=400)
     with pytest.raises(PortError, match=r"41"):
-        gate.check(capture.capture(transformers.MistralModel, wider), transformers.MistralModel, config)
-    assert "2 × 41" in {check.setting for check in gate.check(captured, transformers.MistralModel, config)}
+        proven(capture.capture(transformers.MistralModel, wider), transformers.MistralModel, config)
+    assert "2 × 41" in {check.setting for check in proven(captured, transformers.MistralModel, config)}
 
 
 def test_lengths_that_a_graph_does_not_cover_are_refused_in_words():

@@ -1,8 +1,8 @@
 """Find the model class for a checkpoint: ``config.json`` names the family, the auto class names the head.
 
-The family's module is ``tf_pipeline.models.<model_type>`` with ``-`` as ``_``; the head is found by the end of the
-class name. A new family is therefore found without registering it. What has no module, or not this head, is ported from
-the class that ``transformers`` lists for it: see :mod:`tf_pipeline.port`.
+The family's module is ``tf_pipeline.models.<model_type>`` with ``-`` as ``_``; its classes are named as those that
+``transformers`` lists for the head, with ``TF`` before. A new family is therefore found without registering it. What
+has no module, or not this head, is ported from PyTorch's class: see :mod:`tf_pipeline.port`.
 """
 
 import importlib
@@ -95,9 +95,10 @@ def _native_classes(config: PreTrainedConfig) -> dict[str, type]:
 class _AutoModel:
     """Builds the right class for a checkpoint or a config; the subclasses differ only in the head they ask for."""
 
-    suffixes: tuple[str, ...] = ()
     # Where ``transformers`` lists PyTorch's classes of this kind.
     mappings: tuple[str, ...] = ()
+    # Where else to look for the class of a family that has a module of its own.
+    further_mappings: tuple[str, ...] = ()
 
     def __init__(self, *args: Any, **kwargs: Any):
         raise TypeError(f"{type(self).__name__} is made by from_pretrained(source) or from_config(config).")
@@ -133,8 +134,11 @@ class _AutoModel:
     def _class_or_none(cls, config: PreTrainedConfig) -> type | None:
         """The class of the architecture's own module, if it has one with this head."""
         classes = _native_classes(config)
-        found = (classes[name] for suffix in cls.suffixes for name in classes if name.endswith(suffix))
-        return next(found, None)
+        listed = (
+            torch_classes(mapping).get(config.model_type, ()) for mapping in (*cls.mappings, *cls.further_mappings)
+        )
+        found = (classes.get(f"TF{name}") for names in listed for name in names)
+        return next(filter(None, found), None)
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig, **kwargs: Any):
@@ -160,7 +164,6 @@ class _AutoModel:
 class TFAutoModel(_AutoModel):
     """The body, without a head."""
 
-    suffixes = ("Model",)  # the first class of a family's module, before ...LMHeadModel
     mappings = heads.BODY.mappings
 
 
@@ -173,14 +176,13 @@ class TFAutoModelForTextEncoding(TFAutoModel):
 class TFAutoModelForPreTraining(_AutoModel):
     """The heads that the architecture was pre-trained with."""
 
-    suffixes = ("ForPreTraining", "ForMaskedLM", "LMHeadModel")
     mappings = heads.PRE_TRAINING.mappings
+    further_mappings = heads.MASKED_LM.mappings
 
 
 class TFAutoModelForCausalLM(_AutoModel):
     """A head that predicts the next token."""
 
-    suffixes = ("ForCausalLM", "LMHeadModel")
     mappings = heads.CAUSAL_LM.mappings
 
 
@@ -193,42 +195,36 @@ class TFAutoModelForSeq2SeqLM(_AutoModel):
 class TFAutoModelForMaskedLM(_AutoModel):
     """A head that predicts masked tokens."""
 
-    suffixes = ("ForMaskedLM",)
     mappings = heads.MASKED_LM.mappings
 
 
 class TFAutoModelForSequenceClassification(_AutoModel):
     """A head that classifies or scores a whole text."""
 
-    suffixes = ("ForSequenceClassification",)
     mappings = heads.SEQUENCE_CLASSIFICATION.mappings
 
 
 class TFAutoModelForTokenClassification(_AutoModel):
     """A head that classifies each token."""
 
-    suffixes = ("ForTokenClassification",)
     mappings = heads.TOKEN_CLASSIFICATION.mappings
 
 
 class TFAutoModelForQuestionAnswering(_AutoModel):
     """A head that finds the start and the end of an answer."""
 
-    suffixes = ("ForQuestionAnswering",)
     mappings = heads.QUESTION_ANSWERING.mappings
 
 
 class TFAutoModelForMultipleChoice(_AutoModel):
     """A head that chooses among several continuations."""
 
-    suffixes = ("ForMultipleChoice",)
     mappings = heads.MULTIPLE_CHOICE.mappings
 
 
 class TFAutoModelForNextSentencePrediction(_AutoModel):
     """A head that tells whether one text follows another."""
 
-    suffixes = ("ForNextSentencePrediction",)
     mappings = heads.NEXT_SENTENCE_PREDICTION.mappings
 
 

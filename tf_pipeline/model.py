@@ -17,6 +17,7 @@ from tf_pipeline import checkpoint
 from tf_pipeline.arguments import MODEL_ARGUMENTS, renamed, settled
 from tf_pipeline.config import load_config
 from tf_pipeline.forks import refuse_if_forked
+from tf_pipeline.heads import head_of
 from tf_pipeline.hub import split_hub_options
 from tf_pipeline.inputs import INPUT_NAMES, as_inputs, check_inputs
 from tf_pipeline.losses import Loss
@@ -156,7 +157,8 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             )
         if modules:
             self._check_numbers(config)
-        if type(self).__name__.endswith(("ForSequenceClassification", "ForTokenClassification")):
+        head = head_of(type(self).__name__)
+        if head is not None and head.names_labels:
             _check_label_names(config)
         for key, allowed in self.config_limits().items():
             value = getattr(config, key, allowed[0])

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline import losses
 from tf_pipeline.heads import NEXT_SENTENCE_PREDICTION, head_of
 from tf_pipeline.reference.inputs import padding_mask
 
@@ -61,13 +60,13 @@ def random_labels(model, inputs: dict[str, np.ndarray], rng: np.random.Generator
     for name in model.label_names:
         if name.endswith("_positions"):
             labels[name] = rng.integers(0, shape[-1] + 2, shape[0])  # some beyond the end, which do not count
-        elif model.task_loss is losses.replaced_tokens:
+        elif head is not None and head.loss == "replaced_tokens":
             labels[name] = rng.integers(0, 2, shape)
         elif name.endswith("_label") or head is NEXT_SENTENCE_PREDICTION:
             labels[name] = rng.integers(0, 2, shape[0])  # of a pair of texts
         elif model.input_rank == 3:
             labels[name] = rng.integers(0, shape[1], shape[0])
-        elif model.task_loss is losses.sequence_classification:
+        elif head is not None and head.task == "text-classification":
             labels[name] = text_labels(model, model.config.problem_type, shape[0], rng)
         else:
             classes = (

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_pipeline.heads import head_of
 from tf_pipeline.judging import rules
 from tf_pipeline.judging.check import Check
 from tf_pipeline.parity.answers import expected_answers
@@ -120,19 +121,14 @@ _CALLS: dict[str, Callable[[Comparison], Calls]] = {
     "zero-shot-classification": _zero_shot,
 }
 _NEED_OFFSETS = ("token-classification", "question-answering")
-_TASKS = {
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForMaskedLM": "fill-mask",
-    "ForQuestionAnswering": "question-answering",
-}
 
 
 def _tasks(comparison: Comparison) -> list[str]:
     """The tasks whose pipelines are for the head."""
     if not comparison.model_class.label_names:
         return ["feature-extraction"]
-    tasks = [task for suffix, task in _TASKS.items() if comparison.class_name.endswith(suffix)]
+    head = head_of(comparison.class_name)
+    tasks = [head.task] if head is not None and head.task is not None else []
     if tasks == ["fill-mask"] and comparison.tokenizer is not None and comparison.tokenizer.mask_token is None:
         return []
     labels = map(str.lower, comparison.ours().config.label2id)
