@@ -8,8 +8,9 @@ import torch
 import transformers
 
 import tf_pipeline
+from benchmarks import tiny
 from parity_tests.checkpoint_helpers import new_folder
-from tf_pipeline.port import gate, tiny
+from tf_pipeline.port import gate
 from tf_pipeline.port.complete import complete
 from tf_pipeline.reference.loading import load_torch_model
 

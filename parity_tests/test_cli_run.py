@@ -7,7 +7,7 @@ import transformers
 
 from parity_tests.pipeline_helpers import CONLL, labels_of, tiny_with_tokenizer
 from parity_tests.test_cli import run
-from tf_pipeline.cli_run import ALIASES, OPTIONS
+from tf_pipeline.cli.run import ALIASES, OPTIONS
 from tf_pipeline.pipelines import pipeline, tasks
 from tf_pipeline.pipelines.tasks import TASKS
 
@@ -220,7 +220,7 @@ def test_wrong_usage(models, tmp_path, arguments, status, message):
 def test_an_interruption_leaves_an_earlier_output(models, tmp_path, monkeypatch):
     source, target = write(tmp_path / "in.jsonl", ['"a"\n']), tmp_path / "out.jsonl"
     target.write_text("earlier")
-    monkeypatch.setattr("tf_pipeline.rows._answer_all", lambda *_: 1 / 0)
+    monkeypatch.setattr("tf_pipeline.cli.rows._answer_all", lambda *_: 1 / 0)
     arguments = ["--input", source, "--output", str(target), "--overwrite"]
     result = run("run", "text-classification", "--model", models("text-classification"), *arguments)
     assert isinstance(result.exception, ZeroDivisionError) and target.read_text() == "earlier"

@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 import tf_pipeline
+from benchmarks import tiny
 from parity_tests.checkpoint_helpers import copied, new_folder
 from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of
-from tf_pipeline.port import find, tiny
+from tf_pipeline.port import find
 from tf_pipeline.port.graph import CONSTANTS, GRAPH, Graph, GraphError
 
 IDS = np.arange(5, 15)[np.newaxis]

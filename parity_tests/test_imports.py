@@ -121,7 +121,7 @@ def test_each_module_can_be_imported_and_some_first():
 
 def test_neither_framework_is_imported_before_it_is_needed():
     done = run(
-        "import sys, tf_pipeline, tf_pipeline.cli\n"
+        "import sys, tf_pipeline, tf_pipeline.cli.main\n"
         "print(sorted({'torch', 'tensorflow', 'keras', 'transformers'} & set(sys.modules)))"
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

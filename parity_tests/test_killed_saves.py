@@ -15,7 +15,7 @@ from tf_pipeline.pipelines import pipeline
 from tf_pipeline.port import port
 from tf_pipeline.port import save as port_save
 from tf_pipeline.serving import export as exports
-from tf_pipeline.serving.server_files import write_server_files
+from tf_pipeline.serving.export.server_files import write_server_files
 
 MINE = {"README.md": "mine", "notes/today.txt": "mine"}
 SEED = 20261123

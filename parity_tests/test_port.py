@@ -15,6 +15,7 @@ import transformers
 from typer.testing import CliRunner
 
 import tf_pipeline
+from benchmarks import tiny
 from parity_tests.checkpoint_helpers import WITHOUT_TORCH, copied, edited
 from parity_tests.conftest import ASSETS
 from parity_tests.pipeline_helpers import assert_same_answers, expected_answers, labels_of, torch_pipeline
@@ -22,7 +23,7 @@ from parity_tests.port_helpers import checkpoint, proven, shared_cache, use_cach
 from tf_pipeline import cli
 from tf_pipeline.checkpoint import CheckpointError, named_slots
 from tf_pipeline.parity import compare
-from tf_pipeline.port import capture, complete, find, gate, port, tiny
+from tf_pipeline.port import capture, complete, find, gate, port
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import CONSTANTS, GRAPH, Graph, GraphError, Tensor, listing
 from tf_pipeline.port.model import PortedModel, ported_class

@@ -9,8 +9,9 @@ import torch
 import transformers
 
 import tf_pipeline
+from benchmarks import tiny
 from parity_tests.port_helpers import checkpoint, proven, shared_cache, use_cache_of
-from tf_pipeline.port import capture, complete, sample, tiny
+from tf_pipeline.port import capture, complete, sample
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.reference.loading import torch_model
 from tf_pipeline.reference.precision import lifted_upcasts

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from tf_pipeline.environment import available_memory, environment
 from tf_pipeline.judging import rules
 from tf_pipeline.judging.check import GROUPS, Finding
 from tf_pipeline.parity import behaviour, locate, outputs
 from tf_pipeline.parity.comparison import SAMPLE_TEXTS, Comparison
-from tf_pipeline.parity.environment import available_memory, environment
 from tf_pipeline.parity.pipelines import check_pipeline
 from tf_pipeline.parity.report import Report
 from tf_pipeline.parity.training import check_training
