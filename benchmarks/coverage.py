@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace, results: dict[str, Any]) -> None:
     from tqdm import tqdm
 
     _warm_up()
-    from tf_pipeline.port import tiny
+    import tiny
 
     types = options.types or [*tiny.text_model_types(), *tiny.OTHER_TYPES]
     todo = [name for name in types if options.again or "heads" not in results.get(name, ())]
@@ -97,10 +97,11 @@ def _run(options: argparse.Namespace, results: dict[str, Any]) -> None:
 
 def _warm_up() -> None:
     """Import and compute, before processes fork, what each would have to for itself; nothing that starts threads."""
+    import tiny
     import torch
     import transformers
 
-    from tf_pipeline.port import capture, gate, tiny, torch_layout  # noqa: F401
+    from tf_pipeline.port import capture, gate, torch_layout  # noqa: F401
 
     torch.set_num_threads(1)
     capture.capture(transformers.GPTNeoXModel, tiny.tiny_config("gpt_neox"))
@@ -171,8 +172,9 @@ def variants(model_type: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
     The body comes first. A head that predicts tokens is tried tied and untied, if the config allows both.
     """
+    import tiny
+
     from tf_pipeline import auto
-    from tf_pipeline.port import tiny
 
     yield BODY, BODY, {}
     if model_type in tiny.OTHER_TYPES:
@@ -213,14 +215,15 @@ def attempt(model_type: str, auto: str, folder: Path, changes: dict[str, Any]) -
     Returns:
         ``outcome`` (a key of ``OUTCOMES``) and ``reason``; of a port also its ``class``, ``nodes`` and ``operators``.
     """
+    import tiny
     import torch
     import transformers
 
     from tf_pipeline import auto as autos
-    from tf_pipeline.port import capture, tiny
+    from tf_pipeline.port import capture
     from tf_pipeline.port.errors import MissingRuleError
     from tf_pipeline.port.model import PortedModel, ported_class
-    from tf_pipeline.port.torch_weights import load_torch_model
+    from tf_pipeline.reference.loading import load_torch_model
 
     try:
         config = tiny.tiny_config(model_type, **changes)
@@ -262,7 +265,7 @@ def _compare(model, report, torch_class: type, folder: Path) -> None:
 
     from tf_pipeline.checkpoint import named_slots, open_checkpoint
     from tf_pipeline.port import gate
-    from tf_pipeline.port.torch_weights import load_with_report
+    from tf_pipeline.reference.loading import load_with_report
 
     theirs, seen = load_with_report(torch_class, folder / "theirs", model.config, torch.float32)
     _require(not (report.missing or report.unused or report.mismatched), f"our report is not empty: {report}")
@@ -308,7 +311,7 @@ def _line(error: Exception) -> str:
 
 
 def _summary(results: dict[str, Any]) -> str:
-    from tf_pipeline.port.tiny import OTHER_TYPES
+    from tiny import OTHER_TYPES
 
     lines = []
     for kind, others in (("text", False), ("images and sound", True)):

@@ -10,7 +10,6 @@ How every benchmark here measures:
 
 import argparse
 import contextlib
-import importlib.metadata
 import importlib.util
 import io
 import json
@@ -36,6 +35,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tf_pipeline.environment import processor, versions
 from tf_pipeline.files import write_text
 
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -170,10 +170,6 @@ def missing_packages(packages: Iterable[str]) -> list[str]:
 
 def environment(threads: int | None = None) -> dict[str, Any]:
     """Versions, processor and threads; :func:`watch_others` adds how busy the machine was with something else."""
-    versions = {}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
     model, flags = processor()
     return {
         "python": platform.python_version(),
@@ -183,7 +179,7 @@ def environment(threads: int | None = None) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": threads,
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "versions": versions,
+        "versions": versions(PACKAGES),
     }
 
 
@@ -209,16 +205,6 @@ def _busy_seconds() -> float:
     times = psutil.cpu_times()._asdict()
     # Guest time is part of user time already.
     return sum(value for name, value in times.items() if name not in ("idle", "iowait", "guest", "guest_nice"))
-
-
-def processor() -> tuple[str, set[str]]:
-    """Name of the processor and its instruction sets."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return values.get("model name") or platform.processor() or platform.machine(), set(
-        values.get("flags", values.get("Features", "")).split()
-    )
 
 
 def print_environment(facts: dict[str, Any]) -> None:

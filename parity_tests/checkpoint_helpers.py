@@ -13,9 +13,10 @@ import transformers
 
 import tf_pipeline
 from parity_tests.families import FAMILY
+from parity_tests.tiny import random_checkpoint, tiny_config
 from tf_pipeline.checkpoint import named_slots
-from tf_pipeline.parity.run import lifted_upcasts, widen_rotary_frequencies
-from tf_pipeline.parity.tiny import random_checkpoint, tiny_config
+from tf_pipeline.reference.precision import lifted_upcasts
+from tf_pipeline.reference.rotary import widen_rotary_frequencies
 
 WEIGHTS = "model.safetensors"
 

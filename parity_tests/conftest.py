@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from parity_tests.sentences import film_reviews
+from parity_tests.tiny import random_checkpoint, tiny_config
 from tf_pipeline.parity import Report
-from tf_pipeline.parity.tiny import random_checkpoint, tiny_config
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 

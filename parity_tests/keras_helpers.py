@@ -5,8 +5,8 @@ import numpy as np
 
 import tf_pipeline
 from parity_tests.families import FAMILY
+from parity_tests.tiny import tiny_config
 from tf_pipeline.parity.inputs import random_inputs
-from tf_pipeline.parity.tiny import tiny_config
 
 
 def tiny_model(class_name: str, dtype=None, dropout: bool = False, **config_changes):

@@ -9,8 +9,8 @@ import torch
 import transformers
 
 from parity_tests.checkpoint_helpers import new_folder
+from parity_tests.tiny import random_checkpoint
 from tf_pipeline.parity import answers
-from tf_pipeline.parity.tiny import random_checkpoint
 
 CONLL = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
 

@@ -8,9 +8,11 @@ import torch
 import transformers
 
 import tf_pipeline
+from benchmarks import tiny
 from parity_tests.checkpoint_helpers import new_folder
-from tf_pipeline.port import tiny
-from tf_pipeline.port.torch_weights import load_torch_model
+from tf_pipeline.port import gate
+from tf_pipeline.port.complete import complete
+from tf_pipeline.reference.loading import load_torch_model
 
 
 @cache
@@ -40,3 +42,8 @@ def shared_cache() -> Path:
     folder = new_folder()
     os.environ["TF_PIPELINE_CACHE"] = str(folder)
     return folder
+
+
+def proven(captured, model_class: type, config) -> list:
+    """The checks of a captured graph, which is completed first."""
+    return gate.check(*complete(captured, model_class, config))

@@ -21,7 +21,8 @@ from parity_tests.checkpoint_helpers import WEIGHTS, copied, weights
 from parity_tests.conftest import ASSETS
 from parity_tests.pipeline_helpers import CONLL, assert_same_answers, labels_of, tiny_with_tokenizer, torch_pipeline
 from tf_pipeline import AutoTokenizer, pipeline
-from tf_pipeline.pipelines.factory import TASKS, pipeline_class
+from tf_pipeline.pipelines.factory import pipeline_class
+from tf_pipeline.pipelines.tasks import TASKS
 
 TEXT = "A film of the year."
 HEADS = {

@@ -27,7 +27,7 @@ from parity_tests.test_arguments import HEADS, INPUTS, TEXT, folder_of
 from parity_tests.test_arguments import ours as pipe_of
 from tf_pipeline import pipeline
 from tf_pipeline.checkpoint import CheckpointError
-from tf_pipeline.pipelines.factory import TASKS
+from tf_pipeline.pipelines.tasks import TASKS
 
 BODY, CLASSIFIER = "TFBertModel", "TFBertForSequenceClassification"
 INDEX = "model.safetensors.index.json"

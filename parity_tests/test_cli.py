@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from parity_tests.checkpoint_helpers import WITHOUT_TORCH
 from parity_tests.conftest import ASSETS
-from tf_pipeline.cli import app
+from tf_pipeline.cli.main import app
 
 HEAVY = ("tensorflow", "torch", "keras", "transformers")
 COURSE = "I've been waiting for a HuggingFace course my whole life."
@@ -21,7 +21,7 @@ def run(*arguments, stdin=None):
 
 HELP = """
 import sys
-from tf_pipeline.cli import main
+from tf_pipeline.cli.main import main
 sys.argv = ["tf-pipeline", *{arguments}]
 try:
     main()
@@ -34,7 +34,7 @@ except SystemExit:
     "code",
     [
         "import tf_pipeline",
-        "import tf_pipeline.cli",
+        "import tf_pipeline.cli.main",
         *(
             HELP.format(arguments=arguments)
             for arguments in (["--help"], ["run", "--help"], ["parity", "--help"], ["export", "--help"])

@@ -7,9 +7,9 @@ import transformers
 
 from parity_tests.pipeline_helpers import CONLL, labels_of, tiny_with_tokenizer
 from parity_tests.test_cli import run
-from tf_pipeline.cli_run import ALIASES, OPTIONS
-from tf_pipeline.pipelines import factory, pipeline
-from tf_pipeline.pipelines.factory import TASKS
+from tf_pipeline.cli.run import ALIASES, OPTIONS
+from tf_pipeline.pipelines import pipeline, tasks
+from tf_pipeline.pipelines.tasks import TASKS
 
 HEADS = {
     "token-classification": ("TFBertForTokenClassification", labels_of(CONLL)),
@@ -89,7 +89,7 @@ def write(path, rows):
 
 def test_every_task_has_its_options():
     assert set(OPTIONS) == set(CASES) == set(TASKS)
-    assert ALIASES == factory.ALIASES
+    assert ALIASES == tasks.ALIASES
 
 
 @pytest.mark.parametrize("task", CASES)
@@ -220,7 +220,7 @@ def test_wrong_usage(models, tmp_path, arguments, status, message):
 def test_an_interruption_leaves_an_earlier_output(models, tmp_path, monkeypatch):
     source, target = write(tmp_path / "in.jsonl", ['"a"\n']), tmp_path / "out.jsonl"
     target.write_text("earlier")
-    monkeypatch.setattr("tf_pipeline.rows._answer_all", lambda *_: 1 / 0)
+    monkeypatch.setattr("tf_pipeline.cli.rows._answer_all", lambda *_: 1 / 0)
     arguments = ["--input", source, "--output", str(target), "--overwrite"]
     result = run("run", "text-classification", "--model", models("text-classification"), *arguments)
     assert isinstance(result.exception, ZeroDivisionError) and target.read_text() == "earlier"

@@ -12,8 +12,9 @@ import transformers
 import tf_pipeline
 from parity_tests.checkpoint_helpers import new_folder
 from parity_tests.families import MODELS
-from tf_pipeline.parity.run import lifted_upcasts, widen_rotary_frequencies
-from tf_pipeline.parity.tiny import TINY_CONFIGS, tiny_config
+from parity_tests.tiny import TINY_CONFIGS, tiny_config
+from tf_pipeline.reference.precision import lifted_upcasts
+from tf_pipeline.reference.rotary import widen_rotary_frequencies
 
 pytestmark = pytest.mark.slow
 

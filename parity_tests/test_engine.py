@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import tf_pipeline
+from tf_pipeline.judging.rules import judge_envelope, judge_float64
 from tf_pipeline.parity import Report, compare, compare_outputs
 from tf_pipeline.parity.inputs import random_inputs
-from tf_pipeline.parity.judge import judge_envelope, judge_float64
 from tf_pipeline.parity.run import TensorFlowRunner
 
 RNG = np.random.default_rng(0)

@@ -11,6 +11,7 @@ import torch
 import transformers
 
 import tf_pipeline
+from benchmarks import tiny
 from parity_tests.checkpoint_helpers import (
     WEIGHTS,
     assert_same_outputs,
@@ -22,9 +23,8 @@ from parity_tests.checkpoint_helpers import (
     twin,
 )
 from parity_tests.families import FAMILY
+from parity_tests.tiny import tiny_config
 from tf_pipeline.checkpoint import CheckpointError
-from tf_pipeline.parity.tiny import tiny_config
-from tf_pipeline.port import tiny
 
 BODIES = ("TFBertModel", "TFDistilBertModel")
 CHOICES = "TFBertForMultipleChoice"

@@ -19,6 +19,7 @@ from parity_tests.checkpoint_helpers import (
     twin,
 )
 from parity_tests.families import FAMILY
+from parity_tests.tiny import tiny_config
 from tf_pipeline.layers import (
     TruncatedNormal,
     bidirectional_buckets,
@@ -27,7 +28,6 @@ from tf_pipeline.layers import (
     scores_by_distance,
 )
 from tf_pipeline.parity.inputs import random_inputs
-from tf_pipeline.parity.tiny import tiny_config
 
 
 def honoured(class_name, change, inputs=None, relevant=True):

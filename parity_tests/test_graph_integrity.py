@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 import tf_pipeline
+from benchmarks import tiny
 from parity_tests.checkpoint_helpers import copied, new_folder
 from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of
-from tf_pipeline.port import find, tiny
+from tf_pipeline.port import find
 from tf_pipeline.port.graph import CONSTANTS, GRAPH, Graph, GraphError
 
 IDS = np.arange(5, 15)[np.newaxis]
@@ -142,13 +143,14 @@ def test_graphs_of_other_code_are_not_used(monkeypatch):
     assert before != find._cache_folder("GPTNeoXModel", config)
 
 
-def test_the_digest_is_of_all_code_of_the_package(monkeypatch, tmp_path):
+@pytest.mark.parametrize("changed", ["port/find.py", "port/rules/linear.py", "reference/rotary.py"])
+def test_the_digest_is_of_all_code_that_makes_graphs(changed, monkeypatch, tmp_path):
+    monkeypatch.setattr(find, "__file__", str(tmp_path / "port" / "find.py"))
     digests = []
     for text in ("a = 1", "a = 2"):
-        (tmp_path / "rules").mkdir(exist_ok=True)
-        (tmp_path / "find.py").write_text("")
-        (tmp_path / "rules" / "linear.py").write_text(text)
-        monkeypatch.setattr(find, "__file__", str(tmp_path / "find.py"))
+        for name in ("port/find.py", "port/rules/linear.py", "reference/rotary.py"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text if name == changed else "")
         digests.append(find._code.__wrapped__())
     assert digests[0] != digests[1]
 

@@ -15,7 +15,7 @@ from tf_pipeline.pipelines import pipeline
 from tf_pipeline.port import port
 from tf_pipeline.port import save as port_save
 from tf_pipeline.serving import export as exports
-from tf_pipeline.serving.server_files import write_server_files
+from tf_pipeline.serving.export.server_files import write_server_files
 
 MINE = {"README.md": "mine", "notes/today.txt": "mine"}
 SEED = 20261123
@@ -33,14 +33,14 @@ def seconds_of(work) -> float:
     return time.monotonic() - start
 
 
-def killed_between(tmp_path, saves, check, trials: int) -> str:
+def killed_between(tmp_path, saves, check, TRIALS: int) -> str:
     """Kill processes that save one checkpoint and another in turns; require that one of them is there, and load it.
 
     Args:
         tmp_path: an empty folder.
         saves: saves either to a folder.
         check: loads a folder and compares it with what was saved there.
-        trials: how many processes are killed.
+        TRIALS: how many processes are killed.
 
     Returns:
         What was counted.
@@ -56,15 +56,15 @@ def killed_between(tmp_path, saves, check, trials: int) -> str:
     write_files(folder, MINE)
     saves[0](folder)
     found, left, saved = [], 0, 0
-    for complete in killed_at_random(lambda number: saves[number % 2](folder), trials, longest, SEED):
+    for complete in killed_at_random(lambda number: saves[number % 2](folder), TRIALS, longest, SEED):
         found.append(legal.index(visible(folder)))
         check[found[-1]](folder)
         assert len(litter(folder)) <= 1  # that of the last one at most
         left, saved = left + len(litter(folder)), saved + complete
     saves[0](folder)
     assert contents(folder) == legal[0] and not litter(folder)
-    assert trials < 10 or (set(found) == {0, 1} and left and saved)
-    counts = f"{trials} killed, {saved} saves complete, {left} left something behind"
+    assert TRIALS < 10 or (set(found) == {0, 1} and left and saved)
+    counts = f"{TRIALS} killed, {saved} saves complete, {left} left something behind"
     return f"{counts}; found {found.count(0)} times the one checkpoint, {found.count(1)} times the other"
 
 
@@ -154,7 +154,7 @@ def test_export(tmp_path, capsys, minilm, monkeypatch):
     longest = 2 * seconds_of(lambda: [shutil.rmtree(folder, ignore_errors=True), write(1)])
     shutil.rmtree(folder)
     beside = {name for name in alone(1) if not name.startswith("1/")}
-    for complete in killed_at_random(lambda number: write(number + 1), trials, longest, SEED):
+    for complete in killed_at_random(lambda number: write(number + 1), TRIALS, longest, SEED):
         versions = range(last + 1, last + complete + 2)
         there = visible(folder) if folder.exists() else {}
         attempted = versions[-1]
@@ -174,6 +174,6 @@ def test_export(tmp_path, capsys, minilm, monkeypatch):
             shutil.rmtree(path)
     write(last + 1)
     assert not litter(folder) and set(visible(folder)) == set(alone(last + 1))
-    assert trials < 10 or (left and complete_versions)
+    assert left and complete_versions
     with capsys.disabled():
-        print(f"\nexport: {trials} killed, {complete_versions} versions, all whole; {left} left something behind")
+        print(f"\nexport: {TRIALS} killed, {complete_versions} versions, all whole; {left} left something behind")

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D as TorchConv1D
 from tf_pipeline.layers import Conv1D, RMSNorm
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import BaseModelOutput
-from tf_pipeline.parity.run import lifted_upcasts
+from tf_pipeline.reference.precision import lifted_upcasts
 
 DIM, EPS = 24, 1e-3
 

@@ -31,11 +31,11 @@ from parity_tests.checkpoint_helpers import (
 )
 from parity_tests.families import BODIES, CLASSES, FAMILY, MASKED_LMS, MODELS
 from parity_tests.tiers import exhaustive
+from parity_tests.tiny import tiny_config
 from tf_pipeline import auto
 from tf_pipeline import checkpoint as checkpoints
 from tf_pipeline.checkpoint import CheckpointError
 from tf_pipeline.layers import ACTIVATIONS
-from tf_pipeline.parity.tiny import tiny_config
 
 CLASSIFIER = "TFBertForSequenceClassification"
 INDEX = "model.safetensors.index.json"

@@ -8,11 +8,11 @@ from transformers import BertConfig
 import tf_pipeline
 from parity_tests import families
 from parity_tests.tiers import exhaustive
+from parity_tests.tiny import TINY_CONFIGS, random_checkpoint
 from tf_pipeline.auto import supported_models
+from tf_pipeline.judging import rules
 from tf_pipeline.parity import compare_outputs, run
-from tf_pipeline.parity import judge as rules
 from tf_pipeline.parity.inputs import random_inputs
-from tf_pipeline.parity.tiny import TINY_CONFIGS, random_checkpoint
 
 
 def classes(names):

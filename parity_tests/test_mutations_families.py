@@ -9,17 +9,17 @@ from functools import partial
 import pytest
 import transformers
 
+from benchmarks import tiny as port_tiny
 from parity_tests import pipeline_helpers
 from parity_tests.checkpoint_helpers import new_folder
 from parity_tests.conftest import ASSETS
 from parity_tests.families import OWN_FAMILIES
 from parity_tests.mistakes import MISTAKES, Mistake
 from parity_tests.port_helpers import shared_cache, use_cache_of
+from parity_tests.tiny import random_checkpoint, tiny_config
 from tf_pipeline import compare
 from tf_pipeline.parity import tokenization
 from tf_pipeline.parity.corpus import adversarial_texts
-from tf_pipeline.parity.tiny import random_checkpoint, tiny_config
-from tf_pipeline.port import tiny as port_tiny
 
 # The module, whose name in the package is that of its function.
 COMPARE = sys.modules[compare.__module__]

@@ -11,9 +11,9 @@ from parity_tests.conftest import ASSETS
 from parity_tests.families import CLASSES, REPRESENTATIVES
 from parity_tests.pipeline_helpers import tiny_with_tokenizer
 from tf_pipeline import compare
+from tf_pipeline.judging.rules import judge_envelope, judge_float64
 from tf_pipeline.parity.comparison import Comparison
 from tf_pipeline.parity.dropout import as_factors, check_dropout
-from tf_pipeline.parity.judge import judge_envelope, judge_float64
 from tf_pipeline.parity.outputs import check_gradients
 from tf_pipeline.parity.report import Report
 

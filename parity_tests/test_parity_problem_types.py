@@ -61,7 +61,7 @@ def test_command_compares_a_classifier_of_several_labels(tmp_path):
 @pytest.mark.parametrize("name", HEADS)
 def test_labels_count_and_do_not(name):
     """In every setting something counts, and where labels can be ignored something is."""
-    from tf_pipeline.parity.tiny import tiny_config
+    from parity_tests.tiny import tiny_config
 
     model = getattr(tf_pipeline, name)(tiny_config(FAMILY[name], name))
     inputs = random_inputs(model, batch=2)

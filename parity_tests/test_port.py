@@ -15,15 +15,16 @@ import transformers
 from typer.testing import CliRunner
 
 import tf_pipeline
+from benchmarks import tiny
 from parity_tests.checkpoint_helpers import WITHOUT_TORCH, copied, edited
 from parity_tests.conftest import ASSETS
 from parity_tests.pipeline_helpers import assert_same_answers, expected_answers, labels_of, torch_pipeline
-from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of
+from parity_tests.port_helpers import checkpoint, proven, shared_cache, use_cache_of
 from parity_tests.tiers import exhaustive
 from tf_pipeline import cli
 from tf_pipeline.checkpoint import CheckpointError, named_slots
 from tf_pipeline.parity import compare
-from tf_pipeline.port import capture, find, gate, port, tiny
+from tf_pipeline.port import capture, complete, find, gate, port
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import CONSTANTS, GRAPH, Graph, GraphError, Tensor, listing
 from tf_pipeline.port.model import PortedModel, ported_class
@@ -49,10 +50,14 @@ def test_architecture_is_ported_and_equal(model_type):
     config = tiny.tiny_config(model_type)
     model_class = tiny.body_class(model_type)
     captured = capture.capture(model_class, config)
-    checks = gate.check(captured, model_class, config)
+    before = captured.graph.to_dict()
+    completed, measured = complete.complete(captured, model_class, config)
+    finished = completed.graph.to_dict()
+    checks = gate.check(completed, measured)
+    assert (captured.graph.to_dict(), completed.graph.to_dict()) == (before, finished)
     compared = {check.dtype for check in checks}
     assert compared == {"float64", "float32"}
-    assert len({check.setting for check in checks if "×" in check.setting}) == len(gate.shapes(captured, config))
+    assert len({check.setting for check in checks if "×" in check.setting}) == len(complete.shapes(completed, config))
     assert "last_hidden_state" in {check.name for check in checks}
     assert any(check.elements > 100 for check in checks)
 
@@ -396,7 +401,7 @@ def test_operator_without_a_rule_is_written_by_simpler_ones(monkeypatch):
     config = tiny.tiny_config("roformer")
     captured = capture.capture(transformers.RoFormerModel, config)
     assert "aten.native_layer_norm.default" in captured.graph.operators()
-    gate.check(captured, transformers.RoFormerModel, config)
+    proven(captured, transformers.RoFormerModel, config)
 
 
 def test_operator_without_any_rule_is_named_with_its_place(monkeypatch):
@@ -441,7 +446,7 @@ def test_gate_notices_a_wrong_constant():
     (key,) = [key for key in captured.constants if key.endswith("inv_freq")][:1]
     captured.constants[key] = captured.constants[key] * np.float32(1 + 1e-6)
     with pytest.raises(PortError, match="float64"):
-        gate.check(captured, transformers.LlamaModel, config)
+        proven(captured, transformers.LlamaModel, config)
 
 
 def test_remote_code_is_refused_unless_trusted(tmp_path):

@@ -9,10 +9,13 @@ import torch
 import transformers
 
 import tf_pipeline
-from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of
-from tf_pipeline.parity import run
-from tf_pipeline.port import capture, gate, sample, tiny
+from benchmarks import tiny
+from parity_tests.port_helpers import checkpoint, proven, shared_cache, use_cache_of
+from tf_pipeline.port import capture, complete, sample
 from tf_pipeline.port.errors import PortError
+from tf_pipeline.reference.loading import torch_model
+from tf_pipeline.reference.precision import lifted_upcasts
+from tf_pipeline.reference.rotary import forget_lengths
 
 ROPE = {"rope_theta": 10000.0}
 FACTORS = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 3.1, 4.2, 5.3]}
@@ -36,12 +39,12 @@ def assert_equal_at(lengths, model_type: str, attention: str = "eager", **change
     """Compare what a user loads from a folder with PyTorch, in float64 and at each length, padded where it may be."""
     folder = checkpoint.__wrapped__(model_type, **changes)  # dictionaries are no keys of its cache
     ours = tf_pipeline.TFAutoModel.from_pretrained(folder, dtype="float64")
-    theirs = run.torch_model(ours.torch_name(), folder, "float64", attn_implementation=attention)
+    theirs = torch_model(ours.torch_name(), folder, "float64", ours.keeps_tables, attn_implementation=attention)
     for length in lengths:
         inputs = sample.sample_inputs(theirs, theirs.config, 2, length, 5, "right", seed=length)
         inputs = {name: value for name, value in inputs.items() if name in ours.graph.inputs}
-        run.forget_lengths(theirs)
-        with torch.no_grad(), run.lifted_upcasts(theirs):
+        forget_lengths(theirs)
+        with torch.no_grad(), lifted_upcasts(theirs):
             expected = theirs(**inputs).last_hidden_state.numpy()
         got = ours({name: tf.constant(value.numpy()) for name, value in inputs.items()}).last_hidden_state.numpy()
         real = inputs["attention_mask"].numpy() == 1 if got.shape[1] == length else slice(None)
@@ -102,11 +105,11 @@ def test_positions_fewer_than_the_lengths_that_are_compared():
 def test_whisper_takes_sound_and_decoder_tokens():
     folder = checkpoint("whisper")
     ours = tf_pipeline.TFAutoModel.from_pretrained(folder, dtype="float64")
-    theirs = run.torch_model("TFWhisperModel", folder, "float64")
+    theirs = torch_model("TFWhisperModel", folder, "float64", keeps_tables=True)
     features = np.random.default_rng(0).normal(size=(2, theirs.config.num_mel_bins, 2 * tiny.POSITIONS))
     for length in (1, 6):
         written = np.random.default_rng(length).integers(3, 90, (2, length))
-        with torch.no_grad(), run.lifted_upcasts(theirs):
+        with torch.no_grad(), lifted_upcasts(theirs):
             inputs = {"input_features": torch.tensor(features), "decoder_input_ids": torch.tensor(written)}
             expected = theirs(**inputs).last_hidden_state.numpy()
         got = ours({"input_features": features, "decoder_input_ids": written}).last_hidden_state
@@ -125,7 +128,7 @@ def test_lengths_beyond_what_a_config_names():
         ({}, [*range(1, 30), 40], [1, 17, 24, 29, 40]),
     ]:
         captured = SimpleNamespace(graph=SimpleNamespace(limits=limits), lengths=taken)
-        assert [length for _, length, _, _ in gate.shapes(captured, config)] == lengths
+        assert [length for _, length, _, _ in complete.shapes(captured, config)] == lengths
     dynamic = transformers.LlamaConfig(
         max_position_embeddings=64, rope_parameters=ROPE | {"rope_type": "dynamic", "factor": 2.0}
     )
@@ -139,8 +142,8 @@ def test_gate_sees_what_only_shows_beyond_a_window():
     captured = capture.capture(transformers.MistralModel, config)
     wider = tiny.tiny_config("mistral", sliding_window=400)
     with pytest.raises(PortError, match=r"41"):
-        gate.check(capture.capture(transformers.MistralModel, wider), transformers.MistralModel, config)
-    assert "2 × 41" in {check.setting for check in gate.check(captured, transformers.MistralModel, config)}
+        proven(capture.capture(transformers.MistralModel, wider), transformers.MistralModel, config)
+    assert "2 × 41" in {check.setting for check in proven(captured, transformers.MistralModel, config)}
 
 
 def test_lengths_that_a_graph_does_not_cover_are_refused_in_words():

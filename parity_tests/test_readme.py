@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.tiny import OTHER_TYPES
 from tf_pipeline.auto import model_table, supported_models
 from tf_pipeline.pipelines import supported_tasks
-from tf_pipeline.port.tiny import OTHER_TYPES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

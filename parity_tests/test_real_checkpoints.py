@@ -6,8 +6,8 @@ import pytest
 from transformers import BertConfig
 
 from parity_tests.conftest import ASSETS
+from parity_tests.tiny import random_checkpoint
 from tf_pipeline.parity import GROUPS, compare
-from tf_pipeline.parity.tiny import random_checkpoint
 from tf_pipeline.pipelines import pipeline
 
 COURSE = ["I've been waiting for a HuggingFace course my whole life.", "I hate this so much!"]

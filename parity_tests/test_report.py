@@ -16,8 +16,9 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
+from tf_pipeline.judging.check import GROUPS, Check, Finding, Skip, Worst
 from tf_pipeline.parity import html
-from tf_pipeline.parity.report import GROUPS, Check, Finding, Report, Skip, Worst
+from tf_pipeline.parity.report import Report
 
 LAYERS = 13
 SETTINGS = ("unpadded", "right padding", "left padding")

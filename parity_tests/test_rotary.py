@@ -15,7 +15,7 @@ from transformers.models.llama import modeling_llama
 from parity_tests.checkpoint_helpers import assert_same_outputs, checkpoint, ours, run_both, twin
 from tf_pipeline.layers import RotaryEmbedding, rotate, rotate_rows
 from tf_pipeline.layers.rotary import RULES
-from tf_pipeline.parity.run import lifted_upcasts
+from tf_pipeline.reference.precision import lifted_upcasts
 
 TRIALS = 12
 LIMITED = ("dynamic", "longrope")

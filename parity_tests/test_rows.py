@@ -18,10 +18,11 @@ from safetensors.numpy import load_file, save_file
 from parity_tests.pipeline_helpers import tiny_with_tokenizer
 from parity_tests.test_cli import run
 from parity_tests.test_cli_run import HEADS
-from tf_pipeline import cli_run, rows
+from tf_pipeline.cli import rows
+from tf_pipeline.cli import run as cli_run
+from tf_pipeline.cli.row_files import Unfinished, unfinished_folder
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.pipelines.batching import windows
-from tf_pipeline.row_files import Unfinished, unfinished_folder
 
 COMMAND = [sys.executable, "-m", "tf_pipeline.cli", "run", "sentiment-analysis"]
 
@@ -469,8 +470,8 @@ def test_files_half_in_place_are_put_there(answer, tmp_path, monkeypatch, step):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", dying(os.replace))
-        patch.setattr("tf_pipeline.row_files.Unfinished.__exit__", lambda self, *_: self._lock.release())
-        patch.setattr("tf_pipeline.row_files.Unfinished._place", dying(Unfinished._place))
+        patch.setattr("tf_pipeline.cli.row_files.Unfinished.__exit__", lambda self, *_: self._lock.release())
+        patch.setattr("tf_pipeline.cli.row_files.Unfinished._place", dying(Unfinished._place))
         result = answer(CONTENT)
     assert isinstance(result.exception, _Stops) == (step < 4)
     assert answer(None, "--resume").exit_code == 3

@@ -24,7 +24,7 @@ from parity_tests.serving_helpers import Table, columns, loopback_server
 from parity_tests.test_cli import run
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.serving import Client, RequestRefusedError, ServingError
-from tf_pipeline.serving.transport import Address, Signature, TensorInfo
+from tf_pipeline.serving.client.transport import Address, Signature, TensorInfo
 
 KINDS = ["rest", "grpc"]
 # Versions of the one model that the server has; the latest is what an address without a version means.
@@ -591,7 +591,7 @@ def test_other_errors_are_not_sent_again(connect, server, kind, status, error, m
 
 def test_the_wait_doubles_and_is_random(connect, server, monkeypatch):
     waits = []
-    monkeypatch.setattr("tf_pipeline.serving.transport.time.sleep", waits.append)
+    monkeypatch.setattr("tf_pipeline.serving.client.transport.time.sleep", waits.append)
     client = connect("rest", backoff=0.5)
     client.check()
     for _ in range(4):
@@ -604,7 +604,7 @@ def test_the_wait_doubles_and_is_random(connect, server, monkeypatch):
 
 def test_the_server_says_when(connect, server, monkeypatch):
     waits = []
-    monkeypatch.setattr("tf_pipeline.serving.transport.time.sleep", waits.append)
+    monkeypatch.setattr("tf_pipeline.serving.client.transport.time.sleep", waits.append)
     client = connect("rest")
     client.check()
     server.faults(fail=1, status=429, retry_after="7")

@@ -17,10 +17,10 @@ from parity_tests.pipeline_helpers import CONLL, labels_of, tiny_with_tokenizer,
 from parity_tests.test_pipelines_tokens import TEXTS
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.serving import export as exporting
-from tf_pipeline.serving.base import input_specs
 from tf_pipeline.serving.export import TASKS, ExportError, compare_answers, resolve_task
+from tf_pipeline.serving.export.base import input_specs
+from tf_pipeline.serving.export.warmup import FILE
 from tf_pipeline.serving.saved_model import read_saved_model, signatures
-from tf_pipeline.serving.warmup import FILE
 from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer, compile_tokenizer
 
 HEADS = {

@@ -19,7 +19,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tensorflow_serving.config import model_server_config_pb2
 
-from tf_pipeline.serving.server_files import write_server_files
+from tf_pipeline.serving.export.server_files import write_server_files
 
 # Flags of tensorflow_model_server that these files may use (tensorflow_serving/model_servers/main.cc).
 FLAGS = {"--model_config_file", "--enable_batching", "--enable_per_model_batching_parameters"}

@@ -27,7 +27,7 @@ _AUTO_CLASSES = (
 )
 
 _LAZY = {name: "tf_pipeline.auto" for name in _AUTO_CLASSES} | {
-    "AutoConfig": "tf_pipeline.auto",
+    "AutoConfig": "tf_pipeline.config",
     "AutoTokenizer": "tf_pipeline.tokenization",
     "compare": "tf_pipeline.parity",
     "export": "tf_pipeline.serving.export",

@@ -1,116 +1,25 @@
 """Find the model class for a checkpoint: ``config.json`` names the family, the auto class names the head.
 
-The family's module is ``tf_pipeline.models.<model_type>`` with ``-`` as ``_``; the head is found by the end of the
-class name. A new family is therefore found without registering it. What has no module, or not this head, is ported from
-the class that ``transformers`` lists for it: see :mod:`tf_pipeline.port`.
+The family's module is ``tf_pipeline.models.<model_type>`` with ``-`` as ``_``; its classes are named as those that
+``transformers`` lists for the head, with ``TF`` before. A new family is therefore found without registering it. What
+has no module, or not this head, is ported from PyTorch's class: see :mod:`tf_pipeline.port`.
 """
 
-import contextlib
 import importlib
 import inspect
-import json
 import os
 import pkgutil
-from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from tf_pipeline import heads, models
-from tf_pipeline.hub import RepositoryError, repository_file, split_hub_options
+from tf_pipeline.config import AutoConfig
+from tf_pipeline.hub import split_hub_options
 from tf_pipeline.port.mappings import mapping as torch_classes
-
-
-class AutoConfig(transformers.AutoConfig):
-    """Hugging Face's ``AutoConfig``, whose errors say which file or connection is missing."""
-
-    @classmethod
-    def from_pretrained(cls, source: str | os.PathLike, **kwargs: Any) -> PreTrainedConfig:
-        """Read ``config.json`` of a local folder or hub id; other keywords change its values.
-
-        ``trust_remote_code=True`` lets a checkpoint of an architecture that ``transformers`` lacks bring its own code.
-
-        Raises:
-            RepositoryError: if it cannot be found.
-            OSError: if it is not valid JSON, or no JSON object.
-            ValueError: if it names no known ``model_type``, if the architecture refuses a value, or if ``source`` is a
-                file of weights.
-        """
-        if str(source).endswith((".safetensors", ".bin")):
-            raise ValueError(f"{source} holds weights and no config; pass config= as well, or the folder of both.")
-        hub_options = split_hub_options(options := dict(kwargs))
-        kwargs = options | hub_options
-        path = Path(source)
-        if not path.is_file():
-            try:
-                path = repository_file(source, "config.json", **hub_options)
-            except RepositoryError as error:
-                raise RepositoryError(f"No config.json for {str(source)!r}. {error}") from error
-        values = _checked_json(path)
-        with clear_errors(str(path), values):
-            if not _is_known(source, **kwargs) and _is_ported(source, **hub_options):
-                return PreTrainedConfig.from_pretrained(source, **kwargs)  # the graph says what the code would
-            return transformers.AutoConfig.from_pretrained(source, **{"trust_remote_code": False} | kwargs)
-
-
-def _checked_json(path: Path) -> dict[str, Any]:
-    """The values of a ``config.json``, which has to be an object with a name for its architecture."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise OSError(f"{path} is not a valid JSON file: {error}.") from error
-    if not isinstance(values, dict):
-        raise OSError(f"{path} holds {values!r:.80} rather than a JSON object.")
-    if not isinstance(name := values.get("model_type", ""), str):
-        raise ValueError(f"{path} has model_type {name!r:.80}, which is not a name.")
-    return values
-
-
-def _culprit(values: Mapping[str, Any]) -> str:
-    """The first value without which the config's class takes the others."""
-    for key in values:
-        others = {name: value for name, value in values.items() if name != key}
-        with contextlib.suppress(Exception):
-            transformers.AutoConfig.for_model(**others)
-            return f"{key}={values[key]!r:.80}"
-    return "a value"
-
-
-@contextlib.contextmanager
-def clear_errors(where: str, values: Mapping[str, Any] | None = None):
-    """Turn the errors of a config's class about values into one that says where the values are from.
-
-    Args:
-        where: their file.
-        values: the values, to find the wrong one among them.
-
-    Raises:
-        ValueError: for every error about a value.
-    """
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    except (StrictDataclassError, AttributeError, LookupError, ArithmeticError, TypeError) as error:
-        what = _culprit(values) if values else "a value"
-        raise ValueError(f"{where} has {what}, which its architecture does not take. {error}") from error
-
-
-def _is_ported(source: str | os.PathLike, **hub_options: Any) -> bool:
-    return (
-        not os.path.isfile(source) and repository_file(source, "graph.json", required=False, **hub_options) is not None
-    )
-
-
-def _is_known(source: str | os.PathLike, **kwargs: Any) -> bool:
-    """Whether ``transformers`` has the architecture of a checkpoint."""
-    values, _ = PreTrainedConfig.get_config_dict(source, **kwargs)
-    return values.get("model_type") in transformers.CONFIG_MAPPING
 
 
 @cache
@@ -186,9 +95,10 @@ def _native_classes(config: PreTrainedConfig) -> dict[str, type]:
 class _AutoModel:
     """Builds the right class for a checkpoint or a config; the subclasses differ only in the head they ask for."""
 
-    suffixes: tuple[str, ...] = ()
     # Where ``transformers`` lists PyTorch's classes of this kind.
     mappings: tuple[str, ...] = ()
+    # Where else to look for the class of a family that has a module of its own.
+    further_mappings: tuple[str, ...] = ()
 
     def __init__(self, *args: Any, **kwargs: Any):
         raise TypeError(f"{type(self).__name__} is made by from_pretrained(source) or from_config(config).")
@@ -224,8 +134,11 @@ class _AutoModel:
     def _class_or_none(cls, config: PreTrainedConfig) -> type | None:
         """The class of the architecture's own module, if it has one with this head."""
         classes = _native_classes(config)
-        found = (classes[name] for suffix in cls.suffixes for name in classes if name.endswith(suffix))
-        return next(found, None)
+        listed = (
+            torch_classes(mapping).get(config.model_type, ()) for mapping in (*cls.mappings, *cls.further_mappings)
+        )
+        found = (classes.get(f"TF{name}") for names in listed for name in names)
+        return next(filter(None, found), None)
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig, **kwargs: Any):
@@ -251,7 +164,6 @@ class _AutoModel:
 class TFAutoModel(_AutoModel):
     """The body, without a head."""
 
-    suffixes = ("Model",)  # the first class of a family's module, before ...LMHeadModel
     mappings = heads.BODY.mappings
 
 
@@ -264,14 +176,13 @@ class TFAutoModelForTextEncoding(TFAutoModel):
 class TFAutoModelForPreTraining(_AutoModel):
     """The heads that the architecture was pre-trained with."""
 
-    suffixes = ("ForPreTraining", "ForMaskedLM", "LMHeadModel")
     mappings = heads.PRE_TRAINING.mappings
+    further_mappings = heads.MASKED_LM.mappings
 
 
 class TFAutoModelForCausalLM(_AutoModel):
     """A head that predicts the next token."""
 
-    suffixes = ("ForCausalLM", "LMHeadModel")
     mappings = heads.CAUSAL_LM.mappings
 
 
@@ -284,42 +195,36 @@ class TFAutoModelForSeq2SeqLM(_AutoModel):
 class TFAutoModelForMaskedLM(_AutoModel):
     """A head that predicts masked tokens."""
 
-    suffixes = ("ForMaskedLM",)
     mappings = heads.MASKED_LM.mappings
 
 
 class TFAutoModelForSequenceClassification(_AutoModel):
     """A head that classifies or scores a whole text."""
 
-    suffixes = ("ForSequenceClassification",)
     mappings = heads.SEQUENCE_CLASSIFICATION.mappings
 
 
 class TFAutoModelForTokenClassification(_AutoModel):
     """A head that classifies each token."""
 
-    suffixes = ("ForTokenClassification",)
     mappings = heads.TOKEN_CLASSIFICATION.mappings
 
 
 class TFAutoModelForQuestionAnswering(_AutoModel):
     """A head that finds the start and the end of an answer."""
 
-    suffixes = ("ForQuestionAnswering",)
     mappings = heads.QUESTION_ANSWERING.mappings
 
 
 class TFAutoModelForMultipleChoice(_AutoModel):
     """A head that chooses among several continuations."""
 
-    suffixes = ("ForMultipleChoice",)
     mappings = heads.MULTIPLE_CHOICE.mappings
 
 
 class TFAutoModelForNextSentencePrediction(_AutoModel):
     """A head that tells whether one text follows another."""
 
-    suffixes = ("ForNextSentencePrediction",)
     mappings = heads.NEXT_SENTENCE_PREDICTION.mappings
 
 

@@ -354,7 +354,9 @@ class TorchReader(StateReader):
                 raise CheckpointError(f"{path} is not a state dict: it holds a {type(tensors).__name__}.")
             for key, tensor in tensors.items():
                 if (wrong := _unreadable(key, tensor)) is not None:
-                    raise CheckpointError(f"{path} is not a state dict of dense tensors: it holds {wrong} under {key!r}.")
+                    raise CheckpointError(
+                        f"{path} is not a state dict of dense tensors: it holds {wrong} under {key!r}."
+                    )
             _add(self._tensors, tensors, path)
 
 

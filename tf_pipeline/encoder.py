@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_pipeline import losses
+from tf_pipeline import heads
 from tf_pipeline.layers import LayerInputs, attention_bias, flatten_choices
 from tf_pipeline.outputs import (
     BaseModelOutput,
@@ -101,7 +101,6 @@ class LanguageModel:
     Families implement ``prediction_logits``: ``[batch, seq, hidden]`` to ``[batch, seq, vocab]``.
     """
 
-    label_names = ("labels",)
     output_class: type[ModelOutput]
 
     def forward(self, **inputs: Any) -> ModelOutput:
@@ -110,17 +109,17 @@ class LanguageModel:
         return head_outputs(self.output_class, body, logits=self.prediction_logits(body.last_hidden_state))
 
 
+@heads.MASKED_LM
 class MaskedLM(LanguageModel):
     """Predicts masked tokens. Labels: ``[batch, seq]``, -100 where nothing is to be predicted."""
 
-    task_loss = staticmethod(losses.classification)
     output_class = MaskedLMOutput
 
 
+@heads.CAUSAL_LM
 class CausalLM(LanguageModel):
     """Predicts the next token; the config should say ``is_decoder=True``. Labels ``[batch, seq]`` are shifted here."""
 
-    task_loss = staticmethod(losses.causal_lm)
     output_class = CausalLMOutput
 
     def __init__(self, config, **kwargs: Any):
@@ -136,7 +135,6 @@ class PreTraining:
     output class, and implement ``prediction_logits`` and ``pair_logits``.
     """
 
-    task_loss = staticmethod(losses.pre_training)
     output_class: type[ModelOutput] = PreTrainingOutput
 
     def forward(self, training=False, **inputs: Any) -> ModelOutput:
@@ -165,14 +163,12 @@ class TextHead:
         return body, self.text_logits(self.pool(body, inputs.get("attention_mask")), training=training)
 
 
+@heads.SEQUENCE_CLASSIFICATION
 class SequenceClassification(TextHead):
     """Scores a text or a pair. Labels: ``[batch]``, or ``[batch, num_labels]`` for multi-label and regression.
 
     Families implement ``text_logits``: what the body returned to ``[batch, num_labels]``.
     """
-
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.sequence_classification)
 
     def forward(self, training=False, **inputs: Any) -> SequenceClassifierOutput:
         """Logits of each text."""
@@ -180,15 +176,12 @@ class SequenceClassification(TextHead):
         return head_outputs(SequenceClassifierOutput, body, logits=logits)
 
 
+@heads.MULTIPLE_CHOICE
 class MultipleChoice(TextHead):
     """Chooses among texts. Inputs are ``[batch, choices, seq]``, labels ``[batch]``.
 
     Families implement ``text_logits``: what the body returned to ``[batch * choices, 1]``.
     """
-
-    input_rank = 3
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.classification)
 
     def forward(self, training=False, **inputs: Any) -> MultipleChoiceModelOutput:
         """One logit per choice."""
@@ -197,14 +190,12 @@ class MultipleChoice(TextHead):
         return head_outputs(MultipleChoiceModelOutput, body, logits=tf.reshape(logits, [-1, choices]))
 
 
+@heads.TOKEN_CLASSIFICATION
 class TokenClassification:
     """Labels each token. Labels: ``[batch, seq]``, -100 where none counts.
 
     Families hold ``dropout`` and ``classifier``, or override :meth:`token_logits`.
     """
-
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.classification)
 
     def token_logits(self, hidden_states: tf.Tensor, training: bool = False) -> tf.Tensor:
         """``[batch, seq, hidden]`` to ``[batch, seq, num_labels]``."""
@@ -217,15 +208,14 @@ class TokenClassification:
         return head_outputs(TokenClassifierOutput, body, logits=logits)
 
 
+@heads.QUESTION_ANSWERING
 class QuestionAnswering:
     """Finds an answer in a context. Labels: ``start_positions`` and ``end_positions`` ``[batch]``.
 
     Families hold ``qa_outputs``, or override :meth:`span_logits`.
     """
 
-    label_names = ("start_positions", "end_positions")
     supported_config = {"num_labels": (2,)}
-    task_loss = staticmethod(losses.question_answering)
 
     def span_logits(self, hidden_states: tf.Tensor, training: bool = False) -> tf.Tensor:
         """``[batch, seq, hidden]`` to ``[batch, seq, 2]``."""

@@ -38,12 +38,23 @@ class Head:
     task: str | None = None
     generates: bool = False
 
+    @property
+    def names_labels(self) -> bool:
+        """Whether the config names the labels that it scores."""
+        return self.task in ("text-classification", "token-classification")
+
     def attributes(self) -> dict[str, Any]:
         """The attributes by which a model class has this head; see :class:`tf_pipeline.model.TFPreTrainedModel`."""
         from tf_pipeline import losses
 
         values = {"label_names": self.label_names, "loss_inputs": self.loss_inputs, "input_rank": self.input_rank}
         return values | ({"task_loss": staticmethod(getattr(losses, self.loss))} if self.loss else {})
+
+    def __call__(self, model_class: type) -> type:
+        """Give a class this head: ``@MASKED_LM`` above a class sets its :meth:`attributes`."""
+        for name, value in self.attributes().items():
+            setattr(model_class, name, value)
+        return model_class
 
 
 SEQ_TO_SEQ_LM = Head(

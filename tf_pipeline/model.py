@@ -14,9 +14,11 @@ import tensorflow as tf
 from transformers import AutoConfig, PreTrainedConfig
 
 from tf_pipeline import checkpoint
-from tf_pipeline.arguments import MODEL_ARGUMENTS, refuse_unknown, renamed, settled
+from tf_pipeline.arguments import MODEL_ARGUMENTS, renamed, settled
+from tf_pipeline.config import load_config
 from tf_pipeline.forks import refuse_if_forked
-from tf_pipeline.hub import HUB_OPTIONS, split_hub_options
+from tf_pipeline.heads import head_of
+from tf_pipeline.hub import split_hub_options
 from tf_pipeline.inputs import INPUT_NAMES, as_inputs, check_inputs
 from tf_pipeline.losses import Loss
 from tf_pipeline.outputs import ModelOutput
@@ -155,7 +157,8 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             )
         if modules:
             self._check_numbers(config)
-        if type(self).__name__.endswith(("ForSequenceClassification", "ForTokenClassification")):
+        head = head_of(type(self).__name__)
+        if head is not None and head.names_labels:
             _check_label_names(config)
         for key, allowed in self.config_limits().items():
             value = getattr(config, key, allowed[0])
@@ -524,48 +527,7 @@ def _scores(outputs: ModelOutput) -> dict[str, Any]:
     return {name: value for name, value in outputs.items() if name.endswith("logits")} or dict(outputs)
 
 
-# Arguments of from_pretrained, for messages.
-_ARGUMENTS = ("config", "dtype", "ignore_mismatched_sizes", "output_loading_info", "use_safetensors", "variant")
-
 _OPTIONS = ("output_hidden_states", "output_attentions", "return_dict", "training")
-
-
-def load_config(source: Any, hub_options: dict[str, Any], changes: dict[str, Any]) -> tuple[PreTrainedConfig, bool]:
-    """Read a config and change values of it.
-
-    Args:
-        source: a config, a folder or a hub id.
-        hub_options: where on the hub.
-        changes: values to set.
-
-    Returns:
-        The config, and whether the changes alter the number of layers.
-
-    Raises:
-        TypeError: for a value that the config does not have.
-    """
-    from tf_pipeline.auto import AutoConfig, clear_errors
-
-    if isinstance(source, PreTrainedConfig):
-        config = type(source).from_dict(source.to_dict())
-    else:
-        config = AutoConfig.from_pretrained(source, **hub_options)
-    if unknown := [name for name in changes if not _is_value(config, name)]:
-        values = [name for name in (*config.to_dict(), *config.attribute_map) if not name.startswith("_")]
-        known = [*values, "num_labels", *HUB_OPTIONS, *_ARGUMENTS, *MODEL_ARGUMENTS]
-        refuse_unknown(f"{type(config).__name__} has no value {unknown}, and from_pretrained", unknown, known)
-    layers = getattr(config, "num_hidden_layers", None)
-    with clear_errors(str(source) if isinstance(source, (str, os.PathLike)) else "The config"):
-        for name, value in changes.items():
-            setattr(config, name, value)
-        config.validate()
-    return config, getattr(config, "num_hidden_layers", None) != layers
-
-
-def _is_value(config: PreTrainedConfig, name: str) -> bool:
-    # `torch_dtype` is a property that would change the config but not the model, whose argument is `dtype`.
-    private = name.startswith("_") or name == "torch_dtype"
-    return not private and hasattr(config, name) and not callable(getattr(config, name))
 
 
 def _given(value: Any, default: Any) -> Any:

@@ -18,6 +18,7 @@ from tf_pipeline.encoder import (
     SequenceClassification,
     TokenClassification,
 )
+from tf_pipeline.heads import head_of
 from tf_pipeline.layers import (
     LayerNorm,
     Linear,
@@ -196,13 +197,13 @@ class TFAlbertModel(EncoderBody, TFAlbertPreTrainedModel):
         return super().get_config() | {"add_pooling_layer": self.pooler is not None}
 
 
+@head_of("AlbertForPreTraining")
 class TFAlbertForPreTraining(PreTraining, TFAlbertPreTrainedModel):
     """Masked-language and sentence-order heads.
 
     Labels: ``labels`` ``[batch, seq]`` and ``sentence_order_label`` ``[batch]``; the loss takes both.
     """
 
-    label_names = ("labels", "sentence_order_label")
     supported_config = {"num_labels": (2,)}
     output_class = AlbertForPreTrainingOutput
 

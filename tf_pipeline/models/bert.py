@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_pipeline import losses
 from tf_pipeline.encoder import (
     CausalLM,
     EncoderBody,
@@ -20,6 +19,7 @@ from tf_pipeline.encoder import (
     TokenClassification,
     head_outputs,
 )
+from tf_pipeline.heads import NEXT_SENTENCE_PREDICTION, head_of
 from tf_pipeline.layers import (
     Embedding,
     LayerNorm,
@@ -234,13 +234,12 @@ class TFBertModel(EncoderBody, TFBertPreTrainedModel):
         return super().get_config() | {"add_pooling_layer": self.pooler is not None}
 
 
+@head_of("BertForPreTraining")
 class TFBertForPreTraining(PreTraining, TFBertPreTrainedModel):
     """Masked-language and next-sentence heads.
 
     Labels: ``labels`` ``[batch, seq]`` and ``next_sentence_label`` ``[batch]``; the loss takes both.
     """
-
-    label_names = ("labels", "next_sentence_label")
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
@@ -270,11 +269,9 @@ class TFBertForMaskedLM(MaskedLM, TFBertPreTrainedModel):
         self.cls = BertHeads(config, dtype=self.dtype_policy)
 
 
+@NEXT_SENTENCE_PREDICTION
 class TFBertForNextSentencePrediction(TFBertPreTrainedModel):
     """Tells whether the second text follows the first (0) or not (1). Labels: ``[batch]``."""
-
-    label_names = ("labels",)
-    task_loss = staticmethod(losses.classification)
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_pipeline import losses
 from tf_pipeline.encoder import (
     CausalLM,
     EncoderBody,
@@ -20,6 +19,7 @@ from tf_pipeline.encoder import (
     TokenClassification,
     head_outputs,
 )
+from tf_pipeline.heads import head_of
 from tf_pipeline.layers import LayerNorm, Linear, VocabularyProjector, get_activation
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.models.bert import BertEmbeddings, BertEncoder, classifier_dropout
@@ -144,15 +144,12 @@ class TFElectraModel(EncoderBody, TFElectraPreTrainedModel):
         return self.embeddings_project(embeddings) if hasattr(self, "embeddings_project") else embeddings
 
 
+@head_of("ElectraForPreTraining")
 class TFElectraForPreTraining(TFElectraPreTrainedModel):
     """The discriminator: was each token replaced? Labels: ``[batch, seq]``, 1 where it was, else 0.
 
     The loss is over the tokens that the attention mask shows.
     """
-
-    label_names = ("labels",)
-    loss_inputs = ("attention_mask",)
-    task_loss = staticmethod(losses.replaced_tokens)
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_pipeline.auto import TFAutoModel
 from tf_pipeline.encoder import (
     CausalLM,
     EncoderBody,
@@ -74,6 +73,8 @@ class TFRobertaPreTrainedModel(TFPreTrainedModel):
     """What all RoBERTa models share, and those of the same architecture, whose heads are subclasses of these."""
 
     base_model_prefix = "roberta"
+    # The class of the body, where it is not this module's.
+    body_class: type["TFRobertaModel"] | None = None
     supported_config = {
         "add_cross_attention": (False,),
         "is_encoder_decoder": (False,),
@@ -86,8 +87,8 @@ class TFRobertaPreTrainedModel(TFPreTrainedModel):
         return self.num_positions - self.config.pad_token_id - 1
 
     def new_body(self, add_pooling_layer: bool = False) -> "TFRobertaModel":
-        """The body for a head: that of the config's family."""
-        body_class = TFAutoModel.model_class(self.config)
+        """The body for a head: that of its family."""
+        body_class = self.body_class or TFRobertaModel
         return body_class(self.config, add_pooling_layer=add_pooling_layer, dtype=self.dtype_policy)
 
     def tied_weights(self) -> dict[str, str]:

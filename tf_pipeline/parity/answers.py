@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.parity import run
+from tf_pipeline.reference.inputs import torch_inputs
+from tf_pipeline.reference.running import run_torch
 
 Span = tuple[float, int, int]
 
@@ -71,10 +72,10 @@ def _windows(tokenizer, model, question, context, max_seq_len, doc_stride) -> It
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )
-    taken = run.torch_inputs(model)
+    taken = torch_inputs(model)
     for window, encoding in enumerate(encoded.encodings):
         inputs = {name: np.array([encoded[name][window]]) for name in encoded if name in taken}
-        outputs = run.run_torch(model, inputs)
+        outputs = run_torch(model, inputs)
         yield encoding, outputs["start_logits"][0], outputs["end_logits"][0]
 
 

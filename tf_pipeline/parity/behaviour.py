@@ -8,14 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_pipeline.parity import judge, run
-from tf_pipeline.parity.comparison import Comparison, judge_float64
-from tf_pipeline.parity.report import Check
+from tf_pipeline.config import AutoConfig
+from tf_pipeline.judging import rules
+from tf_pipeline.judging.check import Check
+from tf_pipeline.judging.tensors import judge_float64
+from tf_pipeline.parity import run
+from tf_pipeline.parity.comparison import Comparison
+from tf_pipeline.reference.loading import no_progress_bar, torch_model
+from tf_pipeline.reference.running import run_torch, torch_parameters
 
 
 def check_weights(comparison: Comparison) -> None:
     """Every parameter, bit by bit, against the one that PyTorch loads."""
-    ours, theirs = run.parameters(comparison.ours()), run.torch_parameters(comparison.theirs())
+    ours, theirs = run.parameters(comparison.ours()), torch_parameters(comparison.theirs())
     comparison.report.extend(_judge_parameters("as loaded", ours, theirs, "weights"))
 
 
@@ -25,7 +30,7 @@ def _judge_parameters(
     """Judge bit by bit; a parameter that one side lacks is unequal."""
     for key in sorted(ours.keys() | theirs.keys()):
         pair = [[side[key]] if key in side else [] for side in (ours, theirs)]
-        yield judge.judge_exact(key, setting, *pair, group)
+        yield rules.judge_exact(key, setting, *pair, group)
 
 
 def check_invariance(comparison: Comparison) -> None:
@@ -45,7 +50,7 @@ def check_invariance(comparison: Comparison) -> None:
         if side == "left" and "position_ids" in model.tensor_names:
             # Absolute positions count padding, in PyTorch too; positions from the mask do not.
             inputs = inputs | {"position_ids": np.maximum(np.cumsum(mask, axis=1) - 1, 0)}
-        batch, theirs = runner(inputs), run.run_torch(comparison.theirs(), inputs)
+        batch, theirs = runner(inputs), run_torch(comparison.theirs(), inputs)
         dependent: set[str] = set()
         for row in range(len(mask)):
             kept = mask[row] != 0
@@ -97,15 +102,15 @@ def check_round_trip(comparison: Comparison) -> None:
         here, there = Path(folder, "here"), Path(folder, "there")
         ours, theirs = comparison.ours("float32"), comparison.theirs("float32")
         ours.save_pretrained(here)
-        with run.no_progress_bar():
+        with no_progress_bar():
             theirs.save_pretrained(there)
         comparison.report.extend([_judge_configs(here, comparison.checkpoint)])
-        loaded = run.torch_model(comparison.class_name, here, "float32")
+        loaded = torch_model(comparison.class_name, here, "float32")
         comparison.report.extend(
             _judge_parameters(
                 "saved here, loaded by PyTorch",
-                run.torch_parameters(theirs),
-                run.torch_parameters(loaded),
+                torch_parameters(theirs),
+                torch_parameters(loaded),
                 "round trip",
             )
         )
@@ -123,9 +128,7 @@ _OF_THE_FILE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "trans
 
 def _judge_configs(here: Path, checkpoint: str | os.PathLike) -> Check:
     """Judge the config saved here by the checkpoint's own, value by value."""
-    from tf_pipeline.auto import AutoConfig
-
     configs = [AutoConfig.from_pretrained(folder).to_dict() for folder in (here, checkpoint)]
     keys = sorted({*configs[0], *configs[1]} - set(_OF_THE_FILE))
     values = [[f"{key}: {config.get(key)!r}" for key in keys] for config in configs]
-    return judge.judge_exact("config", "saved here", *values, "round trip", what=keys)
+    return rules.judge_exact("config", "saved here", *values, "round trip", what=keys)

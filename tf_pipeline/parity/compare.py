@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.parity import behaviour, judge, locate, outputs
+from tf_pipeline.environment import available_memory, environment
+from tf_pipeline.judging import rules
+from tf_pipeline.judging.check import GROUPS, Finding
+from tf_pipeline.parity import behaviour, locate, outputs
 from tf_pipeline.parity.comparison import SAMPLE_TEXTS, Comparison
-from tf_pipeline.parity.environment import available_memory, environment
 from tf_pipeline.parity.pipelines import check_pipeline
-from tf_pipeline.parity.report import GROUPS, Finding, Report
+from tf_pipeline.parity.report import Report
 from tf_pipeline.parity.training import check_training
 
 # Bytes in float64 for each parameter: the two models, and with training their copies, gradients and two moments.
@@ -28,7 +30,7 @@ def compare(
     dtypes: Sequence[str] = ("float64", "float32"),
     mode: str = "function",
     groups: Sequence[str] | None = None,
-    rms_factor: float = judge.RMS_FACTOR,
+    rms_factor: float = rules.RMS_FACTOR,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
     """Is the TensorFlow model the PyTorch model? Compare a checkpoint in every respect.
@@ -41,7 +43,7 @@ def compare(
         dtypes: dtypes to run; float64 is the truth and always run in PyTorch.
         mode: how TensorFlow runs outputs: ``"function"``, ``"eager"``, ``"xla"`` or ``"saved"``.
         groups: names in ``GROUPS`` to compare; all by default.
-        rms_factor: width of the envelope; see :mod:`tf_pipeline.parity.judge`.
+        rms_factor: width of the envelope; see :mod:`tf_pipeline.judging.rules`.
         progress: called with the name of each group before it is compared.
 
     Returns:
@@ -83,7 +85,7 @@ def _run(check: Callable[[Comparison], Any], group: str, comparison: Comparison)
         raise
     except Exception as error:
         comparison.report.extend(
-            [judge.judge_failure("the whole group", "exact", error, group, "comparing it ended in")]
+            [rules.judge_failure("the whole group", "exact", error, group, "comparing it ended in")]
         )
 
 
@@ -124,9 +126,9 @@ def _check_arguments(dtypes: Sequence[str], mode: str, groups: Sequence[str] | N
             "Parity is measured against PyTorch, which is not installed: pip install 'tf-pipeline[parity]'."
         ) from error
     if not dtypes:
-        raise ValueError(f"Give dtypes to compare in, of {', '.join(judge.EPSILON)}: there are none.")
-    if unknown := [dtype for dtype in dtypes if dtype not in judge.EPSILON]:
-        raise ValueError(f"dtype {unknown[0]!r} is not one of {', '.join(judge.EPSILON)}.")
+        raise ValueError(f"Give dtypes to compare in, of {', '.join(rules.EPSILON)}: there are none.")
+    if unknown := [dtype for dtype in dtypes if dtype not in rules.EPSILON]:
+        raise ValueError(f"dtype {unknown[0]!r} is not one of {', '.join(rules.EPSILON)}.")
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
     if unknown := [group for group in groups or () if group not in GROUPS]:
@@ -136,7 +138,7 @@ def _check_arguments(dtypes: Sequence[str], mode: str, groups: Sequence[str] | N
 
 
 def _class_for(checkpoint: str | os.PathLike, task: str | None) -> str:
-    from tf_pipeline.auto import AutoConfig
+    from tf_pipeline.config import AutoConfig
     from tf_pipeline.pipelines.factory import pipeline_class
 
     config = AutoConfig.from_pretrained(checkpoint)

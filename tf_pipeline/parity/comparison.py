@@ -2,16 +2,20 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from tf_pipeline.parity import judge, run
+from tf_pipeline.judging import rules
+from tf_pipeline.judging.check import Check
+from tf_pipeline.judging.tensors import Tensor, judge_envelopes, judge_float64, real_arrays
 from tf_pipeline.parity.inputs import decoder_inputs, random_inputs, token_types
 from tf_pipeline.parity.labels import ROWS, Labelled, labelled_settings
-from tf_pipeline.parity.report import Check, Report
+from tf_pipeline.parity.report import Report
+from tf_pipeline.reference.loading import torch_model
+from tf_pipeline.reference.running import run_torch
 
 # What is compared on if nobody says otherwise: texts of very different lengths, scripts and symbols.
 SAMPLE_TEXTS = (
@@ -26,13 +30,11 @@ SAMPLE_TEXTS = (
 )
 
 Inputs = dict[str, np.ndarray]
-# Setting, name, and ours, PyTorch's and the truth.
-Tensor = tuple[str, str, tuple[np.ndarray, ...]]
 
 # Positions of padding where texts of one length have none.
 MORE_PADDING = 3
-# A root mean square over fewer numbers than this says little.
-FEW_ELEMENTS = 64
+
+
 # Results larger than this, such as the attentions of a long sequence, are computed again for each dtype.
 REMEMBERED_BYTES = 64 * 2**20
 
@@ -62,7 +64,7 @@ class Comparison:
         texts: Sequence[str] = SAMPLE_TEXTS,
         dtypes: Sequence[str] = ("float64", "float32"),
         mode: str = "function",
-        rms_factor: float = judge.RMS_FACTOR,
+        rms_factor: float = rules.RMS_FACTOR,
         settings: Mapping[str, Inputs] | None = None,
     ):
         from tf_pipeline.auto import find_model_class, supported_models
@@ -82,7 +84,8 @@ class Comparison:
 
     def theirs(self, dtype: str = "float64"):
         """The model in PyTorch; in float64 it is the truth."""
-        return self._model("theirs", dtype, lambda: run.torch_model(self.class_name, self.checkpoint, dtype))
+        keeps_tables = self.model_class.keeps_tables
+        return self._model("theirs", dtype, lambda: torch_model(self.class_name, self.checkpoint, dtype, keeps_tables))
 
     def _model(self, side: str, dtype: str, load):
         # One dtype besides float64 at a time: models are large.
@@ -96,7 +99,7 @@ class Comparison:
         """What PyTorch computes in float64, remembered by setting unless it is large."""
         if setting in self._truths:
             return self._truths[setting]
-        truth = run.run_torch(self.theirs(), inputs, gradients)
+        truth = run_torch(self.theirs(), inputs, gradients)
         if gradients or sum(value.nbytes for value in truth.values()) < REMEMBERED_BYTES:
             self._truths[setting] = truth
         return truth
@@ -125,7 +128,7 @@ class Comparison:
 
     def tensors(self, setting: str, dtype: str, result: Mapping[str, np.ndarray], inputs: Inputs) -> Iterator[Tensor]:
         """What :func:`judge_envelopes` takes of a result in a narrow dtype."""
-        theirs, truth = run.run_torch(self.theirs(dtype), inputs), self.truth(setting, inputs)
+        theirs, truth = run_torch(self.theirs(dtype), inputs), self.truth(setting, inputs)
         for name, arrays in real_arrays(result, theirs, truth, inputs.get("attention_mask")):
             yield setting, name, arrays
 
@@ -216,7 +219,7 @@ class Comparison:
             return f"{self.class_name} takes a mask of tokens alone."
         everything = np.ones((*right["input_ids"].shape, right["input_ids"].shape[-1]), np.int64)
         try:
-            run.run_torch(self.theirs(), right | {"attention_mask": everything})
+            run_torch(self.theirs(), right | {"attention_mask": everything})
         except (RuntimeError, ValueError, IndexError) as error:
             return f"PyTorch's model takes a mask of tokens alone: {error}"[:200]
         return None
@@ -264,70 +267,3 @@ class Comparison:
     def objectives(self) -> dict[str, Labelled]:
         """What has a gradient: :attr:`labelled`, or without labels the first of the settings."""
         return self.labelled or {setting: Labelled(inputs, {}) for setting, inputs in [*self.settings.items()][:1]}
-
-
-def judge_float64(
-    setting: str, ours: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], group: str = "outputs"
-) -> Iterator[Check]:
-    """Judge results in float64, those that only one side has included."""
-    for name, value in truth.items():
-        yield judge.judge_float64(name, setting, ours.get(name, np.empty(0)), value, _group(name, group))
-    for name in ours.keys() - truth.keys():
-        yield judge.judge_float64(name, setting, ours[name], np.empty(0), _group(name, group))
-
-
-def judge_envelopes(
-    tensors: Iterable[Tensor], dtype: str, rms_factor: float, group: str = "outputs"
-) -> Iterator[Check]:
-    """Judge tensors in a narrow dtype, those of few numbers together over all settings.
-
-    The error of a few numbers is luck, PyTorch's as well as ours.
-
-    Args:
-        tensors: setting, name, and what :func:`real_arrays` gives: ours, PyTorch's and the truth.
-        dtype: the dtype.
-        rms_factor: width of the envelope.
-        group: group of the checks.
-    """
-    few: dict[str, dict[str, tuple[np.ndarray, ...]]] = {}
-    for setting, name, arrays in tensors:
-        if arrays[0].shape == arrays[2].shape and 0 < arrays[2].size < FEW_ELEMENTS:
-            few.setdefault(name, {})[setting] = arrays
-        else:
-            yield judge.judge_envelope(name, setting, dtype, *arrays, rms_factor, group)
-    for name, members in few.items():
-        together = next(iter(members)) if len(members) == 1 else f"{len(members)} settings together"
-        arrays = [np.concatenate([array.ravel() for array in kind]) for kind in zip(*members.values(), strict=True)]
-        yield judge.judge_envelope(name, together, dtype, *arrays, rms_factor, group)
-
-
-def real_arrays(
-    ours: Mapping[str, np.ndarray],
-    theirs: Mapping[str, np.ndarray],
-    truth: Mapping[str, np.ndarray],
-    mask: np.ndarray | None,
-) -> Iterator[tuple[str, tuple[np.ndarray, ...]]]:
-    """Each tensor of three results by name, over the positions that hold tokens."""
-    for name, value in theirs.items():
-        arrays = (ours.get(name, np.empty(0)), value, truth[name])
-        yield name, tuple(real_positions(name, array, mask) for array in arrays)
-
-
-def _group(name: str, group: str) -> str:
-    return "gradients" if name.startswith("gradient.") and group == "outputs" else group
-
-
-def real_positions(name: str, value: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """The part of a tensor that belongs to tokens, as ``[tokens, …]``, if it has a token axis at all.
-
-    Args:
-        name: the tensor's name.
-        value: ``[batch, seq, …]``, attentions ``[batch, heads, query, key]``, or something without tokens.
-        mask: ``[batch, seq]`` or ``[batch, choices, seq]``.
-    """
-    if mask is None:
-        return value
-    mask = mask.reshape(-1, mask.shape[-1]) != 0
-    if name.startswith("attentions"):
-        value = np.moveaxis(value, 1, 2)
-    return value[mask] if value.shape[:2] == mask.shape else value

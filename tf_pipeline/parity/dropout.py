@@ -7,9 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.judging.tensors import judge_float64
 from tf_pipeline.parity import run
-from tf_pipeline.parity.comparison import Comparison, judge_float64
+from tf_pipeline.parity.comparison import Comparison
 from tf_pipeline.parity.labels import configured
+from tf_pipeline.reference.outputs import flatten
+from tf_pipeline.reference.running import run_torch
 
 
 def check_dropout(comparison: Comparison) -> None:
@@ -25,10 +28,10 @@ def check_dropout(comparison: Comparison) -> None:
     setting, (inputs, changes) = next(iter(comparison.objectives.items()))
     with configured(changes, ours, theirs), as_factors():
         truth = _trained(theirs, inputs)
-        result = run.flatten(
+        result = flatten(
             ours(run.as_tensors(ours, inputs), training=True, output_hidden_states=True, output_attentions=True)
         )
-        still = run.run_torch(theirs, inputs)
+        still = run_torch(theirs, inputs)
     if all(np.array_equal(truth[name], value, equal_nan=True) for name, value in still.items()):
         report.skip("training", "dropout", "The config has PyTorch's model drop nothing.")
     report.extend(judge_float64(f"{setting}, dropout as a factor", result, truth, "training"))
@@ -49,7 +52,7 @@ def _trained(model, inputs) -> dict[str, np.ndarray]:
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()
     try:
-        return run.run_torch(model, inputs)
+        return run_torch(model, inputs)
     finally:
         model.eval()
 

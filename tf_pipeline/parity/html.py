@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tf_pipeline.parity import judge
-from tf_pipeline.parity.report import GROUPS, Check, Report
+from tf_pipeline.judging import rules
+from tf_pipeline.judging.check import GROUPS, Check
+from tf_pipeline.parity.results import Results
 
 # Rows of the table of all checks beyond which only failures and the worst are shown: a browser gets slow.
 MOST_ROWS = 3000
@@ -24,7 +25,7 @@ SHARED_COLUMNS = 0.25
 # Upper ends of the colours of the heat map; what failed has its own.
 HEAT_STEPS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
-DTYPES = (*judge.EPSILON, "exact")
+DTYPES = (*rules.EPSILON, "exact")
 
 # The drawing area of a plot, in units of the SVG's viewBox.
 WIDTH, HEIGHT = 520, 270
@@ -37,7 +38,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-def render(report: Report) -> str:
+def render(report: Results) -> str:
     """Lay a report out as one self-contained HTML page.
 
     Args:
@@ -68,7 +69,7 @@ def render(report: Report) -> str:
         listed=listed,
         skipped=Counter((skip.group, skip.what, skip.reason) for skip in report.skipped),
         environment=list(flat(report.environment)),
-        judge=judge,
+        judge=rules,
     )
     return _UNPRINTABLE.sub("\ufffd", page)
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline import losses
 from tf_pipeline.heads import NEXT_SENTENCE_PREDICTION, head_of
+from tf_pipeline.reference.inputs import padding_mask
 
 
 def random_inputs(
@@ -38,13 +38,6 @@ def random_inputs(
     return inputs
 
 
-def padding_mask(lengths: np.ndarray, length: int, side: str) -> np.ndarray:
-    """1 for tokens and 0 for padding, int64 ``[..., length]``, for rows of so many tokens ``[...]``."""
-    steps = np.arange(length)
-    kept = steps < lengths[..., None] if side == "right" else steps >= length - lengths[..., None]
-    return kept.astype(np.int64)
-
-
 def token_types(model) -> int:
     """How many types a token may have; an architecture without a table of them takes any number."""
     return max(getattr(model.config, "type_vocab_size", 2), 1)
@@ -67,7 +60,7 @@ def random_labels(model, inputs: dict[str, np.ndarray], rng: np.random.Generator
     for name in model.label_names:
         if name.endswith("_positions"):
             labels[name] = rng.integers(0, shape[-1] + 2, shape[0])  # some beyond the end, which do not count
-        elif model.task_loss is losses.replaced_tokens:
+        elif head is not None and head.loss == "replaced_tokens":
             labels[name] = rng.integers(0, 2, shape)
         elif name.endswith("_label") or head is NEXT_SENTENCE_PREDICTION:
             labels[name] = rng.integers(0, 2, shape[0])  # of a pair of texts

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_pipeline import losses
+from tf_pipeline.heads import head_of
 from tf_pipeline.parity.inputs import random_labels, text_labels
 
 # Fewest rows that labels are for: one of them may be ignored, and the mean of the others is still a mean.
@@ -29,7 +30,8 @@ def labelled_settings(model, inputs: Mapping[str, np.ndarray]) -> dict[str, Labe
     """
     rng = np.random.default_rng(1)
     inputs = {name: value[np.arange(max(len(value), ROWS)) % len(value)] for name, value in inputs.items()}
-    if "SequenceClassification" in type(model).__name__:
+    head = head_of(type(model).__name__)
+    if head is not None and head.task == "text-classification":
         settings = {
             name: Labelled(inputs | {"labels": _with_ignored(labels)}, {"problem_type": kind})
             for name, (kind, labels) in _kinds_of_text_labels(model, len(inputs["input_ids"]), rng).items()

@@ -15,10 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pipeline.checkpoint import named_slots
-from tf_pipeline.parity import judge, run
+from tf_pipeline.judging import rules
+from tf_pipeline.judging.check import GROUPS, Check, Finding
+from tf_pipeline.parity import run
 from tf_pipeline.parity.comparison import Comparison, Inputs
 from tf_pipeline.parity.labels import configured
-from tf_pipeline.parity.report import GROUPS, Check, Finding
+from tf_pipeline.reference.outputs import named_tensors
+from tf_pipeline.reference.running import named_torch_parameters, run_torch, torch_parameters
 
 EPSILONS = (1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-3)
 ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "silu", "tanh")
@@ -50,12 +53,12 @@ def feeding_keys(model, inputs: Inputs, name: str) -> list[str]:
     Args:
         model: one of our models.
         inputs: what to run it on.
-        name: the tensor, as :func:`tf_pipeline.parity.run.named_tensors` calls it.
+        name: the tensor, as :func:`tf_pipeline.parity.named_tensors` calls it.
     """
     variables = {key: slot.variable.value for key, slot in named_slots(model)}
     with tf.GradientTape(persistent=True) as tape:
         outputs = model(run.as_tensors(model, inputs), output_hidden_states=True, output_attentions=True)
-        tensors = run.named_tensors(outputs)
+        tensors = named_tensors(outputs)
     if name not in tensors:
         return []
     before = itertools.takewhile(lambda other: other != name, tensors)
@@ -68,7 +71,7 @@ def feeding_keys(model, inputs: Inputs, name: str) -> list[str]:
 
 
 def _weight_hints(comparison: Comparison, key: str) -> Iterator[str]:
-    ours, theirs = run.parameters(comparison.ours()), run.torch_parameters(comparison.theirs())
+    ours, theirs = run.parameters(comparison.ours()), torch_parameters(comparison.theirs())
     if key not in ours:
         yield f"our model has no {key}: {'a bias is missing' if key.endswith('bias') else 'the parameter is missing'}."
         return
@@ -131,8 +134,8 @@ def _output_hints(comparison: Comparison, first: Check, inputs: Inputs, keys: li
         return
     for mistake in _mistakes(comparison, inputs, keys):
         with mistake.make(comparison.theirs()):
-            mistaken = run.run_torch(comparison.theirs(), mistake.inputs or inputs)
-        if judge.judge_float64(first.name, first.setting, result[first.name], mistaken[first.name]).passed:
+            mistaken = run_torch(comparison.theirs(), mistake.inputs or inputs)
+        if rules.judge_float64(first.name, first.setting, result[first.name], mistaken[first.name]).passed:
             yield mistake.hint
     yield from _pattern_hints(failures, first)
 
@@ -211,7 +214,7 @@ def _activation(config) -> str | None:
 
 
 def _parameter_mistakes(model, keys: list[str], config) -> Iterator[_Mistake]:
-    shapes = {name: tuple(value.shape) for name, value in run.named_torch_parameters(model)}
+    shapes = {name: tuple(value.shape) for name, value in named_torch_parameters(model)}
     keys = [key for key in keys if key in shapes]
     weights = [key for key in keys if key.endswith("weight") and len(shapes[key]) == 2]
     for key in weights:
@@ -245,7 +248,7 @@ def _edited(edits: Mapping[str, Callable]) -> Callable[[Any], contextlib.Abstrac
     def edit(model):
         import torch
 
-        parameters = {key: value for key, value in run.named_torch_parameters(model) if key in edits}
+        parameters = {key: value for key, value in named_torch_parameters(model) if key in edits}
         own = {key: value.detach().clone() for key, value in parameters.items()}
         with torch.no_grad():
             for key, value in parameters.items():
@@ -262,7 +265,7 @@ def _edited(edits: Mapping[str, Callable]) -> Callable[[Any], contextlib.Abstrac
 
 def _swapped(one: str, other: str) -> Callable[[Any], contextlib.AbstractContextManager]:
     def swap(model):
-        values = {key: value.detach().clone() for key, value in run.named_torch_parameters(model)}
+        values = {key: value.detach().clone() for key, value in named_torch_parameters(model)}
         pairs = [(f"{a}.{part}", f"{b}.{part}") for a, b in ((one, other), (other, one)) for part in ("weight", "bias")]
         return _edited({key: lambda _, source=source: values[source] for key, source in pairs if source in values})(
             model

@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 
 from tf_pipeline import losses
-from tf_pipeline.parity import judge, run
-from tf_pipeline.parity.comparison import Comparison, Inputs, judge_envelopes, judge_float64
+from tf_pipeline.judging import rules
+from tf_pipeline.judging.tensors import judge_envelopes, judge_float64
+from tf_pipeline.parity import run
+from tf_pipeline.parity.comparison import Comparison, Inputs
 from tf_pipeline.parity.labels import all_ignored, configured
 from tf_pipeline.parity.report import Report
+from tf_pipeline.reference.outputs import flatten
+from tf_pipeline.reference.running import raw_torch, run_torch
 
 
 def check_outputs(comparison: Comparison) -> None:
@@ -33,7 +37,7 @@ def _result(comparison: Comparison, runner, setting: str, dtype: str, inputs: In
     try:
         return runner(inputs)
     except Exception as error:  # whatever our model raises is a difference: PyTorch's did not
-        comparison.report.extend([judge.judge_failure(setting, dtype, error)])
+        comparison.report.extend([rules.judge_failure(setting, dtype, error)])
         return None
 
 
@@ -65,11 +69,11 @@ def _check_labels_that_do_not_count(comparison: Comparison) -> None:
             both = [
                 [repr(float(side["loss"]))]
                 for side in (
-                    run.flatten(ours(run.as_tensors(ours, inputs | labels))),
-                    run.run_torch(theirs, inputs | labels),
+                    flatten(ours(run.as_tensors(ours, inputs | labels))),
+                    run_torch(theirs, inputs | labels),
                 )
             ]
-        comparison.report.extend([judge.judge_exact("loss", f"{setting}, all ignored", *both, "outputs")])
+        comparison.report.extend([rules.judge_exact("loss", f"{setting}, all ignored", *both, "outputs")])
 
 
 def _check_form(comparison: Comparison, dtype: str) -> None:
@@ -80,16 +84,16 @@ def _check_form(comparison: Comparison, dtype: str) -> None:
     tensors = run.as_tensors(ours, inputs)
     with configured(changes, ours, theirs):
         named, unnamed = (ours(tensors, output_hidden_states=True, return_dict=named) for named in (True, False))
-        truth = run.raw_torch(theirs, inputs)
+        truth = raw_torch(theirs, inputs)
     report, half = comparison.report, dtype in ("float16", "bfloat16")
     # Some of PyTorch's heads take the loss in float32 then and some do not; ours may be wider, and not narrower.
     forms = [_form({k: v for k, v in side.items() if not (half and k == "loss")}) for side in (named, truth)]
     if half and "loss" in truth:
         narrower = named["loss"].dtype.size < truth["loss"].element_size()
-        report.extend([judge.judge_exact("width of the loss", f"{setting}, {dtype}", [narrower], [False], "outputs")])
-    report.extend([judge.judge_exact("names and dtypes of the outputs", f"{setting}, {dtype}", *forms, "outputs")])
+        report.extend([rules.judge_exact("width of the loss", f"{setting}, {dtype}", [narrower], [False], "outputs")])
+    report.extend([rules.judge_exact("names and dtypes of the outputs", f"{setting}, {dtype}", *forms, "outputs")])
     pair = [_form(dict(enumerate(side))) for side in (unnamed, named.to_tuple())]
-    report.extend([judge.judge_exact("outputs as a tuple", f"{setting}, {dtype}", *pair, "outputs")])
+    report.extend([rules.judge_exact("outputs as a tuple", f"{setting}, {dtype}", *pair, "outputs")])
 
 
 def _form(outputs: Mapping[Any, Any]) -> list[str]:
@@ -108,19 +112,19 @@ def check_gradients(comparison: Comparison) -> None:
     for setting, (inputs, changes) in comparison.objectives.items():
         with configured(changes, model, comparison.theirs()):
             result = run.TensorFlowRunner(model, "eager", gradients=True)(inputs)
-            truth = run.run_torch(comparison.theirs(), inputs, gradients=True)
+            truth = run_torch(comparison.theirs(), inputs, gradients=True)
         ours, theirs = ({k: v for k, v in r.items() if k.startswith("gradient.")} for r in (result, truth))
         report.extend(judge_float64(setting, ours, theirs))
         told += bool(_say_what_is_too_small(report, setting, theirs))
     if not told:
-        report.extend([judge.judge_exact("gradients", "every objective", [], [], "gradients")])
+        report.extend([rules.judge_exact("gradients", "every objective", [], [], "gradients")])
 
 
 def _say_what_is_too_small(report: Report, setting: str, gradients: Mapping[str, np.ndarray]) -> int:
     """Name the gradients in which nothing is as large as what counts as equal; returns how many are not among them."""
-    small = [name for name, value in gradients.items() if not np.abs(value).max() > judge.FLOAT64_TOLERANCE]
+    small = [name for name, value in gradients.items() if not np.abs(value).max() > rules.FLOAT64_TOLERANCE]
     if small:
-        reason = f"PyTorch's gradient is not larger than {judge.FLOAT64_TOLERANCE:g}, so that any small one equals it."
+        reason = f"PyTorch's gradient is not larger than {rules.FLOAT64_TOLERANCE:g}, so that any small one equals it."
         report.skip("gradients", f"{setting}: {_listed(small)}", reason)
     return len(gradients) - len(small)
 
@@ -136,7 +140,7 @@ def compare_outputs(
     settings: Mapping[str, Inputs],
     dtypes: Sequence[str] = ("float64", "float32"),
     mode: str = "function",
-    rms_factor: float = judge.RMS_FACTOR,
+    rms_factor: float = rules.RMS_FACTOR,
     gradients: bool = False,
 ) -> Report:
     """Run a checkpoint in both frameworks on inputs of one's own and judge every tensor.
@@ -147,7 +151,7 @@ def compare_outputs(
         settings: inputs by name of the setting; see :func:`tf_pipeline.parity.inputs.random_inputs`.
         dtypes: dtypes to run; float64 is the truth and always run in PyTorch.
         mode: how TensorFlow runs: one of ``run.MODES``.
-        rms_factor: width of the envelope; see :mod:`tf_pipeline.parity.judge`.
+        rms_factor: width of the envelope; see :mod:`tf_pipeline.judging.rules`.
         gradients: whether to compare gradients too, in float64; of the loss if there are labels.
 
     Returns:

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.parity import judge, run
+from tf_pipeline.heads import head_of
+from tf_pipeline.judging import rules
+from tf_pipeline.judging.check import Check
 from tf_pipeline.parity.answers import expected_answers
 from tf_pipeline.parity.comparison import Comparison
-from tf_pipeline.parity.report import Check
+from tf_pipeline.reference.precision import lifted_upcasts
 
 Calls = Iterator[tuple[str, list[Any], dict[str, Any]]]
 
@@ -38,7 +40,7 @@ def check_pipeline(comparison: Comparison) -> None:
         ours = pipeline(task, model=comparison.ours(), tokenizer=comparison.tokenizer)
         reference = _reference(task, comparison, tokenizer)
         for setting, inputs, options in _CALLS[task](comparison):
-            with run.lifted_upcasts(comparison.theirs()):
+            with lifted_upcasts(comparison.theirs()):
                 truth = reference(inputs, **options)
             comparison.report.extend(_judge_answers(f"{task}, {setting}", ours(inputs, **options), truth))
 
@@ -119,19 +121,14 @@ _CALLS: dict[str, Callable[[Comparison], Calls]] = {
     "zero-shot-classification": _zero_shot,
 }
 _NEED_OFFSETS = ("token-classification", "question-answering")
-_TASKS = {
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForMaskedLM": "fill-mask",
-    "ForQuestionAnswering": "question-answering",
-}
 
 
 def _tasks(comparison: Comparison) -> list[str]:
     """The tasks whose pipelines are for the head."""
     if not comparison.model_class.label_names:
         return ["feature-extraction"]
-    tasks = [task for suffix, task in _TASKS.items() if comparison.class_name.endswith(suffix)]
+    head = head_of(comparison.class_name)
+    tasks = [head.task] if head is not None and head.task is not None else []
     if tasks == ["fill-mask"] and comparison.tokenizer is not None and comparison.tokenizer.mask_token is None:
         return []
     labels = map(str.lower, comparison.ours().config.label2id)
@@ -147,9 +144,9 @@ def _judge_answers(setting: str, ours: Any, theirs: Any) -> Iterator[Check]:
     """Labels, keys and their order exactly, numbers as float64."""
     leaves = [list(_leaves(side)) for side in (ours, theirs)]
     words = [["a number" if isinstance(x, np.ndarray) else x for x in side] for side in leaves]
-    yield judge.judge_exact("labels", setting, *words, "pipeline")
+    yield rules.judge_exact("labels", setting, *words, "pipeline")
     numbers = [np.concatenate([x for x in side if isinstance(x, np.ndarray)] or [np.empty(0)]) for side in leaves]
-    yield judge.judge_float64("scores", setting, *numbers, "pipeline")
+    yield rules.judge_float64("scores", setting, *numbers, "pipeline")
 
 
 def _leaves(answer: Any) -> Iterator[Any]:

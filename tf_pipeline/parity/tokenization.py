@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from tf_pipeline.judging.check import Check
+from tf_pipeline.judging.rules import judge_exact
 from tf_pipeline.parity.corpus import adversarial_texts
-from tf_pipeline.parity.judge import judge_exact
-from tf_pipeline.parity.report import Check, Report
+from tf_pipeline.parity.report import Report
 
 GROUP = "tokenization"
 

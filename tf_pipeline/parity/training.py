@@ -12,11 +12,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pipeline.parity import judge, run
-from tf_pipeline.parity.comparison import Comparison, Inputs, judge_float64
+from tf_pipeline.judging import rules
+from tf_pipeline.judging.check import Check
+from tf_pipeline.judging.tensors import judge_float64
+from tf_pipeline.parity import run
+from tf_pipeline.parity.comparison import Comparison, Inputs
 from tf_pipeline.parity.dropout import check_dropout
 from tf_pipeline.parity.labels import configured
-from tf_pipeline.parity.report import Check
+from tf_pipeline.reference.inputs import as_torch_tensors
+from tf_pipeline.reference.loading import torch_model
+from tf_pipeline.reference.outputs import objective
+from tf_pipeline.reference.precision import lifted_upcasts
+from tf_pipeline.reference.running import run_torch, torch_parameters
 
 STEPS = 20
 ADAMW = {"learning_rate": 2.0**-10, "beta_1": 1 - 2.0**-3, "beta_2": 1 - 2.0**-10, "weight_decay": 2.0**-7}
@@ -28,7 +35,7 @@ def check_training(comparison: Comparison, steps: int = STEPS) -> None:
     check_dropout(comparison)
     setting, (inputs, changes) = next(iter(comparison.objectives.items()))
     ours = comparison.model_class.from_pretrained(comparison.checkpoint, dtype="float64")
-    theirs = run.torch_model(comparison.class_name, comparison.checkpoint, "float64")
+    theirs = torch_model(comparison.class_name, comparison.checkpoint, "float64", comparison.model_class.keeps_tables)
     losses = []
     with configured(changes, ours, theirs):
         if comparison.labelled:
@@ -38,11 +45,11 @@ def check_training(comparison: Comparison, steps: int = STEPS) -> None:
             losses.append(pair)
             if step in (1, steps):
                 after = "1 AdamW step" if step == 1 else f"{step} AdamW steps"
-                truth, result = run.torch_parameters(theirs), run.parameters(ours)
+                truth, result = torch_parameters(theirs), run.parameters(ours)
                 comparison.report.extend(judge_float64(f"{setting}, {after}", result, truth, "training"))
     columns = np.array(losses).T
     comparison.report.extend(
-        [judge.judge_float64("loss", f"{setting}, {steps} AdamW steps", columns[0], columns[1], "training")]
+        [rules.judge_float64("loss", f"{setting}, {steps} AdamW steps", columns[0], columns[1], "training")]
     )
 
 
@@ -51,8 +58,8 @@ def _judge_loss_of_fit(ours, theirs, setting: str, inputs: Inputs) -> Iterator[C
     tensors = run.as_tensors(ours, inputs)
     unlabelled = {name: value for name, value in tensors.items() if name not in ours.label_names}
     loss = ours.compute_loss(x=tensors, y_pred=ours(unlabelled))
-    truth = run.run_torch(theirs, inputs)["loss"]
-    yield judge.judge_float64("loss of fit", setting, np.asarray(loss, np.float64), truth, "training")
+    truth = run_torch(theirs, inputs)["loss"]
+    yield rules.judge_float64("loss of fit", setting, np.asarray(loss, np.float64), truth, "training")
 
 
 def keras_steps(model, inputs: Inputs, steps: int) -> Iterator[float]:
@@ -65,7 +72,7 @@ def keras_steps(model, inputs: Inputs, steps: int) -> Iterator[float]:
     @tf.function(autograph=False)
     def step(tensors):
         with tf.GradientTape() as tape:
-            loss = run.objective(model(tensors))
+            loss = objective(model(tensors))
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         used = [(tf.convert_to_tensor(g), v) for g, v in zip(gradients, variables, strict=True) if g is not None]
         optimizer.apply_gradients(used)
@@ -75,7 +82,7 @@ def keras_steps(model, inputs: Inputs, steps: int) -> Iterator[float]:
     for count in range(1, steps + 1):
         epsilon.assign(EPSILON * math.sqrt(1 - ADAMW["beta_2"] ** count))
         yield float(step(tensors))
-    yield float(run.objective(model(tensors)))
+    yield float(objective(model(tensors)))
 
 
 def torch_steps(model, inputs: Inputs, steps: int) -> Iterator[float]:
@@ -89,12 +96,12 @@ def torch_steps(model, inputs: Inputs, steps: int) -> Iterator[float]:
         eps=EPSILON,
         weight_decay=ADAMW["weight_decay"],
     )
-    tensors = run.as_torch_tensors(model, inputs)
-    with run.lifted_upcasts(model):
+    tensors = as_torch_tensors(model, inputs)
+    with lifted_upcasts(model):
         for _ in range(steps):
             optimizer.zero_grad()
-            loss = run.objective(model(**tensors))
+            loss = objective(model(**tensors))
             loss.backward()
             optimizer.step()
             yield loss.item()
-        yield run.objective(model(**tensors)).item()
+        yield objective(model(**tensors)).item()

@@ -10,23 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tf_pipeline.arguments import PIPELINE_ARGUMENTS, settled
 from tf_pipeline.hub import split_hub_options
+from tf_pipeline.pipelines.tasks import TASKS, is_server, task_name
 
 if TYPE_CHECKING:
     from tf_pipeline.pipelines.base import Pipeline
     from tf_pipeline.serving.client import Client
 
 logger = logging.getLogger(__name__)
-
-# Classes by task; their modules, named after the task, are imported when they are needed.
-TASKS = {
-    "feature-extraction": "FeatureExtractionPipeline",
-    "fill-mask": "FillMaskPipeline",
-    "question-answering": "QuestionAnsweringPipeline",
-    "text-classification": "TextClassificationPipeline",
-    "token-classification": "TokenClassificationPipeline",
-    "zero-shot-classification": "ZeroShotClassificationPipeline",
-}
-ALIASES = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
 
 # The checkpoints that transformers runs where none is named. The two tasks that are not here have one in the package.
 DEFAULT_CHECKPOINTS = {
@@ -37,23 +27,6 @@ DEFAULT_CHECKPOINTS = {
 }
 
 BUNDLED_CHECKPOINT = Path(__file__).parent.parent / "assets" / "sentiment"
-
-
-def supported_tasks() -> list[str]:
-    """Names of the tasks, aliases included."""
-    return sorted([*TASKS, *ALIASES])
-
-
-def task_name(task: str) -> str:
-    """The name of a task, of which ``task`` may be an alias.
-
-    Raises:
-        ValueError: for an unknown task.
-    """
-    name = ALIASES.get(task, task)
-    if name not in TASKS:
-        raise ValueError(f"Task {task!r} is not supported; supported are {', '.join(supported_tasks())}.")
-    return name
 
 
 def pipeline_class(task: str) -> "type[Pipeline]":
@@ -83,7 +56,7 @@ def pipeline(
     """Put a model and its tokenizer together for a task.
 
     Args:
-        task: one of :func:`supported_tasks`.
+        task: one of :func:`~tf_pipeline.pipelines.tasks.supported_tasks`.
         model: a model, a local folder, a hub id, or the address of an exported model on a server, such as
             ``"http://localhost:8501/v1/models/name"`` or ``"grpc://localhost:8500/name"``. If not given,
             text-classification and feature-extraction use the checkpoint that comes with the package, and the other
@@ -157,11 +130,6 @@ def _tokenizer(tokenizer: Any, use_fast: bool, options: dict[str, Any]) -> Any:
     from tf_pipeline.tokenization import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(tokenizer, **options | {"use_fast": use_fast})
-
-
-def is_server(model: Any) -> bool:
-    """Whether a model is given as the address of a server."""
-    return isinstance(model, str) and model.startswith(("http://", "https://", "grpc://", "grpcs://"))
 
 
 def _client(task: str, url: str, local: dict[str, Any], batch_size: int | None = None, **kwargs: Any) -> "Client":

@@ -28,13 +28,14 @@ import torch
 import transformers
 from transformers import PreTrainedConfig
 
-from tf_pipeline.parity.run import CACHES
 from tf_pipeline.port.errors import MissingRuleError, PortError
 from tf_pipeline.port.graph import COMPUTE, Graph, Input, Node, Tensor, WeightTensor
 from tf_pipeline.port.rotary import stateless_rotary
 from tf_pipeline.port.rules import find_rule
 from tf_pipeline.port.sample import LENGTH, LONGEST, boundaries, default_inputs, example_lengths, sample_inputs
-from tf_pipeline.port.torch_weights import seeded, without_caches
+from tf_pipeline.reference.inputs import output_options
+from tf_pipeline.reference.loading import caching_off, seeded
+from tf_pipeline.reference.outputs import tensors_of
 
 # Arguments that say where and how PyTorch stores a tensor, not what is in it.
 _STORAGE = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad")
@@ -126,7 +127,7 @@ def attention_implementation(model_class: type, config: PreTrainedConfig) -> str
 def build(model_class: type, config: PreTrainedConfig, attention: str, dtype: torch.dtype) -> torch.nn.Module:
     """A PyTorch model with random weights that returns neither caches nor losses."""
     with seeded():
-        return model_class._from_config(without_caches(config), dtype=dtype, attn_implementation=attention)
+        return model_class._from_config(caching_off(config), dtype=dtype, attn_implementation=attention)
 
 
 class Exported(torch.nn.Module):
@@ -156,28 +157,6 @@ class Exported(torch.nn.Module):
         outputs = self.model(**inputs, **self.options)
         self.output_class = type(outputs).__name__
         return tensors_of(outputs)
-
-
-def output_options(model: torch.nn.Module, attentions: bool) -> dict[str, bool]:
-    """The arguments by which a PyTorch model returns all that it computes, and no cache; those that it takes."""
-    accepted = inspect.signature(type(model).forward).parameters
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
-    wanted = {"return_dict": True, "output_hidden_states": True, "use_cache": False}
-    wanted |= {"output_attentions": True} if attentions else {}
-    return {name: value for name, value in wanted.items() if name in accepted or open_ended}
-
-
-def tensors_of(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors, and tuples of tensors, among a PyTorch model's outputs."""
-    result: dict[str, Any] = {}
-    for name, value in outputs.items():
-        if name in CACHES:
-            continue
-        if torch.is_tensor(value):
-            result[name] = value
-        elif isinstance(value, (tuple, list)) and (tensors := tuple(x for x in value if torch.is_tensor(x))):
-            result[name] = tensors
-    return result
 
 
 def _train_dropout_only(model: torch.nn.Module) -> None:

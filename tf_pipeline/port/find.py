@@ -91,13 +91,14 @@ def make_graph(
     """Port an architecture from PyTorch, and prove it equal; see :func:`find_graph`."""
     require_torch(torch_name)
     from tf_pipeline.port.capture import capture
+    from tf_pipeline.port.complete import complete
     from tf_pipeline.port.gate import check
     from tf_pipeline.port.torch_layout import find_layouts
 
     logger.warning("Porting %s from PyTorch; this takes a moment, and is remembered.", torch_name)
     torch_class = find_torch_class(torch_name, config, source)
-    captured = capture(torch_class, config)
-    check(captured, torch_class, config, source, **hub_options)
+    captured, measured = complete(capture(torch_class, config), torch_class, config, source, **hub_options)
+    check(captured, measured)
     captured.graph.layouts = find_layouts(torch_class, config)
     return FoundGraph(captured.graph, captured.constants)
 
@@ -146,8 +147,9 @@ def _cache_folder(torch_name: str, config: PreTrainedConfig) -> Path:
 
 @cache
 def _code() -> str:
-    """A digest of this package's code: graphs that other code made are not used."""
-    files = sorted(Path(__file__).parent.rglob("*.py"))
+    """A digest of the code that makes graphs: those that other code made are not used."""
+    here = Path(__file__).parent
+    files = sorted(file for folder in (here, here.parent / "reference") for file in folder.rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from tf_pipeline.parity.run import long_frequencies, rotary_kinds
+from tf_pipeline.reference.rotary import long_frequencies, rotary_kinds
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 
 from tf_pipeline.heads import head_of
-from tf_pipeline.parity.inputs import padding_mask
+from tf_pipeline.reference.inputs import padding_mask
+from tf_pipeline.reference.outputs import tensors_of
 
 # Sizes of the example: no two the same, none that a model might compute with.
 BATCH, LENGTH, DECODER_LENGTH, CHOICES = 3, 11, 7, 2
@@ -184,8 +185,6 @@ def tokenizer_inputs(config: PreTrainedConfig) -> list[str]:
 
 def _same(model: torch.nn.Module, first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Whether a model computes the same from both; not if it takes one of them alone."""
-    from tf_pipeline.port.capture import tensors_of
-
     try:
         with torch.no_grad():
             results = [tensors_of(model(**inputs, return_dict=True)) for inputs in (first, second)]

@@ -23,7 +23,7 @@ from transformers.core_model_loading import (
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from tf_pipeline.port.graph import COMPUTE, Conversion, Layout, Node
-from tf_pipeline.port.torch_weights import without_caches
+from tf_pipeline.reference.loading import caching_off
 
 Shapes = Mapping[str, Iterable[int]]
 
@@ -50,7 +50,7 @@ def find_layouts(model_class: type, config: PreTrainedConfig, stored: Shapes | N
 
 def _meta_model(model_class: type, config: PreTrainedConfig) -> torch.nn.Module:
     with torch.device("meta"):
-        return model_class._from_config(without_caches(config))
+        return model_class._from_config(caching_off(config))
 
 
 def _layout(model: torch.nn.Module, stored: Shapes) -> tuple[Layout, dict[str, list[int]]]:

@@ -4,8 +4,8 @@ import importlib
 
 _LAZY = {
     "Client": "tf_pipeline.serving.client",
-    "RequestRefusedError": "tf_pipeline.serving.transport",
-    "ServingError": "tf_pipeline.serving.transport",
+    "RequestRefusedError": "tf_pipeline.serving.client.transport",
+    "ServingError": "tf_pipeline.serving.client.transport",
 }
 
 __all__ = [*_LAZY]

@@ -14,8 +14,8 @@ from urllib.request import getproxies, proxy_bypass
 import numpy as np
 import urllib3
 
-from tf_pipeline.serving.bounded import AnswerTooLargeError, UnreadableAnswerError, bounded, read_body
-from tf_pipeline.serving.transport import (
+from tf_pipeline.serving.client.bounded import AnswerTooLargeError, UnreadableAnswerError, bounded, read_body
+from tf_pipeline.serving.client.transport import (
     Address,
     Deadline,
     RequestRefusedError,

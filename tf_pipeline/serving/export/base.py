@@ -14,7 +14,7 @@ TextSignature = tuple[Callable[..., dict[str, tf.Tensor]], dict[str, tf.TensorSp
 TEXT = tf.TensorSpec([None], tf.string)
 
 
-class ServedTask(tf.Module):
+class ExportedTask(tf.Module):
     """The graph of one task: what :func:`tf_pipeline.export` saves.
 
     Signatures are traced from a local pipeline, whose model, tokenizer and options they share. Everything is

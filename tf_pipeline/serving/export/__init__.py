@@ -20,30 +20,31 @@ from tf_pipeline.heads import head_of
 from tf_pipeline.hub import split_hub_options
 from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.pipelines.base import Pipeline
-from tf_pipeline.pipelines.factory import pipeline, pipeline_class, task_name
-from tf_pipeline.serving.answers import SERVED
-from tf_pipeline.serving.base import ServedTask, input_specs
+from tf_pipeline.pipelines.factory import pipeline, pipeline_class
+from tf_pipeline.pipelines.tasks import task_name
+from tf_pipeline.serving.client.answers import REMOTE_TASKS
+from tf_pipeline.serving.client.transport import Signature, TensorInfo, with_texts
 from tf_pipeline.serving.describe import describe
-from tf_pipeline.serving.feature_extraction import ServedFeatureExtraction
-from tf_pipeline.serving.fill_mask import ServedFillMask
+from tf_pipeline.serving.export.base import ExportedTask, input_specs
+from tf_pipeline.serving.export.feature_extraction import ExportedFeatureExtraction
+from tf_pipeline.serving.export.fill_mask import ExportedFillMask
+from tf_pipeline.serving.export.question_answering import ExportedQuestionAnswering
+from tf_pipeline.serving.export.server_files import check_values, write_server_files
+from tf_pipeline.serving.export.text_classification import ExportedTextClassification
+from tf_pipeline.serving.export.token_classification import ExportedTokenClassification
+from tf_pipeline.serving.export.warmup import requests, write_requests
 from tf_pipeline.serving.lint import lint
-from tf_pipeline.serving.question_answering import ServedQuestionAnswering
-from tf_pipeline.serving.server_files import check_values, write_server_files
-from tf_pipeline.serving.text_classification import ServedTextClassification
-from tf_pipeline.serving.token_classification import ServedTokenClassification
-from tf_pipeline.serving.transport import Signature, TensorInfo, with_texts
-from tf_pipeline.serving.warmup import requests, write_requests
 from tf_pipeline.terminal import table_console
 from tf_pipeline.tokenization import AutoTokenizer
 from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer, VerificationReport, compile_tokenizer, verify
 from tf_pipeline.tokenization.in_graph.verification import added_token_texts
 
-TASKS: dict[str, type[ServedTask]] = {
-    "feature-extraction": ServedFeatureExtraction,
-    "fill-mask": ServedFillMask,
-    "question-answering": ServedQuestionAnswering,
-    "text-classification": ServedTextClassification,
-    "token-classification": ServedTokenClassification,
+TASKS: dict[str, type[ExportedTask]] = {
+    "feature-extraction": ExportedFeatureExtraction,
+    "fill-mask": ExportedFillMask,
+    "question-answering": ExportedQuestionAnswering,
+    "text-classification": ExportedTextClassification,
+    "token-classification": ExportedTokenClassification,
 }
 IDS = ("input_ids", "token_type_ids", "special_tokens_mask")
 PLACES = ("offset_mapping", "word_ids", "sequence_ids")
@@ -226,7 +227,7 @@ def resolve_task(model: Any, task: str | None, **hub_options: Any) -> str:
     raise ValueError(f"{names[0] or 'The config'} does not tell the task; name one: {', '.join(TASKS)}.")
 
 
-def _served(pipe: Pipeline, text: bool, max_length: int | None, options: Mapping[str, Any]) -> ServedTask:
+def _served(pipe: Pipeline, text: bool, max_length: int | None, options: Mapping[str, Any]) -> ExportedTask:
     longest = pipe.truncation_length
     limit = longest if max_length is None else max_length
     specials = pipe.tokenizer.num_special_tokens_to_add(pair=True)
@@ -245,7 +246,7 @@ def _served(pipe: Pipeline, text: bool, max_length: int | None, options: Mapping
         raise UnsupportedTokenizer(f"{error} Without text (--no-text) the model takes token ids.") from None
 
 
-def _compare_tokenizers(served: ServedTask, progress: Callable[[str], None]) -> VerificationReport:
+def _compare_tokenizers(served: ExportedTask, progress: Callable[[str], None]) -> VerificationReport:
     """Compare the tokenizer in the graph with Hugging Face's on the corpus and its added tokens; ids have to be equal.
 
     Raises:
@@ -261,7 +262,7 @@ def _compare_tokenizers(served: ServedTask, progress: Callable[[str], None]) -> 
     return report
 
 
-def _save(served: ServedTask, folder: Path) -> None:
+def _save(served: ExportedTask, folder: Path) -> None:
     functions = served.signatures()
     tf.saved_model.save(served, folder, signatures=functions)
     if "classify" in functions:
@@ -276,7 +277,7 @@ def _declare_classify(folder: Path) -> None:
     updater.save()
 
 
-def _write_labels(folder: Path, served: ServedTask) -> None:
+def _write_labels(folder: Path, served: ExportedTask) -> None:
     if served.has_labels:
         (folder / "assets").mkdir(exist_ok=True)
         (folder / "assets" / "labels.txt").write_text("\n".join(served.labels) + "\n", encoding="utf-8")
@@ -294,7 +295,7 @@ def _write_warmup(folder: Path, name: str, signatures: Mapping[str, Any], batch_
 # ------------------------------------------------------------------------------------------------------ comparison
 
 
-def compare_answers(signatures: Mapping[str, Any], served: ServedTask, inputs: Sequence[Any]) -> tuple[int, float]:
+def compare_answers(signatures: Mapping[str, Any], served: ExportedTask, inputs: Sequence[Any]) -> tuple[int, float]:
     """Compare what a loaded SavedModel answers to batches with what the local pipeline does to each input alone.
 
     Args:
@@ -314,7 +315,7 @@ def compare_answers(signatures: Mapping[str, Any], served: ServedTask, inputs: S
         outputs = signatures[name](**{key: tf.constant(values) for key, values in columns.items()})
         return {key: with_texts(value.numpy()) for key, value in outputs.items()}
 
-    remote = SERVED[pipe.task](predict, {name: _signature(one) for name, one in signatures.items()}, None, 32)
+    remote = REMOTE_TASKS[pipe.task](predict, {name: _signature(one) for name, one in signatures.items()}, None, 32)
     asked = {"top_k": local["top_k"]} if "top_k" in local else {}
     largest = 0.0
     for value, one, other in zip(inputs, remote(inputs, **asked), pipe(inputs, batch_size=1, **local), strict=True):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tf_pipeline.row_files import Streams, Unfinished, errors_file, is_stream, opened, refuse_clashes
+from tf_pipeline.cli.row_files import Streams, Unfinished, errors_file, is_stream, opened, refuse_clashes
 
 # Digits that Python turns into a number by default (sys.set_int_max_str_digits).
 MAX_DIGITS = 4300

@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 
 from tf_pipeline import __version__
-from tf_pipeline.cli_export import export
-from tf_pipeline.cli_run import fail, run
+from tf_pipeline.cli.export import export
+from tf_pipeline.cli.run import fail, run
 from tf_pipeline.terminal import Verbose, load_frameworks
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pipeline.pipelines.token_classification import tag
-from tf_pipeline.serving.base import TEXT, ServedTask, padded, substrings
+from tf_pipeline.serving.export.base import TEXT, ExportedTask, padded, substrings
 from tf_pipeline.tokenization.in_graph import compile_decoder
 from tf_pipeline.tokenization.in_graph.decoders import valid_utf8
 from tf_pipeline.tokenization.in_graph.text import changes
@@ -38,7 +38,7 @@ class _Tokens:
     end: tf.Tensor
 
 
-class ServedTokenClassification(ServedTask):
+class ExportedTokenClassification(ExportedTask):
     """``entity_group``, ``word``, ``score``, ``start``, ``end`` ``[batch, E]``, and ``num_entities`` ``[batch]``.
 
     With the strategy ``"none"`` they are tokens, with ``entity`` and ``index``. Beyond the last of a text, strings are
@@ -64,7 +64,7 @@ class ServedTokenClassification(ServedTask):
         self._kinds = tf.constant([kinds.index(kind) for _, kind in tags])
 
     def text_signatures(self):
-        """See :class:`ServedTask`."""
+        """See :class:`ExportedTask`."""
         return {"serving_default": (self._recognise, {"text": TEXT})}
 
     def _recognise(self, text: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_pipeline.serving.base import input_specs
+from tf_pipeline.serving.export.base import input_specs
 
 # Where a server looks for them, and the most that it reads.
 FILE = "assets.extra/tf_serving_warmup_requests"

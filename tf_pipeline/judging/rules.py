@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.parity.report import Check, Worst
+from tf_pipeline.judging.check import Check, Worst
 
 FLOAT64_TOLERANCE = 1e-10
 RMS_FACTOR = 2.0

@@ -12,13 +12,14 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
+
+from tf_pipeline.files import atomic_file
 
 ANSWERS, ERRORS, RUN, LOCK = "answers.jsonl", "errors.jsonl", "run.jsonl", "lock"
 
@@ -384,8 +385,6 @@ def _move(part: Path, place: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        handle, copy = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-        os.close(handle)
-        shutil.copy(part, copy)
-        os.replace(copy, place)
+        with atomic_file(place) as copy:
+            shutil.copy(part, copy)
         part.unlink()

@@ -15,7 +15,7 @@ from tf_pipeline.pipelines.calls import (
     question_and_context,
     text_arguments,
 )
-from tf_pipeline.serving.transport import ServingError, Signature
+from tf_pipeline.serving.client.transport import ServingError, Signature
 
 DEFAULT_SIGNATURE = "serving_default"
 # Arguments of tokenizers: an export has them built in, whatever its task.
@@ -27,7 +27,7 @@ OF_TOKENIZERS = frozenset(
 Predict = Callable[[str, Mapping[str, list[str]]], dict[str, np.ndarray]]
 
 
-class Served(Calls):
+class RemoteTask(Calls):
     """A task of a served model: local pipelines' way of being called, over the network.
 
     Attributes:
@@ -113,7 +113,7 @@ class Served(Calls):
         return answers
 
 
-class TextClassification(TextClassificationCalls, Served):
+class TextClassification(TextClassificationCalls, RemoteTask):
     """Labels and scores; ``top_k`` as in the local pipeline."""
 
     outputs = (frozenset({"labels", "scores"}),)
@@ -121,7 +121,7 @@ class TextClassification(TextClassificationCalls, Served):
     built_in = frozenset({"function_to_apply"})
 
     def columns(self, inputs: list[Any]) -> dict[str, list[str]]:
-        """See :class:`Served`."""
+        """See :class:`RemoteTask`."""
         return text_arguments([old_pair(one) for one in inputs])
 
     def choose(self, columns: Mapping[str, list[str]]) -> str:
@@ -138,7 +138,7 @@ class TextClassification(TextClassificationCalls, Served):
         return ranked[0] if top_k == "" else _first(ranked, top_k, "labels")
 
 
-class TokenClassification(Served):
+class TokenClassification(RemoteTask):
     """Entities, joined as the export joins them."""
 
     task = "token-classification"
@@ -158,7 +158,7 @@ class TokenClassification(Served):
         return _records(outputs, dict(zip(names, names, strict=True)), int(outputs["num_entities"]))
 
 
-class QuestionAnswering(QuestionAnsweringCalls, Served):
+class QuestionAnswering(QuestionAnsweringCalls, RemoteTask):
     """Answers; ``top_k`` as in the local pipeline."""
 
     outputs = (frozenset({"answer", "score", "start", "end"}),)
@@ -169,7 +169,7 @@ class QuestionAnswering(QuestionAnsweringCalls, Served):
     )  # fmt: skip
 
     def columns(self, inputs: list[Any]) -> dict[str, list[str]]:
-        """See :class:`Served`."""
+        """See :class:`RemoteTask`."""
         pairs = [question_and_context(one) for one in inputs]
         return dict(zip(("question", "context"), map(list, zip(*pairs, strict=True)), strict=True))
 
@@ -186,7 +186,7 @@ class QuestionAnswering(QuestionAnsweringCalls, Served):
         return found[0] if len(found) == 1 else found
 
 
-class FeatureExtraction(Served):
+class FeatureExtraction(RemoteTask):
     """Vectors: one a text, or with the signature ``token_embeddings`` one a token."""
 
     task = "feature-extraction"
@@ -209,7 +209,7 @@ class FeatureExtraction(Served):
         return features.tolist()
 
 
-class FillMask(FillMaskCalls, Served):
+class FillMask(FillMaskCalls, RemoteTask):
     """Tokens for masks; ``top_k`` as in the local pipeline.
 
     An export with the signature ``all_masks`` answers for each mask of a text, as the local pipeline does. One without
@@ -243,7 +243,7 @@ class FillMask(FillMaskCalls, Served):
         return answers[0] if masks == 1 else answers
 
 
-SERVED: dict[str, type[Served]] = {
+REMOTE_TASKS: dict[str, type[RemoteTask]] = {
     served.task: served
     for served in (TextClassification, TokenClassification, QuestionAnswering, FeatureExtraction, FillMask)
 }

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tf_pipeline.cli_options import (
+from tf_pipeline.cli.options import (
     AggregationStrategy,
     AlignToWords,
     DocStride,
@@ -22,7 +22,7 @@ from tf_pipeline.cli_options import (
     options_with,
     parameters_of,
 )
-from tf_pipeline.cli_run import fail
+from tf_pipeline.cli.run import fail
 from tf_pipeline.terminal import Verbose, load_frameworks
 
 OPTIONS = options_with(question_answering=("max_question_len",))

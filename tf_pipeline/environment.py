@@ -1,7 +1,9 @@
-"""Where a comparison ran: versions, processor, threads and settings that change results."""
+"""Where something ran: versions, processor, threads and settings that change results."""
 
+import contextlib
 import os
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,14 @@ def environment() -> dict[str, Any]:
     import tensorflow as tf
     import torch
 
+    name, flags = processor()
     onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
     return {
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": dict.fromkeys(PACKAGES, "not installed") | versions(PACKAGES),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": _cpu_field("model name") or platform.processor(),
-        "instructions": [flag for flag in INSTRUCTIONS if flag in _cpu_field("flags").split()],
+        "processor": name,
+        "instructions": [flag for flag in INSTRUCTIONS if flag in flags],
         "cores": os.cpu_count(),
         "tensorflow threads": {
             "intra_op": tf.config.threading.get_intra_op_parallelism_threads() or "all cores",
@@ -35,19 +38,23 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
-def _cpu_field(name: str) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+def processor() -> tuple[str, set[str]]:
+    """Name of the processor and its instruction sets."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return values.get("model name") or platform.processor() or platform.machine(), set(
+        values.get("flags", values.get("Features", "")).split()
+    )
 
 
 def available_memory() -> int | None:

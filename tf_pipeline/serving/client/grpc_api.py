@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tf_pipeline.forks import refuse_if_forked
-from tf_pipeline.serving.transport import (
+from tf_pipeline.serving.client.transport import (
     Address,
     Deadline,
     RequestRefusedError,

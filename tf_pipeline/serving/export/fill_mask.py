@@ -4,11 +4,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_pipeline.serving.base import TEXT, ServedTask
+from tf_pipeline.serving.export.base import TEXT, ExportedTask
 from tf_pipeline.tokenization.in_graph import compile_decoder
 
 
-class ServedFillMask(ServedTask):
+class ExportedFillMask(ExportedTask):
     """``token``, ``token_str``, ``score`` and ``sequence``, ``[batch, K]`` for the first mask of a text.
 
     Signature ``all_masks`` gives ``[batch, masks, K]`` and ``num_masks`` ``[batch]``. Where a text has no (further)
@@ -30,7 +30,7 @@ class ServedFillMask(ServedTask):
         return {"tokenizer_kwargs": {"truncation": True}} | self.options
 
     def text_signatures(self):
-        """See :class:`ServedTask`."""
+        """See :class:`ExportedTask`."""
         return {
             "serving_default": (self._fill_first, {"text": TEXT}),
             "all_masks": (self._fill_all, {"text": TEXT}),

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.serving.answers import DEFAULT_SIGNATURE, SERVED, Served
-from tf_pipeline.serving.transport import (
+from tf_pipeline.pipelines.tasks import task_name
+from tf_pipeline.serving.client.answers import DEFAULT_SIGNATURE, REMOTE_TASKS, RemoteTask
+from tf_pipeline.serving.client.transport import (
     LONGEST_TIMEOUT,
     SHORTEST_TIMEOUT,
     Address,
@@ -88,14 +89,14 @@ class Client:
         self.url = url
         self.signature = signature
         self.max_batch_size = max_batch_size
-        self._task = None if task is None else _served_task(task)
+        self._task = None if task is None else _remote_task(task)
         self._parameters = parameters
         self._transport = _transport(
             Address.parse(url), timeout, Retries(retries, backoff), headers or {}, max_answer_bytes
         )
         self._lock = threading.Lock()
         self._signatures: dict[str, Signature] | None = None
-        self._served: Served | None = None
+        self._served: RemoteTask | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Ask the server.
@@ -128,7 +129,7 @@ class Client:
         """The task, asked of the server if it was not given."""
         return self._task or self.check().task
 
-    def check(self) -> Served:
+    def check(self) -> RemoteTask:
         """Ask the server what the model does, once, and require that it is the task.
 
         Returns:
@@ -139,7 +140,7 @@ class Client:
         """
         if self._served is None:
             signatures = self.signatures()
-            served = SERVED[self._fitting_task(signatures)]
+            served = REMOTE_TASKS[self._fitting_task(signatures)]
             self._served = served(self.predict, signatures, self.signature, self.max_batch_size, **self._parameters)
         return self._served
 
@@ -207,7 +208,7 @@ class Client:
         """The task that the signature does, which has to be the one that was asked for."""
         name = self.signature or DEFAULT_SIGNATURE
         signature = self._known(name, signatures)
-        found = [task for task, served in SERVED.items() if served.fits(signature)]
+        found = [task for task, served in REMOTE_TASKS.items() if served.fits(signature)]
         if (self._task or (found and found[0])) in found:
             return self._task or found[0]
         takes, gives = (", ".join(sorted(side)) for side in (signature.inputs, signature.outputs))
@@ -228,19 +229,17 @@ def _contradiction(name: str, array: np.ndarray, rows: int, info: TensorInfo | N
     return None
 
 
-def _served_task(task: str) -> str:
-    from tf_pipeline.pipelines.factory import task_name
-
-    if (name := task_name(task)) not in SERVED:
-        raise ValueError(f"{task} does not run on a server; these do: {', '.join(sorted(SERVED))}.")
+def _remote_task(task: str) -> str:
+    if (name := task_name(task)) not in REMOTE_TASKS:
+        raise ValueError(f"{task} does not run on a server; these do: {', '.join(sorted(REMOTE_TASKS))}.")
     return name
 
 
 def _transport(address: Address, *options: Any) -> Transport:
     if address.scheme.startswith("grpc"):
-        from tf_pipeline.serving.grpc_api import GrpcTransport
+        from tf_pipeline.serving.client.grpc_api import GrpcTransport
 
         return GrpcTransport(address, *options)
-    from tf_pipeline.serving.rest import RestTransport
+    from tf_pipeline.serving.client.rest import RestTransport
 
     return RestTransport(address, *options)

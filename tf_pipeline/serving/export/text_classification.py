@@ -4,10 +4,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_pipeline.serving.base import TEXT, ServedTask
+from tf_pipeline.serving.export.base import TEXT, ExportedTask
 
 
-class ServedTextClassification(ServedTask):
+class ExportedTextClassification(ExportedTask):
     """Labels ``[batch, K]`` and scores ``[batch, K]``, best first; K is ``top_k``, or all labels."""
 
     has_labels = True
@@ -24,7 +24,7 @@ class ServedTextClassification(ServedTask):
         return {"top_k": None, "truncation": True} | self.options
 
     def text_signatures(self):
-        """See :class:`ServedTask`."""
+        """See :class:`ExportedTask`."""
         return {
             "serving_default": (self._classify, {"text": TEXT}),
             "pairs": (self._classify, {"text": TEXT, "text_pair": TEXT}),

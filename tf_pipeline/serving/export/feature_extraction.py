@@ -4,10 +4,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_pipeline.serving.base import TEXT, ServedTask
+from tf_pipeline.serving.export.base import TEXT, ExportedTask
 
 
-class ServedFeatureExtraction(ServedTask):
+class ExportedFeatureExtraction(ExportedTask):
     """``sentence_embedding`` ``[batch, hidden]``; signature ``token_embeddings`` gives hidden states and their mask."""
 
     def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:
@@ -20,7 +20,7 @@ class ServedFeatureExtraction(ServedTask):
         return {"pooling": "mean", "truncation": True} | self.options
 
     def text_signatures(self):
-        """See :class:`ServedTask`."""
+        """See :class:`ExportedTask`."""
         return {
             "serving_default": (self._embed, {"text": TEXT}),
             "token_embeddings": (self._embed_tokens, {"text": TEXT}),

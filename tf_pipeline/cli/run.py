@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tf_pipeline.cli_options import (
+from tf_pipeline.cli.options import (
     AggregationStrategy,
     AlignToWords,
     DocStride,
@@ -28,9 +28,10 @@ from tf_pipeline.cli_options import (
     options_with,
     parameters_of,
 )
-from tf_pipeline.pipelines.factory import ALIASES, is_server, pipeline
-from tf_pipeline.row_files import ReaderGoneError, Records
-from tf_pipeline.rows import InterruptedRunError, answer_rows, escaped, numbered_lines, standard, text_of
+from tf_pipeline.cli.row_files import ReaderGoneError, Records
+from tf_pipeline.cli.rows import InterruptedRunError, answer_rows, escaped, numbered_lines, standard, text_of
+from tf_pipeline.pipelines.factory import pipeline
+from tf_pipeline.pipelines.tasks import ALIASES, is_server
 from tf_pipeline.terminal import Verbose, load_frameworks, table_console
 
 # Exit status when every other row was answered but some were not.

@@ -5,11 +5,11 @@ from typing import Any
 import tensorflow as tf
 
 from tf_pipeline.pipelines.question_answering import EXCLUDED
-from tf_pipeline.serving.base import TEXT, ServedTask, padded, substrings
+from tf_pipeline.serving.export.base import TEXT, ExportedTask, padded, substrings
 from tf_pipeline.tokenization.in_graph.decoders import valid_utf8
 
 
-class ServedQuestionAnswering(ServedTask):
+class ExportedQuestionAnswering(ExportedTask):
     """``answer``, ``score``, ``start`` and ``end``: ``[batch]``; if ``top_k`` > 1 ``[batch, K]``, and ``num_answers``.
 
     The rules are those of the local pipeline; a question or a context that is empty gives an empty answer.
@@ -29,7 +29,7 @@ class ServedQuestionAnswering(ServedTask):
             )
 
     def text_signatures(self):
-        """See :class:`ServedTask`."""
+        """See :class:`ExportedTask`."""
         return {"serving_default": (self._answer, {"question": TEXT, "context": TEXT})}
 
     def _answer(self, question: tf.Tensor, context: tf.Tensor) -> dict[str, tf.Tensor]:

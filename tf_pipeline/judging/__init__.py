@@ -1,0 +1,1 @@
+"""When two tensors count as equal, and what is said about them: the rules of ports and of comparisons alike."""

@@ -1,0 +1,84 @@
+"""The checks of a comparison, and what they say together."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tf_pipeline.judging.check import Check, Finding, Skip
+
+
+@dataclass
+class Results:
+    """All checks of a comparison.
+
+    Attributes:
+        checks: what was compared.
+        skipped: what was not, and why.
+        finding: where the models part, if they do.
+        checkpoint: folder or hub id.
+        model_class: our class.
+        environment: versions, processor and settings.
+        seconds: how long it took.
+    """
+
+    checks: list[Check] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+    finding: Finding | None = None
+    checkpoint: str = ""
+    model_class: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def extend(self, checks: Iterable[Check]) -> None:
+        """Add checks."""
+        self.checks.extend(checks)
+
+    def skip(self, group: str, what: str, reason: str) -> None:
+        """Note what is not compared, and why."""
+        self.skipped.append(Skip(group, what, reason))
+
+    @property
+    def failures(self) -> list[Check]:
+        """Checks that did not pass."""
+        return [check for check in self.checks if not check.passed]
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything that was compared is equal; nothing compared is not equal."""
+        return bool(self.checks) and not self.failures
+
+    @property
+    def worst_ratio(self) -> float:
+        """Largest of our RMS errors as a multiple of PyTorch's; see :func:`worst_ratio`."""
+        return worst_ratio(self.checks)
+
+    @property
+    def verdict(self) -> str:
+        """The answer in one sentence."""
+        if not self.checks:
+            return "Nothing was compared."
+        subject = f"{self.model_class} of {self.checkpoint} in TensorFlow"
+        if self.passed:
+            return f"{subject} equals PyTorch: all {len(self.checks)} checks passed."
+        return f"{subject} does not equal PyTorch: {len(self.failures)} of {len(self.checks)} checks failed."
+
+    def raise_if_unequal(self) -> None:
+        """Fail with the checks that did not pass, in the order of the model: the first is nearest the cause.
+
+        Raises:
+            AssertionError: naming the first failures.
+        """
+        if not self.checks:
+            raise AssertionError("Nothing was compared.")
+        if self.failures:
+            shown = "\n".join(f"  {check}" for check in self.failures[:8])
+            found = "\n".join(self.finding.lines()) + "\n" if self.finding else ""
+            raise AssertionError(f"{found}{len(self.failures)} of {len(self.checks)} checks are not equal:\n{shown}")
+
+
+def worst_ratio(checks: Iterable[Check]) -> float:
+    """Largest of our RMS errors as a multiple of PyTorch's, over tensors of at least 64 elements.
+
+    The error of a few numbers is luck: PyTorch's may be next to nothing.
+    """
+    return max((check.ratio for check in checks if check.elements >= 64), default=0.0)

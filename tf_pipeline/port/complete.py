@@ -1,0 +1,158 @@
+"""Complete a captured graph by what only PyTorch's results tell: the lengths it takes, a sample, its attentions."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedConfig
+
+from tf_pipeline.judging.rules import FLOAT64_TOLERANCE
+from tf_pipeline.judging.tensors import real_arrays, real_positions
+from tf_pipeline.port.capture import Captured, shared_tensors
+from tf_pipeline.port.graph import ATTENTION, Graph
+from tf_pipeline.port.limits import with_position_limits
+from tf_pipeline.port.runner import Arrays, GraphRunner
+from tf_pipeline.port.sample import boundaries, sample_inputs
+from tf_pipeline.reference.loading import load_torch_model
+from tf_pipeline.reference.running import run_reference
+
+# Rows, positions, positions of the decoder and the padded side of each comparison; none is the captured example's. Then
+# follow lengths beyond what the config names.
+SHAPES = ((1, 1, 1, None), (5, 17, 9, "right"), (2, 24, 5, "left"))
+
+FUSED = "aten.scaled_dot_product_attention.default"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """PyTorch's results for a captured graph.
+
+    Attributes:
+        model: PyTorch's model, in float64.
+        weights: its float32 weights by checkpoint key.
+        samples: inputs, one dictionary for each of :func:`shapes`.
+        singles: outputs in float32, one dictionary for each of the samples.
+        truths: outputs in float64.
+        is_random: whether the weights are random rather than a checkpoint's.
+    """
+
+    model: torch.nn.Module
+    weights: Arrays
+    samples: list[dict[str, torch.Tensor]]
+    singles: list[Arrays]
+    truths: list[Arrays]
+    is_random: bool
+
+
+def complete(
+    captured: Captured,
+    model_class: type,
+    config: PreTrainedConfig,
+    source: str | os.PathLike | None = None,
+    **options: Any,
+) -> tuple[Captured, Measured]:
+    """Add to a graph the limits of its tables, the shape of a usual sample, and attentions where they are PyTorch's.
+
+    Args:
+        captured: the graph, which is left as it is.
+        model_class: PyTorch's class.
+        config: its config.
+        source: the checkpoint whose weights are run; random ones if not given.
+        **options: hub options.
+
+    Returns:
+        The completed graph, and PyTorch's results, by which :func:`tf_pipeline.port.gate.check` judges it.
+    """
+    model = load_torch_model(model_class, source, config, torch.float32, attn_implementation="eager", **options)
+    weights = {key: tensor.detach().numpy().copy() for key, tensor in shared_tensors(model)}
+    graph = replace(captured.graph, limits=with_position_limits(captured))
+    captured = replace(captured, graph=graph)
+    sizes = shapes(captured, config)
+    usual = min(1, len(sizes) - 1)  # several rows, one of them padded, if the graph takes that
+    graph.sample = list(sizes[usual])
+    samples = [sample(graph, model, config, shape, seed) for seed, shape in enumerate(sizes, 1)]
+    if _fused_attention(captured, model, samples[usual]):
+        note = "PyTorch's eager attention computes something else; this is its default, sdpa."
+        graph.notes = [*graph.notes, note]
+    singles = [run_reference(model, inputs) for inputs in samples]
+    double = model.double()
+    truths = [run_reference(double, inputs) for inputs in samples]
+    measured = Measured(double, weights, samples, singles, truths, is_random=source is None)
+    graph.outputs = graph.outputs | _attentions(captured, measured)
+    return captured, measured
+
+
+def shapes(captured: Captured, config: PreTrainedConfig) -> list[tuple[int, int, int, str | None]]:
+    """Rows, positions, positions of the decoder and padded side of each comparison, of lengths that a graph takes."""
+    (least, most), (_, last) = (captured.graph.limits.get(axis, [1, None]) for axis in ("length", "decoder_length"))
+    taken = [length for length in captured.lengths if least <= length <= (most or length)] or [least]
+    seen = max(length for _, length, _, _ in SHAPES)
+    longer = [length + 1 for length in boundaries(config) if length >= seen]
+    every = [*SHAPES, *((2, length, 3, ("right", "left")[i % 2]) for i, length in enumerate(longer))]
+    fitted = [(rows, min(taken, key=lambda x, n=n: abs(x - n)), min(m, last or m), side) for rows, n, m, side in every]
+    return list(dict.fromkeys(fitted))
+
+
+def sample(graph: Graph, model: torch.nn.Module, config: PreTrainedConfig, shape, seed: int) -> dict[str, torch.Tensor]:
+    """Random inputs of a graph, of a shape of :func:`shapes`."""
+    inputs = sample_inputs(model, config, *shape, seed)
+    return {name: value for name, value in inputs.items() if name in graph.inputs}
+
+
+def _fused_attention(captured: Captured, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> bool:
+    """Choose PyTorch's attention: its default, the fused one, where its plain one computes something else."""
+    if not any(node.op == FUSED for node in captured.graph.nodes):
+        return False
+    plain = run_reference(model, inputs)
+    _set_attention(model, "sdpa")
+    fused = run_reference(model, inputs)
+    plain = {name: value for name, value in plain.items() if name in fused}
+    pairs = [(a, b) for _, (a, b, _) in real_arrays(plain, fused, fused, token_mask(inputs))]
+    if all(np.allclose(a, b, 0.0, 0.01 * max(1.0, np.abs(b).max(initial=0)), equal_nan=True) for a, b in pairs):
+        _set_attention(model, "eager")
+        return False
+    return True
+
+
+def _set_attention(model: torch.nn.Module, implementation: str) -> None:
+    """Choose PyTorch's attention by the config, which counts also where ``set_attn_implementation`` refuses to."""
+    for module in model.modules():
+        if hasattr(module, "config"):
+            module.config._attn_implementation = implementation
+
+
+def _attentions(captured: Captured, measured: Measured) -> dict[str, list[str]]:
+    """The attention nodes' probabilities as outputs, where they are what PyTorch calls attentions."""
+    inputs, truth = measured.samples[-1], measured.truths[-1]
+    nodes = [node.name for node in captured.graph.nodes if node.op == FUSED]
+    wanted = {name: value for name, value in truth.items() if is_attention(name)}
+    if not nodes or not wanted:
+        return {}
+    outputs = {name: f"%{name}{ATTENTION}" for name in nodes}
+    ours, mask = GraphRunner(captured, measured.weights, "float64", outputs)(inputs), token_mask(inputs)
+    found: dict[str, list[str]] = {}
+    for name, value in wanted.items():
+        real = real_positions("attentions", value, mask)
+        node = next((n for n, x in ours.items() if _equal(real_positions("attentions", x, mask), real)), None)
+        if node is None:
+            return {}
+        del ours[node]
+        found.setdefault(name.split(".")[0], []).append(f"%{node}{ATTENTION}")
+    return found
+
+
+def is_attention(name: str) -> bool:
+    """Whether an output of PyTorch's holds attention probabilities."""
+    return name.split(".")[0].endswith("attentions")
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.abs(a - b).max(initial=0) <= FLOAT64_TOLERANCE
+
+
+def token_mask(inputs: Mapping[str, torch.Tensor]) -> np.ndarray | None:
+    """The mask of real tokens among some inputs, if there is one."""
+    return inputs["attention_mask"].numpy() if "attention_mask" in inputs else None
