@@ -741,8 +741,8 @@ def window_too_narrow(patch):
         modernbert,
         "attention_bias",
         lambda own: (
-            lambda mask, dtype, window=None, length=None: own(
-                mask, dtype, window=None if window is None else window - 1, length=length
+            lambda mask, dtype, window=None, **options: own(
+                mask, dtype, window=None if window is None else window - 1, **options
             )
         ),
     )

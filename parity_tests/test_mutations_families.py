@@ -18,6 +18,7 @@ from parity_tests.mistakes import MISTAKES, Mistake
 from parity_tests.port_helpers import shared_cache, use_cache_of
 from parity_tests.tiny import random_checkpoint, tiny_config
 from tf_pipeline import compare
+from tf_pipeline.auto import find_model_class
 from tf_pipeline.parity import tokenization
 from tf_pipeline.parity.corpus import adversarial_texts
 
@@ -42,9 +43,10 @@ def _made(mistake: Mistake):
         values |= {"num_labels": 5} if "Sequence" in mistake.class_name else {}
         return pipeline_helpers.tiny_with_tokenizer(mistake.class_name, tokenizer, **values | mistake.changes)
     if mistake.family == "ported":
-        config = port_tiny.tiny_config("roformer", num_labels=4)
-    else:
-        config = tiny_config(mistake.family, mistake.class_name, **mistake.changes)
+        folder = random_checkpoint(new_folder(), mistake.class_name, port_tiny.tiny_config("roformer", num_labels=4))
+        find_model_class(mistake.class_name).from_pretrained(folder)  # the graph is remembered without the mistake
+        return folder
+    config = tiny_config(mistake.family, mistake.class_name, **mistake.changes)
     return random_checkpoint(new_folder(), mistake.class_name, config)
 
 

@@ -11,7 +11,8 @@ import tf_pipeline
 from parity_tests.checkpoint_helpers import checkpoint
 from parity_tests.families import FAMILY, HEADS
 from parity_tests.test_mutations_families import only_the_verdict  # noqa: F401
-from tf_pipeline import cli, compare
+from tf_pipeline import compare
+from tf_pipeline.cli.main import app
 from tf_pipeline.parity.inputs import random_inputs
 from tf_pipeline.parity.labels import ROWS, all_ignored, configured, labelled_settings
 
@@ -51,7 +52,7 @@ def test_command_compares_a_classifier_of_several_labels(tmp_path):
     folder = checkpoint("TFBertForSequenceClassification", problem_type="multi_label_classification", num_labels=3)
     report = tmp_path / "parity.json"
     result = CliRunner().invoke(
-        cli.app, ["parity", str(folder), "--only", "outputs", "--dtype", "float64", "--json", str(report)]
+        app, ["parity", str(folder), "--only", "outputs", "--dtype", "float64", "--json", str(report)]
     )
     assert result.exit_code == 0, result.output
     losses = {check["setting"] for check in json.loads(report.read_text())["checks"] if check["name"] == "loss"}

@@ -140,7 +140,7 @@ def test_parity_of_a_checkpoint_covers_its_pipeline(folder):
     from tf_pipeline.parity import compare
 
     report = compare(str(folder), None, None, ["One text.", "Another."], dtypes=("float64",), groups=["pipeline"])
-    assert report.passed and len(report.checks) == 2 and all(skip.group != "pipeline" for skip in report.skipped)
+    assert report.passed and len(report.checks) == 6 and all(skip.group != "pipeline" for skip in report.skipped)
 
 
 def test_padding_stays_out_of_the_text_by_hand_too(ours, theirs):

@@ -21,8 +21,8 @@ from parity_tests.conftest import ASSETS
 from parity_tests.pipeline_helpers import assert_same_answers, expected_answers, labels_of, torch_pipeline
 from parity_tests.port_helpers import checkpoint, proven, shared_cache, use_cache_of
 from parity_tests.tiers import exhaustive
-from tf_pipeline import cli
 from tf_pipeline.checkpoint import CheckpointError, named_slots
+from tf_pipeline.cli.main import app
 from tf_pipeline.parity import compare
 from tf_pipeline.port import capture, complete, find, gate, port
 from tf_pipeline.port.errors import PortError
@@ -533,15 +533,15 @@ def test_a_graph_of_another_head_is_not_used(xlnet, tmp_path, caplog):
 
 def test_command_line(tmp_path):
     runner = CliRunner()
-    done = runner.invoke(cli.app, ["port", str(checkpoint("esm")), str(tmp_path / "out"), "--show"])
+    done = runner.invoke(app, ["port", str(checkpoint("esm")), str(tmp_path / "out"), "--show"])
     assert done.exit_code == 0, done.output
     assert "EsmModel(input_ids: int64[batch, length]" in done.output
     assert "rotary_embeddings" in done.output
     assert isinstance(tf_pipeline.TFAutoModel.from_pretrained(tmp_path / "out"), PortedModel)
-    refused = runner.invoke(cli.app, ["port", str(tmp_path), str(tmp_path / "other")])
+    refused = runner.invoke(app, ["port", str(tmp_path), str(tmp_path / "other")])
     assert refused.exit_code == 1
     assert not (tmp_path / "other").exists()
-    assert runner.invoke(cli.app, ["port", "x"]).exit_code == 2
+    assert runner.invoke(app, ["port", "x"]).exit_code == 2
 
 
 @pytest.mark.parametrize("model_type", ["xlnet", "mamba2"])

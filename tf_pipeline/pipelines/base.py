@@ -387,8 +387,10 @@ def device_name(device: Any) -> str | None:
 
 def _check_place(model, device: str | None) -> None:
     """Refuse a model whose variables are on another device than the one that was asked for."""
+    if device is None:
+        return
     places = {variable.value.device for variable in model.variables if variable.value.device}
-    wrong = sorted(place for place in places if device is not None and not place.endswith(device))
+    wrong = sorted(place for place in places if not place.endswith(device))
     if wrong:
         raise ValueError(f"The model is on {wrong[0]}; to have it on {device}, load it under `with tf.device(…)`.")
 
