@@ -260,7 +260,10 @@ def test_repr_shows_the_windows(ours):
         (lambda pipe: pipe(question="a", context=""), "`context` cannot be empty"),
         (lambda pipe: pipe(["a"]), "A question is"),
         (lambda pipe: pipe(question=["a", "b"], context=["c"]), "same lengths: 2 and 1"),
-        (lambda pipe: pipe(question="a", context="b", top_k=0), "top_k is 0, but has to be a whole number of at least 1"),
+        (
+            lambda pipe: pipe(question="a", context="b", top_k=0),
+            "top_k is 0, but has to be a whole number of at least 1",
+        ),
         (lambda pipe: pipe(question="a", context="b", max_answer_len=0), "max_answer_len"),
         (lambda pipe: pipe(question="a", context="b", max_seq_len=600), "at most 512"),
         (lambda pipe: pipe(question="a", context="b", doc_stride=400), "larger than `max_seq_len`"),

@@ -7,6 +7,7 @@ import tf_pipeline
 from parity_tests.pipeline_helpers import CONLL, assert_same_answers, labels_of, tiny_with_tokenizer
 from parity_tests.serving_helpers import loopback_server
 from parity_tests.test_pipelines_tokens import TEXTS
+from parity_tests.tiers import exhaustive
 from tf_pipeline.pipelines import pipeline
 
 # The class, values of its config, what is fixed at export, what only the local pipeline is told, and what both are.
@@ -33,7 +34,7 @@ def inputs_of(task: str, reviews: list[str]) -> list:
     return [*TEXTS, *reviews[:9]]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", exhaustive(TASKS, ["question-answering", "text-classification"]))
 def test_exported_served_and_asked(task, minilm, reviews, tmp_path):
     head, values, fixed, local, call = TASKS[task]
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
