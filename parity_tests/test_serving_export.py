@@ -201,7 +201,7 @@ def test_unknown_ids_leave_other_rows_alone(serve, task):
 
 
 def test_arguments_that_nothing_would_heed_are_refused(serve):
-    with pytest.raises(TypeError, match="exported without max_lenght"):
+    with pytest.raises(TypeError, match="no argument 'max_lenght'; did you mean max_length"):
         serve("text-classification", max_lenght=3)
     with pytest.raises(TypeError, match="exported without padding"):
         serve("fill-mask", tokenizer_kwargs={"padding": True})
