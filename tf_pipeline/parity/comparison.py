@@ -237,8 +237,14 @@ class Comparison:
         if "inputs_embeds" not in model.tensor_names:
             return settings
         embedded = {name: value for name, value in right.items() if name != "input_ids"}
-        embedded["inputs_embeds"] = rng.normal(size=(*shape, model.embedding_size)).astype(np.float32)
+        embedded["inputs_embeds"] = self._embeddings_beside(right["input_ids"], rng)
         return settings | {"inputs_embeds": embedded}
+
+    def _embeddings_beside(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Vectors near those of the ids: a trained model amplifies the rounding of directions that no token has."""
+        table = self.theirs("float32").get_input_embeddings().weight.detach().numpy()
+        noise = rng.normal(scale=0.1 * table.std(), size=(*ids.shape, table.shape[1]))
+        return (table[ids] + noise).astype(np.float32)
 
     def _extreme_shapes(self) -> dict[str, Inputs]:
         model = self.ours()
