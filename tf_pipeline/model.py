@@ -15,7 +15,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from tf_pipeline import checkpoint
 from tf_pipeline.arguments import MODEL_ARGUMENTS, renamed, settled
-from tf_pipeline.config import load_config
+from tf_pipeline.config import clear_errors, load_config
 from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.heads import head_of
 from tf_pipeline.hub import split_hub_options
@@ -92,6 +92,8 @@ def _name_layers(layer: keras.layers.Layer) -> None:
                 _name_layers(child)
 
 
+# Ends of the keys whose values are names.
+_NAMES = ("_act", "activation", "norm_rel_ebd")
 _SIZES = (
     "vocab_size", "hidden_size", "embedding_size", "intermediate_size", "num_attention_heads",
     "max_position_embeddings", "type_vocab_size", "num_hidden_groups", "inner_group_num",
@@ -177,6 +179,9 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             if value is not None and not (isinstance(value, (int, float)) and least <= value <= greatest):
                 wanted = "a probability" if greatest == 1 else f"a number of at least {least}"
                 raise ValueError(f"The config has {key}={value!r:.80}, but {type(self).__name__} needs {wanted}.")
+        for key, value in config.to_dict().items():
+            if key.endswith(_NAMES) and not isinstance(value, (str, type(None))):
+                raise ValueError(f"The config has {key}={value!r:.80}, but {type(self).__name__} needs a name.")
 
     @classmethod
     def config_limits(cls) -> dict[str, tuple[Any, ...]]:
@@ -460,7 +465,8 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
     @classmethod
     def _construct(cls, config: PreTrainedConfig, dtype: Any, source: str | os.PathLike, **hub_options: Any):
         """A model without variables for the checkpoint at ``source``."""
-        return cls(config, dtype=dtype)
+        with clear_errors(str(source)):
+            return cls(config, dtype=dtype)
 
     def _open_weights(self, reader, source: str | os.PathLike, **hub_options: Any):
         """The tensors to load, given those that are stored."""
