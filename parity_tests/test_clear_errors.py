@@ -161,7 +161,10 @@ def test_what_is_no_dense_tensor(edit, words):
     state = safetensors.torch.load_file(checkpoint(BODY) / WEIGHTS)
     state["pooler.dense.bias"] = edit(state["pooler.dense.bias"])
     torch.save(state, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=rf"{folder}/pytorch_model.bin is not a state dict.* holds {words}.* under 'pooler.dense.bias'"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"{folder}/pytorch_model.bin is not a state dict.* holds {words}.* under 'pooler.dense.bias'",
+    ):
         ours(BODY, folder)
 
 
