@@ -13,6 +13,7 @@ from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of
 from tf_pipeline.parity import run
 from tf_pipeline.port import capture, gate, sample, tiny
 from tf_pipeline.port.errors import PortError
+from tf_pipeline.port.model import ported_class
 
 ROPE = {"rope_theta": 10000.0}
 FACTORS = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 3.1, 4.2, 5.3]}
@@ -35,7 +36,7 @@ def cache(monkeypatch):
 def assert_equal_at(lengths, model_type: str, attention: str = "eager", **changes) -> None:
     """Compare what a user loads from a folder with PyTorch, in float64 and at each length, padded where it may be."""
     folder = checkpoint.__wrapped__(model_type, **changes)  # dictionaries are no keys of its cache
-    ours = tf_pipeline.TFAutoModel.from_pretrained(folder, dtype="float64")
+    ours = ported_class(tiny.body_class(model_type).__name__).from_pretrained(folder, dtype="float64")
     theirs = run.torch_model(ours.torch_name(), folder, "float64", attn_implementation=attention)
     for length in lengths:
         inputs = sample.sample_inputs(theirs, theirs.config, 2, length, 5, "right", seed=length)

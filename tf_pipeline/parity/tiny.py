@@ -351,7 +351,7 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         "attention_bias": True,
         "query_pre_attn_scalar": 5,
         "sliding_window": 4,
-        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "sliding_window_pattern": 2,
         "final_logit_softcapping": 3.0,
         "rope_parameters": {
             "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
