@@ -6,7 +6,7 @@ import tensorflow as tf
 import torch
 
 import tf_pipeline
-from parity_tests.checkpoint_helpers import checkpoint, ours, twin
+from parity_tests.checkpoint_helpers import assert_same_outputs, checkpoint, ours, twin
 from parity_tests.families import FAMILY, MODELS, OWN_FAMILIES
 from tf_pipeline.decoder import CausalLM
 from tf_pipeline.generation.stepper import Stepper
@@ -244,6 +244,89 @@ def test_what_does_not_fit_is_refused(stepper):
         model(IDS, past_key_values=())
     llama, _ = stepper("llama")
     assert llama.prefill(prompt(), 5000)[1].mask.shape == (3, 5000)
+
+
+LONG = {
+    "rope_type": "longrope", "rope_theta": 50.0, "original_max_position_embeddings": 12,
+    "short_factor": [1.0, 1.1], "long_factor": [2.0, 3.1],
+}  # fmt: skip
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 50.0, "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("TFPhi3Model", {"rope_parameters": LONG | {"partial_rotary_factor": 0.5}, "max_position_embeddings": 48,
+                         "original_max_position_embeddings": 12, "sliding_window": None}),
+        ("TFLlamaModel", {"rope_parameters": DYNAMIC, "max_position_embeddings": 12}),
+    ],
+    ids=["longrope", "dynamic"],
+)  # fmt: skip
+def test_texts_longer_than_the_original_length(name, changes):
+    source = checkpoint(name, **changes)
+    model, expected = (load(name, source, dtype="float64") for load in (ours, twin))
+    for length in (11, 12, 13, 16):
+        expected = twin(name, source, dtype="float64")  # it remembers the longest text
+        assert_same_outputs(model, expected, {"input_ids": IDS[:, :length]})
+
+
+def test_frequencies_that_change_on_the_way_are_refused():
+    change = {"rope_parameters": LONG | {"partial_rotary_factor": 0.5}, "original_max_position_embeddings": 12}
+    model = ours("TFPhi3ForCausalLM", checkpoint("TFPhi3ForCausalLM", max_position_embeddings=48, **change))
+    assert model.prefill(prompt(), 12)[0].shape == (3, 99)
+    with pytest.raises(ValueError, match="capacity is 13, but rope_type 'longrope' has other frequencies beyond 12"):
+        model.prefill(prompt(), 13)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "change"),
+    [
+        ("TFGPT2Model", "n_embd 32 is not a multiple of n_head 5", {"n_head": 5}),
+        ("TFGPT2Model", "does not implement add_cross_attention=True", {"add_cross_attention": True}),
+        ("TFLlamaModel", "4 is not a multiple of num_key_value_heads 3", {"num_key_value_heads": 3}),
+        ("TFLlamaModel", "turn pairs of numbers, but head_dim is 7", {"head_dim": 7}),
+        ("TFQwen3Model", "layer_types have sliding_attention, but sliding_window is None",
+         {"use_sliding_window": False, "layer_types": ["sliding_attention"] * 3}),
+        ("TFGemma2Model", "does not implement use_bidirectional_attention=True", {"use_bidirectional_attention": True}),
+    ],
+)  # fmt: skip
+def test_configs_that_are_refused(name, message, change):
+    with pytest.raises(ValueError, match=message):
+        getattr(tf_pipeline, name)(tiny_config(FAMILY[name], name, **change))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("TFGPT2Model", {"scale_attn_weights": False}),
+        ("TFGPT2Model", {"scale_attn_by_inverse_layer_idx": False, "n_inner": None}),
+        ("TFGPT2LMHeadModel", {"tie_word_embeddings": False}),
+        ("TFLlamaForCausalLM", {"tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False}),
+        ("TFLlamaModel", {"head_dim": None, "num_key_value_heads": None}),
+        ("TFMistralModel", {"sliding_window": None}),
+        ("TFSmolLM3Model", {"no_rope_layers": [0, 1, 1], "use_sliding_window": False}),
+        ("TFGemma2ForCausalLM", {"final_logit_softcapping": None, "attn_logit_softcapping": None}),
+        ("TFGemma3ForCausalLM", {"attn_logit_softcapping": 2.0, "tie_word_embeddings": False}),
+    ],
+)
+def test_options_of_decoders(name, change):
+    source = checkpoint(name, **change)
+    assert_same_outputs(*(load(name, source, dtype="float64") for load in (ours, twin)))
+
+
+def test_reordered_scores_are_float32_in_half_precision():
+    """As PyTorch's; in wider dtypes, the option changes nothing."""
+    source = checkpoint("TFGPT2Model")
+    plain, wide = (ours("TFGPT2Model", source, dtype="bfloat16", reorder_and_upcast_attn=on) for on in (False, True))
+    expected = twin("TFGPT2Model", source, dtype="bfloat16", reorder_and_upcast_attn=True)
+    with torch.no_grad():
+        truth = twin("TFGPT2Model", source, dtype="float64")(torch.tensor(IDS)).last_hidden_state.numpy()
+        theirs = expected(torch.tensor(IDS)).last_hidden_state.float().numpy()
+    mine, other = (tf.cast(model(IDS).last_hidden_state, tf.float32).numpy() for model in (wide, plain))
+    assert (mine != other).any()
+    assert np.abs(mine - truth).std() <= 1.5 * np.abs(theirs - truth).std()
+    ours64 = ours("TFGPT2Model", source, dtype="float64", reorder_and_upcast_attn=True)
+    assert_equal(ours64(IDS).last_hidden_state, truth)
 
 
 # ------------------------------------------------------------------------------------------------------- the cache

@@ -231,6 +231,9 @@ class DecoderBody:
 
     # -------------------------------------------------------------------------------------------------- one by one
 
+    def check_capacity(self, capacity: int) -> None:
+        """Refuse a number of tokens whose keys cannot be kept from step to step."""
+
     def slots(self, capacity: int) -> list[int]:
         """How many slots each layer's cache has: no more than it sees."""
         return [capacity if window is None else min(window, capacity) for window in self.windows]
@@ -316,6 +319,7 @@ class CausalLM(LanguageModel):
                 f"capacity is {capacity}, but {type(self).__name__} has {self.max_length} positions "
                 "(max_position_embeddings)."
             )
+        self.base_model.check_capacity(capacity)
         inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
         checked = check_size(
             self.check(inputs), tf.shape(inputs["input_ids"])[1], capacity, type(self).__name__, "slots of the capacity"

@@ -213,6 +213,20 @@ class TFLlamaModel(DecoderBody, TFLlamaPreTrainedModel):
         """The same table for all layers."""
         return [self.rotary(positions, tf.as_dtype(self.compute_dtype))] * len(self.blocks)
 
+    def check_capacity(self, capacity: int) -> None:
+        """Refuse to cross the length at which ``longrope`` turns all keys anew, which PyTorch computes again then.
+
+        Raises:
+            ValueError: for a capacity beyond ``original_max_position_embeddings``.
+        """
+        parameters = self.config.rope_parameters
+        limit = parameters.get("original_max_position_embeddings")
+        if parameters.get("rope_type") == "longrope" and capacity > limit:
+            raise ValueError(
+                f"capacity is {capacity}, but rope_type 'longrope' has other frequencies beyond {limit} tokens "
+                "(original_max_position_embeddings), so that keys cannot be kept; calls without a cache take any length."
+            )
+
     def finish(self, hidden_states: tf.Tensor) -> tf.Tensor:
         """The last normalisation."""
         return self.norm(hidden_states)
