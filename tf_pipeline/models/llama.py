@@ -224,7 +224,7 @@ class TFLlamaModel(DecoderBody, TFLlamaPreTrainedModel):
         if parameters.get("rope_type") == "longrope" and capacity > limit:
             raise ValueError(
                 f"capacity is {capacity}, but rope_type 'longrope' has other frequencies beyond {limit} tokens "
-                "(original_max_position_embeddings), so that keys cannot be kept; calls without a cache take any length."
+                "(original_max_position_embeddings), so that keys cannot be kept; a call of the model takes any length."
             )
 
     def finish(self, hidden_states: tf.Tensor) -> tf.Tensor:
