@@ -10,7 +10,7 @@ from parity_tests.checkpoint_helpers import assert_same_outputs, checkpoint, our
 from parity_tests.families import FAMILY, MODELS, OWN_FAMILIES
 from tf_pipeline.decoder import CausalLM
 from tf_pipeline.generation.stepper import Stepper
-from tf_pipeline.layers import Cache, LayerCache
+from tf_pipeline.layers import Cache, LayerCache, RotaryEmbedding
 from tf_pipeline.layers.cache import allocate, extend, reorder, tokens_in_slots, write
 from tf_pipeline.parity.run import lifted_upcasts, widen_tables
 from tf_pipeline.parity.tiny import tiny_config
@@ -284,7 +284,6 @@ def test_frequencies_that_change_on_the_way_are_refused():
         ("TFGPT2Model", "n_embd 32 is not a multiple of n_head 5", {"n_head": 5}),
         ("TFGPT2Model", "does not implement add_cross_attention=True", {"add_cross_attention": True}),
         ("TFLlamaModel", "4 is not a multiple of num_key_value_heads 3", {"num_key_value_heads": 3}),
-        ("TFLlamaModel", "turn pairs of numbers, but head_dim is 7", {"head_dim": 7}),
         ("TFQwen3Model", "layer_types have sliding_attention, but sliding_window is None",
          {"use_sliding_window": False, "layer_types": ["sliding_attention"] * 3}),
         ("TFGemma2Model", "does not implement use_bidirectional_attention=True", {"use_bidirectional_attention": True}),
@@ -293,6 +292,11 @@ def test_frequencies_that_change_on_the_way_are_refused():
 def test_configs_that_are_refused(name, message, change):
     with pytest.raises(ValueError, match=message):
         getattr(tf_pipeline, name)(tiny_config(FAMILY[name], name, **change))
+
+
+def test_a_rotary_head_of_odd_size_is_refused():
+    with pytest.raises(ValueError, match="turn pairs of numbers, but head_dim is 7"):
+        RotaryEmbedding(tiny_config("qwen3", "TFQwen3Model"), head_size=7)
 
 
 @pytest.mark.parametrize(
