@@ -14,11 +14,11 @@ from parity_tests.checkpoint_helpers import new_folder
 from parity_tests.families import MODELS
 from parity_tests.tiny import TINY_CONFIGS, tiny_config
 from tf_pipeline.reference.precision import lifted_upcasts
-from tf_pipeline.reference.rotary import widen_rotary_frequencies
+from tf_pipeline.reference.rotary import widen_tables
 
 pytestmark = pytest.mark.slow
 
-DRAWS = 50  # of each of the ten families
+DRAWS = 50  # of each family
 LENGTH = 7
 
 SIZES = {
@@ -81,6 +81,47 @@ OWN = {
     },
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert"), {"embedding_size": None}),
 }  # fmt: skip
+_BOTH = (True, False)
+_NOT_OF_DECODERS = dict.fromkeys(
+    ("layer_norm_eps", "type_vocab_size", "embedding_size", "hidden_dropout_prob", "attention_probs_dropout_prob",
+     "chunk_size_feed_forward", "is_decoder", "num_hidden_layers")
+)  # fmt: skip
+_LLAMA = _NOT_OF_DECODERS | {
+    "num_attention_heads": (2, 4), "num_key_value_heads": (1, 2), "rms_norm_eps": (1e-12, 1e-2),
+    "attention_dropout": (0.0, 0.4), "hidden_size": (16, 32),
+}  # fmt: skip
+_BIASES = {"attention_bias": _BOTH, "mlp_bias": _BOTH}
+_GEMMA = _LLAMA | {
+    "hidden_act": None, "hidden_activation": ("gelu_pytorch_tanh", "silu"), "query_pre_attn_scalar": (1, 9, 256),
+    "final_logit_softcapping": (None, 1.0, 30.0), "attn_logit_softcapping": (None, 1.0, 50.0), "head_dim": (8, 12),
+    "attention_bias": _BOTH, "sliding_window": (1, 3, 64), "use_bidirectional_attention": (False, None),
+}  # fmt: skip
+OWN |= {
+    "gpt2": _NOT_OF_DECODERS | {
+        "hidden_act": None, "intermediate_size": None, "activation_function": ACTIVATIONS, "n_inner": (None, 5, 37),
+        "layer_norm_epsilon": (1e-12, 1e-2), "scale_attn_weights": _BOTH, "scale_attn_by_inverse_layer_idx": _BOTH,
+        "resid_pdrop": (0.0, 0.4), "embd_pdrop": (0.0, 0.4), "attn_pdrop": (0.0, 0.4), "n_layer": (1, 2, 3),
+        "hidden_size": None, "n_embd": (8, 16, 32), "num_attention_heads": None, "n_head": (1, 2, 4),
+        "max_position_embeddings": None, "n_positions": (12, 48),
+    },
+    "llama": _LLAMA | _BIASES | {"head_dim": (None, 8, 12)},
+    "mistral": _LLAMA | {"head_dim": (None, 8, 12), "sliding_window": (None, 1, 3, 64)},
+    "qwen2": _LLAMA | {"sliding_window": (1, 3, 64), "use_sliding_window": _BOTH, "max_window_layers": (0, 1, 3)},
+    "qwen3": _LLAMA | {
+        "sliding_window": (1, 3, 64), "use_sliding_window": _BOTH, "head_dim": (8, 12), "attention_bias": _BOTH
+    },
+    "smollm3": _LLAMA | _BIASES | {
+        "no_rope_layer_interval": (1, 2, 3), "use_sliding_window": _BOTH, "sliding_window": (3, 64)
+    },
+    "olmo2": _LLAMA | {"attention_bias": _BOTH},
+    "phi3": _LLAMA | {"sliding_window": (None, 1, 3, 64), "resid_pdrop": (0.0, 0.4), "embd_pdrop": (0.0, 0.4)},
+    "granite": _LLAMA | _BIASES | {
+        "embedding_multiplier": (1.0, 12), "logits_scaling": (1.0, 8), "residual_multiplier": (0.2, 1),
+        "attention_multiplier": (0.1, 1),
+    },
+    "gemma2": _GEMMA,
+    "gemma3_text": _GEMMA | {"sliding_window_pattern": (1, 2, 3)},
+}  # fmt: skip
 WRONG = (0, -1, -8, 3, 2.5, "4", "nonsense", None, True, [], {}, [1, 2], {"0": "a", "7": "b"}, float("nan"))
 ALSO_WRONG = ("id2label", "label2id", "architectures", "dtype", "position_embedding_type", "add_cross_attention",
               "is_encoder_decoder", "attention_head_size", "rope_parameters", "layer_types")  # fmt: skip
@@ -133,7 +174,7 @@ def theirs(class_name: str, folder: Path, rank: int, rng: random.Random):
             for parameter in model.parameters():
                 parameter += 0.2 * torch.randn(parameter.shape, dtype=parameter.dtype)
         inputs = inputs_of(getattr(tf_pipeline, class_name), config, rng)
-        widen_rotary_frequencies(model)
+        widen_tables(model)
         given = {name: torch.tensor(value) for name, value in inputs.items()}
         with torch.no_grad(), lifted_upcasts(model):
             outputs = model(**given, output_hidden_states=True, output_attentions=True, return_dict=True)

@@ -78,9 +78,9 @@ def gpt_neo():
 
 
 @pytest.fixture(scope="module")
-def llama():
+def helium():
     shared_cache()
-    return tf_pipeline.TFAutoModelForCausalLM.from_pretrained(checkpoint("llama", "TFAutoModelForCausalLM"))
+    return tf_pipeline.TFAutoModelForCausalLM.from_pretrained(checkpoint("helium", "TFAutoModelForCausalLM"))
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +136,8 @@ def test_damaged_graph_is_refused(xlnet, tmp_path, change, message):
         tf_pipeline.TFAutoModelForSequenceClassification.from_pretrained(tmp_path)
 
 
-def test_constants_of_another_graph_are_refused(llama, tmp_path):
-    llama.save_pretrained(tmp_path)
+def test_constants_of_another_graph_are_refused(helium, tmp_path):
+    helium.save_pretrained(tmp_path)
     (tmp_path / CONSTANTS).write_bytes((tmp_path / CONSTANTS).read_bytes()[:20])
     with pytest.raises(GraphError, match="cut off or corrupt"):
         tf_pipeline.TFAutoModelForCausalLM.from_pretrained(tmp_path)
@@ -155,7 +155,7 @@ def test_constants_of_another_graph_are_refused(llama, tmp_path):
             for values in [
                 ("xlnet", SEQUENCE, ["gradients", "training", "invariance", "round trip"]),
                 ("t5", "TFAutoModelForSeq2SeqLM", ["outputs", "gradients", "invariance"]),
-                ("llama", "TFAutoModelForCausalLM", ["outputs", "execution"]),
+                ("helium", "TFAutoModelForCausalLM", ["outputs", "execution"]),
                 ("gpt_neo", "TFAutoModelForCausalLM", ["outputs", "execution"]),
                 ("esm", "TFAutoModelForTokenClassification", ["outputs", "gradients"]),
                 ("roformer", "TFAutoModelForQuestionAnswering", ["outputs", "gradients"]),
@@ -282,7 +282,7 @@ def _left_padded() -> tuple[np.ndarray, np.ndarray]:
     return ids, (ids != 0).astype(int)
 
 
-@pytest.mark.parametrize("model_type", ["gpt_neo", "llama", "opt"])
+@pytest.mark.parametrize("model_type", ["gpt_neo", "helium", "opt"])
 def test_greedy_generation_equals_torch(model_type):
     folder = checkpoint(model_type, "TFAutoModelForCausalLM")
     model = tf_pipeline.TFAutoModelForCausalLM.from_pretrained(folder)

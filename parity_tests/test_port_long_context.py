@@ -13,6 +13,7 @@ from benchmarks import tiny
 from parity_tests.port_helpers import checkpoint, proven, shared_cache, use_cache_of
 from tf_pipeline.port import capture, complete, sample
 from tf_pipeline.port.errors import PortError
+from tf_pipeline.port.model import ported_class
 from tf_pipeline.reference.loading import torch_model
 from tf_pipeline.reference.precision import lifted_upcasts
 from tf_pipeline.reference.rotary import forget_lengths
@@ -38,7 +39,7 @@ def cache(monkeypatch):
 def assert_equal_at(lengths, model_type: str, attention: str = "eager", **changes) -> None:
     """Compare what a user loads from a folder with PyTorch, in float64 and at each length, padded where it may be."""
     folder = checkpoint.__wrapped__(model_type, **changes)  # dictionaries are no keys of its cache
-    ours = tf_pipeline.TFAutoModel.from_pretrained(folder, dtype="float64")
+    ours = ported_class(tiny.body_class(model_type).__name__).from_pretrained(folder, dtype="float64")
     theirs = torch_model(ours.torch_name(), folder, "float64", ours.keeps_tables, attn_implementation=attention)
     for length in lengths:
         inputs = sample.sample_inputs(theirs, theirs.config, 2, length, 5, "right", seed=length)

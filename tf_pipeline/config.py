@@ -60,6 +60,9 @@ def _checked_json(path: Path) -> dict[str, Any]:
         raise OSError(f"{path} holds {values!r:.80} rather than a JSON object.")
     if not isinstance(name := values.get("model_type", ""), str):
         raise ValueError(f"{path} has model_type {name!r:.80}, which is not a name.")
+    for key in ("dtype", "torch_dtype"):
+        if not isinstance(values.get(key), str | dict | None):
+            raise ValueError(f"{path} has {key}={values[key]!r:.80}, which its architecture does not take: no dtype.")
     return values
 
 

@@ -65,8 +65,8 @@ def log_buckets(relative: tf.Tensor, num_buckets: int, max_distance: int) -> tf.
     exact = num_buckets // 2  # distances up to here have a bucket each
     if not 0 < exact < max_distance - 1:
         raise ValueError(
-            f"position_buckets {num_buckets} do not fit max_relative_positions {max_distance} (max_position_embeddings, "
-            "if the config has none): half the buckets has to be at least 1 and less than the farthest distance."
+            f"position_buckets {num_buckets} do not fit max_relative_positions {max_distance}, or, without them, "
+            "max_position_embeddings: half the buckets has to be at least 1 and less than the farthest distance."
         )
     distances = np.arange(1 + math.ceil(exact * ((max_distance - 1) / exact) ** (2 + 2 / exact)))
     scale = np.log(np.float32((max_distance - 1) / exact))

@@ -180,6 +180,8 @@ class RotaryEmbedding:
         rope = Rope(parameters, size, getattr(config, "max_position_embeddings", None), outer.get("truncate", True))
         self.frequencies = RULES[kind](rope)
         self.size = 2 * len(self.frequencies.values)
+        if self.size > size:
+            raise ValueError(f"Rotary positions turn pairs of numbers, but head_dim is {size}.")
 
     def __call__(self, positions: tf.Tensor, dtype: tf.DType, heads_axis: int = 1) -> tuple[tf.Tensor, tf.Tensor]:
         """The table of some positions.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 from transformers import PreTrainedConfig
 
-from tf_pipeline.reference.rotary import widen_rotary_frequencies
+from tf_pipeline.reference.rotary import widen_tables
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def torch_model(
         model = torch_class.from_pretrained(checkpoint, **options).eval()
     model = model.double() if dtype == "float64" else model
     if not keeps_tables:
-        widen_rotary_frequencies(model)
+        widen_tables(model)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # a cache is no result
     return model

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping
 from tf_pipeline.reference.precision import lifted_upcasts
 
 
-def widen_rotary_frequencies(model) -> None:
-    """Compute the frequencies of a float64 model's rotary embeddings again, which PyTorch keeps in float32."""
+def widen_tables(model) -> None:
+    """Compute again what PyTorch keeps in float32 in a float64 model: rotary frequencies, and factors of embeddings."""
     import torch
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     for module in model.modules() if model.dtype == torch.float64 else ():
+        if hasattr(module, "scalar_embed_scale"):
+            module.embed_scale = torch.tensor(module.scalar_embed_scale, dtype=torch.float64)
         if not hasattr(module, "compute_default_rope_parameters"):
             continue
         for kind in getattr(module, "layer_types", [None]):
