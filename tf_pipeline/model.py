@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from tf_pipeline import checkpoint
 from tf_pipeline.arguments import MODEL_ARGUMENTS, refuse_unknown, renamed, settled
 from tf_pipeline.forks import refuse_if_forked
+from tf_pipeline.generation.mixin import GenerationMixin
 from tf_pipeline.hub import HUB_OPTIONS, split_hub_options
 from tf_pipeline.inputs import INPUT_NAMES, as_inputs, check_inputs
 from tf_pipeline.losses import Loss
@@ -96,7 +97,7 @@ _SIZES = (
 )  # fmt: skip
 
 
-class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
+class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     """A Keras model with a Hugging Face config, whose attribute paths are the keys of its checkpoint.
 
     Subclasses construct their layers in ``__init__`` and implement :meth:`forward`. Variables are created after
@@ -452,6 +453,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
                 model, source, reader, strict=not layers_changed, ignore_mismatched_sizes=ignore_mismatched_sizes
             )
         model._check_loaded(report, source, **hub_options)
+        model._load_generation_config(source, **hub_options)
         return (model, report) if output_loading_info else model
 
     @classmethod
@@ -492,6 +494,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         self.config.architectures = [type(self).__name__.removeprefix("TF")]
         self.config.dtype = self.variable_dtype
         self.config.save_pretrained(folder)
+        self._save_generation_config(folder)
         self._save_extras(folder)
 
 
