@@ -258,6 +258,11 @@ def _least_of_best(scores: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
     return tf.math.top_k(scores, tf.minimum(count, _vocabulary(scores)))[0][:, -1:]
 
 
+def _cumulated(values: tf.Tensor) -> tf.Tensor:
+    """Sums of all values up to each, along the rows; added up in float64, as PyTorch does."""
+    return tf.cast(tf.cumsum(tf.cast(values, tf.float64), axis=-1), tf.float32)
+
+
 def _unsorted(flags: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
     """Flags of sorted tokens, put back where the tokens were."""
     return tf.gather(flags, tf.argsort(order, axis=-1), batch_dims=1)
@@ -277,7 +282,7 @@ def _temperature(scores: tf.Tensor, written: Written, temperature: tf.Tensor) ->
 def _top_h(scores: tf.Tensor, written: Written, share: tf.Tensor) -> tf.Tensor:
     best, order = tf.math.top_k(scores, tf.minimum(_TOP_H_TOKENS, _vocabulary(scores)))
     probabilities = tf.nn.softmax(tf.nn.log_softmax(best))
-    entropy = tf.cumsum(-probabilities * tf.math.log(probabilities), axis=-1)
+    entropy = _cumulated(-probabilities * tf.math.log(probabilities))
     kept = entropy <= _entropy(best) * share
     kept |= tf.range(tf.shape(kept)[1]) == 0
     return tf.where(_marked(scores, order, kept), scores, _MINUS_INFINITY)
@@ -289,7 +294,7 @@ def _top_k(scores: tf.Tensor, written: Written, count: tf.Tensor) -> tf.Tensor:
 
 def _top_p(scores: tf.Tensor, written: Written, rest: tf.Tensor) -> tf.Tensor:
     order = tf.argsort(scores, axis=-1, stable=True)
-    mass = tf.cumsum(tf.nn.softmax(tf.gather(scores, order, batch_dims=1)), axis=-1)
+    mass = _cumulated(tf.nn.softmax(tf.gather(scores, order, batch_dims=1)))
     is_kept = tf.range(_vocabulary(scores)) >= _vocabulary(scores) - written.keep
     return tf.where(_unsorted((mass <= rest) & ~is_kept, order), _MINUS_INFINITY, scores)
 
@@ -308,7 +313,7 @@ def _typical_p(scores: tf.Tensor, written: Written, mass: tf.Tensor) -> tf.Tenso
     surprise = tf.abs(-normalized - entropy)
     order = tf.argsort(surprise, axis=-1, stable=True)
     ordered = tf.gather(surprise, order, batch_dims=1)
-    total = tf.cumsum(tf.nn.softmax(tf.gather(scores, order, batch_dims=1)), axis=-1)
+    total = _cumulated(tf.nn.softmax(tf.gather(scores, order, batch_dims=1)))
     last = tf.minimum(tf.reduce_sum(tf.cast(total < mass, tf.int32), axis=-1), _vocabulary(scores) - 1)
     too_far = ordered > tf.gather(ordered, last[:, tf.newaxis], batch_dims=1)
     too_far &= tf.range(_vocabulary(scores)) >= written.keep
