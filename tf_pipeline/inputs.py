@@ -195,17 +195,39 @@ def _check_length(model, inputs: Mapping[str, Any], leading: str) -> tf.Tensor:
     length = inputs[leading].shape[axis]
     if length == 0:
         raise ValueError(f"{leading} has shape {tuple(inputs[leading].shape)}: there are no tokens in it.")
+    return check_size(
+        {leading: inputs[leading]},
+        tf.shape(inputs[leading])[axis] if length is None else length,
+        limit,
+        type(model).__name__,
+    )[leading]
+
+
+def check_size(
+    inputs: Mapping[str, tf.Tensor], length: tf.Tensor | int, limit: int, name: str, what: str = "positions"
+) -> dict[str, tf.Tensor]:
+    """Refuse more tokens than there are positions: now if the length is known, else in the graph.
+
+    Args:
+        inputs: what is computed from.
+        length: number of tokens, a scalar.
+        limit: the most there may be.
+        name: of the model, for the message.
+        what: there are ``limit`` of.
+
+    Returns:
+        The inputs; what is computed from them waits for the check.
+    """
+    key = " (max_position_embeddings)" if what == "positions" else ""
     message = (
-        f"The sequence is longer than the {limit} positions of {type(model).__name__} (max_position_embeddings). "
+        f"The sequence is longer than the {limit} {what} of {name}{key}. "
         f"Shorten it with tokenizer(text, truncation=True, max_length={limit}), or split it into windows."
     )
-    if length is None:
-        check = tf.debugging.assert_less_equal(tf.shape(inputs[leading])[axis], limit, message=message)
-        with tf.control_dependencies([check]):
-            return tf.identity(inputs[leading])
-    if length > limit:
-        raise ValueError(f"{message} It has {length} tokens.")
-    return inputs[leading]
+    if (known := tf.get_static_value(length)) is None:
+        return waiting(inputs, [tf.debugging.assert_less_equal(length, limit, message=message)])
+    if known > limit:
+        raise ValueError(f"{message} It has {known} tokens.")
+    return dict(inputs)
 
 
 def _check_values(model, name: str, value: tf.Tensor, key: str) -> None:

@@ -109,6 +109,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         input_rank: rank of ``input_ids``: 2, or 3 for multiple choice.
         tensor_names: inputs that are not labels.
         label_names: inputs that are labels.
+        option_names: arguments of a call that are no inputs.
         task_loss: the loss computed from labels, or ``None``.
         loss_inputs: inputs that the loss needs besides labels, if they are given.
         supported_config: values a config key may have, where not every value is implemented; bases add theirs.
@@ -119,6 +120,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     input_rank = 2
     tensor_names: tuple[str, ...] = INPUT_NAMES
     label_names: tuple[str, ...] = ()
+    option_names: tuple[str, ...] = ("output_hidden_states", "output_attentions", "return_dict", "training")
     task_loss: Loss | None = None
     loss_inputs: tuple[str, ...] = ()
     supported_config: dict[str, tuple[Any, ...]] = {}
@@ -256,17 +258,28 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
             ValueError: for inputs of a wrong shape or value; the message says how to mend them.
         """
         refuse_if_forked(type(self).__name__)
-        options = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
+        options = {name: kwargs.pop(name) for name in self.option_names if name in kwargs}
         inputs = as_inputs(self, input_ids, args, kwargs)
         return super().__call__(inputs, **options)
 
     def call(self, inputs, output_hidden_states=None, output_attentions=None, return_dict=None, training=None):
         """Check the inputs, run :meth:`forward`, and add the loss if labels are among the inputs."""
+        return self.run(
+            inputs,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=return_dict,
+            training=training,
+        )
+
+    def run(self, inputs, *, output_hidden_states, output_attentions, return_dict, training, **options: Any):
+        """What :meth:`call` does; ``options`` are those of :meth:`forward` that not every model has."""
         labels = {name: inputs[name] for name in self.label_names if name in inputs}
         with _own_words():
-            tensors = check_inputs(self, {name: value for name, value in inputs.items() if name not in labels})
+            tensors = self.check({name: value for name, value in inputs.items() if name not in labels}, **options)
             outputs = self.forward(
                 **tensors,
+                **options,
                 output_hidden_states=_given(output_hidden_states, self.config.output_hidden_states),
                 output_attentions=_given(output_attentions, self.config.output_attentions),
                 training=bool(training),
@@ -274,6 +287,10 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
             if labels and (loss := self.compute_task_loss(outputs, labels | self._loss_inputs(inputs))) is not None:
                 outputs = type(outputs)(outputs, loss=loss)
         return outputs if _given(return_dict, self.config.return_dict) else outputs.to_tuple()
+
+    def check(self, inputs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        """Refuse inputs of a wrong shape or value; see :func:`~tf_pipeline.inputs.check_inputs`."""
+        return check_inputs(self, inputs)
 
     def compute_task_loss(self, outputs: ModelOutput, labels: Mapping[str, Any]) -> tf.Tensor | None:
         """The head's own loss, a scalar, from its outputs and its labels (and ``loss_inputs``) by name."""
@@ -529,8 +546,6 @@ def _scores(outputs: ModelOutput) -> dict[str, Any]:
 
 # Arguments of from_pretrained, for messages.
 _ARGUMENTS = ("config", "dtype", "ignore_mismatched_sizes", "output_loading_info", "use_safetensors", "variant")
-
-_OPTIONS = ("output_hidden_states", "output_attentions", "return_dict", "training")
 
 
 def load_config(source: Any, hub_options: dict[str, Any], changes: dict[str, Any]) -> tuple[PreTrainedConfig, bool]:

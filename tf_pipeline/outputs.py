@@ -62,6 +62,18 @@ class BaseModelOutput(ModelOutput):
     attentions: tuple | None
 
 
+class BaseModelOutputWithPast(ModelOutput):
+    """A decoder's result; see :class:`BaseModelOutput`.
+
+    ``past_key_values`` is the :class:`~tf_pipeline.layers.Cache` of all tokens so far, if it was asked for.
+    """
+
+    last_hidden_state: Any
+    past_key_values: Any
+    hidden_states: tuple | None
+    attentions: tuple | None
+
+
 class BaseModelOutputWithPooling(ModelOutput):
     """A body's result with ``pooler_output`` ``[batch, hidden]``, made from the first token."""
 
@@ -92,6 +104,24 @@ class LogitsOutput(ModelOutput):
 
 class CausalLMOutput(LogitsOutput):
     """``logits`` are ``[batch, seq, vocab]``; position ``t`` scores token ``t + 1``."""
+
+
+class LogitsOutputWithPast(ModelOutput):
+    """One tensor of ``logits``, and the ``past_key_values`` of a :class:`BaseModelOutputWithPast`."""
+
+    loss: Any
+    logits: Any
+    past_key_values: Any
+    hidden_states: tuple | None
+    attentions: tuple | None
+
+
+class CausalLMOutputWithPast(LogitsOutputWithPast):
+    """``logits`` are ``[batch, seq, vocab]``; position ``t`` scores token ``t + 1``."""
+
+
+class SequenceClassifierOutputWithPast(LogitsOutputWithPast):
+    """``logits`` are ``[batch, num_labels]``."""
 
 
 class MaskedLMOutput(LogitsOutput):

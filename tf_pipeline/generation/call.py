@@ -12,8 +12,9 @@ from tf_pipeline.generation.config import DEFAULTS, GenerationConfig, check_toke
 from tf_pipeline.generation.loop import Compiled, Loop, bucket
 from tf_pipeline.generation.processors import prepared
 from tf_pipeline.generation.prompts import prepared_prompts
+from tf_pipeline.generation.recompute import Recomputing
 from tf_pipeline.generation.search import BeamSearch, Rules, Sampling, Search
-from tf_pipeline.generation.stepper import Recomputing, Stepper
+from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.generation.stopping import Stopping, stop_tables
 from tf_pipeline.generation.streaming import drive
 
@@ -64,18 +65,17 @@ def prepared_call(
         hopes=tf.constant(config.early_stopping == "never"),
         options=prepared(config),
         stops=stop_tables(config.stop_strings, tokenizer),
+        returned=tf.constant(config.num_return_sequences),
     )
-    returned, beams = config.num_return_sequences, config.num_beams
-    stopping = Stopping(own.criteria)
-    search: Search = Sampling(config.do_sample, bool(ends), own.processors, stopping)
+    beams, is_random, stopping = config.num_beams, config.do_sample, Stopping(own.criteria)
+    search: Search = Sampling(is_random, bool(ends), own.processors, stopping)
     if beams > 1:
-        search = BeamSearch(config.do_sample, beams, returned, own.processors, stopping)
+        search = BeamSearch(is_random, beams, own.processors, stopping)
+    copies = beams if beams > 1 else config.num_return_sequences
     kept = [bool(config.return_dict_in_generate and flag) for flag in (config.output_scores, config.output_logits)]
-    stepper = model if isinstance(model, Stepper) else Recomputing(model)
-    key = (capacity, beams, returned, config.do_sample, bool(ends), tf.is_tensor(rules.stops), own, *kept)
-    return Call(
-        inputs, rules, Loop(stepper, search, capacity, max(beams, returned), *kept), (*key, *rules.options, *inputs)
-    )
+    stepper = model if isinstance(model, Stepper) else _kept(model, "stepper", lambda: Recomputing(model))
+    key = (capacity, copies, beams, is_random, bool(ends), tf.is_tensor(rules.stops), own, *kept)
+    return Call(inputs, rules, Loop(stepper, search, capacity, copies, *kept), (*key, *rules.options, *inputs))
 
 
 def _lengths(model, inputs: dict[str, tf.Tensor], config: GenerationConfig) -> tuple[tf.Tensor, int]:
@@ -157,17 +157,21 @@ def run(model, call: Call, streamer: Any = None, max_time: float | None = None) 
 
 
 def _compiled(model, call: Call) -> Compiled:
-    """The graphs of a call, kept with the model until its variables are others, as with LoRA or after quantization."""
+    specs = {name: tf.TensorSpec([None, None], tf.int32, name) for name in call.inputs}
+    return _kept(model, call.key, lambda: Compiled(call.loop, specs, call.rules))
+
+
+def _kept(model, key: Any, make: Callable[[], Any]) -> Any:
+    """What was made of a model, kept with it until its variables are others, as with LoRA or after quantization."""
     state = tuple(id(variable) for variable in model.variables)
-    # Past Keras, which would track and save the graphs.
-    kept_for, graphs = vars(model).get("_generation_graphs", (None, {}))
+    # Past Keras, which would track and save it.
+    kept_for, kept = vars(model).get("_generation_graphs", (None, {}))
     if kept_for != state:
-        graphs = {}
-        vars(model)["_generation_graphs"] = (state, graphs)
-    if call.key not in graphs:
-        specs = {name: tf.TensorSpec([None, None], tf.int32, name) for name in call.inputs}
-        graphs[call.key] = Compiled(call.loop, specs, call.rules)
-    return graphs[call.key]
+        kept = {}
+        vars(model)["_generation_graphs"] = (state, kept)
+    if key not in kept:
+        kept[key] = make()
+    return kept[key]
 
 
 def wrapped(results: dict[str, Any], call: Call, config: GenerationConfig) -> Any:

@@ -294,7 +294,7 @@ _RULES = {
     "exponential_decay_length_penalty": (_is_decay, "a pair of a number of tokens and a factor greater than 0"),
     "renormalize_logits": _FLAG,
     "remove_invalid_values": _FLAG,
-    "eos_token_id": (lambda x: _is_token(x) or x == -1 or list(np.reshape(x, -1)) == [-1], _TOKEN[1]),
+    "eos_token_id": (lambda x: all(map(_is_whole(-1), np.reshape(x, -1).tolist())), _TOKEN[1]),
     "return_dict_in_generate": _FLAG,
     "output_scores": _FLAG,
     "output_logits": _FLAG,

@@ -125,7 +125,7 @@ class Loop:
         _, progress, arrays = tf.while_loop(
             lambda count, progress, arrays: ~self.search.is_over(progress.search), body, (1, progress, arrays)
         )
-        return self.search.finish(progress.search) | {name: array.stack() for name, array in arrays.items()}
+        return self.search.finish(progress.search, rules) | {name: array.stack() for name, array in arrays.items()}
 
 
 def _recorded(arrays: dict[str, tf.TensorArray], progress: Progress, count: tf.Tensor | int) -> dict:

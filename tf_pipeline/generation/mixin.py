@@ -6,6 +6,7 @@ from typing import Any
 
 from tf_pipeline.generation.call import Own, prepared_call, run, wrapped
 from tf_pipeline.generation.config import GenerationConfig, resolved
+from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.heads import Head, head_of
 from tf_pipeline.hub import repository_file
 
@@ -111,6 +112,8 @@ class GenerationMixin:
             raise TypeError(f"{sorted(twice)[0]} is given twice.")
         given |= named
         accepted = {"input_ids", "attention_mask", *(name for name in _INPUTS if name in self.tensor_names)}
+        if isinstance(self, Stepper):
+            accepted -= {"token_type_ids"}
         if unknown := [name for name in given if name not in accepted and given[name] is not None]:
             raise TypeError(f"{type(self).__name__}.generate does not take {unknown}; it takes {sorted(accepted)}.")
         return given, options

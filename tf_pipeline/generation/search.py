@@ -26,6 +26,7 @@ class Rules(NamedTuple):
         hopes: whether beams go on while a text of the greatest length could be better (``"never"``).
         options: of the processors, by name.
         stops: tables for stop strings, or ``()``.
+        returned: how many texts of each row beams return.
     """
 
     ends: tf.Tensor
@@ -37,6 +38,7 @@ class Rules(NamedTuple):
     hopes: tf.Tensor
     options: Mapping[str, Any]
     stops: Any
+    returned: tf.Tensor
 
 
 class Prompt(NamedTuple):
@@ -84,7 +86,7 @@ class Search(Protocol):
         """Whether all texts have ended."""
         ...
 
-    def finish(self, state: Any) -> dict[str, tf.Tensor]:
+    def finish(self, state: Any, rules: Rules) -> dict[str, tf.Tensor]:
         """The ``sequences`` and, of beams, ``sequences_scores`` and ``beam_indices``."""
         ...
 
@@ -161,7 +163,7 @@ class Sampling:
         """See :class:`Search`."""
         return ~tf.reduce_any(state.unfinished)
 
-    def finish(self, state: Single) -> dict[str, tf.Tensor]:
+    def finish(self, state: Single, rules: Rules) -> dict[str, tf.Tensor]:
         """See :class:`Search`."""
         return {"sequences": state.ids[:, : state.length]}
 
@@ -209,13 +211,12 @@ class BeamSearch:
     Args:
         samples: whether continuations are drawn at random.
         beams: how many.
-        returned: how many texts of each row are wanted.
         processors: a user's own.
         stopping: see :func:`_ended`.
     """
 
-    def __init__(self, samples: bool, beams: int, returned: int, processors: Sequence[Callable], stopping: Callable):
-        self.samples, self.beams, self.returned = samples, beams, returned
+    def __init__(self, samples: bool, beams: int, processors: Sequence[Callable], stopping: Callable):
+        self.samples, self.beams = samples, beams
         self.processors, self.stopping = processors, stopping
 
     def start(self, prompt: Prompt, columns: int, rules: Rules) -> BeamState:
@@ -262,9 +263,9 @@ class BeamSearch:
         """See :class:`Search`."""
         return state.is_over
 
-    def finish(self, state: BeamState) -> dict[str, tf.Tensor]:
+    def finish(self, state: BeamState, rules: Rules) -> dict[str, tf.Tensor]:
         """See :class:`Search`."""
-        best = tf.nest.map_structure(lambda x: x[:, : self.returned], state.done)
+        best = tf.nest.map_structure(lambda x: x[:, : rules.returned], state.done)
         indices = tf.reshape(best.indices, [-1, best.indices.shape[-1]])
         new = tf.reduce_max(tf.reduce_sum(tf.cast(indices >= 0, tf.int32), axis=1))
         ids = tf.reshape(best.ids, [-1, best.ids.shape[-1]])

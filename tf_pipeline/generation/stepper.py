@@ -1,112 +1,62 @@
-"""Models as generation sees them: one call for the prompt, one call for each further token."""
+"""The contract between models that predict tokens one after the other and the searches that choose among them."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import tensorflow as tf
 
+State = TypeVar("State")
+
 
 @runtime_checkable
-class Stepper(Protocol):
-    """A model that reads a text piece by piece. Its ``state`` is a pytree of tensors."""
+class Stepper(Protocol[State]):
+    """Predicts the next token of each row, given those before, of which it keeps a state.
 
-    def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, Any]:
+    A state is a tree of tensors whose shapes are fixed but for the batch, which is the first axis of all that are no
+    scalars. All three methods run eagerly, in graphs of open batch and prompt length, within ``tf.while_loop``, under
+    XLA and in a SavedModel.
+    """
+
+    def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, State]:
         """Read the prompts.
 
         Args:
-            inputs: int32 ``input_ids`` and ``attention_mask``, ``[rows, prompt]``, padded on the left; for a model
-                with an encoder also ``decoder_input_ids`` ``[rows, start]``.
-            capacity: tokens that the state has room for, those of the prompt counted.
+            inputs: ``input_ids`` int32 ``[rows, prompt]``, and ``attention_mask`` ``[rows, prompt]``, zero at padding,
+                which is on the left; without a mask nothing is padding. Positions count the tokens that are none.
+                Of a model with an encoder these are the encoder's, and ``decoder_input_ids`` int32 ``[rows, start]``
+                is what is continued.
+            capacity: how many tokens, padding included, the state is to have room for.
 
         Returns:
-            The logits of the token after the prompt, ``[rows, vocab]``, and the state.
+            Logits ``[rows, vocab]`` of the token that follows each prompt, and the state.
+
+        Raises:
+            ValueError: for a capacity that the prompt does not fit into, or that the model has no positions for.
         """
         ...
 
-    def step(self, tokens: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
-        """Read one more token of each row, int32 ``[rows]``; returns what :meth:`prefill` does."""
+    def step(self, tokens: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """Read one more token of each row.
+
+        The given state is used up: in a graph its buffers become those of the new one.
+
+        Args:
+            tokens: int32 ``[rows]``.
+            state: what the last call returned.
+
+        Returns:
+            Logits ``[rows, vocab]`` of the token that follows, and the new state.
+        """
         ...
 
-    def reorder(self, state: Any, rows: tf.Tensor) -> Any:
-        """The state of other rows, int32 ``[n]``; rows may be repeated and left out."""
+    def reorder(self, state: State, rows: tf.Tensor) -> Any:
+        """Gather rows, as beams do.
+
+        Args:
+            state: of some rows.
+            rows: int32 ``[n]``, which may repeat.
+
+        Returns:
+            The state of ``n`` rows.
+        """
         ...
-
-
-class Read(NamedTuple):
-    """The state of :class:`Recomputing`.
-
-    Attributes:
-        ids: what was read, int32 ``[rows, capacity]``; zeros behind.
-        mask: which of it is text, int32 ``[rows, capacity]``.
-        types: the token types, int32 ``[rows, capacity]``, of a model that was given some, or else ``()``.
-        source: inputs of the encoder, each int32 ``[rows, source]``; empty without an encoder.
-        length: how many columns are filled, a scalar.
-    """
-
-    ids: tf.Tensor
-    mask: tf.Tensor
-    types: Any
-    source: dict[str, tf.Tensor]
-    length: tf.Tensor
-
-
-class Recomputing:
-    """A :class:`Stepper` over any model that is called with ids and returns logits: it reads all anew for each token.
-
-    Args:
-        model: the model. An encoder, if it has one, reads the source anew for each token too.
-    """
-
-    def __init__(self, model):
-        self.model = model
-        self._has_encoder = "decoder_input_ids" in model.tensor_names
-
-    def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, Read]:
-        """See :class:`Stepper`; ``inputs`` may have ``token_type_ids``, whose last column is that of what follows."""
-        inputs = dict(inputs)
-        text = {"ids": inputs.pop("decoder_input_ids" if self._has_encoder else "input_ids"), "types": ()}
-        text["mask"] = tf.ones_like(text["ids"]) if self._has_encoder else inputs.pop("attention_mask")
-        if not self._has_encoder and "token_type_ids" in inputs:
-            text["types"] = inputs.pop("token_type_ids")
-        length = tf.shape(text["ids"])[1]
-        room = [[0, 0], [0, capacity - length]]
-        text = {name: tf.pad(value, room) if tf.is_tensor(value) else value for name, value in text.items()}
-        text = {
-            name: tf.ensure_shape(value, [None, capacity]) if tf.is_tensor(value) else value
-            for name, value in text.items()
-        }
-        state = Read(source=inputs, length=length, **text)
-        return self._logits(state), state
-
-    def step(self, tokens: tf.Tensor, state: Read) -> tuple[tf.Tensor, Read]:
-        """See :class:`Stepper`."""
-        here = tf.range(tf.shape(state.ids)[1]) == state.length
-        state = state._replace(
-            ids=tf.where(here, tokens[:, tf.newaxis], state.ids),
-            mask=tf.where(here, 1, state.mask),
-            types=tf.where(here, state.types[:, state.length - 1, tf.newaxis], state.types)
-            if tf.is_tensor(state.types)
-            else (),
-            length=state.length + 1,
-        )
-        return self._logits(state), state
-
-    def reorder(self, state: Read, rows: tf.Tensor) -> Read:
-        """See :class:`Stepper`."""
-        return tf.nest.map_structure(lambda x: x if x.shape.rank == 0 else tf.gather(x, rows), state)
-
-    def _logits(self, state: Read) -> tf.Tensor:
-        ids, mask = state.ids[:, : state.length], state.mask[:, : state.length]
-        if self._has_encoder:
-            inputs = {**state.source, "decoder_input_ids": ids}
-        else:
-            inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
-            if tf.is_tensor(state.types):
-                inputs["token_type_ids"] = state.types[:, : state.length]
-        inputs = {name: value for name, value in inputs.items() if name in self.model.tensor_names}
-        return self.model(inputs, training=False).logits[:, -1]
-
-
-def positions(mask: tf.Tensor) -> tf.Tensor:
-    """Positions counted over text, and 0 at padding, as ``generate`` of PyTorch counts them; int32 ``[rows, seq]``."""
-    return tf.maximum(tf.cumsum(mask, axis=1) - 1, 0) * mask

@@ -44,4 +44,4 @@ def drive(
         progress = compiled.advance(progress, inputs, rules, is_late())
     if streamer is not None:
         streamer.end()
-    return search.finish(progress.search) | kept
+    return search.finish(progress.search, rules) | kept

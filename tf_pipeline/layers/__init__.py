@@ -2,6 +2,7 @@
 
 from tf_pipeline.layers.activations import ACTIVATIONS, get_activation
 from tf_pipeline.layers.attention import attend, attention_bias
+from tf_pipeline.layers.cache import Cache, LayerCache
 from tf_pipeline.layers.core import (
     Bias,
     Conv1D,
@@ -18,14 +19,23 @@ from tf_pipeline.layers.core import (
 from tf_pipeline.layers.embeddings import flatten_choices, position_vectors, token_positions
 from tf_pipeline.layers.relative import bidirectional_buckets, log_buckets, relative_positions, scores_by_distance
 from tf_pipeline.layers.rotary import RotaryEmbedding, rotate, rotate_rows
-from tf_pipeline.layers.rows import LayerInputs, add_residual, dot_product_attention, run_layers, split_heads
+from tf_pipeline.layers.rows import (
+    LayerInputs,
+    add_residual,
+    dot_product_attention,
+    merge_heads,
+    run_layers,
+    split_heads,
+)
 
 __all__ = [
     "ACTIVATIONS",
     "Bias",
+    "Cache",
     "Conv1D",
     "Conv1d",
     "Embedding",
+    "LayerCache",
     "LayerInputs",
     "LayerNorm",
     "Linear",
@@ -43,6 +53,7 @@ __all__ = [
     "flatten_choices",
     "get_activation",
     "log_buckets",
+    "merge_heads",
     "position_vectors",
     "relative_positions",
     "rotate",

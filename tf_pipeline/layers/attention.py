@@ -54,7 +54,7 @@ def _visible_by_distance(relative: tf.Tensor, causal: bool, window: int | None) 
     return relative <= 0 if window is None else (relative <= 0) & (relative > -window)
 
 
-def attend(query, key, value, scale, bias=None, dropout=None, visible=None):
+def attend(query, key, value, scale, bias=None, dropout=None, visible=None, wide_scores=False):
     """Attention of heads over keys (https://arxiv.org/abs/1706.03762).
 
     Keys and values may be fewer heads than queries, each of which then serves as many consecutive heads of queries
@@ -70,6 +70,7 @@ def attend(query, key, value, scale, bias=None, dropout=None, visible=None):
         dropout: applied to the probabilities.
         visible: bool, broadcast to the scores: those that are hidden are replaced by the dtype's minimum. Unlike scores
             with a bias of that, they have no gradient in a row that sees nothing.
+        wide_scores: whether half precision computes scores and probabilities in float32, and rounds the latter.
 
     Returns:
         The context ``[batch, heads, queries, value size]`` and the probabilities ``[batch, heads, queries, keys]``.
@@ -81,6 +82,9 @@ def attend(query, key, value, scale, bias=None, dropout=None, visible=None):
     grouped = query.shape.rank == 4 and None not in (heads, shared) and heads != shared
     if grouped and heads % shared:
         raise ValueError(f"{heads} heads of queries cannot share {shared} heads of keys.")
+    if wide_scores and query.dtype.size < 4:
+        query, key = tf.cast(query, tf.float32), tf.cast(key, tf.float32)
+        bias = None if bias is None else tf.cast(bias, tf.float32)
     query *= tf.constant(scale, query.dtype)
     scores = tf.matmul(_regroup(query, shared) if grouped else query, key, transpose_b=True)
     scores = _regroup(scores, heads) if grouped else scores
@@ -88,7 +92,7 @@ def attend(query, key, value, scale, bias=None, dropout=None, visible=None):
         scores += bias
     if visible is not None:
         scores = tf.where(visible, scores, tf.constant(scores.dtype.min, scores.dtype))
-    probabilities = tf.nn.softmax(scores)
+    probabilities = tf.cast(tf.nn.softmax(scores), value.dtype)
     if dropout is not None:
         probabilities = dropout(probabilities)
     context = tf.matmul(_regroup(probabilities, shared) if grouped else probabilities, value)

@@ -155,6 +155,21 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         "sep_token_id": 3,
         "num_labels": 5,
     },
+    "gpt2": {
+        "vocab_size": 99,
+        "n_embd": 32,
+        "n_layer": 3,
+        "n_head": 4,
+        "n_inner": 37,
+        "activation_function": "silu",
+        "n_positions": 48,
+        "layer_norm_epsilon": 1e-3,
+        "scale_attn_by_inverse_layer_idx": True,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "pad_token_id": 1,
+        "num_labels": 5,
+    },
 }
 
 

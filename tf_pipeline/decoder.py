@@ -1,0 +1,380 @@
+"""What the decoders of all families and their heads do with their layers, which a family's file constructs.
+
+A family's base class is a :class:`TFDecoderPreTrainedModel`, its body a :class:`DecoderBody`, and a head one of the
+classes named after its task: ``class TFGPT2LMHeadModel(CausalLM, TFGPT2PreTrainedModel)``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tf_pipeline import losses
+from tf_pipeline.encoder import LanguageModel, QuestionAnswering, TokenClassification
+from tf_pipeline.inputs import check_size
+from tf_pipeline.layers import Cache, LayerCache, attention_bias
+from tf_pipeline.layers.cache import allocate, extend, reorder, tokens_in_slots, write
+from tf_pipeline.model import TFPreTrainedModel
+from tf_pipeline.outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    ModelOutput,
+    SequenceClassifierOutputWithPast,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderInputs:
+    """Inputs of a decoder's layer besides its rows ``[batch * length, hidden]``.
+
+    A layer is called as ``layer(rows, inputs=inputs, training=training)``. It returns the new rows, its attentions
+    ``[batch, heads, length, keys]``, and what :meth:`remember` gave it.
+
+    Attributes:
+        length: number of tokens of each sequence that are computed, a scalar.
+        bias: added to the scores, broadcast to ``[batch, heads, length, keys]``, or ``None``.
+        rotary: cosines and sines ``[batch or 1, 1, length, size]`` of their positions, if the layer turns by them.
+        past: keys and values of tokens before, or ``None``.
+        slot: where to write into ``past``, a scalar; ``None`` if it grows instead.
+    """
+
+    length: tf.Tensor | int
+    bias: tf.Tensor | None
+    rotary: tuple[tf.Tensor, tf.Tensor] | None = None
+    past: LayerCache | None = None
+    slot: tf.Tensor | None = None
+
+    def remember(self, keys: tf.Tensor, values: tf.Tensor) -> LayerCache:
+        """Keys and values ``[batch, kv_heads, keys, size]`` to attend to: those of the past, and the given new ones."""
+        new = LayerCache(keys, values)
+        if self.past is None:
+            return new
+        return extend(self.past, new) if self.slot is None else write(self.past, new, self.slot)
+
+
+class DecoderState(NamedTuple):
+    """What a decoder keeps between two tokens; see :class:`~tf_pipeline.generation.stepper.Stepper`.
+
+    Attributes:
+        cache: of a fixed number of slots.
+        mask: bool ``[rows, capacity]``, false where a prompt is padded.
+        positions: int32 ``[rows]``, of the next token.
+    """
+
+    cache: Cache
+    mask: tf.Tensor
+    positions: tf.Tensor
+
+
+class TFDecoderPreTrainedModel(TFPreTrainedModel):
+    """What all decoders share: calls may give and ask for ``past_key_values``."""
+
+    option_names = (*TFPreTrainedModel.option_names, "past_key_values", "use_cache")
+
+    def call(
+        self,
+        inputs,
+        past_key_values=None,
+        use_cache=None,
+        output_hidden_states=None,
+        output_attentions=None,
+        return_dict=None,
+        training=None,
+    ):
+        """Do what every model does (:meth:`tf_pipeline.model.TFPreTrainedModel.__call__`), with a cache.
+
+        With ``past_key_values`` of an earlier call, ``input_ids`` are the tokens that follow, and ``attention_mask`` is
+        of all tokens, ``[batch, past + seq]``. The outputs have ``past_key_values`` if ``use_cache`` is true. Unlike in
+        PyTorch, the config's ``use_cache`` is not the default, so that ``fit``, ``predict`` and exports have no cache
+        among their outputs.
+        """
+        return self.run(
+            inputs,
+            past_key_values=past_key_values,
+            use_cache=bool(use_cache),
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=return_dict,
+            training=training,
+        )
+
+    def check(self, inputs: Mapping[str, Any], past_key_values: Cache | None = None, **options: Any) -> dict[str, Any]:
+        """Refuse inputs of a wrong shape or value; a mask has a column for each token of the past too."""
+        if past_key_values is None:
+            return super().check(inputs)
+        if not isinstance(past_key_values, Cache) or len(past_key_values.layers) != self.config.num_hidden_layers:
+            raise ValueError(
+                f"past_key_values is a {type(past_key_values).__name__}; give the Cache of "
+                f"{self.config.num_hidden_layers} layers that an earlier call returned as outputs.past_key_values."
+            )
+        masks = {name: value for name, value in inputs.items() if name == "attention_mask"}
+        checked = super().check({name: value for name, value in inputs.items() if name not in masks})
+        leading = checked.get("input_ids", checked.get("inputs_embeds"))
+        total = past_key_values.length + tf.shape(leading)[1]
+        if self.max_length is not None and "position_ids" not in inputs:
+            checked |= check_size(checked, total, self.max_length, type(self).__name__)
+        for name, mask in masks.items():
+            if mask.shape.rank == 2:
+                message = "attention_mask has to have a column for each token of past_key_values and of this call."
+                with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(mask)[1], total, message=message)]):
+                    mask = tf.identity(mask)
+            checked[name] = mask
+        return checked
+
+
+class DecoderBody:
+    """Hidden states of tokens that see those before them.
+
+    Families hold ``layers_`` or name their own in :attr:`blocks`, and implement :meth:`embed` and :meth:`finish`.
+    """
+
+    # Whether positions are rows of a table, which is looked up while embedding.
+    embeds_positions = False
+
+    @property
+    def blocks(self) -> Sequence[Callable]:
+        """The layers, called as :class:`DecoderInputs` says."""
+        return self.layers_
+
+    @property
+    def windows(self) -> Sequence[int | None]:
+        """How many tokens each layer sees, up to the one that is computed; ``None`` for all."""
+        return [None] * len(self.blocks)
+
+    def embed(self, input_ids=None, inputs_embeds=None, position_ids=None, training=False) -> tf.Tensor:
+        """The vectors ``[batch, seq, hidden]`` that enter the first layer."""
+        raise NotImplementedError
+
+    def rotary_tables(self, positions: tf.Tensor) -> Sequence[tuple[tf.Tensor, tf.Tensor] | None]:
+        """Cosines and sines for each layer, at positions ``[batch or 1, seq]``."""
+        return [None] * len(self.blocks)
+
+    def finish(self, hidden_states: tf.Tensor) -> tf.Tensor:
+        """What follows the last layer: ``[batch, seq, hidden]`` to the same."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values: Cache | None = None,
+        use_cache=False,
+        training=False,
+        output_hidden_states=False,
+        output_attentions=False,
+        **tokens: Any,
+    ) -> BaseModelOutputWithPast:
+        """See :meth:`TFDecoderPreTrainedModel.call`; ``tokens`` are ids or embeddings, and types."""
+        given = tokens.get("input_ids", tokens.get("inputs_embeds"))
+        length = tf.shape(given)[1]
+        past = 0 if past_key_values is None else past_key_values.length
+        positions = (past + tf.range(length))[tf.newaxis] if position_ids is None else position_ids
+        counted = position_ids is None and past_key_values is None  # from zero, as the rows of a table are
+        embeddings = self.embed(position_ids=None if counted else positions, training=training, **tokens)
+        biases = {
+            window: attention_bias(
+                attention_mask, embeddings.dtype,
+                queries=length, keys=past + length, offset=past, causal=True, window=window,
+            )
+            for window in set(self.windows)
+        }  # fmt: skip
+        layers = [None] * len(self.blocks) if past_key_values is None else past_key_values.layers
+        inputs = [
+            DecoderInputs(length=length, bias=biases[window], rotary=rotary, past=layer)
+            for window, rotary, layer in zip(self.windows, self.rotary_tables(positions), layers, strict=True)
+        ]
+        outputs, caches = self.run_layers(embeddings, inputs, training, output_hidden_states, output_attentions)
+        return outputs if not use_cache else type(outputs)(outputs, past_key_values=Cache(caches, past + length))
+
+    def run_layers(
+        self,
+        hidden_states: tf.Tensor,
+        inputs: Sequence[DecoderInputs],
+        training: bool = False,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> tuple[BaseModelOutputWithPast, tuple[LayerCache, ...]]:
+        """Run the layers one after the other.
+
+        Args:
+            hidden_states: ``[batch, seq, hidden]``.
+            inputs: of each layer.
+            training: whether dropout is active.
+            output_hidden_states: whether to return what each layer takes, and the last state.
+            output_attentions: whether to return the attentions of all layers.
+
+        Returns:
+            The outputs, and the cache of each layer.
+        """
+        size = hidden_states.shape[-1]
+        rows, all_states, all_attentions, caches = tf.reshape(hidden_states, [-1, size]), [], [], []
+        for block, block_inputs in zip(self.blocks, inputs, strict=True):
+            all_states.append(hidden_states)
+            rows, attentions, cache = block(rows, inputs=block_inputs, training=training)
+            hidden_states = tf.reshape(rows, [-1, block_inputs.length, size])
+            all_attentions.append(attentions)
+            caches.append(cache)
+        last = self.finish(hidden_states)
+        states = (*all_states, last) if all_states else ()  # PyTorch records what layers take
+        outputs = BaseModelOutputWithPast(
+            last_hidden_state=last,
+            hidden_states=states if output_hidden_states else None,
+            attentions=tuple(all_attentions) if output_attentions else None,
+        )
+        return outputs, tuple(caches)
+
+    # -------------------------------------------------------------------------------------------------- one by one
+
+    def slots(self, capacity: int) -> list[int]:
+        """How many slots each layer's cache has: no more than it sees."""
+        return [capacity if window is None else min(window, capacity) for window in self.windows]
+
+    def read_prompt(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, DecoderState]:
+        """The hidden states ``[rows, prompt, hidden]`` of prompts that are padded on the left, and the state."""
+        mask = inputs.get("attention_mask")
+        mask = tf.ones_like(inputs["input_ids"], tf.bool) if mask is None else tf.cast(mask, tf.bool)
+        counted = tf.cast(mask, tf.int32)
+        length = tf.shape(mask)[1]
+        outputs = self.forward(
+            input_ids=inputs["input_ids"],
+            attention_mask=mask,
+            position_ids=tf.maximum(tf.cumsum(counted, axis=1) - 1, 0),
+            use_cache=True,
+        )
+        layers = tuple(
+            allocate(cache, length, slots)
+            for cache, slots in zip(outputs.past_key_values.layers, self.slots(capacity), strict=True)
+        )
+        free = tf.ones([tf.shape(mask)[0], capacity - length], tf.bool)
+        mask = tf.ensure_shape(tf.concat([mask, free], axis=1), [None, capacity])
+        return outputs.last_hidden_state, DecoderState(Cache(layers, length), mask, tf.reduce_sum(counted, axis=1))
+
+    def read_token(self, tokens: tf.Tensor, state: DecoderState) -> tuple[tf.Tensor, DecoderState]:
+        """The hidden state ``[rows, 1, hidden]`` of one more token of each row, and the new state."""
+        length, positions = state.cache.length, state.positions[:, tf.newaxis]
+        embeddings = self.embed(input_ids=tokens[:, tf.newaxis], position_ids=positions)
+        capacity = state.mask.shape[1]
+        each = self.slots(capacity)
+        biases = {slots: _bias_of_slots(state.mask, length, slots, embeddings.dtype) for slots in set(each)}
+        inputs = [
+            DecoderInputs(length=1, bias=biases[slots], rotary=rotary, past=layer, slot=length % slots)
+            for slots, rotary, layer in zip(each, self.rotary_tables(positions), state.cache.layers, strict=True)
+        ]
+        outputs, layers = self.run_layers(embeddings, inputs)
+        return outputs.last_hidden_state, DecoderState(Cache(layers, length + 1), state.mask, state.positions + 1)
+
+
+def _bias_of_slots(mask: tf.Tensor, last: tf.Tensor, slots: int, dtype: tf.DType) -> tf.Tensor:
+    """Hide the slots that are free or padding: ``[rows, 1, 1, slots]``, given the index of the last token."""
+    held = tokens_in_slots(last, slots)
+    if slots < mask.shape[1]:
+        mask = tf.gather(mask, tf.maximum(held, 0), axis=1)
+    visible = (mask & (held >= 0))[:, tf.newaxis, tf.newaxis]
+    return tf.where(visible, tf.constant(0.0, dtype), tf.constant(dtype.min, dtype))
+
+
+def decoder_outputs(output_class: type[ModelOutput], body: ModelOutput, **results: tf.Tensor) -> ModelOutput:
+    """A head's results with the cache, hidden states and attentions of its body."""
+    return output_class(
+        results, past_key_values=body.past_key_values, hidden_states=body.hidden_states, attentions=body.attentions
+    )
+
+
+def classifier_dropout(config, dtype) -> keras.layers.Dropout:
+    """The dropout before a classifier of tokens: ``classifier_dropout``, else ``hidden_dropout``, else 0.1."""
+    rates = (getattr(config, name, None) for name in ("classifier_dropout", "hidden_dropout"))
+    return keras.layers.Dropout(next((rate for rate in rates if rate is not None), 0.1), dtype=dtype)
+
+
+class CausalLM(LanguageModel):
+    """Predicts the next token: all at once, or one by one as a :class:`~tf_pipeline.generation.stepper.Stepper`.
+
+    Labels ``[batch, seq]`` are shifted here. Families implement ``prediction_logits``: ``[batch, seq, hidden]`` to
+    ``[batch, seq, vocab]``.
+    """
+
+    task_loss = staticmethod(losses.causal_lm)
+
+    def forward(self, **inputs: Any) -> CausalLMOutputWithPast:
+        """Scores of every token of the vocabulary."""
+        body = self.base_model.forward(**inputs)
+        return decoder_outputs(CausalLMOutputWithPast, body, logits=self.prediction_logits(body.last_hidden_state))
+
+    @tf.autograph.experimental.do_not_convert
+    def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, DecoderState]:
+        """See :meth:`~tf_pipeline.generation.stepper.Stepper.prefill`."""
+        if unknown := set(inputs) - {"input_ids", "attention_mask"}:
+            raise TypeError(f"prefill takes input_ids and attention_mask, not {sorted(unknown)}.")
+        if self.max_length is not None and capacity > self.max_length:
+            raise ValueError(
+                f"capacity is {capacity}, but {type(self).__name__} has {self.max_length} positions "
+                "(max_position_embeddings)."
+            )
+        inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
+        checked = check_size(
+            self.check(inputs), tf.shape(inputs["input_ids"])[1], capacity, type(self).__name__, "slots of the capacity"
+        )
+        hidden_states, state = self.base_model.read_prompt(inputs | checked, capacity)
+        return self._last_logits(hidden_states[:, -1:]), state
+
+    @tf.autograph.experimental.do_not_convert
+    def step(self, tokens: tf.Tensor, state: DecoderState) -> tuple[tf.Tensor, DecoderState]:
+        """See :meth:`~tf_pipeline.generation.stepper.Stepper.step`."""
+        hidden_states, state = self.base_model.read_token(tokens, state)
+        return self._last_logits(hidden_states), state
+
+    def reorder(self, state: DecoderState, rows: tf.Tensor) -> DecoderState:
+        """See :meth:`~tf_pipeline.generation.stepper.Stepper.reorder`."""
+        return DecoderState(reorder(state.cache, rows), tf.gather(state.mask, rows), tf.gather(state.positions, rows))
+
+    def _last_logits(self, hidden_states: tf.Tensor) -> tf.Tensor:
+        return tf.squeeze(self.prediction_logits(hidden_states), axis=1)
+
+
+class SequenceClassification:
+    """Scores a text by its last token. Labels: ``[batch]``, or ``[batch, num_labels]`` for multi-label and regression.
+
+    The last token is the rightmost one that is not ``pad_token_id``, on whichever side the padding is; of
+    ``inputs_embeds`` it is the last vector. Families hold ``score``.
+    """
+
+    label_names = ("labels",)
+    task_loss = staticmethod(losses.sequence_classification)
+
+    def forward(self, **inputs: Any) -> SequenceClassifierOutputWithPast:
+        """Logits of each text."""
+        body = self.base_model.forward(**inputs)
+        last = self._last_tokens(body.last_hidden_state, inputs.get("input_ids"))
+        return decoder_outputs(SequenceClassifierOutputWithPast, body, logits=self.score(last))
+
+    def _last_tokens(self, hidden_states: tf.Tensor, input_ids: tf.Tensor | None) -> tf.Tensor:
+        """``[batch, seq, hidden]`` to ``[batch, hidden]``."""
+        pad, batch = self.config.pad_token_id, hidden_states.shape[0]
+        if pad is None and batch != 1:
+            message = f"{type(self).__name__} takes one text at a time, because its config has no pad_token_id."
+            if batch is not None:
+                raise ValueError(message)
+            check = tf.debugging.assert_equal(tf.shape(hidden_states)[0], 1, message=message)
+            with tf.control_dependencies([check]):
+                hidden_states = tf.identity(hidden_states)
+        if pad is None or input_ids is None:
+            return hidden_states[:, -1]
+        real = tf.cast(tf.not_equal(input_ids, tf.cast(pad, input_ids.dtype)), tf.int32)
+        last = tf.argmax(tf.range(tf.shape(input_ids)[1]) * real, axis=1, output_type=tf.int32)
+        return tf.gather(hidden_states, last, batch_dims=1)
+
+
+__all__ = [
+    "CausalLM",
+    "DecoderBody",
+    "DecoderInputs",
+    "DecoderState",
+    "QuestionAnswering",
+    "SequenceClassification",
+    "TFDecoderPreTrainedModel",
+    "TokenClassification",
+    "classifier_dropout",
+    "decoder_outputs",
+]
