@@ -17,6 +17,7 @@ from tf_pipeline.generation.search import BeamSearch, Rules, Sampling, Search
 from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.generation.stopping import Stopping, stop_tables
 from tf_pipeline.generation.streaming import drive
+from tf_pipeline.inputs import waiting
 
 
 class Own(NamedTuple):
@@ -52,7 +53,7 @@ def prepared_call(
     """
     inputs = prepared_prompts(model, given, config)
     check_tokens(config, model.config.get_text_config(decoder=True).vocab_size)
-    most, capacity = _lengths(model, inputs, config)
+    inputs, most, capacity = _lengths(model, inputs, config)
     ends = tokens_of(config.eos_token_id)
     pad = config.pad_token_id if config.pad_token_id is not None else (*ends, 0)[0]
     rules = Rules(
@@ -78,8 +79,8 @@ def prepared_call(
     return Call(inputs, rules, Loop(stepper, search, capacity, copies, *kept), (*key, *rules.options, *inputs))
 
 
-def _lengths(model, inputs: dict[str, tf.Tensor], config: GenerationConfig) -> tuple[tf.Tensor, int]:
-    """The greatest length of a text, the prompt counted, and the capacity for it.
+def _lengths(model, inputs: dict[str, tf.Tensor], config: GenerationConfig) -> tuple[dict, tf.Tensor, int]:
+    """The inputs, once they are known to fit, the greatest length of a text, the prompt counted, and the capacity.
 
     Raises:
         ValueError: if the model cannot read such a text.
@@ -98,11 +99,14 @@ def _lengths(model, inputs: dict[str, tf.Tensor], config: GenerationConfig) -> t
             f"{type(model).__name__} (max_position_embeddings), of which the last new one takes none. Lower "
             "max_new_tokens, or shorten the prompt."
         )
-    return tf.constant(most, tf.int32), bucket(most - 1, limit)
+    return inputs, tf.constant(most, tf.int32), bucket(most - 1, limit)
 
 
-def _open_lengths(model, inputs, config: GenerationConfig, limit: int | None) -> tuple[tf.Tensor, int]:
+def _open_lengths(
+    model, inputs: dict[str, tf.Tensor], config: GenerationConfig, limit: int | None
+) -> tuple[dict, tf.Tensor, int]:
     """The same of a prompt whose length only the graph knows."""
+    prompt = tf.shape(inputs.get("decoder_input_ids", inputs["input_ids"]))[1]
     if config.max_new_tokens is None and config.max_length is not None:
         most, largest = tf.constant(config.max_length), config.max_length - 1
     elif limit is None:
@@ -111,18 +115,16 @@ def _open_lengths(model, inputs, config: GenerationConfig, limit: int | None) ->
         )
     else:
         new = DEFAULTS["max_length"] if config.max_new_tokens is None else config.max_new_tokens
-        most, largest = tf.shape(inputs["input_ids"])[1] + new, limit
+        most, largest = prompt + new, limit
     if config.min_new_tokens is not None:
         config.min_length = 0
     if limit is not None and largest > limit:
         raise ValueError(f"max_length={largest + 1} is more than the {limit} positions of {type(model).__name__}.")
-    prompt = tf.shape(inputs["input_ids"])[1]
     checks = [
         tf.debugging.assert_less(prompt, most, "The prompt leaves no room below max_length."),
         tf.debugging.assert_less_equal(most - 1, largest, f"Prompt and new tokens exceed {largest} positions."),
     ]
-    with tf.control_dependencies(checks):
-        return tf.identity(most), bucket(largest, limit)
+    return waiting(inputs, checks), tf.cast(most, tf.int32), bucket(largest, limit)
 
 
 def _seed(seed: Any) -> tf.Tensor:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from tf_pipeline.generation.call import Own, prepared_call, run, wrapped
 from tf_pipeline.generation.config import GenerationConfig, resolved
 from tf_pipeline.generation.stepper import Stepper
@@ -97,6 +99,26 @@ class GenerationMixin:
         own = Own(tuple(logits_processor or ()), tuple(stopping_criteria or ()))
         call = prepared_call(self, given, config, own, tokenizer, seed)
         return wrapped(run(self, call, streamer, config.max_time), call, config)
+
+    def generate_signature(self, **options: Any) -> tf.types.experimental.PolymorphicFunction:
+        """``generate`` with options of one's own as a signature of a SavedModel.
+
+        Args:
+            **options: of :meth:`generate`. Without ``seed``, sampling draws differently each time.
+
+        Returns:
+            A ``tf.function`` of ``input_ids`` and ``attention_mask``, int32 ``[batch, seq]`` of any size, that returns
+            ``sequences``, and what else the options ask for, by name.
+
+        Raises:
+            ValueError: for a model of any number of positions, without ``max_length``.
+        """
+        specs = {name: tf.TensorSpec([None, None], tf.int32, name) for name in ("input_ids", "attention_mask")}
+
+        def generate(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return dict(self.generate(inputs, **options, return_dict_in_generate=True))
+
+        return tf.function(generate, input_signature=[specs], autograph=False)
 
     def _require_head(self) -> None:
         if not self.can_generate():
