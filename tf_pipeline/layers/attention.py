@@ -54,7 +54,7 @@ def _visible_by_distance(relative: tf.Tensor, causal: bool, window: int | None) 
     return relative <= 0 if window is None else (relative <= 0) & (relative > -window)
 
 
-def attend(query, key, value, scale, bias=None, dropout=None, visible=None, wide_scores=False):
+def attend(query, key, value, scale, bias=None, dropout=None, visible=None, wide_scores=False, softcap=None):
     """Attention of heads over keys (https://arxiv.org/abs/1706.03762).
 
     Keys and values may be fewer heads than queries, each of which then serves as many consecutive heads of queries
@@ -71,6 +71,7 @@ def attend(query, key, value, scale, bias=None, dropout=None, visible=None, wide
         visible: bool, broadcast to the scores: those that are hidden are replaced by the dtype's minimum. Unlike scores
             with a bias of that, they have no gradient in a row that sees nothing.
         wide_scores: whether half precision computes scores and probabilities in float32, and rounds the latter.
+        softcap: scores ``s`` become ``softcap * tanh(s / softcap)`` before the bias is added, if it is given.
 
     Returns:
         The context ``[batch, heads, queries, value size]`` and the probabilities ``[batch, heads, queries, keys]``.
@@ -88,6 +89,8 @@ def attend(query, key, value, scale, bias=None, dropout=None, visible=None, wide
     query *= tf.constant(scale, query.dtype)
     scores = tf.matmul(_regroup(query, shared) if grouped else query, key, transpose_b=True)
     scores = _regroup(scores, heads) if grouped else scores
+    if softcap is not None:
+        scores = tf.tanh(scores / tf.constant(softcap, scores.dtype)) * tf.constant(softcap, scores.dtype)
     if bias is not None:
         scores += bias
     if visible is not None:
