@@ -1,4 +1,4 @@
-"""Texts of ``generate`` are those of PyTorch, token for token: greedy, with beams, with every option, padded on the left."""
+"""Texts of ``generate`` are those of PyTorch, token for token: greedy, with beams, with every option."""
 
 import itertools
 
@@ -157,7 +157,14 @@ def assert_drawn_from(counts: np.ndarray, probabilities: np.ndarray) -> None:
 def test_tokens_are_drawn_with_their_probabilities():
     ours, theirs = pair("gpt2")
     ids, mask = IDS[1:2], MASK[1:2]
-    options = {"do_sample": True, "max_new_tokens": 1, "pad_token_id": 1, "top_k": 20, "top_p": 0.95, "temperature": 1.3}
+    options = {
+        "do_sample": True,
+        "max_new_tokens": 1,
+        "pad_token_id": 1,
+        "top_k": 20,
+        "top_p": 0.95,
+        "temperature": 1.3,
+    }
     written = generate(ours, ids, mask, **options, num_return_sequences=4000, seed=3).numpy()
     kept = {"return_dict_in_generate": True, "output_scores": True}
     scores = generate(theirs, ids, mask, **options, **kept).scores[0]
@@ -167,7 +174,14 @@ def test_tokens_are_drawn_with_their_probabilities():
 def test_beams_are_drawn_as_in_torch():
     ours, theirs = pair("gpt2")
     ids, mask = np.tile(IDS[1:2], [3000, 1]), np.tile(MASK[1:2], [3000, 1])
-    options = {"do_sample": True, "num_beams": 2, "max_new_tokens": 1, "pad_token_id": 1, "top_k": 30, "temperature": 3.0}
+    options = {
+        "do_sample": True,
+        "num_beams": 2,
+        "max_new_tokens": 1,
+        "pad_token_id": 1,
+        "top_k": 30,
+        "temperature": 3.0,
+    }
     mine = frequencies(generate(ours, ids, mask, **options, seed=5).numpy()[:, -1])
     torch.manual_seed(0)
     other = frequencies(generate(theirs, ids, mask, **options).numpy()[:, -1])

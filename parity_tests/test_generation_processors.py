@@ -14,7 +14,7 @@ from tf_pipeline.generation.processors import Written, prepared, process
 
 ROWS, VOCABULARY, FEW = 6, 37, 6
 ENDS = [3, 7]
-# A cumulated sum of all terms is compared with their sum if top_h is 1, so that rounding decides; such a value is left out.
+# With top_h of 1, PyTorch compares a sum with itself, added up in another order: rounding decides, and it is left out.
 VALUES = {
     "sequence_bias": [
         {(4,): 2.0, (1, 2): -3.5, (0, 1, 2): 5.0, (*[5] * 11, 1): 1.0, (3, 2): float("-inf")},
@@ -97,7 +97,9 @@ def both(options: dict, kind: str, beams: int, place: tuple[int, int, int, bool]
         ends=tf.constant(ENDS),
         keep=1 if beams == 1 else 1 + len(ENDS),
     )
-    return process(tf.constant(scores), written, tensors).numpy(), theirs(torch.tensor(ids), torch.tensor(scores)).numpy()
+    return process(tf.constant(scores), written, tensors).numpy(), theirs(
+        torch.tensor(ids), torch.tensor(scores)
+    ).numpy()
 
 
 def assert_equal(ours: np.ndarray, theirs: np.ndarray, ordered: bool) -> None:

@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from tf_pipeline import checkpoint
 from tf_pipeline.arguments import MODEL_ARGUMENTS, refuse_unknown, renamed, settled
 from tf_pipeline.forks import refuse_if_forked
+from tf_pipeline.generation.config import GenerationConfig
 from tf_pipeline.generation.mixin import GenerationMixin
 from tf_pipeline.hub import HUB_OPTIONS, split_hub_options
 from tf_pipeline.inputs import INPUT_NAMES, as_inputs, check_inputs
@@ -390,6 +391,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "name": self.name,
             "quantized": {path: mode for path, mode in modes.items() if mode},
+            "generation_config": self.generation_config and self.generation_config.to_dict(),
         }
 
     @classmethod
@@ -399,12 +401,15 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
             return cls(config, **kwargs)
         arguments = dict(config)
         values, quantized = dict(arguments.pop("config")), arguments.pop("quantized", {})
+        generation = arguments.pop("generation_config", None)
         if isinstance(arguments["dtype"], dict):
             arguments["dtype"] = keras.saving.deserialize_keras_object(arguments["dtype"])
         model = cls(AutoConfig.for_model(values.pop("model_type"), **values), **arguments)
         for layer in model._flatten_layers():
             if layer.path in quantized:
                 layer.quantize(quantized[layer.path])
+        if generation is not None:
+            model.generation_config = GenerationConfig.from_dict(generation)
         return model
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs: Any):

@@ -118,8 +118,8 @@ def resolved(
     """
     if given is not None and not isinstance(given, GenerationConfig):
         raise TypeError(
-            f"generation_config is a {type(given).__name__}, but has to be a GenerationConfig; pass attention_mask= and "
-            "other inputs by name."
+            f"generation_config is a {type(given).__name__}, but has to be a GenerationConfig; pass "
+            "attention_mask= and other inputs by name."
         )
     known = options_of(GenerationConfig())
     refuse_unknown(caller, options, [*known, *inputs], [*REFUSED, *_IDLE])
@@ -185,21 +185,22 @@ def lengths(config: GenerationConfig, prompt: int, positions: int | None, is_dec
     elif is_default:
         most = min(DEFAULTS["max_length"] + prompt, positions or np.inf)
         warnings.warn(
-            f"Generating up to {DEFAULTS['max_length']} tokens, the default; set max_new_tokens to choose.", stacklevel=4
+            f"Generating up to {DEFAULTS['max_length']} tokens, the default; set max_new_tokens to choose.",
+            stacklevel=4,
         )
     else:
         most = config.max_length
     if prompt >= most:
         name = "decoder_input_ids" if is_decoder_input else "input_ids"
         raise ValueError(
-            f"{name} have {prompt} columns already, but max_length is {most}, prompt included. Set max_new_tokens to count "
-            "new tokens alone."
+            f"{name} have {prompt} columns already, but max_length is {most}, prompt included. Set max_new_tokens to "
+            "count new tokens alone."
         )
     least = (config.min_length or 0) if config.min_new_tokens is None else config.min_new_tokens + prompt
     if least > most:
         name = "min_length" if config.min_new_tokens is None else "min_new_tokens"
         warnings.warn(
-            f"{name}={getattr(config, name)} cannot be reached: texts end at {most} tokens, those of the prompt counted.",
+            f"{name}={getattr(config, name)} cannot be reached: texts end at {most} tokens, with the prompt.",
             stacklevel=4,
         )
     return int(most), least
@@ -233,7 +234,9 @@ def _are_tokens(value: Any) -> bool:
 
 
 def _are_words(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) > 0 and all(_are_tokens(word) and len(word) for word in value)
+    return (
+        isinstance(value, (list, tuple)) and len(value) > 0 and all(_are_tokens(word) and len(word) for word in value)
+    )
 
 
 def _is_token(value: Any) -> bool:

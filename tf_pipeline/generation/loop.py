@@ -1,7 +1,7 @@
 """The compiled loop: a prompt is read, tokens are chosen and read until all texts have ended.
 
-One graph serves every prompt, batch and option value of a model, a capacity and a choice of options: lengths and values are
-tensors in it.
+One graph serves every prompt, batch and option value of a model, a capacity and a choice of options: lengths and values
+are tensors in it.
 """
 
 from collections.abc import Callable, Mapping
@@ -89,7 +89,9 @@ class Loop:
             rows = tf.repeat(tf.range(tf.shape(logits)[0]), self.copies)
             logits, model = tf.gather(logits, rows), self.stepper.reorder(model, rows)
         search = self.search.start(prompt, self.capacity + 1, rules)
-        return self._progress(model, self.search.advance(search, logits, prompt, rules, tf.convert_to_tensor(halt)), logits)
+        return self._progress(
+            model, self.search.advance(search, logits, prompt, rules, tf.convert_to_tensor(halt)), logits
+        )
 
     def advance(
         self, progress: Progress, inputs: Mapping[str, tf.Tensor], rules: Rules, halt: tf.Tensor | bool = False

@@ -29,7 +29,7 @@ class GenerationMixin:
 
     @property
     def generation_config(self) -> GenerationConfig | None:
-        """The options of ``generate`` that hold unless a call changes them; ``None`` for a model that does not generate.
+        """The options of ``generate`` that hold unless a call changes them; ``None`` for a model without it.
 
         They are those of the checkpoint's ``generation_config.json``, or, without one, those in the model's config.
         """
@@ -68,24 +68,24 @@ class GenerationMixin:
     ) -> Any:
         """Continue texts, or write them from what an encoder read.
 
-        Prompts are padded on the left. The first call of a batch of options compiles a graph, which serves all prompts of
-        about a length; see ``docs/generation.md``.
+        Prompts are padded on the left. The first call of a kind compiles a graph, which serves all prompts of about
+        a length; see ``docs/generation.md``.
 
         Args:
             inputs: ``input_ids``, int ``[batch, seq]``, or the dictionary that a tokenizer returns.
             generation_config: options instead of the checkpoint's.
-            logits_processor: callables of ``input_ids`` ``[rows, seq]`` and float32 scores ``[rows, vocab]`` that return
-                scores, made of TensorFlow ops.
-            stopping_criteria: callables of ``input_ids`` and ``None`` that return bool ``[rows]``: which texts end here.
-            streamer: gets each token as soon as it is chosen; has ``put`` and ``end``, as the streamers of ``transformers``.
+            logits_processor: callables of ``input_ids`` ``[rows, seq]`` and float32 scores ``[rows, vocab]`` that
+                return scores, made of TensorFlow ops.
+            stopping_criteria: callables of ``input_ids`` and ``None`` that return bool ``[rows]``: whose text ends.
+            streamer: gets each token as soon as it is chosen, by ``put`` and ``end``, as those of ``transformers``.
             tokenizer: for ``stop_strings``.
             seed: makes sampling repeatable: a number, or two.
             **options: inputs (``attention_mask``, ``decoder_input_ids``, ``token_type_ids``) and values of
                 ``GenerationConfig``, such as ``max_new_tokens``, ``num_beams`` or ``do_sample``.
 
         Returns:
-            int32 ``[batch * num_return_sequences, seq]``: the prompt and what follows it, or what the decoder was given and
-            wrote. With ``return_dict_in_generate=True`` one of the classes of :mod:`tf_pipeline.generation.outputs`.
+            int32 ``[batch * num_return_sequences, seq]``: the prompt and what follows it, or what the decoder was given
+            and wrote. With ``return_dict_in_generate=True`` a class of :mod:`tf_pipeline.generation.outputs`.
 
         Raises:
             TypeError: for an unknown option.

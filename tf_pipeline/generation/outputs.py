@@ -8,8 +8,8 @@ from tf_pipeline.outputs import ModelOutput
 class GenerateDecoderOnlyOutput(ModelOutput):
     """Texts that were written token by token.
 
-    ``sequences`` is int32 ``[rows, seq]``. ``scores`` and ``logits`` have one float32 ``[rows, vocab]`` for each new token,
-    after and before the processors; in a graph they are one tensor ``[new, rows, vocab]``.
+    ``sequences`` is int32 ``[rows, seq]``. ``scores`` and ``logits`` have one float32 ``[rows, vocab]`` for each new
+    token, after and before the processors; in a graph they are one tensor ``[new, rows, vocab]``.
     """
 
     sequences: Any
@@ -28,9 +28,10 @@ class GenerateEncoderDecoderOutput(GenerateDecoderOnlyOutput):
 class GenerateBeamDecoderOnlyOutput(ModelOutput):
     """Texts that were found with beams.
 
-    ``sequences`` is int32 ``[batch * returned, seq]`` and ``sequences_scores`` float32 ``[batch * returned]``. ``scores``
-    (processed log-probabilities) and ``logits`` have one float32 ``[batch * beams, vocab]`` for each new token.
-    ``beam_indices``, int32 ``[batch * returned, new]``, says in which row of ``scores`` a token was chosen; -1 for none.
+    ``sequences`` is int32 ``[batch * returned, seq]`` and ``sequences_scores`` float32 ``[batch * returned]``.
+    ``scores`` (processed log-probabilities) and ``logits`` have one float32 ``[batch * beams, vocab]`` for each new
+    token. ``beam_indices``, int32 ``[batch * returned, new]``, says in which row of ``scores`` a token was chosen; -1
+    for none.
     """
 
     sequences: Any

@@ -1,8 +1,8 @@
-"""What options of ``GenerationConfig`` do to the scores of the next token: the processors of ``transformers``, in its order.
+"""Options of ``GenerationConfig`` that change the scores of the next token, in the order of ``transformers``.
 
 Each takes float32 scores ``[rows, vocab]``, what was written, and tensors made from the option's value, and returns new
-scores. That values are tensors lets one change without a graph being traced again; which options are in use is known when
-a graph is traced.
+scores. That values are tensors lets one change without a graph being traced again; which options are in use is known
+when a graph is traced.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tf_pipeline.generation.config import GenerationConfig, tokens_of
@@ -61,8 +60,8 @@ def _ids(model, name: str, value: Any, start: int | None) -> tf.Tensor:
     size = getattr(model.config.get_text_config(decoder=True), "vocab_size", None)
     if size and tf.executing_eagerly() and not 0 <= (wrong := _outlier(ids)) < size:
         raise ValueError(
-            f"{name} holds {wrong}, which is outside 0 … {size - 1} (vocab_size={size} in the config). Do the tokenizer and "
-            "the model belong together?"
+            f"{name} holds {wrong}, which is outside 0 … {size - 1} (vocab_size={size} in the config). Do the "
+            "tokenizer and the model belong together?"
         )
     return tf.cast(ids, tf.int32)
 
@@ -101,8 +100,8 @@ def _mask(model, ids: tf.Tensor, given: Any, config: GenerationConfig, has_encod
         return mask
     if not has_encoder and is_batch and bool(tf.reduce_any(mask[:, -1] == 0)):
         warnings.warn(
-            "Prompts are padded on the right, so that what is generated follows padding. Set padding_side='left' of the "
-            "tokenizer.",
+            "Prompts are padded on the right, so that what is generated follows padding. Set padding_side='left' of "
+            "the tokenizer.",
             stacklevel=5,
         )
     if "attention_mask" not in model.tensor_names and bool(tf.reduce_any(mask == 0)):
@@ -114,17 +113,17 @@ def _decoder_ids(model, given: Any, rows: tf.Tensor, config: GenerationConfig) -
     """What the decoder starts with: the start token, and behind it what was given."""
     start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
     if start is None:
-        raise ValueError(f"{type(model).__name__} needs decoder_start_token_id or bos_token_id in its generation_config.")
+        raise ValueError(
+            f"{type(model).__name__} needs decoder_start_token_id or bos_token_id in its generation_config."
+        )
     first = tf.broadcast_to(tf.reshape(tf.constant(start, tf.int32), [-1, 1]), [rows, 1])
     if given is None:
         return first
     ids = _ids(model, "decoder_input_ids", given, None)
-    starts = tf.reduce_any(ids[:, :1] == first)
     if model.config.model_type == "whisper":
         return ids
     # PyTorch puts the start token in front unless some row has it already.
+    starts = tf.reduce_any(ids[:, :1] == first)
     if tf.executing_eagerly():
-        return ids if bool(starts) else tf.concat([first, ids], 1)
-    if np.size(tf.get_static_value(starts)) and tf.get_static_value(starts) is not None:
-        return ids if tf.get_static_value(starts) else tf.concat([first, ids], 1)
+        return ids if starts else tf.concat([first, ids], 1)
     return tf.cond(starts, lambda: ids, lambda: tf.concat([first, ids], 1))

@@ -302,10 +302,8 @@ class BeamSearch:
         candidates = candidates._replace(scores=candidates.scores + tf.cast(ended, tf.float32) * _OUT)
         return _gathered(candidates, tf.math.top_k(candidates.scores, self.beams)[1])
 
-    def _done(
-        self, state: BeamState, candidates: Beams, ended: tf.Tensor, rules: Rules
-    ) -> tuple[Beams, tf.Tensor]:
-        """The best ended texts, of before and of now; only the first candidates, as many as beams, may be among them."""
+    def _done(self, state: BeamState, candidates: Beams, ended: tf.Tensor, rules: Rules) -> tuple[Beams, tf.Tensor]:
+        """The best ended texts, of before and among the first candidates, as many as there are beams."""
         ended &= tf.range(tf.shape(ended)[1]) < self.beams
         is_full = tf.reduce_all(state.is_done, axis=-1, keepdims=True) & rules.stops_when_full
         scores = candidates.scores / _lengthened(state.length + 1 - state.prompt, rules.length_penalty)

@@ -20,7 +20,7 @@ class Stopping:
         self.criteria = criteria
 
     def __call__(self, ids: tf.Tensor, length: tf.Tensor, stops: Any) -> tf.Tensor:
-        """Judge ids ``[rows, columns]`` of which ``length`` are filled; ``stops`` are of :func:`stop_tables`, or ``()``."""
+        """Judge ids ``[rows, columns]``, of which ``length`` are filled, by what :func:`stop_tables` returned."""
         ended = tf.zeros(tf.shape(ids)[:1], tf.bool)
         if tf.is_tensor(stops):
             ended |= stop_string_met(ids, length, stops)
@@ -61,12 +61,12 @@ def stop_string_met(ids: tf.Tensor, length: tf.Tensor, table: tf.Tensor) -> tf.T
 def stop_tables(stop_strings: str | Sequence[str] | None, tokenizer: Any) -> Any:
     """What each token does to a search for each stop string; ``()`` if there are none.
 
-    A state is how many characters of a stop string the text ends with. Stop strings are sought in the bytes of the text if
-    the tokenizer's tokens are bytes.
+    A state is how many characters of a stop string the text ends with. Stop strings are sought in the bytes of the text
+    if the tokenizer's tokens are bytes.
 
     Returns:
-        int32 ``[strings, states, vocab + 1]``: the next state, plus the number of states if the string ends in the token.
-        The last token stands for all that have no text.
+        int32 ``[strings, states, vocab + 1]``: the next state, plus the number of states if the string ends in the
+        token. The last token stands for all that have no text.
 
     Raises:
         ValueError: without a tokenizer, or if no token ends a stop string.
