@@ -13,10 +13,8 @@ IDS = np.array([[0, 0, 0, 11, 12], [21, 22, 23, 24, 25], [0, 31, 32, 33, 34]])
 MASK = (IDS != 0).astype(np.int64)
 ENDS = [9, 2, 33]
 CAUSAL, SEQ_TO_SEQ = "TFAutoModelForCausalLM", "TFAutoModelForSeq2SeqLM"
-KINDS = dict.fromkeys(("gpt2", "llama", "mistral", "gemma3_text", "gpt_neo"), CAUSAL) | {
-    "t5": SEQ_TO_SEQ,
-    "bart": SEQ_TO_SEQ,
-}
+KINDS = dict.fromkeys(("gpt2", "llama", "mistral", "gemma3_text", "gpt_neo"), CAUSAL)
+KINDS |= dict.fromkeys(("t5", "bart"), SEQ_TO_SEQ)
 
 
 @cache
