@@ -14,7 +14,7 @@ import transformers
 import tf_pipeline
 from parity_tests.families import FAMILY
 from tf_pipeline.checkpoint import named_slots
-from tf_pipeline.parity.run import lifted_upcasts, widen_rotary_frequencies
+from tf_pipeline.parity.run import lifted_upcasts, widen_tables
 from tf_pipeline.parity.tiny import random_checkpoint, tiny_config
 
 WEIGHTS = "model.safetensors"
@@ -96,7 +96,7 @@ def run_both(model, torch_model, inputs=None, torch_inputs=None) -> tuple[list[n
     inputs = example_inputs(model) if inputs is None else inputs
     torch_inputs = {name: torch.tensor(value) for name, value in (torch_inputs or inputs).items()}
     first = model(inputs, output_hidden_states=True)
-    widen_rotary_frequencies(torch_model)
+    widen_tables(torch_model)
     with torch.no_grad(), lifted_upcasts(torch_model):
         second = torch_model.eval()(**torch_inputs, output_hidden_states=True)
     names = [name for name in first if name != "hidden_states"]

@@ -4,8 +4,13 @@ Every class is compared with PyTorch (outputs, losses, gradients), loaded, saved
 other ways to run the same computation, and Keras' machinery, which does not know one class from another.
 """
 
+from collections.abc import Iterable
+
+import pytest
+
 import tf_pipeline
 from tf_pipeline.auto import supported_models
+from tf_pipeline.decoder import CausalLM, TFDecoderPreTrainedModel
 
 MODELS = supported_models()
 FAMILY = {name: family for family, names in MODELS.items() for name in names}
@@ -39,3 +44,17 @@ REPRESENTATIVES = tuple(
     for name in OWN_CLASSES
     if name in BODIES or name.endswith("ForSequenceClassification") or _computes_by_itself(name)
 )
+
+# Decoders have one core: the language model of each family shows what the family changes.
+DECODERS = tuple(name for name in CLASSES if issubclass(getattr(tf_pipeline, name), TFDecoderPreTrainedModel))
+_QUICK_DECODERS = {name for name in DECODERS if issubclass(getattr(tf_pipeline, name), CausalLM)} | {*BODIES}
+
+
+def marks(name: str) -> tuple:
+    """Marks of the tests of a class: slow where others stand for it."""
+    return (pytest.mark.slow,) if name in {*DECODERS} - _QUICK_DECODERS else ()
+
+
+def marked(names: Iterable[str]) -> list:
+    """Names of classes as parameters of tests."""
+    return [pytest.param(name, marks=marks(name)) for name in names]

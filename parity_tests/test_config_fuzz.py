@@ -12,7 +12,7 @@ import transformers
 import tf_pipeline
 from parity_tests.checkpoint_helpers import new_folder
 from parity_tests.families import MODELS
-from tf_pipeline.parity.run import lifted_upcasts, widen_rotary_frequencies
+from tf_pipeline.parity.run import lifted_upcasts, widen_tables
 from tf_pipeline.parity.tiny import TINY_CONFIGS, tiny_config
 
 pytestmark = pytest.mark.slow
@@ -132,7 +132,7 @@ def theirs(class_name: str, folder: Path, rank: int, rng: random.Random):
             for parameter in model.parameters():
                 parameter += 0.2 * torch.randn(parameter.shape, dtype=parameter.dtype)
         inputs = inputs_of(getattr(tf_pipeline, class_name), config, rng)
-        widen_rotary_frequencies(model)
+        widen_tables(model)
         given = {name: torch.tensor(value) for name, value in inputs.items()}
         with torch.no_grad(), lifted_upcasts(model):
             outputs = model(**given, output_hidden_states=True, output_attentions=True, return_dict=True)

@@ -16,7 +16,8 @@ from tf_pipeline.parity.tiny import TINY_CONFIGS, random_checkpoint
 
 
 def classes(names):
-    return pytest.mark.parametrize(("family", "name"), [(families.FAMILY[name], name) for name in names], ids=names)
+    pairs = [pytest.param(families.FAMILY[name], name, marks=families.marks(name), id=name) for name in names]
+    return pytest.mark.parametrize(("family", "name"), pairs)
 
 
 HEADS, BODIES = classes(families.CLASSES), classes(families.BODIES)

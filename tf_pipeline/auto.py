@@ -126,7 +126,7 @@ def family_module(model_type: str) -> ModuleType:
     """
     name = model_type.replace("-", "_")
     if name not in _family_names():
-        supported = ", ".join(family.replace("_", "-") for family in _family_names())
+        supported = ", ".join(map(_model_type, _family_names()))
         raise ValueError(f"model_type {model_type!r} is not supported; supported are {supported}.")
     return importlib.import_module(f"tf_pipeline.models.{name}")
 
@@ -167,7 +167,12 @@ def _ported_class(torch_name: str) -> type:
 
 def supported_models() -> dict[str, list[str]]:
     """The model classes of each ``model_type`` that has a module of its own; others are ported."""
-    return {family.replace("_", "-"): list(model_classes(family_module(family))) for family in _family_names()}
+    return {_model_type(family): list(model_classes(family_module(family))) for family in _family_names()}
+
+
+def _model_type(family: str) -> str:
+    """The ``model_type`` of a module, whose name cannot have a ``-``."""
+    return family if family in transformers.CONFIG_MAPPING else family.replace("_", "-")
 
 
 def model_table() -> str:

@@ -100,6 +100,10 @@ class TFDecoderPreTrainedModel(TFPreTrainedModel):
             training=training,
         )
 
+    def default_signature(self) -> dict[str, tf.TensorSpec]:
+        """Inputs of an exported model; types of tokens are none, because no decoder's tokenizer makes them."""
+        return {name: spec for name, spec in super().default_signature().items() if name != "token_type_ids"}
+
     def check(self, inputs: Mapping[str, Any], past_key_values: Cache | None = None, **options: Any) -> dict[str, Any]:
         """Refuse inputs of a wrong shape or value; a mask has a column for each token of the past too."""
         if past_key_values is None:

@@ -41,7 +41,7 @@ def torch_model(class_name: str, checkpoint: str | os.PathLike, dtype: str, **kw
         model = torch_class.from_pretrained(checkpoint, **options).eval()
     model = model.double() if dtype == "float64" else model
     if not find_model_class(class_name).keeps_tables:
-        widen_rotary_frequencies(model)
+        widen_tables(model)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # a cache is no result
     return model
@@ -170,12 +170,14 @@ def lifted_upcasts(model):
         torch.set_default_dtype(own)
 
 
-def widen_rotary_frequencies(model) -> None:
-    """Compute the frequencies of a float64 model's rotary embeddings again, which PyTorch keeps in float32."""
+def widen_tables(model) -> None:
+    """Compute again what PyTorch keeps in float32 in a float64 model: rotary frequencies, and factors of embeddings."""
     import torch
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     for module in model.modules() if model.dtype == torch.float64 else ():
+        if hasattr(module, "scalar_embed_scale"):
+            module.embed_scale = torch.tensor(module.scalar_embed_scale, dtype=torch.float64)
         if not hasattr(module, "compute_default_rope_parameters"):
             continue
         for kind in getattr(module, "layer_types", [None]):
