@@ -245,7 +245,9 @@ def test_saved_model(xlnet, tmp_path):
 
 def test_what_is_saved_is_a_torch_checkpoint(t5, tmp_path):
     t5.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", GRAPH, CONSTANTS}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json", "generation_config.json", "model.safetensors", GRAPH, CONSTANTS,
+    }  # fmt: skip
     loaded, report = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values())
     original = transformers.T5ForConditionalGeneration.from_pretrained(
