@@ -182,7 +182,7 @@ def test_tokens_are_drawn_with_their_probabilities():
 def test_beams_are_drawn_with_their_probabilities():
     """Two beams draw a token and another from what is left; of a text of one token, the likelier is returned."""
     ours, theirs = pair("gpt2")
-    ids, mask = np.tile(IDS[1:2], [4000, 1]), np.tile(MASK[1:2], [4000, 1])
+    ids, mask = np.tile(IDS[1:2], [20000, 1]), np.tile(MASK[1:2], [20000, 1])
     options = {"do_sample": True, "num_beams": 2, "max_new_tokens": 1, "pad_token_id": 1}
     options |= {"top_k": 30, "temperature": 3.0}
     written = generate(ours, ids, mask, **options, seed=5).numpy()
