@@ -257,7 +257,9 @@ def test_saved_model(xlnet, tmp_path):
 
 def test_what_is_saved_is_a_torch_checkpoint(t5, tmp_path):
     t5.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", GRAPH, CONSTANTS}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json", "generation_config.json", "model.safetensors", GRAPH, CONSTANTS,
+    }  # fmt: skip
     loaded, report = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values())
     original = transformers.T5ForConditionalGeneration.from_pretrained(
@@ -296,7 +298,7 @@ def test_greedy_generation_equals_torch(model_type):
         num_beams=1,
         pad_token_id=1,
     )
-    result = model.generate(ids, mask, max_new_tokens=12, pad_token_id=1)
+    result = model.generate(ids, attention_mask=mask, max_new_tokens=12, pad_token_id=1)
     np.testing.assert_array_equal(result, expected.numpy())
 
 
@@ -305,7 +307,7 @@ def test_greedy_generation_of_a_decoder_with_an_encoder_equals_torch(t5):
     ids, mask = _left_padded()
     ids, mask = ids[:, ::-1].copy(), mask[:, ::-1].copy()
     expected = twin.generate(torch.tensor(ids), attention_mask=torch.tensor(mask), max_new_tokens=9, do_sample=False)
-    np.testing.assert_array_equal(t5.generate(ids, mask, max_new_tokens=9), expected.numpy())
+    np.testing.assert_array_equal(t5.generate(ids, attention_mask=mask, max_new_tokens=9), expected.numpy())
 
 
 def test_generation_ends_at_the_end_token(gpt_neo):

@@ -29,10 +29,15 @@ def as_inputs(model, first: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict
         inputs["input_ids"] = first
     if unknown := [name for name in inputs if name not in model.input_names]:
         raise TypeError(f"{type(model).__name__} does not take {unknown}; it takes {list(model.input_names)}.")
-    return {name: _as_tensor(name, value) for name, value in inputs.items() if value is not None}
+    return {name: as_tensor(name, value) for name, value in inputs.items() if value is not None}
 
 
-def _as_tensor(name: str, value: Any) -> Any:
+def as_tensor(name: str, value: Any) -> Any:
+    """A tensor of an input.
+
+    Raises:
+        ValueError: if it cannot be one; the message says how to pad.
+    """
     if isinstance(value, tf.RaggedTensor):
         raise ValueError(f"{name} is a ragged tensor; give a padded one: {name}.to_tensor(), with an attention_mask.")
     if keras.ops.is_tensor(value) or isinstance(value, (keras.KerasTensor, tf.Variable)):

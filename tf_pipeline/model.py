@@ -17,6 +17,8 @@ from tf_pipeline import checkpoint
 from tf_pipeline.arguments import MODEL_ARGUMENTS, renamed, settled
 from tf_pipeline.config import clear_errors, load_config
 from tf_pipeline.forks import refuse_if_forked
+from tf_pipeline.generation.config import GenerationConfig
+from tf_pipeline.generation.mixin import GenerationMixin
 from tf_pipeline.heads import head_of
 from tf_pipeline.hub import split_hub_options
 from tf_pipeline.inputs import INPUT_NAMES, as_inputs, check_inputs
@@ -100,7 +102,7 @@ _SIZES = (
 )  # fmt: skip
 
 
-class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
+class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     """A Keras model with a Hugging Face config, whose attribute paths are the keys of its checkpoint.
 
     Subclasses construct their layers in ``__init__`` and implement :meth:`forward`. Variables are created after
@@ -397,6 +399,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "name": self.name,
             "quantized": {path: mode for path, mode in modes.items() if mode},
+            "generation_config": self.generation_config and self.generation_config.to_dict(),
         }
 
     @classmethod
@@ -406,12 +409,15 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
             return cls(config, **kwargs)
         arguments = dict(config)
         values, quantized = dict(arguments.pop("config")), arguments.pop("quantized", {})
+        generation = arguments.pop("generation_config", None)
         if isinstance(arguments["dtype"], dict):
             arguments["dtype"] = keras.saving.deserialize_keras_object(arguments["dtype"])
         model = cls(AutoConfig.for_model(values.pop("model_type"), **values), **arguments)
         for layer in model._flatten_layers():
             if layer.path in quantized:
                 layer.quantize(quantized[layer.path])
+        if generation is not None:
+            model.generation_config = GenerationConfig.from_dict(generation)
         return model
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs: Any):
@@ -477,6 +483,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
                 model, source, reader, strict=not layers_changed, ignore_mismatched_sizes=ignore_mismatched_sizes
             )
         model._check_loaded(report, source, **hub_options)
+        model._load_generation_config(source, **hub_options)
         return (model, report) if output_loading_info else model
 
     @classmethod
@@ -518,6 +525,7 @@ class TFPreTrainedModel(keras.Model, metaclass=_ModelType):
         self.config.architectures = [type(self).__name__.removeprefix("TF")]
         self.config.dtype = self.variable_dtype
         self.config.save_pretrained(folder)
+        self._save_generation_config(folder)
         self._save_extras(folder)
 
 

@@ -1,1 +1,1 @@
-"""Text, token by token."""
+"""Texts from models that predict tokens: the loop, the ways to choose a token, and the options of ``transformers``."""

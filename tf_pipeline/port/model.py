@@ -90,7 +90,7 @@ class PortedModel(TFPreTrainedModel):
     """A model that runs a graph captured from PyTorch; see :mod:`tf_pipeline.port`.
 
     It is called, trained, saved and exported as the models that have a module of their own are. What differs:
-    ``inputs_embeds`` is not taken, and ``generate`` computes the prefix anew for every token.
+    ``inputs_embeds`` is not taken, and ``generate`` has no cache: it computes the text so far again for every token.
 
     Subclasses, named as PyTorch's with ``TF`` in front, are made by :func:`ported_class`.
 
@@ -156,6 +156,12 @@ class PortedModel(TFPreTrainedModel):
     def max_length(self) -> int | None:
         """Most tokens that the model takes, or ``None`` if any number."""
         return self._graph.limits.get("length", [1, None])[1]
+
+    @property
+    def max_generated_length(self) -> int | None:
+        """Most tokens that the decoder, or the model if it has no other part, takes."""
+        axis = "decoder_length" if "decoder_input_ids" in self._graph.inputs else "length"
+        return self._graph.limits.get(axis, [1, None])[1]
 
     def constants(self) -> Mapping[str, np.ndarray]:
         """Values of the graph's constants, as captured and not as the model's dtype rounds them.
@@ -226,41 +232,6 @@ class PortedModel(TFPreTrainedModel):
             raise ValueError("Labels make no decoder inputs: the config has no decoder_start_token_id.")
         shifted = tf.concat([tf.fill([tf.shape(labels)[0], 1], tf.cast(start, labels.dtype)), labels[:, :-1]], 1)
         return tf.where(shifted == -100, tf.cast(self.config.pad_token_id, labels.dtype), shifted)
-
-    # ----------------------------------------------------------------------------------------------------- generation
-
-    def generate(
-        self,
-        input_ids: Any,
-        attention_mask: Any = None,
-        max_new_tokens: int = 20,
-        eos_token_id: int | list[int] | None = None,
-        pad_token_id: int | None = None,
-        decoder_input_ids: Any = None,
-    ) -> tf.Tensor:
-        """Continue texts greedily: the most likely token, again and again.
-
-        The whole prefix is computed anew for every token, so that the work grows with the square of the length; there
-        is no sampling and no beam search.
-
-        Args:
-            input_ids: int ``[batch, seq]``, padded on the left for a decoder.
-            attention_mask: int ``[batch, seq]``.
-            max_new_tokens: most tokens to add.
-            eos_token_id: tokens that end a text; the config's if not given.
-            pad_token_id: what follows the end of a text; the config's, or the first end token, if not given.
-            decoder_input_ids: where the decoder of a sequence-to-sequence model starts, int ``[batch, start]``; the
-                config's start token if not given.
-
-        Returns:
-            ``[batch, seq + new]`` with the prompt; of a sequence-to-sequence model what the decoder was given and made.
-
-        Raises:
-            ValueError: if the model has no head that predicts tokens.
-        """
-        from tf_pipeline.port.generate import greedy
-
-        return greedy(self, input_ids, attention_mask, max_new_tokens, eos_token_id, pad_token_id, decoder_input_ids)
 
     # --------------------------------------------------------------------------------------------------------- saving
 

@@ -1,0 +1,190 @@
+"""One call of ``generate``: its inputs and options made tensors, the graph that they need, and what is returned."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_pipeline.arguments import whole_number
+from tf_pipeline.generation import outputs
+from tf_pipeline.generation.config import DEFAULTS, GenerationConfig, check_tokens, lengths, tokens_of
+from tf_pipeline.generation.loop import Compiled, Loop, bucket
+from tf_pipeline.generation.processors import prepared
+from tf_pipeline.generation.prompts import prepared_prompts
+from tf_pipeline.generation.recompute import Recomputing
+from tf_pipeline.generation.search import BeamSearch, Rules, Sampling, Search
+from tf_pipeline.generation.stepper import Stepper
+from tf_pipeline.generation.stopping import Stopping, stop_tables
+from tf_pipeline.generation.streaming import drive
+from tf_pipeline.inputs import waiting
+
+
+class Own(NamedTuple):
+    """A caller's own processors and stopping criteria."""
+
+    processors: tuple[Callable, ...] = ()
+    criteria: tuple[Callable, ...] = ()
+
+
+class Call(NamedTuple):
+    """A call, ready to run.
+
+    Attributes:
+        inputs: the prompts.
+        rules: option values as tensors.
+        loop: what runs.
+        key: what tells graphs apart.
+    """
+
+    inputs: dict[str, tf.Tensor]
+    rules: Rules
+    loop: Loop
+    key: tuple
+
+
+def prepared_call(
+    model, given: dict[str, Any], config: GenerationConfig, own: Own, tokenizer: Any = None, seed: Any = None
+) -> Call:
+    """Make a call of inputs and options.
+
+    Raises:
+        ValueError: for prompts or options that cannot be honoured.
+    """
+    inputs = prepared_prompts(model, given, config)
+    check_tokens(config, model.config.get_text_config(decoder=True).vocab_size)
+    inputs, most, capacity = _lengths(model, inputs, config)
+    ends = tokens_of(config.eos_token_id)
+    pad = config.pad_token_id if config.pad_token_id is not None else (*ends, 0)[0]
+    rules = Rules(
+        ends=tf.constant(ends, tf.int32),
+        pad=tf.constant(pad, tf.int32),
+        most=most,
+        seed=_seed(seed),
+        length_penalty=tf.constant(config.length_penalty, tf.float64),
+        stops_when_full=tf.constant(config.early_stopping is True),
+        hopes=tf.constant(config.early_stopping == "never"),
+        options=prepared(config),
+        stops=stop_tables(config.stop_strings, tokenizer),
+        returned=tf.constant(config.num_return_sequences),
+    )
+    beams, is_random, stopping = config.num_beams, config.do_sample, Stopping(own.criteria)
+    search: Search = Sampling(is_random, bool(ends), own.processors, stopping)
+    if beams > 1:
+        search = BeamSearch(is_random, beams, own.processors, stopping)
+    copies = beams if beams > 1 else config.num_return_sequences
+    kept = [bool(config.return_dict_in_generate and flag) for flag in (config.output_scores, config.output_logits)]
+    stepper = model if isinstance(model, Stepper) else _kept(model, "stepper", lambda: Recomputing(model))
+    key = (capacity, copies, beams, is_random, bool(ends), tf.is_tensor(rules.stops), own, *kept)
+    return Call(inputs, rules, Loop(stepper, search, capacity, copies, *kept), (*key, *rules.options, *inputs))
+
+
+def _lengths(model, inputs: dict[str, tf.Tensor], config: GenerationConfig) -> tuple[dict, tf.Tensor, int]:
+    """The inputs, once they are known to fit, the greatest length of a text, the prompt counted, and the capacity.
+
+    Raises:
+        ValueError: if the model cannot read such a text.
+    """
+    has_encoder = "decoder_input_ids" in inputs
+    prompt = inputs["decoder_input_ids" if has_encoder else "input_ids"].shape[1]
+    limit = model.max_generated_length
+    if prompt is None:
+        return _open_lengths(model, inputs, config, limit)
+    most, least = lengths(config, prompt, getattr(model.config, "max_position_embeddings", None), has_encoder)
+    config.min_length = least
+    # The last token is not read.
+    if limit is not None and most - 1 > limit:
+        raise ValueError(
+            f"The prompt of {prompt} tokens and {most - prompt} new ones are more than the {limit} positions of "
+            f"{type(model).__name__} (max_position_embeddings), of which the last new one takes none. Lower "
+            "max_new_tokens, or shorten the prompt."
+        )
+    return inputs, tf.constant(most, tf.int32), bucket(most - 1, limit)
+
+
+def _open_lengths(
+    model, inputs: dict[str, tf.Tensor], config: GenerationConfig, limit: int | None
+) -> tuple[dict, tf.Tensor, int]:
+    """The same of a prompt whose length only the graph knows."""
+    prompt = tf.shape(inputs.get("decoder_input_ids", inputs["input_ids"]))[1]
+    if config.max_new_tokens is None and config.max_length is not None:
+        most, largest = tf.constant(config.max_length), config.max_length - 1
+    elif limit is None:
+        raise ValueError(
+            "The length of input_ids is not known while the graph is traced, so that max_length has to be given."
+        )
+    else:
+        new = DEFAULTS["max_length"] if config.max_new_tokens is None else config.max_new_tokens
+        most, largest = prompt + new, limit
+    if config.min_new_tokens is not None:
+        config.min_length = 0
+    if limit is not None and largest > limit:
+        raise ValueError(f"max_length={largest + 1} is more than the {limit} positions of {type(model).__name__}.")
+    checks = [
+        tf.debugging.assert_less(prompt, most, "The prompt leaves no room below max_length."),
+        tf.debugging.assert_less_equal(most - 1, largest, f"Prompt and new tokens exceed {largest} positions."),
+    ]
+    return waiting(inputs, checks), tf.cast(most, tf.int32), bucket(largest, limit)
+
+
+def _seed(seed: Any) -> tf.Tensor:
+    """Two numbers: given, made from one, or drawn, so that ``tf.random.set_seed`` makes them repeatable."""
+    if seed is None:
+        return tf.random.uniform([2], tf.int32.min, tf.int32.max, tf.int32)
+    if tf.is_tensor(seed):
+        return tf.reshape(tf.cast(seed, tf.int32), [2])
+    numbers = [seed, 0] if np.ndim(seed) == 0 else list(seed)
+    if len(numbers) != 2:
+        raise ValueError(f"seed is {seed!r:.80}, but has to be a whole number, or two.")
+    return tf.constant([whole_number("seed", number, 0) % 2**31 for number in numbers], tf.int32)
+
+
+def run(model, call: Call, streamer: Any = None, max_time: float | None = None) -> dict[str, Any]:
+    """Generate.
+
+    Raises:
+        ValueError: if a graph is asked for what only Python does, or beams for a stream.
+    """
+    is_driven = streamer is not None or max_time is not None
+    if not tf.executing_eagerly():
+        if is_driven:
+            raise ValueError("streamer and max_time need Python between tokens; leave them out inside a tf.function.")
+        return call.loop.run(call.inputs, call.rules)
+    if streamer is not None and isinstance(call.loop.search, BeamSearch):
+        raise ValueError("A streamer needs num_beams=1: with beams, tokens change until the end.")
+    compiled = _compiled(model, call)
+    if is_driven:
+        return drive(compiled, call.inputs, call.rules, streamer, max_time)
+    return compiled.run(call.inputs, call.rules)
+
+
+def _compiled(model, call: Call) -> Compiled:
+    specs = {name: tf.TensorSpec([None, None], tf.int32, name) for name in call.inputs}
+    return _kept(model, call.key, lambda: Compiled(call.loop, specs, call.rules))
+
+
+def _kept(model, key: Any, make: Callable[[], Any]) -> Any:
+    """What was made of a model, kept with it until its variables are others, as with LoRA or after quantization."""
+    state = tuple(id(variable) for variable in model.variables)
+    # Past Keras, which would track and save it.
+    kept_for, kept = vars(model).get("_generation_graphs", (None, {}))
+    if kept_for != state:
+        kept = {}
+        vars(model)["_generation_graphs"] = (state, kept)
+    if key not in kept:
+        kept[key] = make()
+    return kept[key]
+
+
+def wrapped(results: dict[str, Any], call: Call, config: GenerationConfig) -> Any:
+    """What ``generate`` returns: ``sequences``, or an output with all that was asked for."""
+    if not config.return_dict_in_generate:
+        return results["sequences"]
+    if not config.output_scores:
+        results = {name: value for name, value in results.items() if name != "sequences_scores"}
+    if tf.executing_eagerly():
+        results |= {name: tuple(results[name]) for name in ("scores", "logits") if name in results}
+    kind = "EncoderDecoder" if "decoder_input_ids" in call.inputs else "DecoderOnly"
+    if isinstance(call.loop.search, BeamSearch):
+        kind = f"Beam{kind}"
+    return getattr(outputs, f"Generate{kind}Output")(results)

@@ -1,0 +1,174 @@
+"""The compiled loop: a prompt is read, tokens are chosen and read until all texts have ended.
+
+One graph serves every prompt, batch and option value of a model, a capacity and a choice of options: lengths and values
+are tensors in it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tf_pipeline.generation.search import Prompt, Rules, Search, Turn
+from tf_pipeline.generation.stepper import Stepper
+
+_LEAST_CAPACITY = 64
+
+
+def bucket(length: int, limit: int | None = None) -> int:
+    """The capacity for texts of a length: the next multiple of 64, or above 512 of an eighth of the next power of two.
+
+    Args:
+        length: tokens that are read.
+        limit: most that the model can read.
+    """
+    step = max(_LEAST_CAPACITY, (1 << max(length - 1, 0).bit_length()) // 8)
+    capacity = -(-length // step) * step
+    return capacity if limit is None else min(capacity, limit)
+
+
+class Progress(NamedTuple):
+    """How far texts are.
+
+    Attributes:
+        model: state of the stepper.
+        search: state of the search.
+        tokens: what the model reads next, int32 ``[rows]``.
+        rows: whose states go on; see :class:`~tf_pipeline.generation.search.Turn`.
+        scores: of the last token, ``[rows, vocab]``, or ``()`` if nobody asked.
+        logits: the same, not processed.
+    """
+
+    model: Any
+    search: Any
+    tokens: tf.Tensor
+    rows: Any
+    scores: Any
+    logits: Any
+
+
+class Loop:
+    """Generation with one stepper and one search.
+
+    Args:
+        stepper: the model.
+        search: how tokens are chosen.
+        capacity: tokens that the model's state has room for. The last token of a text is not read.
+        copies: rows for each row of the prompt: beams, or texts that are drawn.
+        keeps_scores: whether to return the scores of each token.
+        keeps_logits: whether to return the logits of each token.
+    """
+
+    def __init__(
+        self, stepper: Stepper, search: Search, capacity: int, copies: int, keeps_scores: bool, keeps_logits: bool
+    ):
+        self.stepper, self.search, self.capacity, self.copies = stepper, search, capacity, copies
+        self.keeps = {"scores": keeps_scores, "logits": keeps_logits}
+
+    def prompt(self, inputs: Mapping[str, tf.Tensor]) -> Prompt:
+        """What the search starts from."""
+        text = inputs.get("decoder_input_ids", inputs["input_ids"])
+        first = tf.zeros(tf.shape(text)[:1], tf.int32)
+        if "decoder_input_ids" not in inputs:
+            first = tf.argmax(tf.cast(inputs["attention_mask"] != 0, tf.int32), axis=1, output_type=tf.int32)
+        return tf.nest.map_structure(
+            lambda x: tf.repeat(x, self.copies, axis=0), Prompt(text, first, inputs["input_ids"])
+        )
+
+    def start(self, inputs: Mapping[str, tf.Tensor], rules: Rules, halt: tf.Tensor | bool = False) -> Progress:
+        """Read the prompt and choose the first token.
+
+        Args:
+            inputs: as for :meth:`~tf_pipeline.generation.stepper.Stepper.prefill`.
+            rules: what the search goes by.
+            halt: whether the first token is the last one.
+        """
+        prompt = self.prompt(inputs)
+        logits, model = self.stepper.prefill(inputs, self.capacity)
+        if self.copies > 1:
+            rows = tf.repeat(tf.range(tf.shape(logits)[0]), self.copies)
+            logits, model = tf.gather(logits, rows), self.stepper.reorder(model, rows)
+        search = self.search.start(prompt, self.capacity + 1, rules)
+        return self._progress(
+            model, self.search.advance(search, logits, prompt, rules, tf.convert_to_tensor(halt)), logits
+        )
+
+    def advance(
+        self, progress: Progress, inputs: Mapping[str, tf.Tensor], rules: Rules, halt: tf.Tensor | bool = False
+    ) -> Progress:
+        """Read the last token and choose the next one."""
+        model = progress.model
+        if tf.is_tensor(progress.rows):
+            model = self.stepper.reorder(model, progress.rows)
+        logits, model = self.stepper.step(progress.tokens, model)
+        turn = self.search.advance(progress.search, logits, self.prompt(inputs), rules, tf.convert_to_tensor(halt))
+        return tf.nest.map_structure(_of_shape, self._progress(model, turn, logits), progress)
+
+    def _progress(self, model: Any, turn: Turn, logits: tf.Tensor) -> Progress:
+        kept = {"scores": turn.scores, "logits": tf.cast(logits, tf.float32)}
+        kept = {name: value if self.keeps[name] else () for name, value in kept.items()}
+        return Progress(model, turn.state, turn.tokens, turn.rows, **kept)
+
+    def run(self, inputs: Mapping[str, tf.Tensor], rules: Rules) -> dict[str, tf.Tensor]:
+        """Generate to the end.
+
+        Returns:
+            What :meth:`~tf_pipeline.generation.search.Search.finish` returns, and ``scores`` and ``logits``, float32
+            ``[new tokens, rows, vocab]``, if they are kept.
+        """
+        progress = self.start(inputs, rules)
+        arrays = {name: tf.TensorArray(tf.float32, 1, dynamic_size=True) for name in self.keeps if self.keeps[name]}
+        arrays = _recorded(arrays, progress, 0)
+
+        def body(count, progress, arrays):
+            progress = self.advance(progress, inputs, rules)
+            return count + 1, progress, _recorded(arrays, progress, count)
+
+        _, progress, arrays = tf.while_loop(
+            lambda count, progress, arrays: ~self.search.is_over(progress.search), body, (1, progress, arrays)
+        )
+        return self.search.finish(progress.search, rules) | {name: array.stack() for name, array in arrays.items()}
+
+
+def _recorded(arrays: dict[str, tf.TensorArray], progress: Progress, count: tf.Tensor | int) -> dict:
+    return {name: array.write(count, getattr(progress, name)) for name, array in arrays.items()}
+
+
+def _of_shape(new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
+    """A tensor that is known to have the shape that it had a token ago, as loops ask for."""
+    return tf.ensure_shape(new, old.shape) if tf.is_tensor(new) else new
+
+
+class Compiled:
+    """A :class:`Loop` as graphs: the whole, or one token at a time.
+
+    Args:
+        loop: the loop.
+        inputs: specs of its inputs.
+        rules: example of its rules; values do not matter.
+    """
+
+    def __init__(self, loop: Loop, inputs: Mapping[str, tf.TensorSpec], rules: Rules):
+        self.loop = loop
+        specs = (dict(inputs), tf.nest.map_structure(_spec, rules))
+        self.run: Callable = tf.function(loop.run, input_signature=specs, autograph=False)
+        halt = tf.TensorSpec([], tf.bool)
+        self.start: Callable = tf.function(loop.start, input_signature=(*specs, halt), autograph=False)
+        self._advance: Callable | None = None
+        self._specs = (*specs, halt)
+
+    def advance(self, progress: Progress, inputs: Mapping[str, tf.Tensor], rules: Rules, halt: tf.Tensor) -> Progress:
+        """See :meth:`Loop.advance`."""
+        if self._advance is None:
+            specs = tf.nest.map_structure(_open_spec, self.start.get_concrete_function().structured_outputs)
+            self._advance = tf.function(self.loop.advance, input_signature=(specs, *self._specs), autograph=False)
+        return self._advance(progress, inputs, rules, halt)
+
+
+def _spec(value: tf.Tensor) -> tf.TensorSpec:
+    """A spec of any sizes, but of this rank and dtype."""
+    return tf.TensorSpec([None] * value.shape.rank, value.dtype)
+
+
+def _open_spec(value: tf.TensorSpec) -> tf.TensorSpec:
+    return tf.TensorSpec(value.shape, value.dtype)

@@ -1,0 +1,141 @@
+"""``generate``, which every model that predicts tokens has."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tf_pipeline.generation.call import Own, prepared_call, run, wrapped
+from tf_pipeline.generation.config import GenerationConfig, resolved
+from tf_pipeline.generation.stepper import Stepper
+from tf_pipeline.heads import Head, head_of
+from tf_pipeline.hub import repository_file
+
+_FILE = "generation_config.json"
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
+
+
+class GenerationMixin:
+    """What models that predict tokens do with them. Mixed into :class:`~tf_pipeline.model.TFPreTrainedModel`."""
+
+    def can_generate(self) -> bool:
+        """Whether the model has a head whose tokens continue a text."""
+        head = self._head()
+        return head is not None and head.generates
+
+    def _head(self) -> Head | None:
+        return next((head for base in type(self).__mro__ if (head := head_of(base.__name__))), None)
+
+    @property
+    def generation_config(self) -> GenerationConfig | None:
+        """The options of ``generate`` that hold unless a call changes them; ``None`` for a model without it.
+
+        They are those of the checkpoint's ``generation_config.json``, or, without one, those in the model's config.
+        """
+        if "_generation_config" not in vars(self) and self.can_generate():
+            vars(self)["_generation_config"] = GenerationConfig.from_model_config(self.config)
+        return vars(self).get("_generation_config")
+
+    @generation_config.setter
+    def generation_config(self, config: GenerationConfig) -> None:
+        vars(self)["_generation_config"] = config
+
+    def _load_generation_config(self, source: Any, **hub_options: Any) -> None:
+        """Read the options that lie beside a checkpoint."""
+        if self.can_generate() and (path := repository_file(source, _FILE, required=False, **hub_options)):
+            self.generation_config = GenerationConfig.from_pretrained(str(path.parent))
+
+    def _save_generation_config(self, folder: Path) -> None:
+        if self.can_generate():
+            self.generation_config.save_pretrained(folder)
+
+    @property
+    def max_generated_length(self) -> int | None:
+        """Most tokens that the model reads of a text that it writes, or ``None`` if any number."""
+        return self.max_length
+
+    def generate(
+        self,
+        inputs: Any = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: Sequence[Callable] | None = None,
+        stopping_criteria: Sequence[Callable] | None = None,
+        streamer: Any = None,
+        tokenizer: Any = None,
+        seed: int | Sequence[int] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Continue texts, or write them from what an encoder read.
+
+        Prompts are padded on the left. The first call of a kind compiles a graph, which serves all prompts of about
+        a length; see ``docs/generation.md``.
+
+        Args:
+            inputs: ``input_ids``, int ``[batch, seq]``, or the dictionary that a tokenizer returns.
+            generation_config: options instead of the checkpoint's.
+            logits_processor: callables of ``input_ids`` ``[rows, seq]`` and float32 scores ``[rows, vocab]`` that
+                return scores, made of TensorFlow ops.
+            stopping_criteria: callables of ``input_ids`` and ``None`` that return bool ``[rows]``: whose text ends.
+            streamer: gets each token as soon as it is chosen, by ``put`` and ``end``, as those of ``transformers``.
+            tokenizer: for ``stop_strings``.
+            seed: makes sampling repeatable: a number, or two.
+            **options: inputs (``attention_mask``, ``decoder_input_ids``, ``token_type_ids``) and values of
+                ``GenerationConfig``, such as ``max_new_tokens``, ``num_beams`` or ``do_sample``.
+
+        Returns:
+            int32 ``[batch * num_return_sequences, seq]``: the prompt and what follows it, or what the decoder was given
+            and wrote. With ``return_dict_in_generate=True`` a class of :mod:`tf_pipeline.generation.outputs`.
+
+        Raises:
+            TypeError: for an unknown option.
+            ValueError: if the model predicts no tokens, or for prompts or options that cannot be honoured.
+        """
+        self._require_head()
+        given, options = self._split(inputs, options)
+        config = resolved(
+            self.generation_config, generation_config, options, f"{type(self).__name__}.generate", set(_INPUTS)
+        )
+        own = Own(tuple(logits_processor or ()), tuple(stopping_criteria or ()))
+        call = prepared_call(self, given, config, own, tokenizer, seed)
+        return wrapped(run(self, call, streamer, config.max_time), call, config)
+
+    def generate_signature(self, **options: Any) -> tf.types.experimental.PolymorphicFunction:
+        """``generate`` with options of one's own as a signature of a SavedModel.
+
+        Args:
+            **options: of :meth:`generate`. Without ``seed``, sampling draws differently each time.
+
+        Returns:
+            A ``tf.function`` of ``input_ids`` and ``attention_mask``, int32 ``[batch, seq]`` of any size, that returns
+            ``sequences``, and what else the options ask for, by name.
+
+        Raises:
+            ValueError: for a model of any number of positions, without ``max_length``.
+        """
+        specs = {name: tf.TensorSpec([None, None], tf.int32, name) for name in ("input_ids", "attention_mask")}
+
+        def generate(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return dict(self.generate(inputs, **options, return_dict_in_generate=True))
+
+        return tf.function(generate, input_signature=[specs], autograph=False)
+
+    def _require_head(self) -> None:
+        if not self.can_generate():
+            raise ValueError(
+                f"{type(self).__name__} predicts no tokens; load it with TFAutoModelForCausalLM or …Seq2SeqLM."
+            )
+
+    def _split(self, inputs: Any, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The inputs and the other arguments of a call."""
+        given = dict(inputs) if isinstance(inputs, Mapping) else {} if inputs is None else {"input_ids": inputs}
+        named = {name: options.pop(name) for name in _INPUTS if name in options}
+        if twice := given.keys() & named.keys():
+            raise TypeError(f"{sorted(twice)[0]} is given twice.")
+        given |= named
+        accepted = {"input_ids", "attention_mask", *(name for name in _INPUTS if name in self.tensor_names)}
+        if isinstance(self, Stepper):
+            accepted -= {"token_type_ids"}
+        if unknown := [name for name in given if name not in accepted and given[name] is not None]:
+            raise TypeError(f"{type(self).__name__}.generate does not take {unknown}; it takes {sorted(accepted)}.")
+        return given, options
