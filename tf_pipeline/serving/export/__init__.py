@@ -198,7 +198,7 @@ def _pipeline(model: Any, tokenizer: Any, task: str, dtype: Any, hub: Mapping[st
             )
     elif dtype is not None:
         raise ValueError("dtype is for a model that is loaded here; give the folder, or load the model with the dtype.")
-    return pipeline(task, model, tokenizer, **hub)
+    return pipeline(task, model, tokenizer=tokenizer, **hub)
 
 
 def resolve_task(model: Any, task: str | None, **hub_options: Any) -> str:
