@@ -6,8 +6,9 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from tf_pipeline.auto import AutoConfig, find_model_class
+from tf_pipeline.auto import find_model_class
 from tf_pipeline.checkpoint import checkpoint_folder
+from tf_pipeline.config import AutoConfig
 from tf_pipeline.hub import HUB_OPTIONS
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.model import PortedModel, ported_class

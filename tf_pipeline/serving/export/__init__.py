@@ -216,7 +216,7 @@ def resolve_task(model: Any, task: str | None, **hub_options: Any) -> str:
             raise ValueError(f"Task {task!r} cannot be exported; {', '.join(TASKS)} can.")
         return known
     if isinstance(model, (str, os.PathLike)):
-        from tf_pipeline.auto import AutoConfig
+        from tf_pipeline.config import AutoConfig
 
         names = AutoConfig.from_pretrained(model, **hub_options).architectures or [""]
     else:
