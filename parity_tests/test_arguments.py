@@ -332,6 +332,7 @@ def test_a_tokenizer_with_arguments():
     assert named(TEXT)[0]["label"] in ("bad", "good")
 
 
+@pytest.mark.slow
 def test_weights_by_kind_and_variant():
     source = folder_of("feature-extraction")
     load = tf_pipeline.TFAutoModel.from_pretrained
@@ -384,6 +385,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_a_device_is_where_the_model_is_and_runs():
     code = DEVICES.replace("FOLDER", repr(str(folder_of("text-classification"))))
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
@@ -408,6 +410,7 @@ assert not [text for text in records if "retracing" in text], records
 """
 
 
+@pytest.mark.slow
 def test_several_pipelines_in_a_process_warn_of_no_retracing():
     code = RETRACING.replace("FOLDER", repr(str(folder_of("text-classification"))))
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

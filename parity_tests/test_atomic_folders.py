@@ -70,7 +70,7 @@ def prepared(folder: Path, texts: dict[str, str]) -> None:
 # ------------------------------------------------------------------------------------------- killed at every step
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", exhaustive(CHANGES, ["single to sharded"]))
 def test_a_save_that_is_killed_leaves_the_old_or_the_new_checkpoint(tmp_path, change, capsys):
     folder, (old, new) = tmp_path / "model", CHANGES[change]
     legal = [expected(tmp_path, old | MINE), expected(tmp_path, new | MINE)]
@@ -86,7 +86,10 @@ def test_a_save_that_is_killed_leaves_the_old_or_the_new_checkpoint(tmp_path, ch
         print(f"\n{change}: killed before each of {len(seen)} steps, {seen.count(1)} times after the exchange")
 
 
-@pytest.mark.parametrize("change", ["another config", "single to sharded", "ported to native", "weights alone"])
+@pytest.mark.parametrize(
+    "change",
+    exhaustive(["another config", "single to sharded", "ported to native", "weights alone"], ["ported to native"]),
+)
 def test_without_an_exchange_there_is_no_config_between_two_checkpoints(tmp_path, change, monkeypatch, capsys):
     """Neither loader takes such a folder for a checkpoint."""
     monkeypatch.setattr(files, "_exchange", no_exchange)

@@ -26,13 +26,14 @@ def _remains(model) -> tuple[weakref.ref, weakref.ref]:
     return weakref.ref(model), weakref.ref(graph)
 
 
-@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("name", exhaustive(BODIES, ["TFBertModel", "TFGPT2Model"]))
 def test_a_dropped_model_and_its_graphs_are_freed(name):
     remains = _remains(getattr(tf_pipeline, name).from_pretrained(checkpoint(name)))
     gc.collect()
     assert [each() for each in remains] == [None, None]
 
 
+@pytest.mark.slow
 def test_a_dropped_port_and_its_graphs_are_freed():
     port_helpers.shared_cache()
     remains = _remains(tf_pipeline.TFAutoModel.from_pretrained(port_helpers.checkpoint("gpt_neox")))
