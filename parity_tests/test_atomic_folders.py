@@ -19,6 +19,7 @@ from parity_tests.kill_helpers import (
     litter,
     write_files,
 )
+from parity_tests.tiers import exhaustive
 from tf_pipeline import files
 from tf_pipeline.checkpoint import checkpoint_folder
 from tf_pipeline.files import atomic_file, atomic_folder, write_text

@@ -10,6 +10,7 @@ import tf_pipeline
 from parity_tests import port_helpers
 from parity_tests.checkpoint_helpers import checkpoint, example_inputs
 from parity_tests.families import BODIES
+from parity_tests.tiers import exhaustive
 
 
 def _remains(model) -> tuple[weakref.ref, weakref.ref]:
