@@ -75,24 +75,32 @@ def test_modes_equal_torch(family, name, mode, checkpoint, judge):
 
 @BODIES
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_inside_torchs_own_error(family, name, dtype, checkpoint, judge):
+@pytest.mark.parametrize("mode", exhaustive(["eager", "function"], ["eager"]))
+def test_half_precision_inside_torchs_own_error(family, name, mode, dtype, checkpoint, judge):
     folder = checkpoint(family, name)
     model = getattr(tf_pipeline, name).from_pretrained(folder)
     report = compare_outputs(
-        folder, name, settings=settings_for(model, batch=16), dtypes=[dtype], rms_factor=rules.HARSH_RMS_FACTOR
+        folder,
+        name,
+        settings=settings_for(model, batch=16),
+        dtypes=[dtype],
+        mode=mode,
+        rms_factor=rules.HARSH_RMS_FACTOR,
     )
     judge(report, f"{family}: {dtype}")
 
 
 @BODIES
-def test_default_initialisation_stays_in_the_narrow_envelope(family, name, checkpoint, judge):
+@pytest.mark.parametrize("mode", exhaustive(["eager", "function"], ["eager"]))
+def test_default_initialisation_stays_in_the_narrow_envelope(family, name, mode, checkpoint, judge):
     folder = checkpoint(family, name, std=0.0)
     model = getattr(tf_pipeline, name).from_pretrained(folder)
-    judge(compare_outputs(folder, name, settings=settings_for(model)), f"{family}: default initialisation")
+    judge(compare_outputs(folder, name, settings=settings_for(model), mode=mode), f"{family}: default initialisation")
 
 
 @BODIES
-def test_positions_types_and_embeddings_given(family, name, checkpoint, judge):
+@pytest.mark.parametrize("mode", exhaustive(["eager", "function"], ["eager"]))
+def test_positions_types_and_embeddings_given(family, name, mode, checkpoint, judge):
     folder = checkpoint(family, name)
     model = getattr(tf_pipeline, name).from_pretrained(folder)
     rng = np.random.default_rng(0)
@@ -106,7 +114,10 @@ def test_positions_types_and_embeddings_given(family, name, checkpoint, judge):
         "one token": random_inputs(model, batch=1, length=1, padding=None),
         "33 rows": random_inputs(model, batch=33, length=5),
     }
-    judge(compare_outputs(folder, name, settings=settings, rms_factor=rules.HARSH_RMS_FACTOR), f"{family}: inputs")
+    judge(
+        compare_outputs(folder, name, settings=settings, mode=mode, rms_factor=rules.HARSH_RMS_FACTOR),
+        f"{family}: inputs",
+    )
 
 
 @classes([name for name in families.OWN_CLASSES if name.endswith("ForMultipleChoice")])
