@@ -10,7 +10,10 @@ import pytest
 import transformers
 
 from benchmarks import tiny as port_tiny
-from parity_tests import pipeline_helpers
+from parity_tests import (
+    mistakes_decoders,  # noqa: F401  adds to the list
+    pipeline_helpers,
+)
 from parity_tests.checkpoint_helpers import new_folder
 from parity_tests.conftest import ASSETS
 from parity_tests.families import OWN_FAMILIES

@@ -208,7 +208,11 @@ class Comparison:
         if (reason := self._refuses_masks_of_pairs(right)) is not None:
             self.report.skip("outputs", ", ".join(masks), reason)
             return {}
-        if "sliding_attention" in (getattr(self.ours().config, "layer_types", None) or ()):
+        config = self.ours().config
+        windowed = getattr(config, "layer_types", None) or ["sliding_attention"] * bool(
+            getattr(config, "sliding_window", None)
+        )
+        if "sliding_attention" in windowed:
             self.report.skip("outputs", "mask of pairs", "PyTorch takes it as it is, and so without the window.")
             del masks["mask of pairs"]
         return {name: right | {"attention_mask": mask.astype(np.int64)} for name, mask in masks.items()}

@@ -37,7 +37,7 @@ def _with_added_mask(model, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np
     visible = mask != 0
     if mask.ndim == 3:
         visible = visible[:, np.newaxis]
-        if getattr(model.config, "is_decoder", False):
+        if any(getattr(module, "is_causal", False) for module in model.modules()):
             visible = visible & np.tril(np.ones(visible.shape[-2:], bool))
     hidden = torch.finfo(model.dtype).min
     return {**inputs, "attention_mask": np.where(visible, 0.0, hidden)}

@@ -1,0 +1,173 @@
+"""Mistakes in decoders, as patches of this side alone; see :mod:`parity_tests.mistakes`."""
+
+import tensorflow as tf
+
+from parity_tests.mistakes import mistake, results, wrapped
+from tf_pipeline import decoder
+from tf_pipeline.layers import activations
+from tf_pipeline.models import gemma2, gpt2, granite, llama, olmo2, qwen3, smollm3
+
+
+@mistake("gpt2", "TFGPT2Model", sample=True)
+def scores_not_divided_by_the_number_of_the_layer(patch):
+    def constructor(own):
+        def init(self, config, index, dtype=None):
+            own(self, config, 0, dtype=dtype)
+
+        return init
+
+    wrapped(patch, gpt2.GPT2Attention, "__init__", constructor)
+
+
+@mistake("gpt2", "TFGPT2Model")
+def keys_and_values_exchanged(patch):
+    def split(value, parts, axis=0):
+        first, *rest = tf.split(value, parts, axis=axis)
+        return [first, *reversed(rest)]
+
+    patch.setattr(gpt2, "tf", _Replaced(tf, split=split))
+
+
+@mistake("gpt2", "TFGPT2Model")
+def positions_from_one(patch):
+    own = gpt2.position_vectors
+    patch.setattr(gpt2, "position_vectors", lambda table, ids, length: tf.roll(own(table, ids, length), 1, 1))
+
+
+@mistake("gpt2", "TFGPT2LMHeadModel")
+def last_normalisation_left_out(patch):
+    patch.setattr(gpt2.TFGPT2Model, "finish", lambda self, hidden_states: hidden_states)
+
+
+@mistake("gpt2", "TFGPT2ForSequenceClassification", sample=True)
+def last_position_instead_of_the_last_token(patch):
+    patch.setattr(
+        decoder.SequenceClassification, "_last_tokens", lambda self, hidden_states, input_ids: hidden_states[:, -1]
+    )
+
+
+@mistake("gpt2", "TFGPT2ForTokenClassification")
+def a_token_late(patch):
+    wrapped(patch, decoder.TokenClassification, "token_logits", results(lambda x: tf.roll(x, 1, 1)))
+
+
+@mistake("llama", "TFLlamaForCausalLM", sample=True)
+def pairs_of_neighbours_are_turned(patch):
+    def rotate(states, table):
+        half = table[0].shape[-1] // 2
+        first, second = states[..., 0::2], states[..., 1::2]
+        cosines, sines = (part[..., :half] for part in table)
+        turned = tf.stack([first * cosines - second * sines, second * cosines + first * sines], -1)
+        return tf.reshape(turned, tf.shape(states))
+
+    patch.setattr(llama, "rotate", rotate)
+
+
+@mistake("llama", "TFLlamaForCausalLM")
+def heads_of_keys_in_turn(patch):
+    own = llama.attend
+
+    def attend(query, key, value, *rest, **options):
+        groups = query.shape[1] // key.shape[1]
+        return own(query, tf.tile(key, [1, groups, 1, 1]), tf.tile(value, [1, groups, 1, 1]), *rest, **options)
+
+    patch.setattr(llama, "attend", attend)
+
+
+@mistake("llama", "TFLlamaForCausalLM")
+def the_other_half_is_the_gate(patch):
+    def call(self, rows):
+        return self.down_proj(self.gate_proj(rows) * self.activation(self.up_proj(rows)))
+
+    patch.setattr(llama.LlamaMLP, "call", call)
+
+
+@mistake("llama", "TFLlamaForCausalLM")
+def gelu_by_tanh(patch):
+    patch.setitem(activations.ACTIVATIONS, "gelu", activations.gelu_tanh)
+
+
+@mistake("llama", "TFLlamaForCausalLM")
+def a_token_sees_the_next(patch):
+    own = decoder.attention_bias
+    patch.setattr(
+        decoder,
+        "attention_bias",
+        lambda mask, dtype, *, offset=0, **options: own(mask, dtype, offset=offset + 1, **options),
+    )
+
+
+@mistake("llama", "TFLlamaForQuestionAnswering")
+def start_and_end_exchanged(patch):
+    wrapped(patch, decoder.QuestionAnswering, "span_logits", results(lambda x: tf.reverse(x, [-1])))
+
+
+@mistake("mistral", "TFMistralForCausalLM")
+def window_a_token_too_wide(patch):
+    own = decoder.attention_bias
+    patch.setattr(
+        decoder,
+        "attention_bias",
+        lambda mask, dtype, *, window=None, **options: own(mask, dtype, window=window and window + 1, **options),
+    )
+
+
+@mistake("qwen3", "TFQwen3ForCausalLM")
+def keys_not_normalised(patch):
+    def projections(self, rows, length):
+        query, key, value = llama.LlamaAttention.projections(self, rows, length)
+        return self.q_norm(query), key, value
+
+    patch.setattr(qwen3.Qwen3Attention, "projections", projections)
+
+
+@mistake("smollm3", "TFSmolLM3ForCausalLM")
+def every_layer_knows_positions(patch):
+    patch.setattr(smollm3.TFSmolLM3Model, "rotary_tables", llama.TFLlamaModel.rotary_tables)
+
+
+@mistake("olmo2", "TFOlmo2ForCausalLM")
+def queries_normalised_by_head(patch):
+    def projections(self, rows, length):
+        query, key, value = llama.LlamaAttention.projections(self, rows, length)
+        scale = tf.math.rsqrt(tf.reduce_mean(tf.square(query), -1, keepdims=True) + self.q_norm.epsilon)
+        gamma = tf.reshape(tf.convert_to_tensor(self.q_norm.gamma), [1, self.heads, 1, self.size])
+        return query * scale * gamma, key, value
+
+    patch.setattr(olmo2.Olmo2Attention, "projections", projections)
+
+
+@mistake("granite", "TFGraniteForCausalLM")
+def residual_multiplier_left_out(patch):
+    patch.setattr(granite, "times", lambda x, factor: x)
+
+
+@mistake("gemma2", "TFGemma2ForCausalLM")
+def scores_without_a_cap(patch):
+    def constructor(own):
+        def init(self, config, index, dtype=None):
+            own(self, config, index, dtype=dtype)
+            self.softcap = None
+
+        return init
+
+    wrapped(patch, gemma2.Gemma2Attention, "__init__", constructor)
+
+
+@mistake("gemma3_text", "TFGemma3ForCausalLM")
+def embeddings_not_multiplied(patch):
+    def embed(self, input_ids=None, inputs_embeds=None, position_ids=None, training=False):
+        return self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+
+    patch.setattr(gemma2.TFGemma2Model, "embed", embed)
+
+
+class _Replaced:
+    """A module with some of its functions replaced."""
+
+    def __init__(self, module, **functions):
+        self.__dict__.update(functions)
+        self._module = module
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
