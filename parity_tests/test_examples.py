@@ -35,6 +35,7 @@ def test_the_notebook_is_made_of_the_scripts():
     assert all(not cell["outputs"] for cell in stored["cells"] if cell["cell_type"] == "code")
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path):
     run = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(run, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
