@@ -62,7 +62,7 @@ def _checked_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has model_type {name!r:.80}, which is not a name.")
     for key in ("dtype", "torch_dtype"):
         if not isinstance(values.get(key), str | dict | None):
-            raise ValueError(f"{path} has {key}={values[key]!r:.80}, which its architecture does not take: no dtype.")
+            raise ValueError(f"{path} has {key}={values[key]!r:.80}, but it has to be the name of a dtype.")
     return values
 
 
