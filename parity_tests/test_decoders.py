@@ -105,7 +105,8 @@ def test_a_saved_model_holds_the_loop(stepper, family, tmp_path):
     module = tf.Module()
     module.model, module.run = model, tf.function(looped(model), input_signature=SPECS)
     tf.saved_model.save(module, tmp_path)
-    assert_equal(tf.saved_model.load(tmp_path).run(IDS, MASK), whole)
+    loaded = tf.saved_model.load(tmp_path)
+    assert_equal(loaded.run(IDS, MASK), whole)
 
 
 @pytest.mark.parametrize(
