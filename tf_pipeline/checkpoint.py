@@ -87,7 +87,7 @@ class Slot:
 
 @dataclass
 class LoadingReport:
-    """What happened to each key of a checkpoint.
+    """The outcome of loading each key of a checkpoint.
 
     Attributes:
         missing: keys of the model that the checkpoint lacks; they are newly initialised.
@@ -192,7 +192,7 @@ def _transposed(value: np.ndarray) -> tf.Tensor:
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a tensor is in a mapped file."""
+    """Place of a tensor in a mapped file."""
 
     file: mmap.mmap
     dtype: np.dtype
@@ -374,7 +374,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _unreadable(key: Any, tensor: Any) -> str | None:
-    """What is in the place of a dense tensor with a name, if it is something else."""
+    """Describe an entry that is not a dense tensor with a name; ``None`` if it is one."""
     import torch
 
     if not isinstance(key, str) or not torch.is_tensor(tensor):
@@ -504,7 +504,7 @@ def _is_inside(name: str) -> bool:
 
 
 def _roots(folder: Path) -> list[Path]:
-    """Where the files of a folder may be: in it, or where the hub's cache has the files that its snapshots link to."""
+    """Folders that may hold a folder's files: itself, and the blobs if it is a snapshot in the hub's cache."""
     blobs = [parent.parent / "blobs" for parent in folder.absolute().parents if parent.name == "snapshots"]
     return [root.resolve() for root in (folder, *blobs)]
 

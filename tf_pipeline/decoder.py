@@ -1,4 +1,4 @@
-"""What the decoders of all families and their heads do with their layers, which a family's file constructs.
+"""Bodies and heads of decoders: they run the layers that a family's file constructs.
 
 A family's base class is a :class:`TFDecoderPreTrainedModel`, its body a :class:`DecoderBody`, and a head one of the
 classes named after its task: ``class TFGPT2LMHeadModel(CausalLM, TFGPT2PreTrainedModel)``.
@@ -55,7 +55,7 @@ class DecoderInputs:
 
 
 class DecoderState(NamedTuple):
-    """What a decoder keeps between two tokens; see :class:`~tf_pipeline.generation.stepper.Stepper`.
+    """State of a decoder between two tokens; see :class:`~tf_pipeline.generation.stepper.Stepper`.
 
     Attributes:
         cache: of a fixed number of slots.
@@ -69,7 +69,7 @@ class DecoderState(NamedTuple):
 
 
 class TFDecoderPreTrainedModel(TFPreTrainedModel):
-    """What all decoders share: calls may give and ask for ``past_key_values``."""
+    """Base class of all decoders: calls may give and ask for ``past_key_values``."""
 
     option_names = (*TFPreTrainedModel.option_names, "past_key_values", "use_cache")
 
@@ -144,7 +144,7 @@ class DecoderBody:
 
     @property
     def windows(self) -> Sequence[int | None]:
-        """How many tokens each layer sees, up to the one that is computed; ``None`` for all."""
+        """Number of tokens that each layer sees, up to the one that is computed; ``None`` for all."""
         return [None] * len(self.blocks)
 
     def embed(self, input_ids=None, inputs_embeds=None, position_ids=None, training=False) -> tf.Tensor:
@@ -156,7 +156,7 @@ class DecoderBody:
         return [None] * len(self.blocks)
 
     def finish(self, hidden_states: tf.Tensor) -> tf.Tensor:
-        """What follows the last layer: ``[batch, seq, hidden]`` to the same."""
+        """Apply everything behind the last layer: ``[batch, seq, hidden]`` to the same."""
         raise NotImplementedError
 
     def forward(
@@ -235,7 +235,7 @@ class DecoderBody:
         """Refuse a number of tokens whose keys cannot be kept from step to step."""
 
     def slots(self, capacity: int) -> list[int]:
-        """How many slots each layer's cache has: no more than it sees."""
+        """Number of slots in each layer's cache: no more than the layer sees."""
         return [capacity if window is None else min(window, capacity) for window in self.windows]
 
     def read_prompt(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, DecoderState]:

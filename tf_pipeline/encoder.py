@@ -1,4 +1,4 @@
-"""What the encoders of all families and their heads do with their layers, which a family's file constructs.
+"""Bodies and heads of encoders: they run the layers that a family's file constructs.
 
 A body is an :class:`EncoderBody`; a head is one of the classes named after its task. They are mixed into a family's own
 base class: ``class TFBertForMaskedLM(MaskedLM, TFBertPreTrainedModel)``.
@@ -154,11 +154,11 @@ class TextHead:
     reads_first_token = True  # and no other, so that the last layer need not compute them
 
     def pool(self, body: ModelOutput, attention_mask: tf.Tensor | None) -> Any:
-        """What is scored: what the body returned, of which ``text_logits`` takes what it needs."""
+        """The body's outputs; ``text_logits`` takes the parts it needs."""
         return body
 
     def score_texts(self, inputs: dict[str, Any], training: bool) -> tuple[ModelOutput, tf.Tensor]:
-        """What the body returns, and ``[batch, scores]``."""
+        """The body's outputs, and the scores ``[batch, scores]``."""
         body = self.base_model.forward(first_token_only=self.reads_first_token, training=training, **inputs)
         return body, self.text_logits(self.pool(body, inputs.get("attention_mask")), training=training)
 

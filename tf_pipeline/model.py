@@ -282,7 +282,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         )
 
     def run(self, inputs, *, output_hidden_states, output_attentions, return_dict, training, **options: Any):
-        """What :meth:`call` does; ``options`` are those of :meth:`forward` that not every model has."""
+        """Do the work of :meth:`call`; ``options`` are those of :meth:`forward` that not every model has."""
         labels = {name: inputs[name] for name in self.label_names if name in inputs}
         with _own_words():
             tensors = self.check({name: value for name, value in inputs.items() if name not in labels}, **options)
@@ -355,11 +355,11 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         return {name: given[name] for name in self.label_names if name in given}
 
     def _loss_inputs(self, x) -> dict[str, Any]:
-        """What the loss needs of the inputs, where they are given by name."""
+        """Inputs that the loss needs, if the inputs are given by name."""
         return {name: x[name] for name in self.loss_inputs if isinstance(x, Mapping) and name in x}
 
     def _targets(self, x, y, outputs: ModelOutput):
-        """What a user's loss and metrics compare with the outputs: labels by the name of the logits they belong to."""
+        """Labels that a user's loss and metrics compare with the outputs, by the name of the logits they belong to."""
         scores = [name for name in outputs if name.endswith("logits")]
         labels = self._labels(x, y)
         return {
@@ -392,7 +392,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     # ---------------------------------------------------------------------------------------------------- saving
 
     def get_config(self) -> dict[str, Any]:
-        """What ``.keras`` files and :meth:`from_config` need: the Hugging Face config, the dtype, quantized layers."""
+        """The values that ``.keras`` files and :meth:`from_config` need: the config, the dtype, quantized layers."""
         modes = {layer.path: getattr(layer, "quantization_mode", None) for layer in self._flatten_layers()}
         return {
             "config": self.config.to_dict() | {"model_type": self.config.model_type},
@@ -554,7 +554,7 @@ def _check_label_names(config: PreTrainedConfig) -> None:
 
 
 def _scores(outputs: ModelOutput) -> dict[str, Any]:
-    """What a user's loss and metrics judge, by name: the logits, or everything if there are none."""
+    """Outputs that a user's loss and metrics judge, by name: the logits, or everything if there are none."""
     return {name: value for name, value in outputs.items() if name.endswith("logits")} or dict(outputs)
 
 

@@ -209,7 +209,7 @@ class Unfinished:
         return number <= self._answered or number in self._failed
 
     def advice(self) -> str:
-        """How to go on after an interruption."""
+        """Tell the user how to go on after an interruption."""
         if not self._keeps_rows():
             return "Nothing was answered yet."
         done = f"{self.answers.count} answered rows are kept in {self.folder}; "

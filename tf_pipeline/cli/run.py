@@ -260,7 +260,7 @@ class _Rows:
         return {name: _text(row, name) for name in ("question", "context")}
 
     def title(self, value: Any) -> str:
-        """What stands for an input in a table."""
+        """The text that stands for an input in a table."""
         if isinstance(value, dict):
             value = next((value[name] for name in ("question", "context") if name not in self.known), value["question"])
         return " ".join(value) if isinstance(value, list) else value

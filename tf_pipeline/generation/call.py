@@ -164,7 +164,7 @@ def _compiled(model, call: Call) -> Compiled:
 
 
 def _kept(model, key: Any, make: Callable[[], Any]) -> Any:
-    """What was made of a model, kept with it until its variables are others, as with LoRA or after quantization."""
+    """Make something of a model once, and keep it until the model's variables change, as by LoRA or quantization."""
     state = tuple(id(variable) for variable in model.variables)
     # Past Keras, which would track and save it.
     kept_for, kept = vars(model).get("_generation_graphs", (None, {}))
@@ -177,7 +177,7 @@ def _kept(model, key: Any, make: Callable[[], Any]) -> Any:
 
 
 def wrapped(results: dict[str, Any], call: Call, config: GenerationConfig) -> Any:
-    """What ``generate`` returns: ``sequences``, or an output with all that was asked for."""
+    """The result of ``generate``: ``sequences``, or an output with all that was asked for."""
     if not config.return_dict_in_generate:
         return results["sequences"]
     if not config.output_scores:

@@ -28,7 +28,7 @@ def bucket(length: int, limit: int | None = None) -> int:
 
 
 class Progress(NamedTuple):
-    """How far texts are.
+    """Progress of the texts that are being generated.
 
     Attributes:
         model: state of the stepper.
@@ -66,7 +66,7 @@ class Loop:
         self.keeps = {"scores": keeps_scores, "logits": keeps_logits}
 
     def prompt(self, inputs: Mapping[str, tf.Tensor]) -> Prompt:
-        """What the search starts from."""
+        """The prompts that the search starts from."""
         text = inputs.get("decoder_input_ids", inputs["input_ids"])
         first = tf.zeros(tf.shape(text)[:1], tf.int32)
         if "decoder_input_ids" not in inputs:

@@ -17,7 +17,7 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
 
 
 class GenerationMixin:
-    """What models that predict tokens do with them. Mixed into :class:`~tf_pipeline.model.TFPreTrainedModel`."""
+    """Gives ``generate`` to models that predict tokens. Mixed into :class:`~tf_pipeline.model.TFPreTrainedModel`."""
 
     def can_generate(self) -> bool:
         """Whether the model has a head whose tokens continue a text."""

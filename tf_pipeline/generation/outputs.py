@@ -1,4 +1,4 @@
-"""What ``generate`` returns if asked for more than tokens; names and fields are those of ``transformers``."""
+"""Outputs of ``generate`` if it is asked for more than tokens; names and fields are those of ``transformers``."""
 
 from typing import Any
 

@@ -21,7 +21,7 @@ _ANY = -1
 
 
 class Written(NamedTuple):
-    """What was written before the token that is scored.
+    """The text so far, up to the token that is scored.
 
     Attributes:
         ids: int32 ``[rows, columns]``, the prompt counted.
@@ -100,12 +100,12 @@ def _vocabulary(scores: tf.Tensor) -> tf.Tensor:
 
 
 def _among(scores: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
-    """Which tokens of the vocabulary are listed, bool ``[vocab]``."""
+    """True for the tokens of the vocabulary that are listed, bool ``[vocab]``."""
     return tf.reduce_any(tf.range(_vocabulary(scores)) == tokens[:, tf.newaxis], axis=0)
 
 
 def _marked(scores: tf.Tensor, ids: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-    """Which tokens occur in a row where ``counts``, both ``[rows, columns]``; bool ``[rows, vocab]``.
+    """True for tokens that occur in a row where ``counts``, both ``[rows, columns]``; bool ``[rows, vocab]``.
 
     An id outside the scores, which some embedding tables have, marks nothing.
     """

@@ -1,4 +1,4 @@
-"""How tokens are chosen from scores: greedily, at random, or with beams, as ``transformers`` 5.23 does."""
+"""Choice of tokens from scores: greedy, at random, or with beams, as in ``transformers`` 5.23."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -14,7 +14,7 @@ _TINY = 2.0**-126
 
 
 class Rules(NamedTuple):
-    """What a search goes by; all tensors.
+    """Settings of a search; all tensors.
 
     Attributes:
         ends: tokens that end a text, int32 ``[n]``.
@@ -42,7 +42,7 @@ class Rules(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """What a search starts from.
+    """The prompts that a search starts from.
 
     Attributes:
         ids: int32 ``[rows, prompt]``, each row as often as texts are to be made of it.
@@ -56,7 +56,7 @@ class Prompt(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What a search made of the scores of one token.
+    """Result of a search for the scores of one token.
 
     Attributes:
         state: the search's state.

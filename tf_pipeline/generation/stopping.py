@@ -1,4 +1,4 @@
-"""What ends a text besides an end token and its length: stop strings, and a user's own criteria."""
+"""Ends of a text besides an end token and a maximum length: stop strings, and a user's own criteria."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ def stop_string_met(ids: tf.Tensor, length: tf.Tensor, table: tf.Tensor) -> tf.T
 
 
 def stop_tables(stop_strings: str | Sequence[str] | None, tokenizer: Any) -> Any:
-    """What each token does to a search for each stop string; ``()`` if there are none.
+    """Tables of the effect of each token on the search for each stop string; ``()`` if there are none.
 
     A state is how many characters of a stop string the text ends with. Stop strings are sought in the bytes of the text
     if the tokenizer's tokens are bytes.

@@ -81,7 +81,7 @@ class Check:
 
     @property
     def severity(self) -> float:
-        """How much of what is allowed was used: above 1 for a failure."""
+        """The share of the allowed error that was used: above 1 for a failure."""
         if self.problem or not self.limit:
             return 0.0 if self.passed else float("inf")
         used = (self.rms_error if self.torch_rms_error else self.max_error) / self.limit
@@ -106,7 +106,7 @@ class Skip:
 
 @dataclass(frozen=True)
 class Finding:
-    """Where two models part: the first tensor, in the order of computation, that is not equal.
+    """The place where two models part: the first tensor, in the order of computation, that is not equal.
 
     Attributes:
         check: that tensor.

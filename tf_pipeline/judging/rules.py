@@ -157,7 +157,7 @@ def _short(value: Any) -> str:
 
 
 def _common(name, setting, dtype, group, errors, ours, truth, theirs=None) -> dict[str, Any]:
-    """What a check says whatever the rule."""
+    """Fields of a check that are the same for every rule."""
     largest, scale = _largest(errors), _scale(truth)
     worst = None
     if largest:

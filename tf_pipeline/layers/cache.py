@@ -65,7 +65,7 @@ def _with_slots(x: tf.Tensor, slots: int) -> tf.Tensor:
 
 
 def tokens_in_slots(last: tf.Tensor, slots: int) -> tf.Tensor:
-    """Which token each slot holds.
+    """Index of the token that each slot holds.
 
     Args:
         last: index of the last token that was written, a scalar.

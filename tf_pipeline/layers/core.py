@@ -16,7 +16,7 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Parameter:
-    """How one variable of a leaf layer is stored in a checkpoint.
+    """Storage of one variable of a leaf layer in a checkpoint.
 
     Attributes:
         name: last part of the checkpoint key, such as ``weight``; empty if the layer itself is the parameter.

@@ -46,12 +46,12 @@ class Rope(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many numbers of a head are turned."""
+        """Number of elements of a head that are rotated."""
         return int(self.head_size * self.parameters.get("partial_rotary_factor", 1.0))
 
     @property
     def extension(self) -> float:
-        """How many times longer texts became than those of the pretraining."""
+        """The factor by which texts became longer than those of the pretraining."""
         factor = self.parameters.get("factor")
         return self.max_positions / self.parameters["original_max_position_embeddings"] if factor is None else factor
 

@@ -143,7 +143,7 @@ class AlbertSOPHead(keras.layers.Layer):
 
 
 class TFAlbertPreTrainedModel(TFPreTrainedModel):
-    """What all ALBERT models share."""
+    """Base class of all ALBERT models."""
 
     base_model_prefix = "albert"
     supported_config = {

@@ -310,7 +310,7 @@ class DebertaV2LMPredictionHead(DebertaV2PredictionHeadTransform):
 
 
 class MLMHead(keras.layers.Layer):
-    """What checkpoints call ``cls`` or, if not ``legacy``, ``lm_predictions``."""
+    """The part that checkpoints call ``cls`` or, if not ``legacy``, ``lm_predictions``."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -325,7 +325,7 @@ class MLMHead(keras.layers.Layer):
 
 
 class TFDebertaV2PreTrainedModel(TFPreTrainedModel):
-    """What all DeBERTa models share."""
+    """Base class of all DeBERTa models."""
 
     base_model_prefix = "deberta"
     supported_config = {"is_decoder": (False,), "is_encoder_decoder": (False,)}

@@ -91,7 +91,7 @@ class ElectraSequenceSummary(keras.layers.Layer):
 
 
 class TFElectraPreTrainedModel(TFPreTrainedModel):
-    """What all ELECTRA models share."""
+    """Base class of all ELECTRA models."""
 
     base_model_prefix = "electra"
     supported_config = {

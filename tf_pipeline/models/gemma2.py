@@ -42,7 +42,7 @@ class Gemma2DecoderLayer(llama.LlamaDecoderLayer):
 
 
 class TFGemma2PreTrainedModel(llama.TFLlamaPreTrainedModel):
-    """What all Gemma 2 models share."""
+    """Base class of all Gemma 2 models."""
 
     supported_config = {"use_bidirectional_attention": (False, None)}
 

@@ -134,7 +134,7 @@ class MPNetEncoder(keras.layers.Layer):
 
 
 class TFMPNetPreTrainedModel(TFPreTrainedModel):
-    """What all MPNet models share. There are no token types."""
+    """Base class of all MPNet models. There are no token types."""
 
     base_model_prefix = "mpnet"
     tensor_names = tuple(name for name in INPUT_NAMES if name != "token_type_ids")

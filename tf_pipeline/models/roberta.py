@@ -70,7 +70,7 @@ class ClassificationHead(keras.layers.Layer):
 
 
 class TFRobertaPreTrainedModel(TFPreTrainedModel):
-    """What all RoBERTa models share, and those of the same architecture, whose heads are subclasses of these."""
+    """Base class of all RoBERTa models and of those with the same architecture, whose heads are subclasses of these."""
 
     base_model_prefix = "roberta"
     # The class of the body, where it is not this module's.

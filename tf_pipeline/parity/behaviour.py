@@ -1,4 +1,4 @@
-"""What must not change the result: the batch, the padding, the way it is run, saving and loading."""
+"""Checks of everything that must not change the result: batch, padding, execution, saving and loading."""
 
 import os
 import tempfile

@@ -96,7 +96,7 @@ class Comparison:
         return self._models[side, dtype]
 
     def truth(self, setting: str, inputs: Inputs, gradients: bool = False) -> dict[str, np.ndarray]:
-        """What PyTorch computes in float64, remembered by setting unless it is large."""
+        """PyTorch's results in float64, remembered by setting unless they are large."""
         if setting in self._truths:
             return self._truths[setting]
         truth = run_torch(self.theirs(), inputs, gradients)
@@ -127,7 +127,7 @@ class Comparison:
         yield from judge_envelopes(tensors, dtype, self.rms_factor, group)
 
     def tensors(self, setting: str, dtype: str, result: Mapping[str, np.ndarray], inputs: Inputs) -> Iterator[Tensor]:
-        """What :func:`judge_envelopes` takes of a result in a narrow dtype."""
+        """Arguments of :func:`judge_envelopes` for a result in a narrow dtype."""
         theirs, truth = run_torch(self.theirs(dtype), inputs), self.truth(setting, inputs)
         for name, arrays in real_arrays(result, theirs, truth, inputs.get("attention_mask")):
             yield setting, name, arrays
@@ -271,5 +271,5 @@ class Comparison:
 
     @property
     def objectives(self) -> dict[str, Labelled]:
-        """What has a gradient: :attr:`labelled`, or without labels the first of the settings."""
+        """Settings that have a gradient: :attr:`labelled`, or without labels the first of the settings."""
         return self.labelled or {setting: Labelled(inputs, {}) for setting, inputs in [*self.settings.items()][:1]}

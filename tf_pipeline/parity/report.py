@@ -1,4 +1,4 @@
-"""What was compared, and how it went: in Python, as JSON, as a table in the terminal."""
+"""The report of a comparison: in Python, as JSON, as a table in the terminal."""
 
 import json
 import os

@@ -206,7 +206,7 @@ class _Comparison:
         return _by_text(rows) if options.get("return_overflowing_tokens") else rows
 
     def _refusals(self) -> None:
-        """What cannot be cut has to be refused, in the same words."""
+        """Compare refusals of texts that cannot be truncated: the words must be the same."""
         for strategy, pair in REFUSED.items():
             said = [
                 _attempt(lambda t, _, pair=pair, cut=strategy: dict(t(*pair, truncation=cut, max_length=16)), t, pair)
@@ -302,7 +302,7 @@ class _Rows:
 
 
 class _Said(str):
-    """What an error said, or what stands in the place of an output that is not there."""
+    """The message of an error, or a word in the place of a missing output."""
 
 
 def _is_refusal(outcome: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What all pipelines share: the three stages, one by one or together over many texts."""
+"""The base of all pipelines: three stages, one by one or together over many texts."""
 
 import inspect
 from collections import Counter
@@ -245,7 +245,7 @@ class Pipeline(Calls):
             yield one | {name: values[row] for name, values in rows.beside.items()}
 
     def _own_tokens(self, rows: Rows, row: int, inputs: Mapping[str, np.ndarray], place: int) -> slice:
-        """Where in a padded row its own tokens are; padding that the caller asked for is not among them."""
+        """Place of a row's own tokens in the padded row; padding that the caller asked for is not among them."""
         if "attention_mask" in inputs:
             places = np.flatnonzero(inputs["attention_mask"][place])
             return slice(places[0], places[-1] + 1) if len(places) else slice(0)
@@ -302,7 +302,7 @@ class Pipeline(Calls):
 
     @property
     def trace_count(self) -> int:
-        """How often the model has been traced; new lengths and batch sizes do not add to it."""
+        """Number of times the model has been traced; new lengths and batch sizes do not add to it."""
         return self._compiled.experimental_get_tracing_count()
 
     def _check_length(self, length: int, what: str = "The text", multiple: int | None = None) -> None:
@@ -326,7 +326,7 @@ class Pipeline(Calls):
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in (facts | self.facts()).items())})"
 
     def facts(self) -> dict[str, Any]:
-        """What ``repr`` shows beside checkpoint and task: what matters to the task, such as its labels."""
+        """Facts that ``repr`` shows besides checkpoint and task: those that matter to the task, such as its labels."""
         return {}
 
 
@@ -353,8 +353,10 @@ class ChunkPipeline(Pipeline):
 
 
 class _Traced:
-    """What is traced, by itself: TensorFlow counts traces by a method's code, which all pipelines share, and from the
-    fifth pipeline on would warn of retracing.
+    """Wraps a method so that its traces are counted alone.
+
+    TensorFlow counts traces by a method's code, which all pipelines share, and from the fifth pipeline on would warn
+    of retracing.
     """
 
     def __init__(self, method):

@@ -86,7 +86,7 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int, side: str, multiple: int
 
 
 def padding_values(tokenizer: Any) -> dict[str, int]:
-    """What each input is padded with."""
+    """The value that each input is padded with."""
     return {
         "input_ids": tokenizer.pad_token_id or 0,
         "token_type_ids": tokenizer.pad_token_type_id,

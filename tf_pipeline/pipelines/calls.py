@@ -1,4 +1,4 @@
-"""How pipelines are called, whatever runs the model: the forms of inputs, and how answers are nested.
+"""Calls of pipelines, whatever runs the model: the forms of inputs, and the nesting of answers.
 
 Nothing here loads TensorFlow, so that a pipeline on a server can be called without it.
 """

@@ -184,7 +184,7 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
         return ranked[0] if len(ranked) == 1 else ranked
 
     def _characters(self, encoding, first: int, last: int, align_to_words: bool) -> tuple[int, int]:
-        """Where in the context the tokens from ``first`` to ``last`` are, or the words that they are in."""
+        """Place in the context of the tokens from ``first`` to ``last``, or of the words that they are in."""
         if align_to_words:
             words = encoding.token_to_word(first), encoding.token_to_word(last)
             if None not in words:

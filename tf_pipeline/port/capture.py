@@ -563,7 +563,7 @@ def _module_path(node: torch.fx.Node) -> str:
 
 
 def _source(node: torch.fx.Node) -> str:
-    """Where in PyTorch's code a node comes from."""
+    """Place in PyTorch's code that a node comes from."""
     lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if 'File "' in line]
     own = [line for line in lines if "/torch/" not in line] or lines
     return own[-1].removeprefix("File ") if own else "of unknown origin"

@@ -1,4 +1,4 @@
-"""What goes wrong when a model is ported."""
+"""Errors of porting a model."""
 
 
 class PortError(ValueError):

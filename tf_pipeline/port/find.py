@@ -133,7 +133,7 @@ def find_torch_class(name: str, config: PreTrainedConfig, source: str | os.PathL
 
 
 def cache_root() -> Path:
-    """Where ported graphs are kept: ``$TF_PIPELINE_CACHE``, or ``~/.cache/tf_pipeline``."""
+    """Folder of ported graphs: ``$TF_PIPELINE_CACHE``, or ``~/.cache/tf_pipeline``."""
     return Path(os.environ.get("TF_PIPELINE_CACHE") or Path.home() / ".cache" / "tf_pipeline")
 
 

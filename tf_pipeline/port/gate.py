@@ -136,7 +136,7 @@ def _shape(inputs: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
 
 
 def first_difference(captured: Captured, weights, model: torch.nn.Module, samples) -> str:
-    """Where the graph departs from PyTorch: the first module whose output differs, in words."""
+    """Name the first module whose output differs between the graph and PyTorch, in words."""
     ends = _last_nodes(captured.graph)
     order = {node.name: place for place, node in enumerate(captured.graph.nodes)}
     for inputs in samples:
@@ -161,7 +161,7 @@ def _last_nodes(graph: Graph) -> dict[str, Node]:
 
 
 def _module_outputs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """What every module of a PyTorch model returned last."""
+    """The last output of every module of a PyTorch model."""
     seen: dict[str, Any] = {}
 
     def remember(name: str):

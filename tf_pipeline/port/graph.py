@@ -143,7 +143,7 @@ def references(value: Any) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Conversion:
-    """How one set of tensors is made of another.
+    """Computation of one set of tensors from another.
 
     Attributes:
         outputs: what each tensor that is made refers to: ``"%p.name"`` if it is one of the other set, else a node.
@@ -164,7 +164,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a checkpoint stores the parameters.
+    """Storage of the parameters in a checkpoint.
 
     Attributes:
         stored: shapes of everything in its files, by name.
@@ -183,7 +183,7 @@ class Layout:
 
 @dataclass
 class Graph:
-    """What a ported model computes; see the module's docstring.
+    """The computation of a ported model; see the module's docstring.
 
     Attributes:
         model_class: PyTorch's class, such as ``"XLNetForSequenceClassification"``.

@@ -44,7 +44,7 @@ class Converter:
         self._graph.parameters = {name: Tensor(COMPUTE, []) for name in given}
 
     def source(self, name: str) -> str | None:
-        """Which given tensor one that is made simply is; ``None`` if it is computed."""
+        """The given tensor that a made one simply is; ``None`` if it is computed."""
         reference = self.outputs[name][1:]
         return reference[2:] if reference.startswith("p.") else None
 

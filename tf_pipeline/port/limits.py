@@ -1,4 +1,4 @@
-"""How long an input may be before a position lies outside its table."""
+"""Limits on the length of an input, beyond which a position lies outside its table."""
 
 from dataclasses import replace
 

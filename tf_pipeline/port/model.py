@@ -144,7 +144,7 @@ class PortedModel(TFPreTrainedModel):
 
     @property
     def graph(self) -> Graph:
-        """What the model computes."""
+        """The computation of the model."""
         return self._graph
 
     @property
@@ -285,7 +285,7 @@ class PortedModel(TFPreTrainedModel):
 
     @property
     def layout(self) -> Layout | None:
-        """How the checkpoint that the model was loaded from stores its parameters."""
+        """Storage of the parameters in the checkpoint that the model was loaded from."""
         return self._layout
 
     def _weight_writer(self, slots: dict[str, checkpoint.Slot]) -> checkpoint.WeightWriter:

@@ -175,7 +175,7 @@ def default_inputs(
 
 
 def tokenizer_inputs(config: PreTrainedConfig) -> list[str]:
-    """What the architecture's tokenizer makes."""
+    """Names of the tensors that the architecture's tokenizer makes."""
     tokenizer_class = TOKENIZER_MAPPING.get(type(config), None)
     tokenizer_class = (
         tokenizer_class[-1] or tokenizer_class[0] if isinstance(tokenizer_class, tuple) else tokenizer_class

@@ -32,7 +32,7 @@ def tensors_of(outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def objective(outputs: Mapping[str, Any]) -> Any:
-    """What is differentiated, a scalar of either framework: the loss; without labels, a random projection.
+    """The scalar to differentiate, of either framework: the loss; without labels, a random projection.
 
     The sum of a body's normalised states is almost constant, and so is that of their squares: neither would have a
     gradient worth comparing. Fixed random weights for every element do.

@@ -60,7 +60,7 @@ class Problem:
 
 
 class OpTable:
-    """What each version of TensorFlow knows, as ``benchmarks/serving_ops.py`` asked them.
+    """Ops that each version of TensorFlow knows, as collected by ``benchmarks/serving_ops.py``.
 
     The table holds what is registered. That a registered op has a kernel for a dtype it does not tell.
     """

@@ -126,7 +126,7 @@ class Graph:
 
     @cached_property
     def _calls(self) -> dict[str, list[Call]]:
-        """What calls each function."""
+        """Calls of each function."""
         calls: dict[str, list[Call]] = {name: [] for name in self.functions}
         for scope, node in self:
             for called in _functions_of(node):
@@ -166,7 +166,7 @@ def _functions_of(node: node_def_pb2.NodeDef) -> list[str]:
 
 
 def _arguments(node: node_def_pb2.NodeDef, count: int) -> tuple[tuple[str, ...], ...]:
-    """What each argument of a called function may be: one input of the node, or any if we cannot tell."""
+    """Sources of each argument of a called function: one input of the node, or any if we cannot tell."""
     inputs = tuple(source for source in node.input if not source.startswith("^"))
     if node.op in ("If", "StatelessIf", "Case", "StatelessCase"):
         given = inputs[1:]  # the first chooses the branch

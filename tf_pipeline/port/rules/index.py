@@ -24,7 +24,7 @@ def _from_front(index: tf.Tensor, size: Size) -> tf.Tensor:
 
 
 def _coordinates(x: tf.Tensor, index: tf.Tensor, axis: int) -> tf.Tensor:
-    """Where each element of ``index`` points in ``x``, which it follows along all other axes ``[..., rank]``."""
+    """Coordinates in ``x`` of each element of ``index``, which follows ``x`` along all other axes; ``[..., rank]``."""
     shape = tf.shape(index, index.dtype)
     grid = []
     for i in range(x.shape.rank):
@@ -239,7 +239,7 @@ def masked_select(x: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 def searchsorted(
     sequence: tf.Tensor, values: tf.Tensor | Number, *, out_int32: bool = False, right: bool = False, side=None, **_
 ) -> tf.Tensor:
-    """Where values belong in a sorted sequence."""
+    """Places of values in a sorted sequence."""
     sequence, values = promote(sequence, values)
     side = side or ("right" if right else "left")
     if sequence.shape.rank == 1:

@@ -67,13 +67,13 @@ def _place(x: tf.Tensor, dim: int | None, keepdim: bool, function) -> tf.Tensor:
 
 @rule("argmax.default")
 def argmax(x: tf.Tensor, dim: int | None = None, keepdim: bool = False) -> tf.Tensor:
-    """Where the largest is, the first of equals."""
+    """Index of the largest element, the first among equals."""
     return _place(x, dim, keepdim, tf.argmax)
 
 
 @rule("argmin.default")
 def argmin(x: tf.Tensor, dim: int | None = None, keepdim: bool = False) -> tf.Tensor:
-    """Where the smallest is, the first of equals."""
+    """Index of the smallest element, the first among equals."""
     return _place(x, dim, keepdim, tf.argmin)
 
 
@@ -91,7 +91,7 @@ def all_(x: tf.Tensor, dim: Dims = None, keepdim: bool = False) -> tf.Tensor:
 
 @rule("count_nonzero.default", "count_nonzero.dim_IntList")
 def count_nonzero(x: tf.Tensor, dim: Dims = None) -> tf.Tensor:
-    """How many are not zero."""
+    """Number of elements that are not zero."""
     return tf.math.count_nonzero(x, axes_of(x, dim), dtype=tf.int64)
 
 
@@ -250,7 +250,7 @@ def _gather_along(x: tf.Tensor, places: tf.Tensor, dim: int) -> tf.Tensor:
 
 @rule("argsort.default", "argsort.stable")
 def argsort(x: tf.Tensor, *arguments, **options) -> tf.Tensor:
-    """Where the elements in order were; see :func:`sort`."""
+    """Indices that put the elements in order; see :func:`sort`."""
     return sort(x, *arguments, **options)[1]
 
 
@@ -279,7 +279,7 @@ def kthvalue(x: tf.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tupl
 
 @rule("histc.default")
 def histc(x: tf.Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> tf.Tensor:
-    """How many elements fall into each of ``bins`` equal intervals; those outside do not count."""
+    """Number of elements in each of ``bins`` equal intervals; those outside do not count."""
     x = tf.reshape(x, [-1])
     if min == max:
         low, high = tf.reduce_min(x), tf.reduce_max(x)
@@ -295,7 +295,7 @@ def histc(x: tf.Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> tf
 
 @rule("bincount.default")
 def bincount(x: tf.Tensor, weights: tf.Tensor | None = None, minlength: Size = 0) -> tf.Tensor:
-    """How often each number from 0 on occurs."""
+    """Number of times that each number from 0 on occurs."""
     largest = tf.reduce_max(tf.concat([tf.cast(x, tf.int32), [-1]], 0)) + 1
     ones = tf.ones_like(x, tf.int64) if weights is None else weights
     return tf.math.unsorted_segment_sum(ones, x, tf.maximum(largest, minlength))

@@ -1,4 +1,4 @@
-"""Where rules are registered, and the few conversions that all of them share."""
+"""The register of rules, and the few conversions that all of them share."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ Number = bool | int | float | tf.Tensor
 
 @dataclass(frozen=True)
 class Rule:
-    """How an operator is computed.
+    """Computation of an operator.
 
     Attributes:
         function: computes it.

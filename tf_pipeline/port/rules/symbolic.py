@@ -85,4 +85,4 @@ def assert_scalar(condition: Any, message: str) -> tf.Operation | None:
     "sym_constrain_range.default",
 )  # fmt: skip
 def nothing(*_: Any, **__: Any) -> None:
-    """What PyTorch checks about its own tensors."""
+    """Leave out checks that PyTorch makes of its own tensors."""

@@ -221,7 +221,7 @@ class Client:
 
 
 def _contradiction(name: str, array: np.ndarray, rows: int, info: TensorInfo | None) -> str | None:
-    """What is wrong with an output, if anything is."""
+    """Describe the first thing wrong with an output, if anything is."""
     if array.ndim == 0 or len(array) != rows:
         return f"{rows} rows were sent, but {name} came back with the shape {array.shape}."
     if info is not None and not info.describes(array):

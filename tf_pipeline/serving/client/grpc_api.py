@@ -147,7 +147,7 @@ class GrpcTransport(Transport):
             raise self._explained(error.code().name, error.details() or "No message.", explain, deadline) from error
 
     def _explained(self, code: str, message: str, explain: bool, deadline: Deadline) -> Exception:
-        """What to raise for a gRPC code."""
+        """The exception to raise for a gRPC code."""
         url = self.address.url
         if code == "RESOURCE_EXHAUSTED" and TOO_LARGE.search(message):
             return ServingError(url, code, self._too_large(f"The answer is too large: {message}."))

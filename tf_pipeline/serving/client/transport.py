@@ -1,4 +1,4 @@
-"""What REST and gRPC share: addresses, signatures, errors, and when a request is sent again."""
+"""The shared part of REST and gRPC: addresses, signatures, errors, and rules for sending a request again."""
 
 import itertools
 import math
@@ -97,7 +97,7 @@ class TryAgainError(Exception):
 
 @dataclass(frozen=True)
 class Retries:
-    """How often, and after how long, a request is sent again.
+    """Number of times that a request is sent again, and the waits between them.
 
     Attributes:
         retries: how often at most, beside the first time.
@@ -155,7 +155,7 @@ def check_number(name: str, value: Any, least: float, most: float = math.inf, wh
 
 @dataclass(frozen=True)
 class Address:
-    """Where a model is.
+    """Address of a served model.
 
     Attributes:
         url: as it was given.
@@ -245,7 +245,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a served function takes and gives, by name."""
+    """Inputs and outputs of a served function, by name."""
 
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]

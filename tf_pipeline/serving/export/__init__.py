@@ -59,7 +59,7 @@ class ExportError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """What was written.
+    """Record of an export.
 
     Attributes:
         folder: the SavedModel, ``path/<version>``.
@@ -327,7 +327,7 @@ def compare_answers(signatures: Mapping[str, Any], served: ExportedTask, inputs:
 
 
 def _signature(function: Any) -> Signature:
-    """What a loaded function takes and gives."""
+    """Inputs and outputs of a loaded function."""
     specs = input_specs(function), function.structured_outputs
     return Signature(
         *({name: TensorInfo(spec.dtype.name, tuple(spec.shape)) for name, spec in s.items()} for s in specs)

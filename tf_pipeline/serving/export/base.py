@@ -1,4 +1,4 @@
-"""What the signatures of all tasks share: strings to ids, ids to outputs, all in one graph."""
+"""The shared part of all tasks' signatures: strings to ids, ids to outputs, all in one graph."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -129,7 +129,7 @@ class _Untracked:
 
 
 def input_specs(function: Any) -> dict[str, tf.TensorSpec]:
-    """What a concrete function takes, by name, whether it was traced or loaded."""
+    """Inputs of a concrete function by name, whether it was traced or loaded."""
     positional, by_name = function.structured_input_signature
     return {spec.name: spec for spec in positional if spec is not None} | by_name
 

@@ -127,7 +127,7 @@ def _batch_size(batch_size: int, split: bool) -> str:
 
 
 def _limits(found: Mapping[str, meta_graph_pb2.SignatureDef], batch_size: int, split: bool) -> str:
-    """What a client has to know about batching."""
+    """Advice about batching for writers of clients."""
     rows = _LARGEST_REQUEST if split else batch_size
     sentences = [f"A request may have up to {rows} rows."]
     if not split:

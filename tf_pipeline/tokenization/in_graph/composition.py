@@ -38,7 +38,7 @@ def combining_classes() -> np.ndarray:
 
 @cache
 def compositions() -> dict[tuple[int, int], int]:
-    """Which character each pair of characters composes to."""
+    """The character that each pair of characters composes to."""
     nfc, pairs = tokenizers.normalizers.NFC(), {}
     for code in map(int, EVERY):
         parts = unicodedata.decomposition(chr(code)).split()

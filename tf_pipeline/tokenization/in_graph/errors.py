@@ -11,7 +11,7 @@ class UnsupportedTokenizer(ValueError):
 
 
 def compiled_by(table: Mapping[str, T], kind: str, what: str) -> T:
-    """What compiles a type of component.
+    """Find the function that compiles a type of component.
 
     Args:
         table: all that are compiled, by the type in tokenizer.json.

@@ -35,7 +35,7 @@ _BARE_PAIR: Template = (Sequence(0, 0), Sequence(1, 1))
 
 @dataclasses.dataclass(frozen=True)
 class PostProcessor:
-    """What surrounds the tokens of a text and of a pair, and how offsets are trimmed.
+    """Special tokens around a text and around a pair, and the trimming of offsets.
 
     Attributes:
         single: the parts of a text.

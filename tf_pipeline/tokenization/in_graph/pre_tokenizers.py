@@ -148,7 +148,7 @@ def _kinds(name: str, **options: Any) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def whitespace() -> np.ndarray:
-    """Which code points are white space to ``tokenizers``, bool ``[0x110000]``."""
+    """True for code points that are white space to ``tokenizers``, bool ``[0x110000]``."""
     space = np.zeros(CODE_POINTS, bool)
     for codes in chunks():
         space[codes] = ~pieces(tokenizers.pre_tokenizers.WhitespaceSplit(), "".join(map(chr, codes)))[0]

@@ -105,7 +105,7 @@ def _shortest(replacements: dict[str, str]) -> list[str]:
 
 @lru_cache(maxsize=8)
 def read_charsmap(charsmap: bytes) -> dict[str, str]:
-    """What a precompiled character map replaces, read from its double array."""
+    """Replacements of a precompiled character map, read from its double array."""
     size = int.from_bytes(charsmap[:4], "little")
     units, content = np.frombuffer(charsmap[4 : 4 + size], "<u4").astype(np.int64), charsmap[4 + size :]
     labels, result = np.arange(1, 256), {}
@@ -130,7 +130,7 @@ def read_charsmap(charsmap: bytes) -> dict[str, str]:
 
 @cache
 def cluster_kinds() -> np.ndarray:
-    """How every code point joins grapheme clusters to ``tokenizers``, bits, ``[0x110000]``.
+    """Roles of every code point in grapheme clusters of ``tokenizers``, bits, ``[0x110000]``.
 
     Asked of a map of three strings: a cluster that starts with one of them becomes "Z".
     """

@@ -31,7 +31,7 @@ def literal(string: str) -> "Regex":
 
 @lru_cache(maxsize=256)
 def members(pattern: str) -> np.ndarray:
-    """Which code points a pattern of one character matches, bool ``[0x110000]``, asked of ``tokenizers``."""
+    """True for code points that a pattern of one character matches, bool ``[0x110000]``, asked of ``tokenizers``."""
     result = np.zeros(CODE_POINTS, bool)
     if len(character := re.sub(r"^\\(?=\W)", "", pattern)) == 1 and pattern != ".":
         result[ord(character)] = True
@@ -48,7 +48,7 @@ def chunks() -> list[np.ndarray]:
 
 
 def pieces(pre_tokenizer, text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which characters of a text are in a piece, and which start one, bool ``[n]``."""
+    """True for the characters of a text that are in a piece, and for those that start one, both bool ``[n]``."""
     found = np.array([edges for _, edges in pre_tokenizer.pre_tokenize_str(text)] or [(0, 0)])
     starts, ends = (np.bincount(found[:, i], minlength=len(text) + 1)[: len(text)] for i in (0, 1))
     return np.cumsum(starts - ends) > 0, starts > 0
@@ -131,7 +131,7 @@ def _nullable(node) -> bool:
 
 
 def _ends(node, flags: dict[str, tf.Tensor], rest: tf.Tensor) -> tf.Tensor:
-    """Where a match of ``node`` and then of what follows ends, if ``rest`` is that of what follows at every place."""
+    """Ends of matches of ``node`` and its successors, given ``rest``, those of its successors, at every place."""
     if isinstance(node, _Group):
         result = rest if node.optional else tf.fill(tf.shape(rest), -1)
         for sequence in reversed(node.alternatives):

@@ -97,7 +97,7 @@ def changes(values: tf.Tensor) -> tf.Tensor:
 
 
 def follow(following: tf.Tensor, longest: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
-    """Which places a walk meets, in a number of steps that grows with the logarithm of its length.
+    """Mark the places that a walk meets, in a number of steps that grows with the logarithm of its length.
 
     Args:
         following: int32 ``[n]`` the next place after each, further on; past the last place means the end.

@@ -39,7 +39,7 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class VerificationReport:
-    """What ``verify`` found.
+    """The result of ``verify``.
 
     Attributes:
         texts: how many texts were compared.
