@@ -2,6 +2,11 @@
 
 That is not as SentencePiece does: a grapheme cluster of less than six bytes is replaced as a whole by what stands for
 the shortest string that it starts with, marks included; longer ones are replaced character by character.
+
+Example: a map that replaces "a" by "x", on "a" with acute accents (U+0301, two bytes each)::
+
+    a + 1 accent     3 bytes     "x": the cluster starts with "a", so its accent is lost
+    a + 3 accents    7 bytes     "x" + 3 accents: the cluster is too long, and only "a" is in the map
 """
 
 import base64

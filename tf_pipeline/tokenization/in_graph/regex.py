@@ -4,7 +4,15 @@ A place's answer depends on those of later places alone, so an expression is eva
 element in a few ops over the whole batch. Order of alternatives and greediness are those of a backtracking engine.
 Supported: alternatives, groups ``(?:…)`` and ``(?i:…)``, character classes in brackets or as escapes (``\s``,
 ``\p{L}``, …), ``?``, ``*``, ``+``, ``{m}``, ``{m,}``, ``{m,n}`` on a character, ``?`` on a group, possessive ``?+``,
-``*+``, ``++``, and ``(?=x)``, ``(?!x)`` of one character. What a class holds is asked of the installed ``tokenizers``.
+``*+``, ``++``, and ``(?=x)``, ``(?!x)`` of one character. The members of a class are asked of the installed
+``tokenizers``.
+
+Example: ``a+b`` on the text "aab", with the end of the match at every place, or -1::
+
+    place             0 (a)   1 (a)   2 (b)   3 (end)
+    nothing left        0       1       2       3       the empty rest matches everywhere and ends where it starts
+    ``b``              -1      -1       3      -1       a "b" at place 2, and behind it the empty rest
+    ``a+b``             3       3      -1      -1       "a"s from place 0 or 1 up to place 2, where ``b`` matches
 """
 
 import dataclasses
