@@ -100,7 +100,7 @@ class LoadingReport:
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
 
     def warn(self, model_name: str, source: str) -> None:
-        """Log what is not exactly as in the checkpoint."""
+        """Log differences from the checkpoint."""
         if self.unused:
             logger.warning(
                 "Some weights of the checkpoint at %s were not used when initializing %s: %s. This is expected if the "
@@ -361,7 +361,7 @@ class TorchReader(StateReader):
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse a compressed archive: PyTorch compresses nothing, and maps what is there as if it were plain."""
+    """Refuse a compressed archive: PyTorch compresses nothing, and maps the file as if it were plain."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -533,10 +533,10 @@ def load(
 
     Args:
         model: a model constructed under :func:`tf_pipeline.model.deferred_variables`.
-        source: what messages call the checkpoint.
-        reader: what :func:`open_checkpoint` returned.
+        source: name of the checkpoint in messages.
+        reader: the result of :func:`open_checkpoint`.
         strict: whether the body must have as many layers as the checkpoint; not if the caller asked for more or fewer.
-        ignore_mismatched_sizes: initialise tensors of another shape anew instead of failing.
+        ignore_mismatched_sizes: initialise tensors of another shape at random instead of failing.
 
     Returns:
         The report, also logged as warnings.

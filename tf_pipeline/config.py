@@ -1,4 +1,4 @@
-"""Read the config of a checkpoint, change values of it, and say what is wrong with one."""
+"""Read the config of a checkpoint, change its values, and explain invalid ones."""
 
 import contextlib
 import json

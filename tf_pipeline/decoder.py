@@ -30,7 +30,7 @@ class DecoderInputs:
     """Inputs of a decoder's layer besides its rows ``[batch * length, hidden]``.
 
     A layer is called as ``layer(rows, inputs=inputs, training=training)``. It returns the new rows, its attentions
-    ``[batch, heads, length, keys]``, and what :meth:`remember` gave it.
+    ``[batch, heads, length, keys]``, and the result of :meth:`remember`.
 
     Attributes:
         length: number of tokens of each sequence that are computed, a scalar.
@@ -83,7 +83,7 @@ class TFDecoderPreTrainedModel(TFPreTrainedModel):
         return_dict=None,
         training=None,
     ):
-        """Do what every model does (:meth:`tf_pipeline.model.TFPreTrainedModel.__call__`), with a cache.
+        """Run the model as :meth:`tf_pipeline.model.TFPreTrainedModel.__call__` does, with a cache.
 
         With ``past_key_values`` of an earlier call, ``input_ids`` are the tokens that follow, and ``attention_mask`` is
         of all tokens, ``[batch, past + seq]``. The outputs have ``past_key_values`` if ``use_cache`` is true. Unlike in
@@ -206,7 +206,7 @@ class DecoderBody:
             hidden_states: ``[batch, seq, hidden]``.
             inputs: of each layer.
             training: whether dropout is active.
-            output_hidden_states: whether to return what each layer takes, and the last state.
+            output_hidden_states: whether to return the input of each layer, and the last state.
             output_attentions: whether to return the attentions of all layers.
 
         Returns:
@@ -221,7 +221,7 @@ class DecoderBody:
             all_attentions.append(attentions)
             caches.append(cache)
         last = self.finish(hidden_states)
-        states = (*all_states, last) if all_states else ()  # PyTorch records what layers take
+        states = (*all_states, last) if all_states else ()  # PyTorch records the inputs of layers
         outputs = BaseModelOutputWithPast(
             last_hidden_state=last,
             hidden_states=states if output_hidden_states else None,

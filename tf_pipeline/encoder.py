@@ -33,10 +33,10 @@ class EncoderBody:
     Families hold ``embeddings`` and ``encoder``, or override :meth:`embed` and :meth:`encode`.
 
     Attributes:
-        output_class: what the body returns.
+        output_class: class of the body's outputs.
         encoder_inputs: inputs that the layers take and the embeddings do not, such as rotary positions.
         states_without_layers: whether a body of no layers returns its embeddings as a hidden state. Most of PyTorch's
-            record what their layers take, and so return none.
+            record the inputs of their layers, and so return none.
     """
 
     output_class: type[ModelOutput] = BaseModelOutputWithPooling
@@ -149,7 +149,7 @@ class PreTraining:
 
 
 class TextHead:
-    """Scores texts as a whole. Families implement ``text_logits``, from what :meth:`pool` returns."""
+    """Scores texts as a whole. Families implement ``text_logits``, of the result of :meth:`pool`."""
 
     reads_first_token = True  # and no other, so that the last layer need not compute them
 
@@ -167,7 +167,7 @@ class TextHead:
 class SequenceClassification(TextHead):
     """Scores a text or a pair. Labels: ``[batch]``, or ``[batch, num_labels]`` for multi-label and regression.
 
-    Families implement ``text_logits``: what the body returned to ``[batch, num_labels]``.
+    Families implement ``text_logits``: the body's outputs to ``[batch, num_labels]``.
     """
 
     def forward(self, training=False, **inputs: Any) -> SequenceClassifierOutput:
@@ -180,7 +180,7 @@ class SequenceClassification(TextHead):
 class MultipleChoice(TextHead):
     """Chooses among texts. Inputs are ``[batch, choices, seq]``, labels ``[batch]``.
 
-    Families implement ``text_logits``: what the body returned to ``[batch * choices, 1]``.
+    Families implement ``text_logits``: the body's outputs to ``[batch * choices, 1]``.
     """
 
     def forward(self, training=False, **inputs: Any) -> MultipleChoiceModelOutput:

@@ -203,7 +203,8 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         return getattr(self, self.base_model_prefix, self)
 
     def __dir__(self):
-        # Keras saves what dir() lists; this alias would store the body under a second name, and a body inside itself.
+        # Keras saves everything that dir() lists; this alias would store the body under a second name, and a body
+        # inside itself.
         return [name for name in super().__dir__() if name != "base_model"]
 
     @property
@@ -218,7 +219,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
 
     @property
     def max_length(self) -> int | None:
-        """Most tokens that a sequence may have, or ``None`` if positions do not limit it."""
+        """Maximum number of tokens in a sequence, or ``None`` if positions do not limit it."""
         return self.num_positions
 
     @property
@@ -249,7 +250,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     def __call__(self, input_ids: Any = None, *args: Any, **kwargs: Any) -> ModelOutput | tuple:
         """Run the model.
 
-        Inputs are given by keyword, by position in the order of ``INPUT_NAMES``, or as one dictionary, which is what a
+        Inputs are given by keyword, by position in the order of ``INPUT_NAMES``, or as one dictionary, such as a
         tokenizer returns: ``model(**encoded)`` and ``model(encoded)`` are the same.
 
         Args:
@@ -264,7 +265,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
             The outputs, with a ``loss`` if labels were given; a tuple if ``return_dict=False``.
 
         Raises:
-            ValueError: for inputs of a wrong shape or value; the message says how to mend them.
+            ValueError: for inputs of a wrong shape or value; the message says how to correct them.
         """
         refuse_if_forked(type(self).__name__)
         options = {name: kwargs.pop(name) for name in self.option_names if name in kwargs}
@@ -316,7 +317,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     def compile(self, *args: Any, jit_compile: bool = False, **kwargs: Any) -> None:
         """Keras' ``compile``; without a loss, the head's own is used.
 
-        XLA is off unless asked for: it compiles anew for every shape, while a graph of dynamic shape traces once.
+        XLA is off unless asked for: it compiles again for every shape, while a graph of dynamic shape traces once.
         """
         super().compile(*args, jit_compile=jit_compile, **kwargs)
 
@@ -404,7 +405,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig | dict[str, Any], custom_objects=None, **kwargs: Any):
-        """A model with random weights, from a Hugging Face config or from what :meth:`get_config` returned."""
+        """A model with random weights, from a Hugging Face config or from the result of :meth:`get_config`."""
         if isinstance(config, PreTrainedConfig):
             return cls(config, **kwargs)
         arguments = dict(config)
@@ -452,13 +453,13 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
             source: a local folder or a hub id.
             config: a config, or where to read it, instead of the checkpoint's own.
             dtype: see :func:`resolve_dtype`; ``"auto"`` keeps the checkpoint's.
-            ignore_mismatched_sizes: initialize weights of another shape anew instead of failing.
+            ignore_mismatched_sizes: initialize weights of another shape at random instead of failing.
             output_loading_info: also return the :class:`~tf_pipeline.checkpoint.LoadingReport`.
             use_safetensors: read safetensors alone, or ``.bin`` alone if false; by default whichever is there.
             variant: part of the names of the weights, such as ``"fp16"`` in ``model.fp16.safetensors``.
             **kwargs: hub options (``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``subfolder``) and
-                config values to change, such as ``num_labels=6``. What else ``transformers`` takes here does
-                nothing or is refused with what takes its place: see ``tf_pipeline.arguments``.
+                config values to change, such as ``num_labels=6``. Other arguments of ``transformers`` do
+                nothing or are refused, with a replacement: see ``tf_pipeline.arguments``.
 
         Raises:
             TypeError: for an argument that is neither of this method nor a value of the config.
@@ -497,14 +498,14 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         return reader
 
     def _check_loaded(self, report: checkpoint.LoadingReport, source: str | os.PathLike, **hub_options: Any) -> None:
-        """Refuse what was loaded if it is not what the checkpoint holds."""
+        """Refuse a loaded model that differs from the checkpoint."""
 
     def _weight_writer(self, slots: dict[str, checkpoint.Slot]) -> checkpoint.WeightWriter:
         """The tensors to save, given the parameters by key."""
         return checkpoint.WeightWriter(slots)
 
     def _save_extras(self, folder: Path) -> None:
-        """Write what a checkpoint of this model holds besides weights and config."""
+        """Write the files of this model's checkpoint besides weights and config."""
 
     def save_pretrained(self, folder: str | os.PathLike, max_shard_size: int | str = "50GB") -> None:
         """Write ``config.json`` and ``model.safetensors`` that PyTorch loads bit for bit.

@@ -82,7 +82,7 @@ def value_of(line: bytes) -> Any:
     """The JSON value of a line.
 
     Raises:
-        ValueError: for what is not strict JSON in UTF-8, or cannot be held.
+        ValueError: for a value that is not strict JSON in UTF-8, or cannot be held.
     """
     text = text_of(line)
     try:
@@ -102,7 +102,7 @@ def _integer(digits: str) -> int:
 
 
 def digest(file: BinaryIO) -> str | None:
-    """A hash of what is still to be read of a file, which is then read again; ``None`` if that is not possible."""
+    """A hash of the unread rest of a file, which is then read again; ``None`` if that is not possible."""
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return None
     start, found = file.tell(), hashlib.blake2b(digest_size=16)
@@ -161,7 +161,7 @@ def answer_rows(
         source: the file, pipe or device to read.
         target: where the answers go: a file, which appears when all is done, a device or FIFO; standard output if
             ``None``.
-        asked: what decides the answers; a run is resumed only if it is the same.
+        asked: everything that decides the answers; a run is resumed only if it is the same.
         overwrite: replace files that are there, and discard an unfinished run.
         resume: go on with an unfinished run.
 

@@ -1,4 +1,4 @@
-"""One call of ``generate``: its inputs and options made tensors, the graph that they need, and what is returned."""
+"""One call of ``generate``: its inputs and options made tensors, the graph that they need, and the result."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -33,8 +33,8 @@ class Call(NamedTuple):
     Attributes:
         inputs: the prompts.
         rules: option values as tensors.
-        loop: what runs.
-        key: what tells graphs apart.
+        loop: the loop to run.
+        key: tells graphs apart.
     """
 
     inputs: dict[str, tf.Tensor]
@@ -143,7 +143,7 @@ def run(model, call: Call, streamer: Any = None, max_time: float | None = None) 
     """Generate.
 
     Raises:
-        ValueError: if a graph is asked for what only Python does, or beams for a stream.
+        ValueError: if a graph is asked for an option that needs Python, or beams for a stream.
     """
     is_driven = streamer is not None or max_time is not None
     if not tf.executing_eagerly():

@@ -1,7 +1,7 @@
 """Keys and values of tokens that were computed before, so that the next token costs one token.
 
 A cache is a tree of plain tensors: it goes through ``tf.while_loop``, ``tf.function`` and SavedModel. There are two
-kinds. One grows by concatenation and is what ``past_key_values`` holds. The other has a fixed number of slots: one for
+kinds. One grows by concatenation; ``past_key_values`` holds it. The other has a fixed number of slots: one for
 each token to come, or, where a layer sees a window alone, as many as the window has, which are written round and round.
 """
 

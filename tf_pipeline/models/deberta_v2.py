@@ -363,7 +363,7 @@ class TFDebertaV2Model(EncoderBody, TFDebertaV2PreTrainedModel):
         self.encoder = DebertaV2Encoder(config, dtype=self.dtype_policy)
 
     def encode(self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None, **options: Any) -> BaseModelOutput:
-        """The last hidden state, and what else is asked for. Padding is zero, and attends to nothing."""
+        """The last hidden state, and other outputs that are asked for. Padding is zero, and attends to nothing."""
         if attention_mask is None:
             return self.encoder(embeddings, **options)
         if attention_mask.shape.rank != 2:

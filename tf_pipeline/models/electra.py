@@ -59,7 +59,7 @@ class ElectraGeneratorPredictions(keras.layers.Layer):
 
 
 class ElectraSequenceSummary(keras.layers.Layer):
-    """One vector a text (config: ``summary_type``, ``summary_use_proj``, ``summary_activation``)."""
+    """One vector per text (config: ``summary_type``, ``summary_use_proj``, ``summary_activation``)."""
 
     READERS = {
         "first": lambda hidden_states: hidden_states[:, 0],

@@ -23,7 +23,7 @@ class Gemma2Attention(llama.LlamaAttention):
 
 
 class Gemma2DecoderLayer(llama.LlamaDecoderLayer):
-    """One layer, which normalises what it takes and what it writes."""
+    """One layer, which normalises its inputs and its results."""
 
     attention_class = Gemma2Attention
 

@@ -214,7 +214,7 @@ class TFLlamaModel(DecoderBody, TFLlamaPreTrainedModel):
         return [self.rotary(positions, tf.as_dtype(self.compute_dtype))] * len(self.blocks)
 
     def check_capacity(self, capacity: int) -> None:
-        """Refuse to cross the length at which ``longrope`` turns all keys anew, which PyTorch computes again then.
+        """Refuse to cross the length at which ``longrope`` turns all keys again, which PyTorch then recomputes.
 
         Raises:
             ValueError: for a capacity beyond ``original_max_position_embeddings``.

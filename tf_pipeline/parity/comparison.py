@@ -17,7 +17,7 @@ from tf_pipeline.parity.report import Report
 from tf_pipeline.reference.loading import torch_model
 from tf_pipeline.reference.running import run_torch
 
-# What is compared on if nobody says otherwise: texts of very different lengths, scripts and symbols.
+# Default inputs: texts of very different lengths, scripts and symbols.
 SAMPLE_TEXTS = (
     "I've been waiting for a HuggingFace course my whole life.",
     "I hate this so much!",
@@ -45,7 +45,7 @@ class Comparison:
     Args:
         checkpoint: folder or hub id.
         class_name: our class.
-        texts: what to compare on.
+        texts: inputs of the comparison.
         dtypes: dtypes to run.
         mode: how TensorFlow runs.
         rms_factor: width of the envelope.
@@ -147,12 +147,12 @@ class Comparison:
 
     @property
     def max_positions(self) -> int:
-        """Most tokens that the model takes, or 512 if it does not say."""
+        """Maximum number of tokens that the model takes, or 512 if it does not say."""
         return self.ours().max_length or 512
 
     @property
     def max_length(self) -> int:
-        """Most tokens that a text is cut to."""
+        """Maximum number of tokens that a text is cut to."""
         return min(self.tokenizer.model_max_length, self.max_positions)
 
     def encode(self, texts: Sequence[str], **options: Any) -> Inputs:
@@ -199,7 +199,7 @@ class Comparison:
         }
 
     def _masks_of_pairs(self, right: Inputs) -> dict[str, Inputs]:
-        """Masks that tell by query, and by head too, which keys may be seen; PyTorch gets them as what is added."""
+        """Masks of the keys that each query, or each query of each head, may see; PyTorch adds theirs to the scores."""
         rows, length = right["input_ids"].shape[0], right["input_ids"].shape[-1]
         heads = getattr(self.ours().config, "num_attention_heads", 1)
         visible = np.random.default_rng(3).random((rows, heads, length, length)) < 0.7

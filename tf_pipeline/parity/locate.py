@@ -52,7 +52,7 @@ def feeding_keys(model, inputs: Inputs, name: str) -> list[str]:
 
     Args:
         model: one of our models.
-        inputs: what to run it on.
+        inputs: its inputs.
         name: the tensor, as :func:`tf_pipeline.parity.named_tensors` calls it.
     """
     variables = {key: slot.variable.value for key, slot in named_slots(model)}
@@ -106,7 +106,7 @@ class _Mistake:
     """A mistake that PyTorch's model can be given.
 
     Attributes:
-        hint: what to say if it explains the difference.
+        hint: message if it explains the difference.
         make: returns a context in which the model makes the mistake.
         inputs: inputs to use instead.
     """

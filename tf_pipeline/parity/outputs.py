@@ -1,4 +1,4 @@
-"""Outputs and gradients: what both models compute from the same inputs."""
+"""Compare outputs and gradients of both models for the same inputs."""
 
 import os
 from collections.abc import Mapping, Sequence

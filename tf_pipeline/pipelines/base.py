@@ -32,14 +32,14 @@ WINDOW_CHARACTERS = 2**20
 
 @dataclass
 class Rows:
-    """Tokenized inputs: what the model takes, row by row, and what the answers need besides.
+    """Tokenized inputs: the model's inputs, row by row, and other values that the answers need.
 
     Attributes:
         columns: model inputs by name, each a list of rows of unpadded ids.
         owners: for each row, the place of its input; the rows of one input follow one another.
         beside: values that go round the model to ``postprocess``, by name, one for each row.
         side: where rows are padded: ``"right"`` or ``"left"``.
-        multiple: what padded lengths are a multiple of, if given.
+        multiple: padded lengths are a multiple of this, if given.
     """
 
     columns: dict[str, list[list[int]]]
@@ -59,17 +59,17 @@ class Pipeline(Calls):
     texts are tokenized together, sorted by length, cut into batches by a budget of tokens, and run through one
     compiled graph that is traced once for all lengths; results come in the order of the inputs.
 
-    A task says what it needs by its attributes:
+    A task declares its needs by its attributes:
 
     - ``output_names``: the outputs of the model that ``postprocess`` reads;
     - ``per_token``: whether these have a token axis, from which padding is removed;
-    - ``beside``: names of what goes round the model, from ``preprocess`` to ``postprocess``.
+    - ``beside``: names of values that go round the model, from ``preprocess`` to ``postprocess``.
 
     Args:
         model: a model of this package.
         tokenizer: its Hugging Face tokenizer.
-        batch_size: most texts in a batch; by default only ``token_budget`` counts.
-        token_budget: most tokens in a batch, padding included.
+        batch_size: maximum number of texts in a batch; by default only ``token_budget`` counts.
+        token_budget: maximum number of tokens in a batch, padding included.
         device: where the model runs, as :func:`device_name` takes it; if not given, where TensorFlow places it.
         **parameters: defaults for the arguments of a call.
 
@@ -111,7 +111,7 @@ class Pipeline(Calls):
         """Require that the task has arguments of these names.
 
         Raises:
-            TypeError: naming one that it does not have, and those that are spelled alike.
+            TypeError: naming one that it does not have, and similar names.
         """
         parameters = inspect.signature(cls.sanitize_parameters).parameters.values()
         known = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"]
@@ -140,7 +140,7 @@ class Pipeline(Calls):
         """Tokenize many inputs at once; here, one row for each.
 
         Raises:
-            ValueError: for an input that is not what the task takes.
+            ValueError: for an input of a form that the task does not take.
         """
         encoded, layout = self._tokenize(text_arguments(inputs), tokenizer_kwargs)
         return Rows({name: encoded[name] for name in self.input_names}, range(len(inputs)), **layout)
@@ -195,7 +195,7 @@ class Pipeline(Calls):
             )
 
     def _stage_inputs(self, rows: Rows, row: int) -> dict[str, Any]:
-        """One row as tensors ``[1, seq]``, with what goes round the model."""
+        """One row as tensors ``[1, seq]``, with the values that go round the model."""
         batch = self._batch(rows, [row])
         beside = {name: values[row] for name, values in rows.beside.items()}
         return {name: tf.constant(value) for name, value in batch.items()} | beside
@@ -264,7 +264,7 @@ class Pipeline(Calls):
         """Tokenize, unpadded unless to a fixed length: padding to the longest is done batch by batch.
 
         Returns:
-            What the tokenizer gives, and how to pad it: ``side`` and ``multiple`` of :class:`Rows`.
+            The tokenizer's result, and how to pad it: ``side`` and ``multiple`` of :class:`Rows`.
         """
         kwargs = dict(tokenizer_kwargs)
         layout = {"side": kwargs.get("padding_side") or self.tokenizer.padding_side, "multiple": None}
@@ -292,12 +292,12 @@ class Pipeline(Calls):
 
     @property
     def max_length(self) -> int:
-        """Most tokens the model takes."""
+        """Maximum number of tokens that the model takes."""
         return self.model.max_length or self.tokenizer.model_max_length
 
     @property
     def truncation_length(self) -> int:
-        """Tokens that truncation leaves by default: what both the model and its tokenizer allow."""
+        """Number of tokens that truncation leaves by default: as many as model and tokenizer allow."""
         return min(self.max_length, self.tokenizer.model_max_length)
 
     @property
@@ -337,7 +337,7 @@ class ChunkPipeline(Pipeline):
     """
 
     def preprocess(self, inputs: Any, **parameters: Any) -> list[dict[str, Any]]:
-        """First stage: tokenize one input into rows, each int32 ``[1, seq]`` with what goes round the model.
+        """First stage: tokenize one input into rows, each int32 ``[1, seq]`` with the values that go round the model.
 
         ``parameters`` are those of a call.
         """

@@ -71,8 +71,8 @@ def pipeline(
         model_kwargs: more arguments of ``from_pretrained``.
         **kwargs: ``revision``, ``token`` and the other options of the hub, ``batch_size``, ``token_budget``, and
             defaults for the task's own arguments, such as ``top_k``; for a server, the arguments of
-            :class:`tf_pipeline.serving.Client`. What else ``transformers`` takes here does nothing or is refused with
-            what takes its place: see ``tf_pipeline.arguments``.
+            :class:`tf_pipeline.serving.Client`. Other arguments of ``transformers`` do nothing or are refused, with
+            a replacement: see ``tf_pipeline.arguments``.
 
     Returns:
         The task's pipeline; for a server its client, which is called alike.

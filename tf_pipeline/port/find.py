@@ -1,4 +1,4 @@
-"""Find the graph of an architecture: beside the checkpoint, in the cache, or by porting it from PyTorch."""
+"""Find the graph of an architecture: next to the checkpoint, in the cache, or by porting it from PyTorch."""
 
 import hashlib
 import importlib.util
@@ -39,7 +39,7 @@ _IRRELEVANT = (
 
 
 class FoundGraph(NamedTuple):
-    """A graph, the values of its constants, and whether it lies beside the checkpoint."""
+    """A graph, the values of its constants, and whether it lies next to the checkpoint."""
 
     graph: Graph
     constants: Constants
@@ -54,7 +54,7 @@ def find_graph(
     Args:
         torch_name: PyTorch's class, such as ``"XLNetModel"``.
         config: the config.
-        source: the checkpoint, which may have a graph beside it and on whose weights a new graph is tried.
+        source: the checkpoint, which may have a graph next to it and on whose weights a new graph is tried.
         **hub_options: where on the hub.
 
     Raises:
@@ -210,8 +210,8 @@ def _refuse_other_names(model, reader, source: str | os.PathLike) -> None:
 def check_loaded(model, report: checkpoint.LoadingReport, source: str | os.PathLike, **hub_options: Any) -> None:
     """Compare a model with PyTorch's of the same checkpoint, if that was not done for checkpoints of its layout.
 
-    Nothing is compared where PyTorch is not installed, or if the graph lies beside the checkpoint: it was written there
-    by a model that had been compared.
+    Nothing is compared where PyTorch is not installed, or if the graph lies next to the checkpoint: it was written
+    there by a model that had been compared.
 
     Raises:
         PortError: if they are not the same; the message names the weights or outputs.

@@ -23,7 +23,7 @@ def fits(layout: Layout, reader) -> bool:
 
 
 def _sources(names: Iterable[str]) -> Iterator[str]:
-    """The given tensors among what nodes refer to."""
+    """The given tensors among the references of nodes."""
     yield from (name.removeprefix("p.") for name in names if name.startswith("p."))
 
 
@@ -73,7 +73,7 @@ class Converter:
 
 
 class ConvertedReader(Mapping):
-    """The parameters of a model, and what no parameter is made of, read from a checkpoint of another layout.
+    """The parameters of a model, and the tensors without a parameter, read from a checkpoint of another layout.
 
     Args:
         reader: the checkpoint's own tensors.

@@ -1,4 +1,4 @@
-"""Inputs that a PyTorch model takes: examples to capture it with, and what it makes of an input that is left out."""
+"""Inputs that a PyTorch model takes: examples to capture it with, and defaults of inputs that are left out."""
 
 import inspect
 import re
@@ -147,7 +147,7 @@ def _signal(name: str, config: PreTrainedConfig, batch: int, length: int, genera
 def default_inputs(
     model: torch.nn.Module, config: PreTrainedConfig, sizes: Mapping[str, int] | None = None
 ) -> dict[str, str | None]:
-    """The inputs to capture a model with, and what stands for each when a caller leaves it out.
+    """The inputs to capture a model with, and the default of each that a caller leaves out.
 
     The model itself is asked: an input has a default if leaving it out computes the same. Positions whose default
     depends on more than the length stay the model's own business, and are no input.

@@ -37,7 +37,7 @@ def find_layouts(model_class: type, config: PreTrainedConfig, stored: Shapes | N
         stored: shapes of the checkpoint's tensors by name; by default those that PyTorch writes of a new model.
 
     Returns:
-        The layout of ``stored``, and of what is saved after it if that is another.
+        The layout of ``stored``, and that of the file saved after it, if it is another.
     """
     if stored is None:
         stored = _written(_meta_model(model_class, config))[1]
@@ -54,7 +54,7 @@ def _meta_model(model_class: type, config: PreTrainedConfig) -> torch.nn.Module:
 
 
 def _layout(model: torch.nn.Module, stored: Shapes) -> tuple[Layout, dict[str, list[int]]]:
-    """The layout of some tensors, and what PyTorch writes after loading them."""
+    """The layout of some tensors, and the tensors that PyTorch writes after loading them."""
     transforms = get_model_conversion_mapping(model)
     loading, unexpected = _loaded(model, transforms, stored)
     report = SimpleNamespace(missing_keys=set(), unexpected_keys=set(unexpected))

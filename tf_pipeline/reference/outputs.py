@@ -1,4 +1,4 @@
-"""The outputs of a model of either framework, as arrays by name, without what is no result."""
+"""The outputs of a model of either framework, as arrays by name, without anything that is no result."""
 
 import math
 from collections.abc import Mapping

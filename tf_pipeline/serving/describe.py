@@ -1,4 +1,4 @@
-"""Print what a SavedModel takes and gives."""
+"""Print the inputs and outputs of a SavedModel."""
 
 import os
 from pathlib import Path

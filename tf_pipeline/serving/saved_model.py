@@ -1,4 +1,4 @@
-"""Read a SavedModel without running it: its graphs, and what its signatures take and give."""
+"""Read a SavedModel without running it: its graphs, and inputs and outputs of its signatures."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -52,7 +52,7 @@ def shape_of(info: meta_graph_pb2.TensorInfo) -> tuple[int | None, ...] | None:
 
 
 def shown_shape(info: meta_graph_pb2.TensorInfo) -> str:
-    """Dimensions as ``saved_model_cli`` shows them: -1 for what is not known."""
+    """Dimensions as ``saved_model_cli`` shows them: -1 for an unknown one."""
     shape = shape_of(info)
     return "unknown rank" if shape is None else f"({', '.join('-1' if dim is None else str(dim) for dim in shape)})"
 
@@ -135,7 +135,7 @@ class Graph:
         return calls
 
     def depends_on_values(self, scope: Scope, tensor: str) -> bool:
-        """Whether a tensor is computed from the values of what a signature is fed, and not only from its shapes."""
+        """Whether a tensor is computed from the values of a signature's inputs, and not only from its shapes."""
         seen, left = set(), [(scope, tensor)]
         while left:
             scope, tensor = left.pop()

@@ -25,8 +25,8 @@ def scaled_dot_product_attention(
 ) -> tf.Tensor:
     """Attention over heads ``[batch, heads, queries or keys, size]``.
 
-    ``attn_mask`` is what is added to the scores, or true where a key may be seen. A query that may see nothing attends
-    evenly, as in the ``eager`` attention of ``transformers`` and in the models that have a module of their own;
+    ``attn_mask`` is added to the scores, or if boolean, true where a key may be seen. A query that may see nothing
+    attends evenly, as in the ``eager`` attention of ``transformers`` and in the models that have a module of their own;
     PyTorch's fused kernels give zeros there, or NaN.
 
     Schema::

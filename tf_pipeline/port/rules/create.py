@@ -26,7 +26,7 @@ def full(size: Sequence[Size], fill_value: Number, *, out_dtype: tf.DType, **_: 
 
 @rule("zeros.default", "empty.memory_format")
 def zeros(size: Sequence[Size], *, out_dtype: tf.DType, **_: Any) -> tf.Tensor:
-    """Zeros; also for what PyTorch leaves uninitialised.
+    """Zeros; also for tensors that PyTorch leaves uninitialised.
 
     Schemas::
 

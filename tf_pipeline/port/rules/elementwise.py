@@ -84,7 +84,7 @@ def div(x: Number, other: Number, *, out_dtype: tf.DType) -> tf.Tensor:
 def _divide(x: tf.Tensor, other: Number) -> tf.Tensor:
     """``x / other`` as it is written.
 
-    TensorFlow's graph optimizer multiplies by the reciprocal of a constant instead, which rounds otherwise; where the
+    TensorFlow's graph optimizer multiplies by the reciprocal of a constant instead, which rounds differently; where the
     quotient becomes a bucket of distances, as in T5, the bucket may then be another.
     """
     divisor = constant(other, x.dtype)

@@ -71,7 +71,7 @@ def index_select(x: tf.Tensor, dim: int, index: tf.Tensor) -> tf.Tensor:
 
 
 def _as_integers(indices: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """Masks as the indices of what is true, one for each of their axes."""
+    """Masks as the indices of their true elements, one for each of their axes."""
     result: list[tf.Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype.is_bool:
@@ -297,7 +297,7 @@ def masked_scatter(x: tf.Tensor, mask: tf.Tensor, source: tf.Tensor) -> tf.Tenso
 
 @rule("nonzero.default")
 def nonzero(x: tf.Tensor) -> tf.Tensor:
-    """Coordinates of what is not zero ``[number, rank]``.
+    """Coordinates of the elements that are not zero ``[number, rank]``.
 
     Schema::
 

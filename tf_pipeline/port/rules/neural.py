@@ -26,7 +26,7 @@ def dropout(x: tf.Tensor, p: float, train: bool = True, *, training: bool) -> tf
 
 @rule("native_dropout.default")
 def native_dropout(x: tf.Tensor, p: float, train: bool | None = True, *, training: bool):
-    """Dropout, and what was kept.
+    """Dropout, and a mask of the elements that were kept.
 
     Schema::
 

@@ -16,7 +16,7 @@ Answer = TypeVar("Answer")
 
 # Seconds that a server may ask to wait before a request is sent again; if it asks for more, the request fails.
 LONGEST_WAIT = 60.0
-# What a time-out may be, in seconds: a millisecond to a day.
+# Range of a time-out, in seconds: a millisecond to a day.
 SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 1e-3, 86_400.0
 
 REST_PATH = re.compile(
@@ -46,12 +46,12 @@ DTYPES = {
 
 
 class ServingError(OSError):
-    """A server that cannot be reached, or that does not do what it was asked.
+    """A server that cannot be reached, or that does not do its task.
 
     Attributes:
         url: where the request went.
         status: the HTTP status, or the name of the gRPC code; ``None`` if there was no answer.
-        message: what went wrong.
+        message: the failure.
     """
 
     def __init__(self, url: str, status: int | str | None, message: str):
@@ -87,7 +87,7 @@ class Deadline:
 
 
 class TryAgainError(Exception):
-    """A failure that may pass: what to raise if it does not, and the seconds that the server asks to wait."""
+    """A failure that may pass: the exception to raise if it does not, and the seconds that the server asks to wait."""
 
     def __init__(self, error: ServingError, wait: float | None = None):
         super().__init__(str(error))
@@ -100,7 +100,7 @@ class Retries:
     """Number of times that a request is sent again, and the waits between them.
 
     Attributes:
-        retries: how often at most, beside the first time.
+        retries: maximum number of repetitions, besides the first request.
         backoff: seconds before the first repetition; they double with each. Of these a random part, half at least, is
             waited, so that clients that failed together do not return together.
     """
@@ -164,7 +164,7 @@ class Address:
         name: of the model.
         version: number of the version, if one was asked for.
         label: label of the version, if one was asked for.
-        prefix: what comes before ``/v1``, where a gateway is in front of the server.
+        prefix: the path before ``/v1``, if a gateway is in front of the server.
     """
 
     url: str
@@ -230,7 +230,7 @@ class TensorInfo:
         return cls(DTYPES.get(dtype, dtype), shape)
 
     def describes(self, array: np.ndarray) -> bool:
-        """Whether an array has this dtype and shape. JSON does not tell the shape of what is empty."""
+        """Whether an array has this dtype and shape. JSON does not tell the shape of an empty array."""
         named = self.dtype not in DTYPES.values() or array.dtype == (object if self.dtype == "string" else self.dtype)
         if self.shape is None or not array.size:
             return named
@@ -276,7 +276,7 @@ class Transport:
 
         Args:
             name: of the signature.
-            signature: what it takes and gives.
+            signature: its inputs and outputs.
             columns: for each input a list with a value for each row.
         """
         raise NotImplementedError
@@ -304,7 +304,7 @@ class Transport:
         )
 
     def _not_found(self, message: str, deadline: Deadline) -> str:
-        """A server's message that there is no such model, with what there is."""
+        """A server's message that there is no such model, with those that there are."""
         try:
             versions = ", ".join(f"{one['version']} ({one['state']})" for one in self.status(deadline))
         except ServingError:

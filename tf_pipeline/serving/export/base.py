@@ -9,13 +9,13 @@ from tf_pipeline.inputs import check_sizes
 from tf_pipeline.pipelines.base import Pipeline
 from tf_pipeline.tokenization.in_graph import InGraphTokenizer
 
-# A function of strings, and what it takes, by name.
+# A function of strings, and its inputs by name.
 TextSignature = tuple[Callable[..., dict[str, tf.Tensor]], dict[str, tf.TensorSpec]]
 TEXT = tf.TensorSpec([None], tf.string)
 
 
 class ExportedTask(tf.Module):
-    """The graph of one task: what :func:`tf_pipeline.export` saves.
+    """The graph of one task, as saved by :func:`tf_pipeline.export`.
 
     Signatures are traced from a local pipeline, whose model, tokenizer and options they share. Everything is
     batch-major and per row, as TensorFlow Serving's batching needs; nothing that a row holds can fail its batch.
@@ -122,7 +122,7 @@ def _checked(function: Callable[..., dict[str, tf.Tensor]]) -> Callable[..., dic
 
 
 class _Untracked:
-    """Hides an object from the tracking of what a SavedModel holds."""
+    """Hides an object from the tracking of a SavedModel's contents."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -135,7 +135,7 @@ def input_specs(function: Any) -> dict[str, tf.TensorSpec]:
 
 
 def padded(values: tf.Tensor, row: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Values ``[n]`` of rows ``[n]``, ascending, as ``[rows, most of a row]``, filled up with zeros or ``""``."""
+    """Values ``[n]`` of rows ``[n]``, ascending, as ``[rows, longest row]``, filled up with zeros or ``""``."""
     row, rows = tf.cast(row, tf.int64), tf.cast(rows, tf.int64)
     # Unchecked: a check would be an assertion in the graph.
     return tf.RaggedTensor.from_value_rowids(values, row, rows, validate=False).to_tensor()

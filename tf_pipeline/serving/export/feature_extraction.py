@@ -1,4 +1,4 @@
-"""Signatures of feature-extraction: one vector a text, or one a token."""
+"""Signatures of feature-extraction: one vector per text, or one per token."""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ class Shape:
         truncation: one of ``TRUNCATION``.
         max_length: tokens of a row at most, special ones included; None without truncation.
         truncation_side: where tokens are cut off, ``"left"`` or ``"right"``.
-        windows: whether what is cut off becomes further rows.
+        windows: whether tokens that are cut off become further rows.
         stride: tokens that neighbouring windows share.
         padding: ``"longest"`` of the batch, or ``"max_length"``.
         padding_side: ``"left"`` or ``"right"``.

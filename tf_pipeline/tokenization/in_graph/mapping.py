@@ -19,7 +19,7 @@ class CharacterMap:
     """A stage that replaces characters.
 
     Args:
-        replacements: what becomes of code points; one that is missing stays.
+        replacements: new characters by code point; one that is missing stays.
     """
 
     def __init__(self, replacements: Mapping[int, str]):
@@ -94,7 +94,7 @@ def _every_character(separator: str) -> tuple[list[str], str]:
 
 
 def then(first: Mapping[int, str], second: Mapping[int, str]) -> dict[int, str]:
-    """One map that does what two do, one after the other."""
+    """One map that applies two, one after the other."""
     result = dict(second)
     for code, new in first.items():
         result[code] = "".join(second.get(ord(c), c) for c in new)

@@ -1,7 +1,7 @@
 """SentencePiece's precompiled character map, read as `tokenizers` reads it.
 
-That is not as SentencePiece does: a grapheme cluster of less than six bytes is replaced as a whole by what stands for
-the shortest string that it starts with, marks included; longer ones are replaced character by character.
+That is not as SentencePiece does: a grapheme cluster of less than six bytes is replaced as a whole by the replacement
+of the shortest string that it starts with, marks included; longer ones are replaced character by character.
 
 Example: a map that replaces "a" by "x", on "a" with acute accents (U+0301, two bytes each)::
 
@@ -146,7 +146,7 @@ def cluster_kinds() -> np.ndarray:
     characters = [*map(chr, codes)]
 
     def ask(before: str, after: str) -> list[str]:
-        # "!" is a cluster of its own, whatever it stands beside but what is prepended to it.
+        # "!" is a cluster of its own, whatever its neighbours, except characters that are prepended to it.
         return normalizer.normalize_str(before + f"{after}!{before}".join(characters) + after).split("!")
 
     kinds[codes] += [_EXTENDS * (new == "Z") for new in ask("a", "")]

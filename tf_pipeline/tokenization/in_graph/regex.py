@@ -139,7 +139,7 @@ def _nullable(node) -> bool:
 
 
 def _ends(node, flags: dict[str, tf.Tensor], rest: tf.Tensor) -> tf.Tensor:
-    """Ends of matches of ``node`` and its successors, given ``rest``, those of its successors, at every place."""
+    """Ends of matches of ``node`` and its successors at every place; ``rest`` are those of its successors alone."""
     if isinstance(node, _Group):
         result = rest if node.optional else tf.fill(tf.shape(rest), -1)
         for sequence in reversed(node.alternatives):
