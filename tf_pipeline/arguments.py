@@ -143,7 +143,7 @@ def refuse_unknown(
         hint: a sentence for the end of the message.
 
     Raises:
-        TypeError: naming the first unknown argument and those that are spelled alike, or else all if they are few.
+        TypeError: naming the first unknown argument and similar ones, or else all if they are few.
     """
     known = list(known)
     taken = [*known, *others]

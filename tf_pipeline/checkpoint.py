@@ -205,7 +205,7 @@ class SafetensorsReader(Mapping):
     """Tensors of safetensors files by key: views of the mapped files, in which nothing is read before it is used.
 
     Args:
-        entries: where each tensor is.
+        entries: place of each tensor.
     """
 
     def __init__(self, entries: Mapping[str, _Entry]):
@@ -666,7 +666,7 @@ def save_weights(model, folder: Path, max_shard_size: int | str = "50GB") -> Non
 
     Args:
         model: the model.
-        folder: where to write.
+        folder: the folder to write into.
         max_shard_size: size past which the weights are split, in bytes or as ``"5GB"``.
     """
     from huggingface_hub import split_state_dict_into_shards_factory

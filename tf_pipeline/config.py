@@ -113,7 +113,7 @@ def load_config(source: Any, hub_options: dict[str, Any], changes: dict[str, Any
 
     Args:
         source: a config, a folder or a hub id.
-        hub_options: where on the hub.
+        hub_options: options of the hub, such as ``revision``.
         changes: values to set.
 
     Returns:

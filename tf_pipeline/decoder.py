@@ -37,7 +37,7 @@ class DecoderInputs:
         bias: added to the scores, broadcast to ``[batch, heads, length, keys]``, or ``None``.
         rotary: cosines and sines ``[batch or 1, 1, length, size]`` of their positions, if the layer turns by them.
         past: keys and values of tokens before, or ``None``.
-        slot: where to write into ``past``, a scalar; ``None`` if it grows instead.
+        slot: the slot of ``past`` to write into, a scalar; ``None`` if it grows instead.
     """
 
     length: tf.Tensor | int
@@ -101,7 +101,7 @@ class TFDecoderPreTrainedModel(TFPreTrainedModel):
         )
 
     def default_signature(self) -> dict[str, tf.TensorSpec]:
-        """Inputs of an exported model; types of tokens are none, because no decoder's tokenizer makes them."""
+        """Inputs of an exported model; token types are not among them, because no decoder's tokenizer makes them."""
         return {name: spec for name, spec in super().default_signature().items() if name != "token_type_ids"}
 
     def check(self, inputs: Mapping[str, Any], past_key_values: Cache | None = None, **options: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def resolve_dtype(dtype: Any, config: PreTrainedConfig | None = None) -> keras.D
     Args:
         dtype: a name in ``DTYPES``, a Keras policy or its name (``"mixed_bfloat16"``), ``"auto"`` for the dtype in
             the config, or ``None`` for Keras' global policy.
-        config: where ``"auto"`` looks.
+        config: read for ``"auto"``.
 
     Raises:
         ValueError: for a dtype that models cannot compute in.
@@ -514,7 +514,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         fails, or whose process is killed, nothing is seen.
 
         Args:
-            folder: where to save; made if it does not exist.
+            folder: the folder to write into; made if it does not exist.
             max_shard_size: size past which the weights are split over several files.
         """
         with checkpoint.checkpoint_folder(folder) as staging:

@@ -97,8 +97,8 @@ class Unfinished:
     """Answers and errors of a run whose output is not in place yet.
 
     Args:
-        target: where the answers will be; links have been followed.
-        errors: where the rows that fail will be.
+        target: the file of the answers; links have been followed.
+        errors: the file of the rows that fail.
         asked: everything that decides the answers; ``"input"`` is ``None`` if the input cannot be read twice.
         overwrite: whether files that are there already may be replaced, and an unfinished run discarded.
         resume: whether to go on with an unfinished run.

@@ -113,7 +113,7 @@ def digest(file: BinaryIO) -> str | None:
 
 
 class _Reader:
-    """The inputs of a file's rows, one by one; rows that are none fail at once."""
+    """The inputs of a file's rows, one by one; rows that are not inputs fail at once."""
 
     def __init__(self, file: BinaryIO, as_input: Callable[[Any], Any], outputs: Outputs):
         self.file, self.as_input, self.outputs = file, as_input, outputs
@@ -159,7 +159,7 @@ def answer_rows(
         load: makes the pipeline, once it is certain that the answers have somewhere to go.
         as_input: makes an input of the pipeline from a JSON value, or raises a ``ValueError``.
         source: the file, pipe or device to read.
-        target: where the answers go: a file, which appears when all is done, a device or FIFO; standard output if
+        target: the output: a file, which appears when all is done, a device or FIFO; standard output if
             ``None``.
         asked: everything that decides the answers; a run is resumed only if it is the same.
         overwrite: replace files that are there, and discard an unfinished run.

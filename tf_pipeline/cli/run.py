@@ -75,7 +75,7 @@ def run(
     ] = None,
     output_file: Annotated[
         Path | None,
-        typer.Option("--output", dir_okay=False, help="Where the answers go; standard output if not given."),
+        typer.Option("--output", dir_okay=False, help="File of the answers; standard output if not given."),
     ] = None,
     overwrite: Annotated[
         bool,
@@ -235,7 +235,7 @@ class _Rows:
         """The input that a JSON value stands for.
 
         Raises:
-            ValueError: if it is none; the message says which form is expected.
+            ValueError: for a value of another form; the message says which form is expected.
         """
         if self.task == "question-answering":
             return self._question(value)

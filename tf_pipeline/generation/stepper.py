@@ -22,9 +22,9 @@ class Stepper(Protocol[State]):
 
         Args:
             inputs: ``input_ids`` int32 ``[rows, prompt]``, and ``attention_mask`` ``[rows, prompt]``, zero at padding,
-                which is on the left; without a mask nothing is padding. Positions count the tokens that are none.
-                Of a model with an encoder these are the encoder's, and ``decoder_input_ids`` int32 ``[rows, start]``
-                is the text to continue.
+                which is on the left; without a mask nothing is padding. Positions count the tokens that are not
+                padding. Of a model with an encoder these are the encoder's, and ``decoder_input_ids`` int32 ``[rows,
+                start]`` is the text to continue.
             capacity: number of tokens, padding included, that the state is to have room for.
 
         Returns:

@@ -42,7 +42,7 @@ class Check:
         setting: the inputs and mode of the run, such as ``left padding``.
         dtype: dtype of the run; ``exact`` for values without rounding, such as ids.
         shape: shape of the tensor.
-        elements: how many elements were compared; a check of none fails.
+        elements: number of elements that were compared; a check of none fails.
         max_error: largest absolute error against PyTorch in float64; number of unequal elements if ``exact``.
         rms_error: root mean square of the errors.
         limit: the largest value that is allowed: of ``rms_error`` if PyTorch's own error is the measure, else of
@@ -76,7 +76,7 @@ class Check:
 
     @property
     def ratio(self) -> float:
-        """Our RMS error as a multiple of PyTorch's; 0 where there is none to compare with."""
+        """Our RMS error as a multiple of PyTorch's; 0 without an error of PyTorch to compare with."""
         return self.rms_error / self.torch_rms_error if self.torch_rms_error else 0.0
 
     @property

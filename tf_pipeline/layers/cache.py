@@ -49,7 +49,7 @@ def allocate(cache: LayerCache, length: tf.Tensor, slots: int) -> LayerCache:
     Args:
         cache: of the prompt, ``length`` slots.
         length: number of its tokens, a scalar.
-        slots: how many slots there are to be. If the prompt is longer, its last tokens are kept; token ``t`` is in slot
+        slots: number of slots to make. If the prompt is longer, its last tokens are kept; token ``t`` is in slot
             ``t mod slots``.
 
     Returns:

@@ -158,7 +158,7 @@ class RotaryEmbedding:
 
     Attributes:
         frequencies: the :class:`Frequencies`.
-        size: how many numbers of a head are turned, the first ones.
+        size: number of elements of a head that are rotated, the first ones.
 
     Raises:
         ValueError: for a ``rope_type`` that is not supported, or parameters that do not fit.

@@ -49,7 +49,7 @@ class Comparison:
         dtypes: dtypes to run.
         mode: how TensorFlow runs.
         rms_factor: width of the envelope.
-        report: where checks go.
+        report: takes the checks.
         settings: inputs by name of the setting, instead of those made from the texts.
 
     Raises:

@@ -330,8 +330,8 @@ class Cell:
 
     Attributes:
         worst: the one that failed or used the largest share of the allowed error.
-        checks: how many there are.
-        failed: how many failed.
+        checks: number of checks.
+        failed: number of failures.
     """
 
     worst: Check
@@ -340,7 +340,7 @@ class Cell:
 
     @property
     def level(self) -> int:
-        """Step of the colour: 0 for no error, then one a decade."""
+        """Step of the colour: 0 for no error, then one per decade."""
         used = finite(self.worst.severity)
         return 0 if not used else 1 + sum(used >= step for step in HEAT_STEPS)
 

@@ -38,7 +38,7 @@ class Rows:
         columns: model inputs by name, each a list of rows of unpadded ids.
         owners: for each row, the place of its input; the rows of one input follow one another.
         beside: values that go round the model to ``postprocess``, by name, one for each row.
-        side: where rows are padded: ``"right"`` or ``"left"``.
+        side: side on which rows are padded, ``"right"`` or ``"left"``.
         multiple: padded lengths are a multiple of this, if given.
     """
 
@@ -70,7 +70,7 @@ class Pipeline(Calls):
         tokenizer: its Hugging Face tokenizer.
         batch_size: maximum number of texts in a batch; by default only ``token_budget`` counts.
         token_budget: maximum number of tokens in a batch, padding included.
-        device: where the model runs, as :func:`device_name` takes it; if not given, where TensorFlow places it.
+        device: device of the model, as :func:`device_name` takes it; if not given, TensorFlow chooses.
         **parameters: defaults for the arguments of a call.
 
     Raises:
@@ -174,7 +174,7 @@ class Pipeline(Calls):
         """One of the model's outputs for a text.
 
         Raises:
-            ValueError: if it holds NaN or infinity, of which no score can be made.
+            ValueError: if it holds NaN or infinity, from which no score can be made.
         """
         values = np.asarray(model_outputs[name])
         self.check_numbers(values, name)

@@ -65,7 +65,7 @@ def pipeline(
         tokenizer: a tokenizer, a folder or a hub id, or one of the latter with arguments as a tuple
             ``(id, {"use_fast": False})``; the model's own if not given.
         dtype: dtype or Keras policy of the model, such as ``"bfloat16"``; formerly ``torch_dtype``.
-        device: where the model runs; see :func:`tf_pipeline.pipelines.base.device_name`.
+        device: device of the model; see :func:`tf_pipeline.pipelines.base.device_name`.
         use_fast: load a fast tokenizer.
         trust_remote_code: let a checkpoint bring its own code.
         model_kwargs: more arguments of ``from_pretrained``.

@@ -2,7 +2,7 @@
 
 
 class PortError(ValueError):
-    """A model that cannot be ported; the message says why and what is supported."""
+    """A model that cannot be ported; the message says why, and names the supported ones."""
 
 
 class MissingRuleError(PortError):

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 Constants = Mapping[str, np.ndarray]
 
-# Values of a config that change nothing in what is computed.
+# Values of a config that do not change the computation.
 _IRRELEVANT = (
     "_name_or_path",
     "transformers_version",
@@ -55,11 +55,11 @@ def find_graph(
         torch_name: PyTorch's class, such as ``"XLNetModel"``.
         config: the config.
         source: the checkpoint, which may have a graph next to it and on whose weights a new graph is tried.
-        **hub_options: where on the hub.
+        **hub_options: options of the hub, such as ``revision``.
 
     Raises:
         GraphError: if the checkpoint's own graph is damaged or of another class.
-        PortError: if there is none yet and it cannot be made; the message says why.
+        PortError: if there is no graph yet and it cannot be made; the message says why.
     """
     if source is not None and not Path(source).is_file():
         path = repository_file(source, GRAPH, required=False, **hub_options)
@@ -107,7 +107,7 @@ def require_torch(torch_name: str) -> None:
     """Refuse to port without PyTorch.
 
     Raises:
-        PortError: saying what to do instead.
+        PortError: with advice.
     """
     if importlib.util.find_spec("torch") is None:
         raise PortError(
@@ -170,7 +170,7 @@ def open_weights(model, reader, source: str | os.PathLike, **hub_options: Any):
         model: a ported model.
         reader: the tensors as they are stored.
         source: the checkpoint.
-        **hub_options: where on the hub.
+        **hub_options: options of the hub, such as ``revision``.
 
     Raises:
         CheckpointError: if only PyTorch knows how they are stored, and it is not installed.

@@ -268,7 +268,7 @@ class Graph:
         Args:
             values: its result.
             source: its name in messages.
-            checksums: the checksums in a file, of which ``"graph"`` has to be right.
+            checksums: the checksums in a file; that of ``"graph"`` is checked.
 
         Raises:
             GraphError: if it is no graph, one of another version, or one with parts missing.

@@ -43,7 +43,7 @@ def sample_inputs(
         batch: rows.
         length: positions.
         decoder_length: positions of the decoder, if there is one.
-        padding_side: where all rows but the first are padded; ``None`` for no padding.
+        padding_side: side on which all rows but the first are padded; ``None`` for no padding.
         seed: seed.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -86,7 +86,7 @@ class Call:
     """A node that calls a function.
 
     Attributes:
-        scope: where the node is.
+        scope: scope of the node.
         inputs: for each argument of the function the tensors that it may be.
     """
 

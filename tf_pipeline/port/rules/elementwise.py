@@ -401,7 +401,7 @@ def clamp_max(x: tf.Tensor, max: Number, *, out_dtype: tf.DType) -> tf.Tensor:
 def nan_to_num(
     x: tf.Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
 ) -> tf.Tensor:
-    """``x`` with NaN and the infinities replaced, by 0 and the dtype's limits if not told otherwise.
+    """``x`` with NaN and the infinities replaced, by default by 0 and the dtype's limits.
 
     Schema::
 

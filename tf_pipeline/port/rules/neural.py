@@ -160,7 +160,7 @@ def batch_norm(
 
 @rule("_native_batch_norm_legit_no_training.default")
 def native_batch_norm(x: tf.Tensor, weight, bias, running_mean, running_var, momentum: float, eps: float):
-    """:func:`batch_norm`, and the batch's statistics, of which there are none.
+    """:func:`batch_norm`, and empty statistics of the batch.
 
     Schema::
 
@@ -377,7 +377,7 @@ def im2col(x: tf.Tensor, kernel_size, dilation=1, padding=0, stride=1) -> tf.Ten
 
 @rule("adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default", "_adaptive_avg_pool2d.default")
 def adaptive_avg_pool(x: tf.Tensor, output_size: Sequence[int]) -> tf.Tensor:
-    """The mean of each of so many windows of about one size.
+    """The means of a given number of windows of about equal size.
 
     Schemas::
 

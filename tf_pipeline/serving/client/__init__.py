@@ -51,8 +51,8 @@ class Client:
         timeout: seconds that a request may take, from the connection to the last byte of the answer, with all its
             repetitions and the waits between them; at most a day. Only the look-up of the host's name has a time-out of
             its own, the system's.
-        retries: how often a request is sent again if the server is busy or not there: HTTP 429 and 503, UNAVAILABLE,
-            RESOURCE_EXHAUSTED, a connection that is refused or breaks.
+        retries: maximum number of times that a request is sent again if the server is busy or not there: HTTP 429 and
+            503, UNAVAILABLE, RESOURCE_EXHAUSTED, a connection that is refused or breaks.
         backoff: seconds before the first repetition, doubled for each further one; at random half to all of it. The
             server's ``Retry-After`` counts if it is longer; one of more than a minute, or than is left of ``timeout``,
             is an error.
@@ -63,7 +63,7 @@ class Client:
         **parameters: defaults for the arguments of a call, such as ``top_k``.
 
     Raises:
-        ValueError: for an address or a task that is none, or a number out of range.
+        ValueError: for an invalid address, an unknown task, or a number out of range.
         ImportError: for gRPC without tensorflow-serving-api.
     """
 
@@ -166,7 +166,7 @@ class Client:
             The outputs by name, with as many rows as were sent; strings as an array of objects.
 
         Raises:
-            ServingError: if the answer has not the outputs of the signature, or another number of rows.
+            ServingError: if the answer does not have the outputs of the signature, or another number of rows.
         """
         info = self._known(signature, self.signatures())
         counts = {name: len(values) for name, values in columns.items()}

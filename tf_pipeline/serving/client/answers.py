@@ -68,7 +68,7 @@ class RemoteTask(Calls):
 
         Raises:
             ValueError: for one that was decided when the model was exported, or a ``top_k`` that is no number.
-            TypeError: for one that the task has not.
+            TypeError: for one that the task does not have.
         """
         for name in parameters:
             if name in self.built_in or name in OF_TOKENIZERS:

@@ -49,7 +49,7 @@ class ServingError(OSError):
     """A server that cannot be reached, or that does not do its task.
 
     Attributes:
-        url: where the request went.
+        url: the address of the request.
         status: the HTTP status, or the name of the gRPC code; ``None`` if there was no answer.
         message: the failure.
     """
@@ -225,7 +225,7 @@ class TensorInfo:
 
     @classmethod
     def of(cls, dtype: str, sizes: Iterable[int], unknown_rank: bool) -> "TensorInfo":
-        """From TensorFlow's name of the dtype and the sizes of dimensions, of which -1 is any."""
+        """From TensorFlow's name of the dtype and the sizes of dimensions; -1 is any size."""
         shape = None if unknown_rank else tuple(None if size < 0 else size for size in sizes)
         return cls(DTYPES.get(dtype, dtype), shape)
 
@@ -257,7 +257,7 @@ class Transport:
     Args:
         address: of the model.
         timeout: seconds for a request with all its repetitions.
-        retries: how often, and after how long, a request is sent again.
+        retries: the number of repetitions, and the waits between them.
         headers: sent with every request.
         max_answer_bytes: how large an answer may be, decompressed.
     """

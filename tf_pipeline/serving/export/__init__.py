@@ -68,7 +68,7 @@ class Export:
         compared: on how many texts answers were compared with the local pipeline's.
         largest_difference: the largest difference of a score or a vector's element there, as a share of the largest
             number in its answer if that is more than 1.
-        warmup_requests: how many a server will run when it loads the model.
+        warmup_requests: number of requests that a server will run when it loads the model.
         load_seconds: how long TensorFlow took to load the model, in seconds.
     """
 

@@ -48,7 +48,7 @@ def write_server_files(
         folder: the folder of the model; ``folder/<version>`` is a SavedModel.
         name: of the model in the server, and in its URLs: letters, digits, ``_`` and ``-``.
         task: such as ``text-classification``, for the README.
-        checkpoint: where the model comes from, for the README.
+        checkpoint: source of the model, for the README.
         version: the SavedModel's.
         server_version: tag of the image ``tensorflow/serving``, such as ``"2.19.1"``.
         batch_size: maximum number of rows that the server runs at once.

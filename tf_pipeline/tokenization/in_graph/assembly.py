@@ -17,7 +17,7 @@ class Shape:
     Attributes:
         truncation: one of ``TRUNCATION``.
         max_length: tokens of a row at most, special ones included; None without truncation.
-        truncation_side: where tokens are cut off, ``"left"`` or ``"right"``.
+        truncation_side: side on which tokens are cut off, ``"left"`` or ``"right"``.
         windows: whether tokens that are cut off become further rows.
         stride: tokens that neighbouring windows share.
         padding: ``"longest"`` of the batch, or ``"max_length"``.

@@ -84,7 +84,7 @@ class Precompiled:
         return tf.concat([[False], (extends | prepended | newline) & ~text.begins[1:]], 0)
 
     def _clusters(self, text: Text, joined: tf.Tensor, alone: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """For every entry: how many characters it makes, of how many entries, and by which string, -1 if by itself."""
+        """For every entry: number of characters it makes, number of entries it uses, and the matching string or -1."""
         places = tf.range(tf.size(joined))
         heads = tf.cast(tf.where(~joined)[:, 0], tf.int32)
         sizes = tf.concat([heads[1:], tf.fill([1], tf.size(joined))], 0) - heads

@@ -64,7 +64,7 @@ def pieces(pre_tokenizer, text: str) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class _Characters:
-    """One character of a class, so many times."""
+    """Repetition of one character of a class."""
 
     pattern: str
     least: int = 1

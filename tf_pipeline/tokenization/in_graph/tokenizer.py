@@ -149,7 +149,7 @@ class InGraphTokenizer(tf.Module):
             padding_side: ``"left"`` or ``"right"``; by default the tokenizer's own.
             pad_to_multiple_of: makes the length a multiple of this.
             return_overflowing_tokens: whether tokens that are cut off become further rows, as windows on a long text.
-            stride: how many tokens neighbouring windows share.
+            stride: number of tokens that neighbouring windows share.
             return_offsets_mapping: adds ``offset_mapping``.
             return_special_tokens_mask: adds ``special_tokens_mask``.
             return_sequence_ids: adds ``sequence_ids``.

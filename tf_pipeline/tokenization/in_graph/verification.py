@@ -42,7 +42,7 @@ class VerificationReport:
     """The result of ``verify``.
 
     Attributes:
-        texts: how many texts were compared.
+        texts: number of texts that were compared.
         counts: for every output, on how many texts it differs.
         differences: the first of them, up to a limit.
     """
@@ -79,7 +79,7 @@ def verify(
         tokenizer: the tokenizer of ``transformers``, or ``tokenizers.Tokenizer``.
         texts: texts to tokenize; those of similar length are put in one batch.
         outputs: outputs to compare, of ``OUTPUTS``.
-        limit: how many differences to list.
+        limit: maximum number of differences to list.
 
     Returns:
         A report; ``equal`` says whether nothing differs.
