@@ -1,4 +1,4 @@
-"""Forward pass of a BERT-base: tf_pipeline beside PyTorch, ONNX Runtime, OpenVINO and KerasHub, in one run.
+"""Forward pass of a BERT-base: tf_pipeline against PyTorch, ONNX Runtime, OpenVINO and KerasHub, in one run.
 
     pip install ".[bench]"
     python benchmarks/forward.py

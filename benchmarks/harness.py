@@ -3,7 +3,7 @@
 How every benchmark here measures:
 
 - Each contender lives in a process of its own, so that thread pools, allocators and OpenMP copies do not meet.
-- Contenders take turns, in an order drawn anew each round, so that a machine that slows down slows all of them.
+- Contenders take turns, in a new random order each round, so that a machine that slows down slows all of them.
 - What is reported is the ratio of medians, with the quartiles of the ratios of single rounds. Times are in the JSON.
 - A contender whose results are not those of PyTorch is not timed.
 """
@@ -133,7 +133,7 @@ class _Function:
 
 
 def interleave(names: Iterable[str], rounds: int, measure: Callable[[str], Any], title: str) -> dict[str, list[Any]]:
-    """Measure every name once a round, in an order drawn anew each round; the result is by name, then by round."""
+    """Measure every name once a round, in a new random order each round; the result is by name, then by round."""
     names = list(names)
     shuffled, values = random.Random(0), {name: [] for name in names}
     with console.status(title) as status:

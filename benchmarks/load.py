@@ -1,4 +1,4 @@
-"""Load a checkpoint of BERT-base's size (438 MB in float32): time and peak memory, beside transformers on PyTorch.
+"""Load a checkpoint of BERT-base's size (438 MB in float32): time and peak memory, against transformers on PyTorch.
 
     pip install ".[bench]"
     python benchmarks/load.py

@@ -1,4 +1,4 @@
-"""Film reviews through ``pipeline("sentiment-analysis")``: tf_pipeline beside transformers on PyTorch.
+"""Film reviews through ``pipeline("sentiment-analysis")``: tf_pipeline against transformers on PyTorch.
 
     pip install ".[bench]"
     python benchmarks/pipeline.py
@@ -99,13 +99,13 @@ class Row:
     """One contender and what became of it.
 
     Attributes:
-        batch_size: most texts in a batch; ``None`` where the pipeline decides.
+        batch_size: maximum number of texts in a batch; ``None`` where the pipeline decides.
         by_length: whether the texts are sorted before they are handed over.
         seconds: of each round.
         against_torch: texts per second over those of PyTorch at its best batch size.
         other_labels: number of texts whose label is not that of float32 PyTorch at the first batch size.
         score_difference: largest difference of a text's score for PyTorch's label.
-        traces: how often the model was traced over all rounds.
+        traces: number of traces of the model over all rounds.
         reason: why its speed is not reported.
     """
 

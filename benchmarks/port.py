@@ -1,4 +1,4 @@
-"""The forward pass of a ported BERT-base beside that of our own module, on the same weights.
+"""The forward pass of a ported BERT-base against that of our own module, on the same weights.
 
     pip install ".[bench]"
     python benchmarks/port.py

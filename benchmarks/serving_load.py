@@ -208,9 +208,9 @@ class Load:
     """Sends requests from many threads and judges every answer.
 
     Attributes:
-        sent: how many requests of each kind were sent.
-        wrong: how many answers of each kind were not right.
-        lost: how many requests of each kind had no answer.
+        sent: number of requests of each kind.
+        wrong: number of wrong answers of each kind.
+        lost: number of requests of each kind without an answer.
         seconds: of each good request.
         memory: the server's resident bytes, by the number of requests that were done.
         examples: what went wrong, the first few times.

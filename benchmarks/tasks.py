@@ -1,4 +1,4 @@
-"""Every pipeline over real sentences: tf_pipeline beside transformers on PyTorch.
+"""Every pipeline over real sentences: tf_pipeline against transformers on PyTorch.
 
     pip install ".[bench]"
     python benchmarks/tasks.py

@@ -364,7 +364,7 @@ def batches(ids: list[list[int]], targets: np.ndarray, shuffle: bool = False) ->
     Args:
         ids: token ids of each text.
         targets: one row a text.
-        shuffle: draw the batches anew in each epoch.
+        shuffle: draw new batches in each epoch.
     """
     lengths = np.array([len(row) for row in ids])
     edges = [12, 16, 20, 24, 28, 32, 40, 56]

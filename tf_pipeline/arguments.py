@@ -14,8 +14,8 @@ class Explained(NamedTuple):
     """An argument of ``transformers`` that is not one here.
 
     Attributes:
-        reason: what takes its place, as a sentence.
-        allowed: values that ask for what happens anyway; ``None``, which stands for "not given", always does.
+        reason: its replacement, as a sentence.
+        allowed: values that ask for the default behaviour; ``None``, which stands for "not given", always does.
     """
 
     reason: str
@@ -93,7 +93,7 @@ PIPELINE_ARGUMENTS = {
 
 _ONE_ROW = "a pipeline answers a text from one row; call pipe.tokenizer for this."
 
-# Of a tokenizer's call, and what a pipeline makes of those that it cannot pass on.
+# Of a tokenizer's call, and a pipeline's treatment of those that it cannot pass on.
 TOKENIZER_ARGUMENTS = (
     "add_special_tokens", "padding", "truncation", "max_length", "stride", "pad_to_multiple_of", "padding_side",
     "truncation_side", "split_special_tokens", "verbose",
@@ -115,10 +115,10 @@ _FLAGS = ("add_special_tokens", "split_special_tokens", "verbose")
 
 
 def settled(arguments: Mapping[str, Any], table: Mapping[str, Explained]) -> dict[str, Any]:
-    """Arguments without those of a table that ask for nothing else than what happens anyway.
+    """Arguments without those of a table that ask for the default behaviour.
 
     Raises:
-        ValueError: for one that asks for more; the message says what takes its place.
+        ValueError: for one that asks for more; the message names its replacement.
     """
     for name, value in arguments.items():
         if name in table and value is not None and value not in table[name].allowed:
@@ -136,14 +136,14 @@ def refuse_unknown(
     """Require that all names are known.
 
     Args:
-        caller: what takes them.
+        caller: the function or class that takes them.
         names: names of arguments.
         known: those that there are.
         others: further ones, which the message does not list.
         hint: a sentence for the end of the message.
 
     Raises:
-        TypeError: naming the first unknown argument and those that are spelled alike, or else all if they are few.
+        TypeError: naming the first unknown argument and similar ones, or else all if they are few.
     """
     known = list(known)
     taken = [*known, *others]

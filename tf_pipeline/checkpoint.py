@@ -87,7 +87,7 @@ class Slot:
 
 @dataclass
 class LoadingReport:
-    """What happened to each key of a checkpoint.
+    """The outcome of loading each key of a checkpoint.
 
     Attributes:
         missing: keys of the model that the checkpoint lacks; they are newly initialised.
@@ -100,7 +100,7 @@ class LoadingReport:
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
 
     def warn(self, model_name: str, source: str) -> None:
-        """Log what is not exactly as in the checkpoint."""
+        """Log differences from the checkpoint."""
         if self.unused:
             logger.warning(
                 "Some weights of the checkpoint at %s were not used when initializing %s: %s. This is expected if the "
@@ -192,7 +192,7 @@ def _transposed(value: np.ndarray) -> tf.Tensor:
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a tensor is in a mapped file."""
+    """Place of a tensor in a mapped file."""
 
     file: mmap.mmap
     dtype: np.dtype
@@ -205,7 +205,7 @@ class SafetensorsReader(Mapping):
     """Tensors of safetensors files by key: views of the mapped files, in which nothing is read before it is used.
 
     Args:
-        entries: where each tensor is.
+        entries: place of each tensor.
     """
 
     def __init__(self, entries: Mapping[str, _Entry]):
@@ -361,7 +361,7 @@ class TorchReader(StateReader):
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse a compressed archive: PyTorch compresses nothing, and maps what is there as if it were plain."""
+    """Refuse a compressed archive: PyTorch compresses nothing, and maps the file as if it were plain."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -374,7 +374,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _unreadable(key: Any, tensor: Any) -> str | None:
-    """What is in the place of a dense tensor with a name, if it is something else."""
+    """Describe an entry that is not a dense tensor with a name; ``None`` if it is one."""
     import torch
 
     if not isinstance(key, str) or not torch.is_tensor(tensor):
@@ -504,7 +504,7 @@ def _is_inside(name: str) -> bool:
 
 
 def _roots(folder: Path) -> list[Path]:
-    """Where the files of a folder may be: in it, or where the hub's cache has the files that its snapshots link to."""
+    """Folders that may hold a folder's files: itself, and the blobs if it is a snapshot in the hub's cache."""
     blobs = [parent.parent / "blobs" for parent in folder.absolute().parents if parent.name == "snapshots"]
     return [root.resolve() for root in (folder, *blobs)]
 
@@ -533,10 +533,10 @@ def load(
 
     Args:
         model: a model constructed under :func:`tf_pipeline.model.deferred_variables`.
-        source: what messages call the checkpoint.
-        reader: what :func:`open_checkpoint` returned.
+        source: name of the checkpoint in messages.
+        reader: the result of :func:`open_checkpoint`.
         strict: whether the body must have as many layers as the checkpoint; not if the caller asked for more or fewer.
-        ignore_mismatched_sizes: initialise tensors of another shape anew instead of failing.
+        ignore_mismatched_sizes: initialise tensors of another shape at random instead of failing.
 
     Returns:
         The report, also logged as warnings.
@@ -666,7 +666,7 @@ def save_weights(model, folder: Path, max_shard_size: int | str = "50GB") -> Non
 
     Args:
         model: the model.
-        folder: where to write.
+        folder: the folder to write into.
         max_shard_size: size past which the weights are split, in bytes or as ``"5GB"``.
     """
     from huggingface_hub import split_state_dict_into_shards_factory

@@ -1,4 +1,4 @@
-"""Read the config of a checkpoint, change values of it, and say what is wrong with one."""
+"""Read the config of a checkpoint, change its values, and explain invalid ones."""
 
 import contextlib
 import json
@@ -113,7 +113,7 @@ def load_config(source: Any, hub_options: dict[str, Any], changes: dict[str, Any
 
     Args:
         source: a config, a folder or a hub id.
-        hub_options: where on the hub.
+        hub_options: options of the hub, such as ``revision``.
         changes: values to set.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the decoders of all families and their heads do with their layers, which a family's file constructs.
+"""Bodies and heads of decoders: they run the layers that a family's file constructs.
 
 A family's base class is a :class:`TFDecoderPreTrainedModel`, its body a :class:`DecoderBody`, and a head one of the
 classes named after its task: ``class TFGPT2LMHeadModel(CausalLM, TFGPT2PreTrainedModel)``.
@@ -30,14 +30,14 @@ class DecoderInputs:
     """Inputs of a decoder's layer besides its rows ``[batch * length, hidden]``.
 
     A layer is called as ``layer(rows, inputs=inputs, training=training)``. It returns the new rows, its attentions
-    ``[batch, heads, length, keys]``, and what :meth:`remember` gave it.
+    ``[batch, heads, length, keys]``, and the result of :meth:`remember`.
 
     Attributes:
         length: number of tokens of each sequence that are computed, a scalar.
         bias: added to the scores, broadcast to ``[batch, heads, length, keys]``, or ``None``.
         rotary: cosines and sines ``[batch or 1, 1, length, size]`` of their positions, if the layer turns by them.
         past: keys and values of tokens before, or ``None``.
-        slot: where to write into ``past``, a scalar; ``None`` if it grows instead.
+        slot: the slot of ``past`` to write into, a scalar; ``None`` if it grows instead.
     """
 
     length: tf.Tensor | int
@@ -55,7 +55,7 @@ class DecoderInputs:
 
 
 class DecoderState(NamedTuple):
-    """What a decoder keeps between two tokens; see :class:`~tf_pipeline.generation.stepper.Stepper`.
+    """State of a decoder between two tokens; see :class:`~tf_pipeline.generation.stepper.Stepper`.
 
     Attributes:
         cache: of a fixed number of slots.
@@ -69,7 +69,7 @@ class DecoderState(NamedTuple):
 
 
 class TFDecoderPreTrainedModel(TFPreTrainedModel):
-    """What all decoders share: calls may give and ask for ``past_key_values``."""
+    """Base class of all decoders: calls may give and ask for ``past_key_values``."""
 
     option_names = (*TFPreTrainedModel.option_names, "past_key_values", "use_cache")
 
@@ -83,7 +83,7 @@ class TFDecoderPreTrainedModel(TFPreTrainedModel):
         return_dict=None,
         training=None,
     ):
-        """Do what every model does (:meth:`tf_pipeline.model.TFPreTrainedModel.__call__`), with a cache.
+        """Run the model as :meth:`tf_pipeline.model.TFPreTrainedModel.__call__` does, with a cache.
 
         With ``past_key_values`` of an earlier call, ``input_ids`` are the tokens that follow, and ``attention_mask`` is
         of all tokens, ``[batch, past + seq]``. The outputs have ``past_key_values`` if ``use_cache`` is true. Unlike in
@@ -101,7 +101,7 @@ class TFDecoderPreTrainedModel(TFPreTrainedModel):
         )
 
     def default_signature(self) -> dict[str, tf.TensorSpec]:
-        """Inputs of an exported model; types of tokens are none, because no decoder's tokenizer makes them."""
+        """Inputs of an exported model; token types are not among them, because no decoder's tokenizer makes them."""
         return {name: spec for name, spec in super().default_signature().items() if name != "token_type_ids"}
 
     def check(self, inputs: Mapping[str, Any], past_key_values: Cache | None = None, **options: Any) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class DecoderBody:
 
     @property
     def windows(self) -> Sequence[int | None]:
-        """How many tokens each layer sees, up to the one that is computed; ``None`` for all."""
+        """Number of tokens that each layer sees, up to the one that is computed; ``None`` for all."""
         return [None] * len(self.blocks)
 
     def embed(self, input_ids=None, inputs_embeds=None, position_ids=None, training=False) -> tf.Tensor:
@@ -156,7 +156,7 @@ class DecoderBody:
         return [None] * len(self.blocks)
 
     def finish(self, hidden_states: tf.Tensor) -> tf.Tensor:
-        """What follows the last layer: ``[batch, seq, hidden]`` to the same."""
+        """Apply everything behind the last layer: ``[batch, seq, hidden]`` to the same."""
         raise NotImplementedError
 
     def forward(
@@ -206,7 +206,7 @@ class DecoderBody:
             hidden_states: ``[batch, seq, hidden]``.
             inputs: of each layer.
             training: whether dropout is active.
-            output_hidden_states: whether to return what each layer takes, and the last state.
+            output_hidden_states: whether to return the input of each layer, and the last state.
             output_attentions: whether to return the attentions of all layers.
 
         Returns:
@@ -221,7 +221,7 @@ class DecoderBody:
             all_attentions.append(attentions)
             caches.append(cache)
         last = self.finish(hidden_states)
-        states = (*all_states, last) if all_states else ()  # PyTorch records what layers take
+        states = (*all_states, last) if all_states else ()  # PyTorch records the inputs of layers
         outputs = BaseModelOutputWithPast(
             last_hidden_state=last,
             hidden_states=states if output_hidden_states else None,
@@ -235,7 +235,7 @@ class DecoderBody:
         """Refuse a number of tokens whose keys cannot be kept from step to step."""
 
     def slots(self, capacity: int) -> list[int]:
-        """How many slots each layer's cache has: no more than it sees."""
+        """Number of slots in each layer's cache: no more than the layer sees."""
         return [capacity if window is None else min(window, capacity) for window in self.windows]
 
     def read_prompt(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, DecoderState]:

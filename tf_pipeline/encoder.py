@@ -1,4 +1,4 @@
-"""What the encoders of all families and their heads do with their layers, which a family's file constructs.
+"""Bodies and heads of encoders: they run the layers that a family's file constructs.
 
 A body is an :class:`EncoderBody`; a head is one of the classes named after its task. They are mixed into a family's own
 base class: ``class TFBertForMaskedLM(MaskedLM, TFBertPreTrainedModel)``.
@@ -33,10 +33,10 @@ class EncoderBody:
     Families hold ``embeddings`` and ``encoder``, or override :meth:`embed` and :meth:`encode`.
 
     Attributes:
-        output_class: what the body returns.
+        output_class: class of the body's outputs.
         encoder_inputs: inputs that the layers take and the embeddings do not, such as rotary positions.
         states_without_layers: whether a body of no layers returns its embeddings as a hidden state. Most of PyTorch's
-            record what their layers take, and so return none.
+            record the inputs of their layers, and so return none.
     """
 
     output_class: type[ModelOutput] = BaseModelOutputWithPooling
@@ -149,16 +149,16 @@ class PreTraining:
 
 
 class TextHead:
-    """Scores texts as a whole. Families implement ``text_logits``, from what :meth:`pool` returns."""
+    """Scores texts as a whole. Families implement ``text_logits``, of the result of :meth:`pool`."""
 
     reads_first_token = True  # and no other, so that the last layer need not compute them
 
     def pool(self, body: ModelOutput, attention_mask: tf.Tensor | None) -> Any:
-        """What is scored: what the body returned, of which ``text_logits`` takes what it needs."""
+        """The body's outputs; ``text_logits`` takes the parts it needs."""
         return body
 
     def score_texts(self, inputs: dict[str, Any], training: bool) -> tuple[ModelOutput, tf.Tensor]:
-        """What the body returns, and ``[batch, scores]``."""
+        """The body's outputs, and the scores ``[batch, scores]``."""
         body = self.base_model.forward(first_token_only=self.reads_first_token, training=training, **inputs)
         return body, self.text_logits(self.pool(body, inputs.get("attention_mask")), training=training)
 
@@ -167,7 +167,7 @@ class TextHead:
 class SequenceClassification(TextHead):
     """Scores a text or a pair. Labels: ``[batch]``, or ``[batch, num_labels]`` for multi-label and regression.
 
-    Families implement ``text_logits``: what the body returned to ``[batch, num_labels]``.
+    Families implement ``text_logits``: the body's outputs to ``[batch, num_labels]``.
     """
 
     def forward(self, training=False, **inputs: Any) -> SequenceClassifierOutput:
@@ -180,7 +180,7 @@ class SequenceClassification(TextHead):
 class MultipleChoice(TextHead):
     """Chooses among texts. Inputs are ``[batch, choices, seq]``, labels ``[batch]``.
 
-    Families implement ``text_logits``: what the body returned to ``[batch * choices, 1]``.
+    Families implement ``text_logits``: the body's outputs to ``[batch * choices, 1]``.
     """
 
     def forward(self, training=False, **inputs: Any) -> MultipleChoiceModelOutput:

@@ -1,4 +1,4 @@
-"""Where something ran: versions, processor, threads and settings that change results."""
+"""The environment of a run: versions, processor, threads and settings that change results."""
 
 import contextlib
 import os

@@ -17,7 +17,7 @@ try:
 except ImportError:  # Windows: without locks, nothing is removed that another process may still be writing
     fcntl = None
 
-# What files and folders are called until they are complete. Their writers hold a lock on them, which ends with the
+# Names of files and folders until they are complete. Their writers hold a lock on them, which ends with the
 # process.
 STAGING = re.compile(r"\.saving-[0-9a-z_]{8}")
 _AT_FDCWD = -100
@@ -146,7 +146,7 @@ def _new_name() -> str:
 
 
 def _new_staging(target: Path) -> Path:
-    """An empty folder beside ``target`` if they can be exchanged, or else in it, from where files can be moved."""
+    """An empty folder next to ``target`` if they can be exchanged, or else in it, from where files can be moved."""
     name = _new_name()
     beside = target.with_name(name)
     if not target.is_dir():
@@ -169,7 +169,7 @@ def _staged(folder: Path) -> list[Path]:
 
 
 def _remove_litter(*folders: Path) -> None:
-    """Remove what writers left that were killed; what can be locked has no living writer."""
+    """Remove files that killed writers left; a file that can be locked has no living writer."""
     for path in (path for folder in folders for path in _staged(folder)):
         if (lock := _lock(path, wait=False)) is not None:
             with contextlib.suppress(OSError):
@@ -188,7 +188,7 @@ def _holds_current_directory(folder: Path) -> bool:
 
 
 def _put_in_place(staging: Path, target: Path, seal: str | None, obsolete: Callable[[str], bool]) -> None:
-    # Folders last: who sees one, such as a server a new version, finds the files beside it in place.
+    # Folders last: who sees one, such as a server a new version, finds the files next to it in place.
     names = sorted(os.listdir(staging), key=lambda name: ((staging / name).is_dir(), name))
     readable = (target if target.exists() else staging).stat().st_mode & 0o044
     for file in filter(Path.is_file, map(staging.joinpath, names)):
@@ -286,7 +286,7 @@ def _exchange(first: Path, second: Path) -> None:
 
 
 def _bring_over(old: Path, new: Path, without: set[str] = frozenset()) -> None:
-    """Move what came into the old folder between linking and exchanging."""
+    """Move files that came into the old folder between linking and exchanging."""
     with os.scandir(old) as entries:
         for entry in entries:
             twin = new / entry.name

@@ -1,6 +1,6 @@
 """Refuse to compute in a process that was forked from one in which TensorFlow runs.
 
-TensorFlow computes on threads, and a fork has none of its parent's: what waits for them waits for ever.
+TensorFlow computes on threads, and a fork has none of its parent's: code that waits for them waits for ever.
 """
 
 import os
@@ -17,10 +17,10 @@ def refuse_if_forked(what: str) -> None:
     """Raise an error in a process where TensorFlow would hang.
 
     Args:
-        what: cannot be used here, such as ``"A pipeline"``.
+        what: the thing that cannot be used here, such as ``"A pipeline"``.
 
     Raises:
-        ForkedProcessError: saying what to do instead.
+        ForkedProcessError: with advice.
     """
     if _forked:
         raise ForkedProcessError(

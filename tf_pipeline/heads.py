@@ -1,6 +1,6 @@
-"""The heads of ``transformers``, once: where it lists their classes, what they learn from, and what they are for.
+"""The heads of ``transformers``, once: the lists of their classes, their labels and losses, and their tasks.
 
-The mapping that lists a class says what its head is, as its name may not: ``MarianMTModel`` translates, and
+The mapping that lists a class tells the kind of its head, which its name may not: ``MarianMTModel`` translates, and
 ``BertGenerationDecoder`` predicts tokens. The end of the name decides only for a class that no mapping lists, such as
 that of a checkpoint's own code.
 """
@@ -17,12 +17,12 @@ class Head:
     """One kind of head.
 
     Attributes:
-        mappings: where ``transformers`` lists the classes that the auto class of this kind loads.
+        mappings: lists of ``transformers`` with the classes that the auto class of this kind loads.
         ends: ends of the names of such classes.
         elsewhere: further mappings of classes with this head, which take images or sound as well.
         label_names: inputs that are labels.
         loss: name of the function of :mod:`tf_pipeline.losses` that computes the loss.
-        loss_inputs: inputs that the loss takes beside the labels.
+        loss_inputs: inputs that the loss takes besides the labels.
         input_rank: rank of ``input_ids``.
         task: the pipeline that the head is for.
         generates: whether tokens that it predicts continue a text.

@@ -10,7 +10,7 @@ HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "subfolder"
 
 
 class RepositoryError(OSError):
-    """A checkpoint that cannot be found; the message says where was looked and what to do."""
+    """A checkpoint that cannot be found; the message says where it was sought, and gives advice."""
 
 
 def split_hub_options(options: dict[str, Any]) -> dict[str, Any]:

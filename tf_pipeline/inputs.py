@@ -1,4 +1,4 @@
-"""Turn what callers pass into tensors, and say clearly what is wrong with it when something is."""
+"""Turn a caller's inputs into tensors, with clear messages about invalid ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,10 +58,10 @@ def check_inputs(model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     graph.
 
     Returns:
-        The inputs; what is computed from them waits for the checks in the graph.
+        The inputs; any computation on them waits for the checks in the graph.
 
     Raises:
-        ValueError: naming the input, what is wrong and what is expected.
+        ValueError: naming the input, the mistake and the expected form.
     """
     if ("input_ids" in inputs) == ("inputs_embeds" in inputs):
         raise ValueError("Give exactly one of input_ids and inputs_embeds.")
@@ -84,7 +84,7 @@ def check_sizes(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         inputs: tensors of one rank, such as the texts ``[batch]`` of a signature.
 
     Returns:
-        The inputs; what is computed from them waits for the check.
+        The inputs; any computation on them waits for the check.
     """
     (leading, first), *others = inputs.items()
     return waiting(inputs, [_equal_sizes(name, tf.shape(value), leading, tf.shape(first)) for name, value in others])
@@ -209,14 +209,14 @@ def check_size(
     """Refuse more tokens than there are positions: now if the length is known, else in the graph.
 
     Args:
-        inputs: what is computed from.
+        inputs: inputs of the computation.
         length: number of tokens, a scalar.
-        limit: the most there may be.
+        limit: the maximum.
         name: of the model, for the message.
         what: there are ``limit`` of.
 
     Returns:
-        The inputs; what is computed from them waits for the check.
+        The inputs; any computation on them waits for the check.
     """
     key = " (max_position_embeddings)" if what == "positions" else ""
     message = (

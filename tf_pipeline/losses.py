@@ -96,7 +96,7 @@ def replaced_tokens(outputs, labels: Mapping[str, tf.Tensor], config) -> tf.Tens
     """Mean binary cross entropy of ``logits`` ``[batch, seq]`` over the tokens whose attention mask is 1.
 
     Raises:
-        ValueError: for an attention mask that is not ``[batch, seq]``, which does not say what the tokens are.
+        ValueError: for an attention mask that is not ``[batch, seq]``, which does not tell padding from tokens.
     """
     logits = _at_least_float32(outputs.logits)
     each = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels["labels"], logits.dtype), logits)

@@ -46,7 +46,7 @@ def resolve_dtype(dtype: Any, config: PreTrainedConfig | None = None) -> keras.D
     Args:
         dtype: a name in ``DTYPES``, a Keras policy or its name (``"mixed_bfloat16"``), ``"auto"`` for the dtype in
             the config, or ``None`` for Keras' global policy.
-        config: where ``"auto"`` looks.
+        config: read for ``"auto"``.
 
     Raises:
         ValueError: for a dtype that models cannot compute in.
@@ -203,7 +203,8 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         return getattr(self, self.base_model_prefix, self)
 
     def __dir__(self):
-        # Keras saves what dir() lists; this alias would store the body under a second name, and a body inside itself.
+        # Keras saves everything that dir() lists; this alias would store the body under a second name, and a body
+        # inside itself.
         return [name for name in super().__dir__() if name != "base_model"]
 
     @property
@@ -218,7 +219,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
 
     @property
     def max_length(self) -> int | None:
-        """Most tokens that a sequence may have, or ``None`` if positions do not limit it."""
+        """Maximum number of tokens in a sequence, or ``None`` if positions do not limit it."""
         return self.num_positions
 
     @property
@@ -249,7 +250,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     def __call__(self, input_ids: Any = None, *args: Any, **kwargs: Any) -> ModelOutput | tuple:
         """Run the model.
 
-        Inputs are given by keyword, by position in the order of ``INPUT_NAMES``, or as one dictionary, which is what a
+        Inputs are given by keyword, by position in the order of ``INPUT_NAMES``, or as one dictionary, such as a
         tokenizer returns: ``model(**encoded)`` and ``model(encoded)`` are the same.
 
         Args:
@@ -264,7 +265,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
             The outputs, with a ``loss`` if labels were given; a tuple if ``return_dict=False``.
 
         Raises:
-            ValueError: for inputs of a wrong shape or value; the message says how to mend them.
+            ValueError: for inputs of a wrong shape or value; the message says how to correct them.
         """
         refuse_if_forked(type(self).__name__)
         options = {name: kwargs.pop(name) for name in self.option_names if name in kwargs}
@@ -282,7 +283,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         )
 
     def run(self, inputs, *, output_hidden_states, output_attentions, return_dict, training, **options: Any):
-        """What :meth:`call` does; ``options`` are those of :meth:`forward` that not every model has."""
+        """Do the work of :meth:`call`; ``options`` are those of :meth:`forward` that not every model has."""
         labels = {name: inputs[name] for name in self.label_names if name in inputs}
         with _own_words():
             tensors = self.check({name: value for name, value in inputs.items() if name not in labels}, **options)
@@ -316,7 +317,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     def compile(self, *args: Any, jit_compile: bool = False, **kwargs: Any) -> None:
         """Keras' ``compile``; without a loss, the head's own is used.
 
-        XLA is off unless asked for: it compiles anew for every shape, while a graph of dynamic shape traces once.
+        XLA is off unless asked for: it compiles again for every shape, while a graph of dynamic shape traces once.
         """
         super().compile(*args, jit_compile=jit_compile, **kwargs)
 
@@ -355,11 +356,11 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         return {name: given[name] for name in self.label_names if name in given}
 
     def _loss_inputs(self, x) -> dict[str, Any]:
-        """What the loss needs of the inputs, where they are given by name."""
+        """Inputs that the loss needs, if the inputs are given by name."""
         return {name: x[name] for name in self.loss_inputs if isinstance(x, Mapping) and name in x}
 
     def _targets(self, x, y, outputs: ModelOutput):
-        """What a user's loss and metrics compare with the outputs: labels by the name of the logits they belong to."""
+        """Labels that a user's loss and metrics compare with the outputs, by the name of the logits they belong to."""
         scores = [name for name in outputs if name.endswith("logits")]
         labels = self._labels(x, y)
         return {
@@ -392,7 +393,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     # ---------------------------------------------------------------------------------------------------- saving
 
     def get_config(self) -> dict[str, Any]:
-        """What ``.keras`` files and :meth:`from_config` need: the Hugging Face config, the dtype, quantized layers."""
+        """The values that ``.keras`` files and :meth:`from_config` need: the config, the dtype, quantized layers."""
         modes = {layer.path: getattr(layer, "quantization_mode", None) for layer in self._flatten_layers()}
         return {
             "config": self.config.to_dict() | {"model_type": self.config.model_type},
@@ -404,7 +405,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig | dict[str, Any], custom_objects=None, **kwargs: Any):
-        """A model with random weights, from a Hugging Face config or from what :meth:`get_config` returned."""
+        """A model with random weights, from a Hugging Face config or from the result of :meth:`get_config`."""
         if isinstance(config, PreTrainedConfig):
             return cls(config, **kwargs)
         arguments = dict(config)
@@ -452,13 +453,13 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
             source: a local folder or a hub id.
             config: a config, or where to read it, instead of the checkpoint's own.
             dtype: see :func:`resolve_dtype`; ``"auto"`` keeps the checkpoint's.
-            ignore_mismatched_sizes: initialize weights of another shape anew instead of failing.
+            ignore_mismatched_sizes: initialize weights of another shape at random instead of failing.
             output_loading_info: also return the :class:`~tf_pipeline.checkpoint.LoadingReport`.
             use_safetensors: read safetensors alone, or ``.bin`` alone if false; by default whichever is there.
             variant: part of the names of the weights, such as ``"fp16"`` in ``model.fp16.safetensors``.
             **kwargs: hub options (``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``subfolder``) and
-                config values to change, such as ``num_labels=6``. What else ``transformers`` takes here does
-                nothing or is refused with what takes its place: see ``tf_pipeline.arguments``.
+                config values to change, such as ``num_labels=6``. Other arguments of ``transformers`` do
+                nothing or are refused, with a replacement: see ``tf_pipeline.arguments``.
 
         Raises:
             TypeError: for an argument that is neither of this method nor a value of the config.
@@ -497,14 +498,14 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         return reader
 
     def _check_loaded(self, report: checkpoint.LoadingReport, source: str | os.PathLike, **hub_options: Any) -> None:
-        """Refuse what was loaded if it is not what the checkpoint holds."""
+        """Refuse a loaded model that differs from the checkpoint."""
 
     def _weight_writer(self, slots: dict[str, checkpoint.Slot]) -> checkpoint.WeightWriter:
         """The tensors to save, given the parameters by key."""
         return checkpoint.WeightWriter(slots)
 
     def _save_extras(self, folder: Path) -> None:
-        """Write what a checkpoint of this model holds besides weights and config."""
+        """Write the files of this model's checkpoint besides weights and config."""
 
     def save_pretrained(self, folder: str | os.PathLike, max_shard_size: int | str = "50GB") -> None:
         """Write ``config.json`` and ``model.safetensors`` that PyTorch loads bit for bit.
@@ -513,7 +514,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         fails, or whose process is killed, nothing is seen.
 
         Args:
-            folder: where to save; made if it does not exist.
+            folder: the folder to write into; made if it does not exist.
             max_shard_size: size past which the weights are split over several files.
         """
         with checkpoint.checkpoint_folder(folder) as staging:
@@ -554,7 +555,7 @@ def _check_label_names(config: PreTrainedConfig) -> None:
 
 
 def _scores(outputs: ModelOutput) -> dict[str, Any]:
-    """What a user's loss and metrics judge, by name: the logits, or everything if there are none."""
+    """Outputs that a user's loss and metrics judge, by name: the logits, or everything if there are none."""
     return {name: value for name, value in outputs.items() if name.endswith("logits")} or dict(outputs)
 
 

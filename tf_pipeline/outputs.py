@@ -1,4 +1,4 @@
-"""What models return: ordered results read by attribute, by key and by integer.
+"""Outputs of models: ordered results read by attribute, by key and by integer.
 
 Each class lists its fields in the order of its PyTorch twin in ``transformers.modeling_outputs``; a field that was
 not computed (no labels, so no loss) is absent, so ``outputs[0]`` is the first tensor there is.

@@ -25,7 +25,7 @@ def table_console() -> Console:
 def load_frameworks(verbose: bool = False) -> None:
     """Import TensorFlow, Keras and transformers without the lines that they print while loading.
 
-    What they print is shown after all if the import fails. Where TensorFlow is loaded already, nothing happens.
+    Their output is shown after all if the import fails. Where TensorFlow is loaded already, nothing happens.
 
     Args:
         verbose: whether to show those lines, and TensorFlow's later ones.
@@ -42,7 +42,7 @@ def load_frameworks(verbose: bool = False) -> None:
 
 @contextmanager
 def _held_back_stderr() -> Iterator[None]:
-    """Keep what is written to standard error, by C++ code too, and show it only if the block raises."""
+    """Keep output to standard error, of C++ code too, and show it only if the block raises."""
     if sys.stderr is None:  # closed by whoever started the process
         yield
         return

@@ -73,10 +73,10 @@ def export(
 ) -> None:
     """Export a checkpoint for TensorFlow Serving: strings go in, labels, entities, answers or vectors come out.
 
-    FOLDER/VERSION is a SavedModel with the tokenizer and the task's post-processing in its graph; beside it are what a
-    server and its users need: configuration, a compose file, serve.sh, and a README with the calls. Nothing is written
-    unless the tokenizer in the graph equals Hugging Face's on a corpus, the SavedModel answers as the local pipeline
-    does, and the server has all of its ops.
+    FOLDER/VERSION is a SavedModel with the tokenizer and the task's post-processing in its graph; next to it are the
+    files that a server and its users need: configuration, a compose file, serve.sh, and a README with the calls.
+    Nothing is written unless the tokenizer in the graph equals Hugging Face's on a corpus, the SavedModel answers as
+    the local pipeline does, and the server has all of its ops.
 
     tf-pipeline export ./sentiment ./served/sentiment
 

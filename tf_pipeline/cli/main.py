@@ -49,7 +49,7 @@ def parity(
         typer.Option("--class", help="Or this class, such as TFBertModel; by default what the config names."),
     ] = None,
     texts: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="File of texts, one a line, to compare on.")
+        Path | None, typer.Option(exists=True, dir_okay=False, help="File of texts, one per line, to compare on.")
     ] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="May be repeated; float64 and float32 by default.")] = None,
     mode: Annotated[str, typer.Option(help="How TensorFlow runs: function, eager, xla or saved.")] = "function",
@@ -58,7 +58,7 @@ def parity(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every check here.")] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Prove that a checkpoint computes the same in TensorFlow and in PyTorch, or show where it does not and why.
+    """Prove that a checkpoint computes the same in TensorFlow and in PyTorch, or show the first difference and why.
 
     Compared are tokenization, weights, outputs (hidden states, attentions, logits, losses), gradients, training,
     invariance (batches, padding), execution (eager, graph, XLA, SavedModel), round trip (saving and loading) and
@@ -98,13 +98,13 @@ def parity(
 @app.command()
 def port(
     checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint of any architecture.")],
-    folder: Annotated[Path | None, typer.Argument(help="Where to save the port; may be left out with --show.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder for the port; may be left out with --show.")] = None,
     task: Annotated[str | None, typer.Option(help="Port the model of this task, such as text-classification.")] = None,
     model_class: Annotated[
         str | None,
         typer.Option("--class", help="Or this class, such as XLNetModel; by default what the config names."),
     ] = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the graph, an operation a line.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the graph, one operation per line.")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
     ] = False,
@@ -112,7 +112,7 @@ def port(
 ) -> None:
     """Port a checkpoint whose architecture has no module of its own, so that it loads where there is no PyTorch.
 
-    PyTorch builds the model once, torch.export captures what it computes, and the graph is run in TensorFlow and
+    PyTorch builds the model once, torch.export captures its computation, and TensorFlow runs the graph, which is
     compared with PyTorch: at three shapes, padded on either side, in float64 to 1e-10 and in float32 within PyTorch's
     own rounding. Nothing is written unless all of it is equal. The folder holds config.json, model.safetensors (which
     PyTorch loads too), graph.json and the tokenizer. Needs torch.

@@ -28,7 +28,7 @@ DocStride = Annotated[
     int | None, typer.Option(help="Tokens by which windows of the context overlap. (question-answering: 128)")
 ]
 MaxSeqLen = Annotated[int | None, typer.Option(help="Tokens of a window. (question-answering: 384)")]
-MaxAnswerLen = Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer. (question-answering: 15)")]
+MaxAnswerLen = Annotated[int | None, typer.Option(min=1, help="Maximum tokens in an answer. (question-answering: 15)")]
 HandleImpossibleAnswer = Annotated[
     bool | None, typer.Option("--handle-impossible-answer", help="Let there be no answer. (question-answering)")
 ]
@@ -40,7 +40,7 @@ Targets = Annotated[
 ]
 Normalize = Annotated[bool | None, typer.Option("--normalize", help="Vectors of length 1. (feature-extraction)")]
 
-# Which of these a task takes, and what its pipeline calls them.
+# Which of these a task takes, and their names in its pipeline.
 OPTIONS: dict[str, dict[str, str]] = {
     "text-classification": {"top_k": "top_k", "function": "function_to_apply"},
     "feature-extraction": {"pooling": "pooling", "normalize": "normalize"},
@@ -66,7 +66,7 @@ def parameters_of(task: str, given: Mapping[str, Any], options: Mapping[str, Map
     Args:
         task: its name.
         given: options with values.
-        options: for each task the options that it takes, and what its pipeline calls them.
+        options: for each task the options that it takes, and their names in its pipeline.
 
     Raises:
         typer.BadParameter: for an option of other tasks; the message names them.

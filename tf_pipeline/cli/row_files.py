@@ -1,7 +1,7 @@
 """Files of answered rows: they appear complete or not at all, and a run that was killed can be resumed.
 
-A run writes into a folder beside its output, ``OUT.unfinished``, which holds ``answers.jsonl``, ``errors.jsonl``,
-``run.jsonl`` (what was asked, and whether all rows are done) and ``lock``. Making the folder never touches a file of
+A run writes into a folder next to its output, ``OUT.unfinished``, which holds ``answers.jsonl``, ``errors.jsonl``,
+``run.jsonl`` (the request, and whether all rows are done) and ``lock``. Making the folder never touches a file of
 another program, and the lock dies with its process. When all rows are done the files are moved into place and the
 folder goes.
 """
@@ -29,10 +29,10 @@ class ReaderGoneError(Exception):
 
 
 class Records:
-    """Writes records to a file, one JSON value a line; each is handed on before the next is taken.
+    """Writes records to a file, one JSON value per line; each is handed on before the next is taken.
 
     Attributes:
-        count: how many lines the file has.
+        count: number of lines in the file.
     """
 
     def __init__(self, file: BinaryIO, count: int = 0):
@@ -89,7 +89,7 @@ class Streams:
         """Do nothing: the rows have been handed on."""
 
     def advice(self) -> str:
-        """Nothing: what was answered is with its reader."""
+        """Nothing: the reader has all answers."""
         return ""
 
 
@@ -97,9 +97,9 @@ class Unfinished:
     """Answers and errors of a run whose output is not in place yet.
 
     Args:
-        target: where the answers will be; links have been followed.
-        errors: where the rows that fail will be.
-        asked: what decides the answers; ``"input"`` is ``None`` if the input cannot be read twice.
+        target: the file of the answers; links have been followed.
+        errors: the file of the rows that fail.
+        asked: everything that decides the answers; ``"input"`` is ``None`` if the input cannot be read twice.
         overwrite: whether files that are there already may be replaced, and an unfinished run discarded.
         resume: whether to go on with an unfinished run.
 
@@ -108,7 +108,7 @@ class Unfinished:
         complete: whether all rows were done before the run was killed.
 
     Raises:
-        ValueError: if a file is in the way, another run has the output, or what would be resumed was asked differently.
+        ValueError: if a file is in the way, another run has the output, or the run to resume was asked differently.
     """
 
     def __init__(self, target: Path, errors: Path, asked: dict[str, Any], overwrite: bool, resume: bool):
@@ -209,7 +209,7 @@ class Unfinished:
         return number <= self._answered or number in self._failed
 
     def advice(self) -> str:
-        """How to go on after an interruption."""
+        """Tell the user how to go on after an interruption."""
         if not self._keeps_rows():
             return "Nothing was answered yet."
         done = f"{self.answers.count} answered rows are kept in {self.folder}; "
@@ -220,7 +220,7 @@ class Unfinished:
     # ------------------------------------------------------------------------------------------------- ending
 
     def finish(self) -> None:
-        """Move the files into place, the answers last; what a kill leaves undone, the next ``--resume`` does.
+        """Move the files into place, the answers last; the next ``--resume`` does the moves that a kill leaves undone.
 
         Raises:
             ValueError: if a file has come there since the run began.
@@ -305,7 +305,7 @@ def _number(path: Path, line: bytes) -> int:
 
 
 def errors_file(output: Path) -> Path:
-    """The file of the rows that could not be answered: ``out.jsonl`` has ``out.errors.jsonl`` beside it."""
+    """The file of the rows that could not be answered: ``out.jsonl`` has ``out.errors.jsonl`` next to it."""
     return output.with_name(f"{output.stem}.errors.jsonl")
 
 
@@ -337,7 +337,7 @@ def _descriptor(path: Path) -> int | None:
 
 
 def _links(path: Path, most: int = 40) -> Iterator[Path]:
-    """A path and, while it is a link, what it points to."""
+    """A path and, while it is a link, its target."""
     for _ in range(most):
         yield path
         if not path.is_symlink():

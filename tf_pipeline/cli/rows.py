@@ -82,7 +82,7 @@ def value_of(line: bytes) -> Any:
     """The JSON value of a line.
 
     Raises:
-        ValueError: for what is not strict JSON in UTF-8, or cannot be held.
+        ValueError: for a value that is not strict JSON in UTF-8, or cannot be held.
     """
     text = text_of(line)
     try:
@@ -102,7 +102,7 @@ def _integer(digits: str) -> int:
 
 
 def digest(file: BinaryIO) -> str | None:
-    """A hash of what is still to be read of a file, which is then read again; ``None`` if that is not possible."""
+    """A hash of the unread rest of a file, which is then read again; ``None`` if that is not possible."""
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return None
     start, found = file.tell(), hashlib.blake2b(digest_size=16)
@@ -113,7 +113,7 @@ def digest(file: BinaryIO) -> str | None:
 
 
 class _Reader:
-    """The inputs of a file's rows, one by one; rows that are none fail at once."""
+    """The inputs of a file's rows, one by one; rows that are not inputs fail at once."""
 
     def __init__(self, file: BinaryIO, as_input: Callable[[Any], Any], outputs: Outputs):
         self.file, self.as_input, self.outputs = file, as_input, outputs
@@ -159,9 +159,9 @@ def answer_rows(
         load: makes the pipeline, once it is certain that the answers have somewhere to go.
         as_input: makes an input of the pipeline from a JSON value, or raises a ``ValueError``.
         source: the file, pipe or device to read.
-        target: where the answers go: a file, which appears when all is done, a device or FIFO; standard output if
+        target: the output: a file, which appears when all is done, a device or FIFO; standard output if
             ``None``.
-        asked: what decides the answers; a run is resumed only if it is the same.
+        asked: everything that decides the answers; a run is resumed only if it is the same.
         overwrite: replace files that are there, and discard an unfinished run.
         resume: go on with an unfinished run.
 

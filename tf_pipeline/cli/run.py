@@ -56,7 +56,7 @@ def run(
         ),
     ],
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts; read from standard input, one a line, if there is no --input.")
+        list[str] | None, typer.Argument(help="Texts; read from standard input, one per line, if there is no --input.")
     ] = None,
     model: Annotated[
         str | None,
@@ -66,7 +66,7 @@ def run(
         ),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float64, bfloat16, float16 or a Keras policy.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Most rows of the model in a batch.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Maximum number of rows in a batch.")] = None,
     input_file: Annotated[
         Path | None,
         typer.Option(
@@ -75,7 +75,7 @@ def run(
     ] = None,
     output_file: Annotated[
         Path | None,
-        typer.Option("--output", dir_okay=False, help="Where the answers go; standard output if not given."),
+        typer.Option("--output", dir_okay=False, help="File of the answers; standard output if not given."),
     ] = None,
     overwrite: Annotated[
         bool,
@@ -84,7 +84,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run for this --output that was not finished.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value a text rather than a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value per text rather than a table.")] = False,
     truncation: Annotated[
         bool | None,
         typer.Option(
@@ -119,7 +119,7 @@ def run(
     multi_label: Annotated[
         bool | None, typer.Option("--multi-label", help="Each label by itself. (zero-shot-classification)")
     ] = None,
-    pooling: Annotated[str | None, typer.Option(help="mean or cls: one vector a text. (feature-extraction)")] = None,
+    pooling: Annotated[str | None, typer.Option(help="mean or cls: one vector per text. (feature-extraction)")] = None,
     normalize: Normalize = None,
     verbose: Verbose = False,
 ) -> None:
@@ -215,7 +215,7 @@ def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any
 
 
 class _Rows:
-    """Turns what was given, texts or JSON values, into inputs of a task's pipeline."""
+    """Turns texts or JSON values into inputs of a task's pipeline."""
 
     def __init__(self, task: str, given: dict[str, Any]):
         self.task = task
@@ -235,7 +235,7 @@ class _Rows:
         """The input that a JSON value stands for.
 
         Raises:
-            ValueError: if it is none; the message says what is expected.
+            ValueError: for a value of another form; the message says which form is expected.
         """
         if self.task == "question-answering":
             return self._question(value)
@@ -260,7 +260,7 @@ class _Rows:
         return {name: _text(row, name) for name in ("question", "context")}
 
     def title(self, value: Any) -> str:
-        """What stands for an input in a table."""
+        """The text that stands for an input in a table."""
         if isinstance(value, dict):
             value = next((value[name] for name in ("question", "context") if name not in self.known), value["question"])
         return " ".join(value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""One call of ``generate``: its inputs and options made tensors, the graph that they need, and what is returned."""
+"""One call of ``generate``: its inputs and options made tensors, the graph that they need, and the result."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -33,8 +33,8 @@ class Call(NamedTuple):
     Attributes:
         inputs: the prompts.
         rules: option values as tensors.
-        loop: what runs.
-        key: what tells graphs apart.
+        loop: the loop to run.
+        key: tells graphs apart.
     """
 
     inputs: dict[str, tf.Tensor]
@@ -143,7 +143,7 @@ def run(model, call: Call, streamer: Any = None, max_time: float | None = None) 
     """Generate.
 
     Raises:
-        ValueError: if a graph is asked for what only Python does, or beams for a stream.
+        ValueError: if a graph is asked for an option that needs Python, or beams for a stream.
     """
     is_driven = streamer is not None or max_time is not None
     if not tf.executing_eagerly():
@@ -164,7 +164,7 @@ def _compiled(model, call: Call) -> Compiled:
 
 
 def _kept(model, key: Any, make: Callable[[], Any]) -> Any:
-    """What was made of a model, kept with it until its variables are others, as with LoRA or after quantization."""
+    """Make something of a model once, and keep it until the model's variables change, as by LoRA or quantization."""
     state = tuple(id(variable) for variable in model.variables)
     # Past Keras, which would track and save it.
     kept_for, kept = vars(model).get("_generation_graphs", (None, {}))
@@ -177,7 +177,7 @@ def _kept(model, key: Any, make: Callable[[], Any]) -> Any:
 
 
 def wrapped(results: dict[str, Any], call: Call, config: GenerationConfig) -> Any:
-    """What ``generate`` returns: ``sequences``, or an output with all that was asked for."""
+    """The result of ``generate``: ``sequences``, or an output with all that was asked for."""
     if not config.return_dict_in_generate:
         return results["sequences"]
     if not config.output_scores:

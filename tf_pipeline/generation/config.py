@@ -11,7 +11,7 @@ from transformers.generation.configuration_utils import GenerationConfig
 
 from tf_pipeline.arguments import Explained, refuse_unknown, settled
 
-# What is done if neither the caller nor the checkpoint says anything.
+# Defaults if neither the caller nor the checkpoint says anything.
 DEFAULTS: dict[str, Any] = {
     "max_length": 20,
     "min_length": 0,
@@ -103,17 +103,17 @@ def resolved(
 
     Args:
         stored: of the checkpoint.
-        given: what was passed as ``generation_config``.
+        given: the argument ``generation_config``.
         options: keyword arguments that are no inputs of the model.
         caller: who takes the options, for messages.
         inputs: names of inputs, for messages.
 
     Returns:
-        A config of which nothing is left to honour but what this package does. ``max_length`` is ``None`` unless
+        A config with nothing left to honour but the options of this package. ``max_length`` is ``None`` unless
         somebody asked for it.
 
     Raises:
-        TypeError: for an unknown option; the message has near names.
+        TypeError: for an unknown option; the message lists similar names.
         ValueError: for an option that is not supported or a value that makes no sense.
     """
     if given is not None and not isinstance(given, GenerationConfig):
@@ -166,7 +166,7 @@ def lengths(config: GenerationConfig, prompt: int, positions: int | None, is_dec
     """The greatest and the least length of a text, the prompt counted, with PyTorch's warnings.
 
     Args:
-        config: what :func:`resolved` returned.
+        config: the result of :func:`resolved`.
         prompt: columns of the prompt.
         positions: ``max_position_embeddings`` of the model's config, which caps the default.
         is_decoder_input: whether the prompt is called ``decoder_input_ids``.

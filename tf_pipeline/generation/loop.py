@@ -20,7 +20,7 @@ def bucket(length: int, limit: int | None = None) -> int:
 
     Args:
         length: tokens that are read.
-        limit: most that the model can read.
+        limit: maximum number that the model can read.
     """
     step = max(_LEAST_CAPACITY, (1 << max(length - 1, 0).bit_length()) // 8)
     capacity = -(-length // step) * step
@@ -28,13 +28,13 @@ def bucket(length: int, limit: int | None = None) -> int:
 
 
 class Progress(NamedTuple):
-    """How far texts are.
+    """Progress of the texts that are being generated.
 
     Attributes:
         model: state of the stepper.
         search: state of the search.
-        tokens: what the model reads next, int32 ``[rows]``.
-        rows: whose states go on; see :class:`~tf_pipeline.generation.search.Turn`.
+        tokens: the tokens that the model reads next, int32 ``[rows]``.
+        rows: the rows whose states go on; see :class:`~tf_pipeline.generation.search.Turn`.
         scores: of the last token, ``[rows, vocab]``, or ``()`` if nobody asked.
         logits: the same, not processed.
     """
@@ -52,7 +52,7 @@ class Loop:
 
     Args:
         stepper: the model.
-        search: how tokens are chosen.
+        search: the way to choose tokens.
         capacity: tokens that the model's state has room for. The last token of a text is not read.
         copies: rows for each row of the prompt: beams, or texts that are drawn.
         keeps_scores: whether to return the scores of each token.
@@ -66,7 +66,7 @@ class Loop:
         self.keeps = {"scores": keeps_scores, "logits": keeps_logits}
 
     def prompt(self, inputs: Mapping[str, tf.Tensor]) -> Prompt:
-        """What the search starts from."""
+        """The prompts that the search starts from."""
         text = inputs.get("decoder_input_ids", inputs["input_ids"])
         first = tf.zeros(tf.shape(text)[:1], tf.int32)
         if "decoder_input_ids" not in inputs:
@@ -80,7 +80,7 @@ class Loop:
 
         Args:
             inputs: as for :meth:`~tf_pipeline.generation.stepper.Stepper.prefill`.
-            rules: what the search goes by.
+            rules: settings of the search.
             halt: whether the first token is the last one.
         """
         prompt = self.prompt(inputs)
@@ -113,7 +113,7 @@ class Loop:
         """Generate to the end.
 
         Returns:
-            What :meth:`~tf_pipeline.generation.search.Search.finish` returns, and ``scores`` and ``logits``, float32
+            The result of :meth:`~tf_pipeline.generation.search.Search.finish`, and ``scores`` and ``logits``, float32
             ``[new tokens, rows, vocab]``, if they are kept.
         """
         progress = self.start(inputs, rules)

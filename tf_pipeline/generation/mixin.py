@@ -17,7 +17,7 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
 
 
 class GenerationMixin:
-    """What models that predict tokens do with them. Mixed into :class:`~tf_pipeline.model.TFPreTrainedModel`."""
+    """Gives ``generate`` to models that predict tokens. Mixed into :class:`~tf_pipeline.model.TFPreTrainedModel`."""
 
     def can_generate(self) -> bool:
         """Whether the model has a head whose tokens continue a text."""
@@ -42,7 +42,7 @@ class GenerationMixin:
         vars(self)["_generation_config"] = config
 
     def _load_generation_config(self, source: Any, **hub_options: Any) -> None:
-        """Read the options that lie beside a checkpoint."""
+        """Read the options that lie next to a checkpoint."""
         if self.can_generate() and (path := repository_file(source, _FILE, required=False, **hub_options)):
             self.generation_config = GenerationConfig.from_pretrained(str(path.parent))
 
@@ -52,7 +52,7 @@ class GenerationMixin:
 
     @property
     def max_generated_length(self) -> int | None:
-        """Most tokens that the model reads of a text that it writes, or ``None`` if any number."""
+        """Maximum number of tokens that the model reads of a text that it writes; ``None`` without a limit."""
         return self.max_length
 
     def generate(
@@ -66,7 +66,7 @@ class GenerationMixin:
         seed: int | Sequence[int] | None = None,
         **options: Any,
     ) -> Any:
-        """Continue texts, or write them from what an encoder read.
+        """Continue texts, or write them from the text that an encoder read.
 
         Prompts are padded on the left. The first call of a kind compiles a graph, which serves all prompts of about
         a length; see ``docs/generation.md``.
@@ -84,8 +84,9 @@ class GenerationMixin:
                 ``GenerationConfig``, such as ``max_new_tokens``, ``num_beams`` or ``do_sample``.
 
         Returns:
-            int32 ``[batch * num_return_sequences, seq]``: the prompt and what follows it, or what the decoder was given
-            and wrote. With ``return_dict_in_generate=True`` a class of :mod:`tf_pipeline.generation.outputs`.
+            int32 ``[batch * num_return_sequences, seq]``: the prompt and its continuation, or the decoder's prompt
+            and its continuation. With ``return_dict_in_generate=True`` a class of
+            :mod:`tf_pipeline.generation.outputs`.
 
         Raises:
             TypeError: for an unknown option.
@@ -108,7 +109,7 @@ class GenerationMixin:
 
         Returns:
             A ``tf.function`` of ``input_ids`` and ``attention_mask``, int32 ``[batch, seq]`` of any size, that returns
-            ``sequences``, and what else the options ask for, by name.
+            ``sequences``, and other outputs that the options ask for, by name.
 
         Raises:
             ValueError: for a model of any number of positions, without ``max_length``.

@@ -1,4 +1,4 @@
-"""What ``generate`` returns if asked for more than tokens; names and fields are those of ``transformers``."""
+"""Outputs of ``generate`` if it is asked for more than tokens; names and fields are those of ``transformers``."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class GenerateDecoderOnlyOutput(ModelOutput):
 
 
 class GenerateEncoderDecoderOutput(GenerateDecoderOnlyOutput):
-    """The same of a model with an encoder; ``sequences`` begin with what the decoder was given."""
+    """The same of a model with an encoder; ``sequences`` begin with the decoder's prompt."""
 
     sequences: Any
     scores: Any
@@ -42,7 +42,7 @@ class GenerateBeamDecoderOnlyOutput(ModelOutput):
 
 
 class GenerateBeamEncoderDecoderOutput(GenerateBeamDecoderOnlyOutput):
-    """The same of a model with an encoder; ``sequences`` begin with what the decoder was given."""
+    """The same of a model with an encoder; ``sequences`` begin with the decoder's prompt."""
 
     sequences: Any
     sequences_scores: Any

@@ -1,6 +1,6 @@
 """Options of ``GenerationConfig`` that change the scores of the next token, in the order of ``transformers``.
 
-Each takes float32 scores ``[rows, vocab]``, what was written, and tensors made from the option's value, and returns new
+Each takes float32 scores ``[rows, vocab]``, the text so far, and tensors made from the option's value, and returns new
 scores. That values are tensors lets one change without a graph being traced again; which options are in use is known
 when a graph is traced.
 """
@@ -21,17 +21,17 @@ _ANY = -1
 
 
 class Written(NamedTuple):
-    """What was written before the token that is scored.
+    """The text so far, up to the token that is scored.
 
     Attributes:
         ids: int32 ``[rows, columns]``, the prompt counted.
-        length: how many columns are filled.
+        length: number of columns that are filled.
         prompt: columns of the prompt; of a model with an encoder, those that its decoder was given.
-        most: columns that there may be in the end.
+        most: maximum number of columns.
         first: column of each row where text begins, behind the padding, int32 ``[rows]``.
         source: ``input_ids`` of ``generate``, int32 ``[rows, source]``.
         ends: tokens that end a text, int32 ``[n]``.
-        keep: tokens that sampling has to leave at least.
+        keep: minimum number of tokens that sampling has to leave.
     """
 
     ids: tf.Tensor
@@ -48,7 +48,7 @@ class Option(NamedTuple):
     """An option that changes scores.
 
     Attributes:
-        apply: computes new scores from scores, what was written, and the option's tensors.
+        apply: computes new scores from scores, the text so far, and the option's tensors.
         tensors: makes an array, or a tuple of arrays, from the option's value and all options.
         used: whether a value changes anything.
     """
@@ -74,8 +74,8 @@ def process(scores: tf.Tensor, written: Written, tensors: Mapping[str, Any], own
 
     Args:
         scores: float32 ``[rows, vocab]``.
-        written: what the token follows.
-        tensors: what :func:`prepared` returned.
+        written: the text before the token.
+        tensors: the result of :func:`prepared`.
         own: callables of ``input_ids`` ``[rows, length]`` and scores.
 
     Returns:
@@ -100,12 +100,12 @@ def _vocabulary(scores: tf.Tensor) -> tf.Tensor:
 
 
 def _among(scores: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
-    """Which tokens of the vocabulary are listed, bool ``[vocab]``."""
+    """True for the tokens of the vocabulary that are listed, bool ``[vocab]``."""
     return tf.reduce_any(tf.range(_vocabulary(scores)) == tokens[:, tf.newaxis], axis=0)
 
 
 def _marked(scores: tf.Tensor, ids: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-    """Which tokens occur in a row where ``counts``, both ``[rows, columns]``; bool ``[rows, vocab]``.
+    """True for tokens that occur in a row where ``counts``, both ``[rows, columns]``; bool ``[rows, vocab]``.
 
     An id outside the scores, which some embedding tables have, marks nothing.
     """

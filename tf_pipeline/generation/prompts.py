@@ -18,7 +18,7 @@ _READ_DIFFERENTLY = {
 
 
 def prepared_prompts(model, given: Mapping[str, Any], config: GenerationConfig) -> dict[str, tf.Tensor]:
-    """What a :class:`~tf_pipeline.generation.stepper.Stepper` reads first.
+    """Inputs that a :class:`~tf_pipeline.generation.stepper.Stepper` reads first.
 
     Args:
         model: the model.
@@ -110,7 +110,7 @@ def _mask(model, ids: tf.Tensor, given: Any, config: GenerationConfig, has_encod
 
 
 def _decoder_ids(model, given: Any, rows: tf.Tensor, config: GenerationConfig) -> tf.Tensor:
-    """What the decoder starts with: the start token, and behind it what was given."""
+    """The decoder's prompt: the start token, and behind it the given ids."""
     start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
     if start is None:
         raise ValueError(

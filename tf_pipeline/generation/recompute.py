@@ -10,11 +10,11 @@ class Read(NamedTuple):
     """The state of :class:`Recomputing`.
 
     Attributes:
-        ids: what was read, int32 ``[rows, capacity]``; zeros behind.
-        mask: which of it is text, int32 ``[rows, capacity]``.
+        ids: the tokens that were read, int32 ``[rows, capacity]``; zeros behind.
+        mask: 1 where it is text, int32 ``[rows, capacity]``.
         types: the token types, int32 ``[rows, capacity]``, of a model that was given some, or else ``()``.
         source: inputs of the encoder, each int32 ``[rows, source]``; empty without an encoder.
-        length: how many columns are filled, a scalar.
+        length: number of columns that are filled, a scalar.
     """
 
     ids: tf.Tensor
@@ -27,7 +27,7 @@ class Read(NamedTuple):
 class Recomputing:
     """A :class:`~tf_pipeline.generation.stepper.Stepper` over any model that is called with ids and returns logits.
 
-    The whole text so far is computed again for every token, and so is what an encoder makes of its source. The model is
+    The whole text so far is computed again for every token, and so are the outputs of an encoder. The model is
     traced once, for the prompt and all tokens, and for all loops that this object is in.
 
     Args:
@@ -42,7 +42,7 @@ class Recomputing:
     def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, Read]:
         """See :class:`~tf_pipeline.generation.stepper.Stepper`.
 
-        Of ``token_type_ids``, if they are among the inputs, what follows has those of the last column.
+        Of ``token_type_ids``, if they are among the inputs, the continuation has those of the last column.
         """
         inputs = dict(inputs)
         ids = inputs.pop("decoder_input_ids" if self._has_encoder else "input_ids")

@@ -1,4 +1,4 @@
-"""How tokens are chosen from scores: greedily, at random, or with beams, as ``transformers`` 5.23 does."""
+"""Choice of tokens from scores: greedy, at random, or with beams, as in ``transformers`` 5.23."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -7,26 +7,26 @@ import tensorflow as tf
 
 from tf_pipeline.generation.processors import Written, process
 
-# What PyTorch adds to a score to take a beam out of the running.
+# PyTorch adds this to a score to take a beam out of the running.
 _OUT = -1.0e9
 # The least normal float32, where a logarithm is finite.
 _TINY = 2.0**-126
 
 
 class Rules(NamedTuple):
-    """What a search goes by; all tensors.
+    """Settings of a search; all tensors.
 
     Attributes:
         ends: tokens that end a text, int32 ``[n]``.
-        pad: what follows the end of a text.
-        most: columns that a text may have, the prompt counted.
+        pad: token that follows the end of a text.
+        most: maximum number of columns of a text, the prompt counted.
         seed: int32 ``[2]``.
         length_penalty: float64 exponent of the length that scores of beams are divided by.
         stops_when_full: whether beams end once there are as many ended texts as beams.
         hopes: whether beams go on while a text of the greatest length could be better (``"never"``).
         options: of the processors, by name.
         stops: tables for stop strings, or ``()``.
-        returned: how many texts of each row beams return.
+        returned: number of texts that beams return for each row.
     """
 
     ends: tf.Tensor
@@ -42,7 +42,7 @@ class Rules(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """What a search starts from.
+    """The prompts that a search starts from.
 
     Attributes:
         ids: int32 ``[rows, prompt]``, each row as often as texts are to be made of it.
@@ -56,12 +56,12 @@ class Prompt(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What a search made of the scores of one token.
+    """Result of a search for the scores of one token.
 
     Attributes:
         state: the search's state.
-        tokens: what the model is to read, int32 ``[rows]``.
-        rows: whose states of the model go on, int32 ``[rows]``; ``()`` for each its own.
+        tokens: the tokens that the model is to read, int32 ``[rows]``.
+        rows: the rows whose states of the model go on, int32 ``[rows]``; ``()`` for each its own.
         scores: float32 ``[rows, vocab]``, as processed.
     """
 
@@ -97,7 +97,7 @@ def _ended(ids: tf.Tensor, tokens: tf.Tensor, length: tf.Tensor, rules: Rules, s
     Args:
         ids: int32 ``[rows, columns]``, the token among them.
         tokens: int32 ``[rows]``.
-        length: how many columns are filled, the token counted.
+        length: number of columns that are filled, the token counted.
         rules: as for the search.
         stopping: further criteria, see :class:`~tf_pipeline.generation.stopping.Stopping`.
     """
@@ -127,7 +127,7 @@ class Single(NamedTuple):
 
 
 class Sampling:
-    """One token after the other, the likeliest or a random one.
+    """One token after the other, the most likely or a random one.
 
     Args:
         samples: whether tokens are drawn at random.
@@ -189,10 +189,10 @@ class BeamState(NamedTuple):
     Attributes:
         running: texts that go on.
         done: the best texts that have ended.
-        is_done: which places of ``done`` are taken, bool ``[batch, beams]``.
+        is_done: true for places of ``done`` that are taken, bool ``[batch, beams]``.
         can_improve: whether a running text may become better than those that have ended, bool ``[batch, 1]``.
         is_over: whether no turn can change ``done``, or none is wanted.
-        length: how many columns are filled.
+        length: number of columns that are filled.
         prompt: columns of the prompt.
     """
 
@@ -210,7 +210,7 @@ class BeamSearch:
 
     Args:
         samples: whether continuations are drawn at random.
-        beams: how many.
+        beams: number of beams.
         processors: a user's own.
         stopping: see :func:`_ended`.
     """

@@ -22,10 +22,10 @@ class Stepper(Protocol[State]):
 
         Args:
             inputs: ``input_ids`` int32 ``[rows, prompt]``, and ``attention_mask`` ``[rows, prompt]``, zero at padding,
-                which is on the left; without a mask nothing is padding. Positions count the tokens that are none.
-                Of a model with an encoder these are the encoder's, and ``decoder_input_ids`` int32 ``[rows, start]``
-                is what is continued.
-            capacity: how many tokens, padding included, the state is to have room for.
+                which is on the left; without a mask nothing is padding. Positions count the tokens that are not
+                padding. Of a model with an encoder these are the encoder's, and ``decoder_input_ids`` int32 ``[rows,
+                start]`` is the text to continue.
+            capacity: number of tokens, padding included, that the state is to have room for.
 
         Returns:
             Logits ``[rows, vocab]`` of the token that follows each prompt, and the state.
@@ -42,7 +42,7 @@ class Stepper(Protocol[State]):
 
         Args:
             tokens: int32 ``[rows]``.
-            state: what the last call returned.
+            state: the result of the last call.
 
         Returns:
             Logits ``[rows, vocab]`` of the token that follows, and the new state.

@@ -1,4 +1,4 @@
-"""What ends a text besides an end token and its length: stop strings, and a user's own criteria."""
+"""Ends of a text besides an end token and a maximum length: stop strings, and a user's own criteria."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ class Stopping:
         self.criteria = criteria
 
     def __call__(self, ids: tf.Tensor, length: tf.Tensor, stops: Any) -> tf.Tensor:
-        """Judge ids ``[rows, columns]``, of which ``length`` are filled, by what :func:`stop_tables` returned."""
+        """Judge ids ``[rows, columns]``, of which ``length`` are filled, by the result of :func:`stop_tables`."""
         ended = tf.zeros(tf.shape(ids)[:1], tf.bool)
         if tf.is_tensor(stops):
             ended |= stop_string_met(ids, length, stops)
@@ -34,8 +34,8 @@ def stop_string_met(ids: tf.Tensor, length: tf.Tensor, table: tf.Tensor) -> tf.T
 
     Args:
         ids: int32 ``[rows, columns]``.
-        length: how many columns are filled.
-        table: what :func:`stop_tables` returned.
+        length: number of columns that are filled.
+        table: the result of :func:`stop_tables`.
     """
     strings, states, tokens = (tf.shape(table)[axis] for axis in range(3))
     # A token has a character or more, so that no stop string begins before these many.
@@ -59,10 +59,10 @@ def stop_string_met(ids: tf.Tensor, length: tf.Tensor, table: tf.Tensor) -> tf.T
 
 
 def stop_tables(stop_strings: str | Sequence[str] | None, tokenizer: Any) -> Any:
-    """What each token does to a search for each stop string; ``()`` if there are none.
+    """Tables of the effect of each token on the search for each stop string; ``()`` if there are none.
 
-    A state is how many characters of a stop string the text ends with. Stop strings are sought in the bytes of the text
-    if the tokenizer's tokens are bytes.
+    A state is the number of characters of a stop string that the text ends with. Stop strings are sought in the bytes
+    of the text if the tokenizer's tokens are bytes.
 
     Returns:
         int32 ``[strings, states, vocab + 1]``: the next state, plus the number of states if the string ends in the

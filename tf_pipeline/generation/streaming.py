@@ -17,13 +17,13 @@ def drive(
     Args:
         compiled: the graphs of one token.
         inputs: the prompts.
-        rules: what the search goes by.
+        rules: settings of the search.
         streamer: gets the prompt, int32 ``[rows, seq]``, and then the tokens, int32 ``[rows]``, as arrays; ``end`` is
             called after the last one.
         max_time: seconds after which the next token is the last one.
 
     Returns:
-        What :meth:`~tf_pipeline.generation.loop.Loop.run` returns; ``scores`` and ``logits`` are lists.
+        The result of :meth:`~tf_pipeline.generation.loop.Loop.run`; ``scores`` and ``logits`` are lists.
     """
     search, began = compiled.loop.search, time.monotonic()
     kept: dict[str, list] = {name: [] for name, is_kept in compiled.loop.keeps.items() if is_kept}

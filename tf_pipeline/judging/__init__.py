@@ -1,1 +1,1 @@
-"""When two tensors count as equal, and what is said about them: the rules of ports and of comparisons alike."""
+"""Judge whether two tensors are equal, and describe the difference: the rules of ports and of comparisons alike."""

@@ -1,8 +1,8 @@
-"""The outcome of a comparison: what was compared, how far apart it was, and whether that counts as equal."""
+"""The outcome of a comparison: the tensors, the distance between them, and whether it is allowed."""
 
 from dataclasses import dataclass
 
-# What is compared, in the order in which a report tells it.
+# The groups of a comparison, in the order of a report.
 GROUPS = {
     "tokenization": "ids, masks, token types, offsets and decoded text",
     "weights": "every parameter against the one that PyTorch loads",
@@ -39,13 +39,13 @@ class Check:
 
     Attributes:
         name: the tensor, such as ``hidden_states.3`` or ``gradient.bert.pooler.dense.weight``.
-        setting: what was run, such as ``left padding``.
-        dtype: dtype of the run; ``exact`` for what has no rounding, such as ids.
+        setting: the inputs and mode of the run, such as ``left padding``.
+        dtype: dtype of the run; ``exact`` for values without rounding, such as ids.
         shape: shape of the tensor.
-        elements: how many elements were compared; a check of none fails.
+        elements: number of elements that were compared; a check of none fails.
         max_error: largest absolute error against PyTorch in float64; number of unequal elements if ``exact``.
         rms_error: root mean square of the errors.
-        limit: the most that counts as equal: of ``rms_error`` if PyTorch's own error is the measure, else of
+        limit: the largest value that is allowed: of ``rms_error`` if PyTorch's own error is the measure, else of
             ``max_error``.
         torch_max_error: largest error of PyTorch in the same dtype; 0 for float64.
         torch_rms_error: RMS error of PyTorch in the same dtype; 0 for float64.
@@ -76,12 +76,12 @@ class Check:
 
     @property
     def ratio(self) -> float:
-        """Our RMS error as a multiple of PyTorch's; 0 where there is none to compare with."""
+        """Our RMS error as a multiple of PyTorch's; 0 without an error of PyTorch to compare with."""
         return self.rms_error / self.torch_rms_error if self.torch_rms_error else 0.0
 
     @property
     def severity(self) -> float:
-        """How much of what is allowed was used: above 1 for a failure."""
+        """The share of the allowed error that was used: above 1 for a failure."""
         if self.problem or not self.limit:
             return 0.0 if self.passed else float("inf")
         used = (self.rms_error if self.torch_rms_error else self.max_error) / self.limit
@@ -106,12 +106,12 @@ class Skip:
 
 @dataclass(frozen=True)
 class Finding:
-    """Where two models part: the first tensor, in the order of computation, that is not equal.
+    """The place where two models part: the first tensor, in the order of computation, that is not equal.
 
     Attributes:
         check: that tensor.
         keys: checkpoint keys of the parameters that it depends on and the tensors before it do not.
-        hints: what the pattern looks like, the likeliest first.
+        hints: mistakes that would explain it, the most likely first.
     """
 
     check: Check

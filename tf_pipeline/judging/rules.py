@@ -1,15 +1,15 @@
-"""When are two tensors equal? The rules that decide.
+"""The rules that decide whether two tensors are equal.
 
-**float64** measures semantics: both frameworks compute the same formula with rounding far below what matters, so
-TensorFlow must agree with PyTorch to 1e-10 of the tensor's scale.
+**float64** measures semantics: both frameworks compute the same formula with rounding far below anything that matters,
+so TensorFlow must agree with PyTorch to 1e-10 of the tensor's scale.
 
 **Narrower dtypes** measure rounding. No fixed tolerance is right for every depth and width, but PyTorch's own error
-against its float64 result shows what the dtype allows. Ours has to stay inside an *envelope* around it: the RMS error
-at most ``rms_factor`` times PyTorch's, the largest error at most ``MAX_FACTOR`` times (a maximum is a noisy statistic),
-each plus a floor of a few units in the last place of the tensor's scale, without which a lucky PyTorch result would
-fail us. ``docs/parity.md`` has a figure.
+against its float64 result shows the error that the dtype allows. Ours has to stay inside an *envelope* around it: the
+RMS error at most ``rms_factor`` times PyTorch's, the largest error at most ``MAX_FACTOR`` times (a maximum is a noisy
+statistic), each plus a floor of a few units in the last place of the tensor's scale, without which a lucky PyTorch
+result would fail us. ``docs/parity.md`` has a figure.
 
-**Exact** is for what has no rounding: ids, masks, offsets, text, stored weights.
+**Exact** is for values without rounding: ids, masks, offsets, text, stored weights.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def judge_float64(
 
     Args:
         name: the tensor.
-        setting: what was run.
+        setting: the inputs and mode of the run.
         ours: TensorFlow's result.
         truth: PyTorch's result, of the same shape.
         group: group of the check.
@@ -72,12 +72,12 @@ def judge_envelope(
 
     Args:
         name: the tensor.
-        setting: what was run.
+        setting: the inputs and mode of the run.
         dtype: dtype of the two results.
         ours: TensorFlow's result.
         torch_result: PyTorch's result in ``dtype``.
         truth: PyTorch's result in float64.
-        rms_factor: most that our RMS error may be, as a multiple of PyTorch's.
+        rms_factor: maximum of our RMS error, as a multiple of PyTorch's.
         group: group of the check.
     """
     if (failed := _unlike(name, setting, dtype, ours, truth, group)) is not None:
@@ -98,15 +98,15 @@ def judge_envelope(
 def judge_exact(
     name: str, setting: str, ours: Any, theirs: Any, group: str, what: Sequence[str] | None = None
 ) -> Check:
-    """Compare what has no rounding.
+    """Compare values without rounding.
 
     Args:
-        name: what is compared.
-        setting: what was run.
+        name: name of the value.
+        setting: the inputs and mode of the run.
         ours: an array, or a list of any values.
         theirs: the same from PyTorch.
         group: group of the check.
-        what: what each entry of the first axis is about, for the message; such as the texts.
+        what: subject of each entry of the first axis, for the message; such as the texts.
     """
     ours, theirs = list(ours), list(theirs)
     count = sum(np.size(item) for item in theirs)
@@ -157,7 +157,7 @@ def _short(value: Any) -> str:
 
 
 def _common(name, setting, dtype, group, errors, ours, truth, theirs=None) -> dict[str, Any]:
-    """What a check says whatever the rule."""
+    """Fields of a check that are the same for every rule."""
     largest, scale = _largest(errors), _scale(truth)
     worst = None
     if largest:
@@ -184,7 +184,7 @@ def _common(name, setting, dtype, group, errors, ours, truth, theirs=None) -> di
 
 
 def _unlike(name, setting, dtype, ours, truth, group) -> Check | None:
-    """A failed check for what cannot be compared: nothing, another shape, NaN where PyTorch has none, or NaN alone."""
+    """A failed check if there is nothing to compare, another shape, NaN where PyTorch has none, or NaN alone."""
     problem = ""
     if ours.shape != truth.shape:
         problem = f"shape {ours.shape} is not {truth.shape}"

@@ -32,7 +32,7 @@ def judge_envelopes(
     The error of a few numbers is luck, PyTorch's as well as ours.
 
     Args:
-        tensors: setting, name, and what :func:`real_arrays` gives: ours, PyTorch's and the truth.
+        tensors: setting, name, and the results of :func:`real_arrays`: ours, PyTorch's and the truth.
         dtype: the dtype.
         rms_factor: width of the envelope.
         group: group of the checks.

@@ -1,7 +1,7 @@
 """Keys and values of tokens that were computed before, so that the next token costs one token.
 
 A cache is a tree of plain tensors: it goes through ``tf.while_loop``, ``tf.function`` and SavedModel. There are two
-kinds. One grows by concatenation and is what ``past_key_values`` holds. The other has a fixed number of slots: one for
+kinds. One grows by concatenation; ``past_key_values`` holds it. The other has a fixed number of slots: one for
 each token to come, or, where a layer sees a window alone, as many as the window has, which are written round and round.
 """
 
@@ -49,7 +49,7 @@ def allocate(cache: LayerCache, length: tf.Tensor, slots: int) -> LayerCache:
     Args:
         cache: of the prompt, ``length`` slots.
         length: number of its tokens, a scalar.
-        slots: how many slots there are to be. If the prompt is longer, its last tokens are kept; token ``t`` is in slot
+        slots: number of slots to make. If the prompt is longer, its last tokens are kept; token ``t`` is in slot
             ``t mod slots``.
 
     Returns:
@@ -65,7 +65,7 @@ def _with_slots(x: tf.Tensor, slots: int) -> tf.Tensor:
 
 
 def tokens_in_slots(last: tf.Tensor, slots: int) -> tf.Tensor:
-    """Which token each slot holds.
+    """Index of the token that each slot holds.
 
     Args:
         last: index of the last token that was written, a scalar.

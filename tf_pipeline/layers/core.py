@@ -1,4 +1,4 @@
-"""The leaf layers that own weights: Keras' own, with PyTorch's names and shapes for what they store.
+"""The leaf layers that own weights: Keras' own, with PyTorch's names and shapes of the stored tensors.
 
 Each leaf says in :meth:`checkpoint_parameters` how it is stored in a checkpoint, and creates its variables only in
 ``build``. That lets a model be constructed first, its checkpoint keys be read off the attribute paths, and each
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Parameter:
-    """How one variable of a leaf layer is stored in a checkpoint.
+    """Storage of one variable of a leaf layer in a checkpoint.
 
     Attributes:
         name: last part of the checkpoint key, such as ``weight``; empty if the layer itself is the parameter.
@@ -383,7 +383,7 @@ class VocabularyProjector(keras.layers.Layer):
 
 
 class VocabularyHead(keras.layers.Layer):
-    """The end of a masked-language head: ``decoder`` and ``bias`` after what :meth:`transformed` does.
+    """The end of a masked-language head: ``decoder`` and ``bias`` after :meth:`transformed`.
 
     PyTorch has the bias twice, as ``bias`` and as ``decoder.bias``. Tied, they are one; untied, only the second counts,
     and the first is kept for the round trip.

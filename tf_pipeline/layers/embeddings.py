@@ -1,4 +1,4 @@
-"""What tables of vectors are used for besides looking up words."""
+"""Uses of tables of vectors besides looking up words."""
 
 from typing import Any
 

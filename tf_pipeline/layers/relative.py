@@ -1,7 +1,7 @@
 """Relative positions: which bucket a distance falls into, and scores by distance.
 
 Distances are whole numbers, and beyond some of them the bucket stays the same. So the buckets are computed once, in
-NumPy's float32 as PyTorch computes them, and looked up: no logarithm that rounds otherwise can put a token elsewhere.
+NumPy's float32 as PyTorch computes them, and looked up: no logarithm that rounds differently can put a token elsewhere.
 """
 
 import math

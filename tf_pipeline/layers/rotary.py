@@ -46,12 +46,12 @@ class Rope(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many numbers of a head are turned."""
+        """Number of elements of a head that are rotated."""
         return int(self.head_size * self.parameters.get("partial_rotary_factor", 1.0))
 
     @property
     def extension(self) -> float:
-        """How many times longer texts became than those of the pretraining."""
+        """The factor by which texts became longer than those of the pretraining."""
         factor = self.parameters.get("factor")
         return self.max_positions / self.parameters["original_max_position_embeddings"] if factor is None else factor
 
@@ -158,7 +158,7 @@ class RotaryEmbedding:
 
     Attributes:
         frequencies: the :class:`Frequencies`.
-        size: how many numbers of a head are turned, the first ones.
+        size: number of elements of a head that are rotated, the first ones.
 
     Raises:
         ValueError: for a ``rope_type`` that is not supported, or parameters that do not fit.
@@ -176,7 +176,7 @@ class RotaryEmbedding:
                 f"supported types are {', '.join(RULES)}, with a rope_theta."
             )
         size = head_size or getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        # PyTorch looks for `truncate` beside the types of layers, not in the parameters of one.
+        # PyTorch looks for `truncate` next to the types of layers, not in the parameters of one.
         rope = Rope(parameters, size, getattr(config, "max_position_embeddings", None), outer.get("truncate", True))
         self.frequencies = RULES[kind](rope)
         self.size = 2 * len(self.frequencies.values)
@@ -209,7 +209,7 @@ class RotaryEmbedding:
 def rotate(states: tf.Tensor, table: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
     """Turn queries or keys by their positions.
 
-    The halves of what is turned are the pairs: the first number with the first of the second half, and so on.
+    The two halves make the pairs: the first number with the first of the second half, and so on.
 
     Args:
         states: ``[batch, heads, tokens, size]`` or ``[batch, tokens, heads, size]``. Numbers beyond the table's size

@@ -101,7 +101,7 @@ class AlbertLayerGroup(keras.layers.Layer):
 
 
 class AlbertTransformer(keras.layers.Layer):
-    """The wide embeddings and the layers, of which ``num_hidden_groups`` are different ones."""
+    """The wide embeddings and the layers, with ``num_hidden_groups`` different sets of weights."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -143,7 +143,7 @@ class AlbertSOPHead(keras.layers.Layer):
 
 
 class TFAlbertPreTrainedModel(TFPreTrainedModel):
-    """What all ALBERT models share."""
+    """Base class of all ALBERT models."""
 
     base_model_prefix = "albert"
     supported_config = {

@@ -177,7 +177,7 @@ class BertLMPredictionHead(VocabularyHead):
 
 
 class BertHeads(keras.layers.Layer):
-    """What checkpoints call ``cls``: the language-model head, the next-sentence head, or both."""
+    """The part that checkpoints call ``cls``: the language-model head, the next-sentence head, or both."""
 
     def __init__(self, config, predictions=True, seq_relationship=False, dtype=None):
         super().__init__(dtype=dtype)
@@ -194,7 +194,7 @@ def classifier_dropout(config, dtype) -> keras.layers.Dropout:
 
 
 class TFBertPreTrainedModel(TFPreTrainedModel):
-    """What all BERT models share."""
+    """Base class of all BERT models."""
 
     base_model_prefix = "bert"
     supported_config = {

@@ -310,7 +310,7 @@ class DebertaV2LMPredictionHead(DebertaV2PredictionHeadTransform):
 
 
 class MLMHead(keras.layers.Layer):
-    """What checkpoints call ``cls`` or, if not ``legacy``, ``lm_predictions``."""
+    """The part that checkpoints call ``cls`` or, if not ``legacy``, ``lm_predictions``."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -325,7 +325,7 @@ class MLMHead(keras.layers.Layer):
 
 
 class TFDebertaV2PreTrainedModel(TFPreTrainedModel):
-    """What all DeBERTa models share."""
+    """Base class of all DeBERTa models."""
 
     base_model_prefix = "deberta"
     supported_config = {"is_decoder": (False,), "is_encoder_decoder": (False,)}
@@ -363,7 +363,7 @@ class TFDebertaV2Model(EncoderBody, TFDebertaV2PreTrainedModel):
         self.encoder = DebertaV2Encoder(config, dtype=self.dtype_policy)
 
     def encode(self, embeddings: tf.Tensor, attention_mask: tf.Tensor | None, **options: Any) -> BaseModelOutput:
-        """The last hidden state, and what else is asked for. Padding is zero, and attends to nothing."""
+        """The last hidden state, and other outputs that are asked for. Padding is zero, and attends to nothing."""
         if attention_mask is None:
             return self.encoder(embeddings, **options)
         if attention_mask.shape.rank != 2:

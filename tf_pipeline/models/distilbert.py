@@ -128,7 +128,7 @@ class Transformer(keras.layers.Layer):
 
 
 class TFDistilBertPreTrainedModel(TFPreTrainedModel):
-    """What all DistilBERT models share. There are no token types."""
+    """Base class of all DistilBERT models. There are no token types."""
 
     base_model_prefix = "distilbert"
     tensor_names = tuple(name for name in INPUT_NAMES if name != "token_type_ids")

@@ -59,7 +59,7 @@ class ElectraGeneratorPredictions(keras.layers.Layer):
 
 
 class ElectraSequenceSummary(keras.layers.Layer):
-    """One vector a text (config: ``summary_type``, ``summary_use_proj``, ``summary_activation``)."""
+    """One vector per text (config: ``summary_type``, ``summary_use_proj``, ``summary_activation``)."""
 
     READERS = {
         "first": lambda hidden_states: hidden_states[:, 0],
@@ -91,7 +91,7 @@ class ElectraSequenceSummary(keras.layers.Layer):
 
 
 class TFElectraPreTrainedModel(TFPreTrainedModel):
-    """What all ELECTRA models share."""
+    """Base class of all ELECTRA models."""
 
     base_model_prefix = "electra"
     supported_config = {

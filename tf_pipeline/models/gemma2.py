@@ -23,7 +23,7 @@ class Gemma2Attention(llama.LlamaAttention):
 
 
 class Gemma2DecoderLayer(llama.LlamaDecoderLayer):
-    """One layer, which normalises what it takes and what it writes."""
+    """One layer, which normalises its inputs and its results."""
 
     attention_class = Gemma2Attention
 
@@ -42,7 +42,7 @@ class Gemma2DecoderLayer(llama.LlamaDecoderLayer):
 
 
 class TFGemma2PreTrainedModel(llama.TFLlamaPreTrainedModel):
-    """What all Gemma 2 models share."""
+    """Base class of all Gemma 2 models."""
 
     supported_config = {"use_bidirectional_attention": (False, None)}
 

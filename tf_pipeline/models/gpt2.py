@@ -104,7 +104,7 @@ class GPT2Block(keras.layers.Layer):
 
 
 class TFGPT2PreTrainedModel(TFDecoderPreTrainedModel):
-    """What all GPT-2 models share."""
+    """Base class of all GPT-2 models."""
 
     base_model_prefix = "transformer"
     supported_config = {"add_cross_attention": (False,)}

@@ -20,7 +20,7 @@ class GraniteAttention(llama.LlamaAttention):
 
 
 class GraniteDecoderLayer(llama.LlamaDecoderLayer):
-    """One layer, with a factor of what it writes (config: ``residual_multiplier``)."""
+    """One layer, with a factor of its results (config: ``residual_multiplier``)."""
 
     attention_class = GraniteAttention
 

@@ -149,7 +149,7 @@ def windows_of_layers(config) -> list[int | None]:
 
 
 class TFLlamaPreTrainedModel(TFDecoderPreTrainedModel):
-    """What all Llama models share, and their relatives, whose heads are subclasses of these."""
+    """Base class of all Llama models and of their relatives, whose heads are subclasses of these."""
 
     base_model_prefix = "model"
     tensor_names = tuple(name for name in INPUT_NAMES if name != "token_type_ids")
@@ -193,7 +193,7 @@ class TFLlamaModel(DecoderBody, TFLlamaPreTrainedModel):
         return RMSNorm(self.config.hidden_size, self.config.rms_norm_eps, dtype=self.dtype_policy)
 
     def new_rotary(self) -> Any:
-        """What makes the tables of positions."""
+        """Make the layer that computes the tables of positions."""
         return RotaryEmbedding(self.config)
 
     def layer_windows(self) -> Sequence[int | None]:
@@ -202,7 +202,7 @@ class TFLlamaModel(DecoderBody, TFLlamaPreTrainedModel):
 
     @property
     def windows(self) -> Sequence[int | None]:
-        """How many tokens each layer sees."""
+        """Number of tokens that each layer sees; ``None`` for all."""
         return self._windows
 
     def embed(self, input_ids=None, inputs_embeds=None, position_ids=None, training=False) -> tf.Tensor:
@@ -214,7 +214,7 @@ class TFLlamaModel(DecoderBody, TFLlamaPreTrainedModel):
         return [self.rotary(positions, tf.as_dtype(self.compute_dtype))] * len(self.blocks)
 
     def check_capacity(self, capacity: int) -> None:
-        """Refuse to cross the length at which ``longrope`` turns all keys anew, which PyTorch computes again then.
+        """Refuse to cross the length at which ``longrope`` turns all keys again, which PyTorch then recomputes.
 
         Raises:
             ValueError: for a capacity beyond ``original_max_position_embeddings``.

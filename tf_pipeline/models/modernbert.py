@@ -159,7 +159,7 @@ class ModernBertPredictionHead(keras.layers.Layer):
 
 
 class TFModernBertPreTrainedModel(TFPreTrainedModel):
-    """What all ModernBERT models share. There are no token types, and nothing limits the length."""
+    """Base class of all ModernBERT models. There are no token types, and nothing limits the length."""
 
     base_model_prefix = "model"
     tensor_names = tuple(name for name in INPUT_NAMES if name != "token_type_ids")

@@ -114,7 +114,7 @@ class MPNetLayer(keras.layers.Layer):
 
 
 class MPNetEncoder(keras.layers.Layer):
-    """The stack of layers, and what relative positions add to the scores of all of them."""
+    """The stack of layers, and the scores of relative positions, which all of them share."""
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
@@ -134,7 +134,7 @@ class MPNetEncoder(keras.layers.Layer):
 
 
 class TFMPNetPreTrainedModel(TFPreTrainedModel):
-    """What all MPNet models share. There are no token types."""
+    """Base class of all MPNet models. There are no token types."""
 
     base_model_prefix = "mpnet"
     tensor_names = tuple(name for name in INPUT_NAMES if name != "token_type_ids")
@@ -142,7 +142,7 @@ class TFMPNetPreTrainedModel(TFPreTrainedModel):
 
     @property
     def max_length(self) -> int:
-        """Most tokens that a sequence may have: positions up to that of padding are never a token's."""
+        """Maximum number of tokens in a sequence: positions up to that of padding are never a token's."""
         return self.num_positions - PADDING_IDX - 1
 
 

@@ -1,4 +1,4 @@
-"""OLMo 2 (https://arxiv.org/abs/2501.00656): Llama that normalises what layers write, queries and keys."""
+"""OLMo 2 (https://arxiv.org/abs/2501.00656): Llama that normalises results of layers, queries and keys."""
 
 import tensorflow as tf
 
@@ -30,7 +30,7 @@ class Olmo2Attention(llama.LlamaAttention):
 
 
 class Olmo2DecoderLayer(llama.LlamaDecoderLayer):
-    """One layer, which normalises its results rather than what it takes."""
+    """One layer, which normalises its results rather than its inputs."""
 
     attention_class = Olmo2Attention
 

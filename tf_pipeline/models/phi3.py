@@ -43,7 +43,7 @@ class Phi3MLP(keras.layers.Layer):
 
 
 class Phi3DecoderLayer(llama.LlamaDecoderLayer):
-    """One layer, with dropout of what it writes."""
+    """One layer, with dropout of its results."""
 
     attention_class, mlp_class = Phi3Attention, Phi3MLP
 

@@ -1,6 +1,6 @@
 """RoBERTa (https://arxiv.org/abs/1907.11692): the body and all its heads.
 
-The layers are BERT's; positions are counted otherwise, and the heads are others. Attribute paths are the keys of
+The layers are BERT's; positions are counted differently, and the heads are its own. Attribute paths are the keys of
 ``transformers`` checkpoints.
 """
 
@@ -70,7 +70,7 @@ class ClassificationHead(keras.layers.Layer):
 
 
 class TFRobertaPreTrainedModel(TFPreTrainedModel):
-    """What all RoBERTa models share, and those of the same architecture, whose heads are subclasses of these."""
+    """Base class of all RoBERTa models and of those with the same architecture, whose heads are subclasses of these."""
 
     base_model_prefix = "roberta"
     # The class of the body, where it is not this module's.
@@ -83,7 +83,7 @@ class TFRobertaPreTrainedModel(TFPreTrainedModel):
 
     @property
     def max_length(self) -> int:
-        """Most tokens that a sequence may have: positions up to that of padding are never a token's."""
+        """Maximum number of tokens in a sequence: positions up to that of padding are never a token's."""
         return self.num_positions - self.config.pad_token_id - 1
 
     def new_body(self, add_pooling_layer: bool = False) -> "TFRobertaModel":

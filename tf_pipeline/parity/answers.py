@@ -23,7 +23,7 @@ def expected_answers(
     handle_impossible_answer: bool = False,
     align_to_words: bool = True,
 ) -> dict[str, Any] | list[dict[str, Any]]:
-    """What the pipeline of ``transformers`` 4 answers: every window through PyTorch, and every pair of tokens.
+    """Answers of the pipeline of ``transformers`` 4: every window through PyTorch, and every pair of tokens.
 
     Args:
         tokenizer: a fast tokenizer of Hugging Face.

@@ -1,4 +1,4 @@
-"""What must not change the result: the batch, the padding, the way it is run, saving and loading."""
+"""Checks of everything that must not change the result: batch, padding, execution, saving and loading."""
 
 import os
 import tempfile
@@ -34,10 +34,10 @@ def _judge_parameters(
 
 
 def check_invariance(comparison: Comparison) -> None:
-    """Rows in a batch, padded on either side, in float64: each is what PyTorch computes for the row alone.
+    """Rows in a batch, padded on either side, in float64: each equals PyTorch's result for the row alone.
 
-    What PyTorch itself computes otherwise in a batch, such as a head that reads the first token and finds padding
-    there, is left out and said.
+    A result that PyTorch itself computes differently in a batch, such as of a head that reads the first token and finds
+    padding there, is left out and said.
     """
     model = comparison.ours()
     if model.input_rank != 2:
@@ -122,7 +122,7 @@ def check_round_trip(comparison: Comparison) -> None:
         )
 
 
-# What a config says of the file rather than of the model.
+# Keys that describe the config's file rather than the model.
 _OF_THE_FILE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 
 

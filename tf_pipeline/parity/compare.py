@@ -61,7 +61,7 @@ def compare(
     comparison = Comparison(checkpoint, class_name, report, texts, dtypes, mode, rms_factor)
     trainable = _check_memory(comparison)
     if groups is None or set(groups) != {"tokenization"}:
-        comparison.ours(), comparison.theirs()  # what does not load is no difference
+        comparison.ours(), comparison.theirs()  # an error of loading is no difference
     for name, check in _CHECKS.items():
         if groups is not None and name not in groups:
             report.skip(name, GROUPS[name], "Not asked for.")
@@ -78,7 +78,7 @@ def compare(
 
 
 def _run(check: Callable[[Comparison], Any], group: str, comparison: Comparison) -> None:
-    """Compare a group; where it ends in an error it is not equal, and what it had compared until then is kept."""
+    """Compare a group; if it ends in an error it is not equal, and the checks until then are kept."""
     try:
         check(comparison)
     except MemoryError:

@@ -17,7 +17,7 @@ from tf_pipeline.parity.report import Report
 from tf_pipeline.reference.loading import torch_model
 from tf_pipeline.reference.running import run_torch
 
-# What is compared on if nobody says otherwise: texts of very different lengths, scripts and symbols.
+# Default inputs: texts of very different lengths, scripts and symbols.
 SAMPLE_TEXTS = (
     "I've been waiting for a HuggingFace course my whole life.",
     "I hate this so much!",
@@ -45,11 +45,11 @@ class Comparison:
     Args:
         checkpoint: folder or hub id.
         class_name: our class.
-        texts: what to compare on.
+        texts: inputs of the comparison.
         dtypes: dtypes to run.
         mode: how TensorFlow runs.
         rms_factor: width of the envelope.
-        report: where checks go.
+        report: takes the checks.
         settings: inputs by name of the setting, instead of those made from the texts.
 
     Raises:
@@ -96,7 +96,7 @@ class Comparison:
         return self._models[side, dtype]
 
     def truth(self, setting: str, inputs: Inputs, gradients: bool = False) -> dict[str, np.ndarray]:
-        """What PyTorch computes in float64, remembered by setting unless it is large."""
+        """PyTorch's results in float64, remembered by setting unless they are large."""
         if setting in self._truths:
             return self._truths[setting]
         truth = run_torch(self.theirs(), inputs, gradients)
@@ -127,7 +127,7 @@ class Comparison:
         yield from judge_envelopes(tensors, dtype, self.rms_factor, group)
 
     def tensors(self, setting: str, dtype: str, result: Mapping[str, np.ndarray], inputs: Inputs) -> Iterator[Tensor]:
-        """What :func:`judge_envelopes` takes of a result in a narrow dtype."""
+        """Arguments of :func:`judge_envelopes` for a result in a narrow dtype."""
         theirs, truth = run_torch(self.theirs(dtype), inputs), self.truth(setting, inputs)
         for name, arrays in real_arrays(result, theirs, truth, inputs.get("attention_mask")):
             yield setting, name, arrays
@@ -147,12 +147,12 @@ class Comparison:
 
     @property
     def max_positions(self) -> int:
-        """Most tokens that the model takes, or 512 if it does not say."""
+        """Maximum number of tokens that the model takes, or 512 if it does not say."""
         return self.ours().max_length or 512
 
     @property
     def max_length(self) -> int:
-        """Most tokens that a text is cut to."""
+        """Maximum number of tokens that a text is cut to."""
         return min(self.tokenizer.model_max_length, self.max_positions)
 
     def encode(self, texts: Sequence[str], **options: Any) -> Inputs:
@@ -199,7 +199,7 @@ class Comparison:
         }
 
     def _masks_of_pairs(self, right: Inputs) -> dict[str, Inputs]:
-        """Masks that tell by query, and by head too, which keys may be seen; PyTorch gets them as what is added."""
+        """Masks of the keys that each query, or each query of each head, may see; PyTorch adds theirs to the scores."""
         rows, length = right["input_ids"].shape[0], right["input_ids"].shape[-1]
         heads = getattr(self.ours().config, "num_attention_heads", 1)
         visible = np.random.default_rng(3).random((rows, heads, length, length)) < 0.7
@@ -275,5 +275,5 @@ class Comparison:
 
     @property
     def objectives(self) -> dict[str, Labelled]:
-        """What has a gradient: :attr:`labelled`, or without labels the first of the settings."""
+        """Settings that have a gradient: :attr:`labelled`, or without labels the first of the settings."""
         return self.labelled or {setting: Labelled(inputs, {}) for setting, inputs in [*self.settings.items()][:1]}

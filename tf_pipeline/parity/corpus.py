@@ -210,7 +210,7 @@ DASHES = "-\u00ad\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2043\u058a\u05be\u3
 DASHED = ("well{}known", "rain {} wind", "{}x", "x{}", "10{}20", "{0}{0}help", "a{0}b{0}c{0}d")
 IDENTIFIERS = ("rain", "bridge", "closed", "http", "id", "x2", "Straße", "été")
 
-# First and last code point of what is drawn from, unassigned ones included.
+# First and last code point of the ranges that are drawn from, unassigned ones included.
 BLOCKS = (
     (0x20, 0x7E), (0xA0, 0xFF), (0x100, 0x17F), (0x180, 0x24F), (0x250, 0x2AF), (0x2B0, 0x2FF), (0x300, 0x36F),
     (0x370, 0x3FF), (0x400, 0x52F), (0x530, 0x58F), (0x590, 0x5FF), (0x600, 0x6FF), (0x700, 0x74F),
@@ -234,7 +234,7 @@ def adversarial_texts(minimum: int = 2000) -> list[str]:
     """Distinct texts, in the same order on every machine.
 
     Args:
-        minimum: how many there are at least; what is missing is drawn from all of Unicode but the surrogates.
+        minimum: minimum number of texts; missing ones are drawn from all of Unicode but the surrogates.
     """
     rng = random.Random(SEED)
     # A dict keeps the first of equal texts, in order, which a set would not.
@@ -245,7 +245,7 @@ def adversarial_texts(minimum: int = 2000) -> list[str]:
 
 
 def _parts(rng: random.Random) -> Iterator[Iterable[str]]:
-    # What comes first stays first: a short prefix of the corpus is a fair sample of languages.
+    # The first texts stay first: a short prefix of the corpus is a fair sample of languages.
     yield sentences()
     yield ("", "a", ".", "\u00e9", "I", "Rain.")
     yield WRITING
@@ -395,7 +395,7 @@ def _identifiers() -> Iterator[str]:
 
 
 def _as_other_bytes() -> Iterator[str]:
-    """Text whose bytes were read as those of another encoding, and what byte-level vocabularies make of bytes."""
+    """Text whose bytes were read in another encoding, and letters that byte-level vocabularies use for bytes."""
     for group in list(SENTENCES.values())[1::2]:
         yield group[1].encode("utf-8").decode("latin-1")
     yield "".join(map(chr, range(0xA0, 0x100)))

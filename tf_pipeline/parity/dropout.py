@@ -1,4 +1,4 @@
-"""Where dropout is and at which rate: while training, every dropout multiplies by a factor instead of by chance."""
+"""Compare places and rates of dropout: while training, each multiplies by a factor instead of dropping at random."""
 
 import contextlib
 from collections.abc import Iterator
@@ -38,13 +38,13 @@ def check_dropout(comparison: Comparison) -> None:
 
 
 def _of_training(model) -> list[str]:
-    """What the notes of a ported graph say of training."""
+    """Notes of a ported graph that concern training."""
     notes = getattr(getattr(model, "graph", None), "notes", ())
     return [note for note in notes if "training" in note]
 
 
 def _trained(model, inputs) -> dict[str, np.ndarray]:
-    """What a PyTorch model computes in training mode, its batch statistics excepted."""
+    """Results of a PyTorch model in training mode, except for its batch statistics."""
     import torch
 
     model.train()

@@ -1,6 +1,6 @@
 """A report as one HTML page that opens offline: no script, no request, light and dark.
 
-What is shown is chosen and measured here; ``report.html.j2`` lays it out.
+The contents are chosen and measured here; ``report.html.j2`` lays it out.
 """
 
 import math
@@ -22,7 +22,7 @@ MOST_FAMILIES = 12
 # Groups share a table if the smaller has at least this part of the columns; else most of its cells would be empty.
 SHARED_COLUMNS = 0.25
 
-# Upper ends of the colours of the heat map; what failed has its own.
+# Upper ends of the colours of the heat map; failures have their own.
 HEAT_STEPS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 DTYPES = (*rules.EPSILON, "exact")
@@ -34,7 +34,7 @@ LANE = 32
 
 _HIDDEN_STATE = re.compile(r"((?:\w+_)?hidden_states)\.(\d+)")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-# What neither HTML nor UTF-8 can hold: control characters and lone surrogates.
+# Characters that neither HTML nor UTF-8 can hold: control characters and lone surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -42,7 +42,7 @@ def render(report: Results) -> str:
     """Lay a report out as one self-contained HTML page.
 
     Args:
-        report: what was compared; it may be empty.
+        report: the comparison; it may be empty.
 
     Returns:
         The page. Everything that the report says is escaped.
@@ -106,7 +106,7 @@ def finite(error: float) -> float:
 
 
 def rank(check: Check) -> tuple[bool, float]:
-    """Sort key: failures first, then what used most of what is allowed."""
+    """Sort key: failures first, then the largest shares of the allowed error."""
     return check.passed, -finite(check.severity)
 
 
@@ -130,7 +130,7 @@ def value(element: float | None, dtype: str) -> str:
 
 
 def severity_text(used: float) -> str:
-    """A fraction of what is allowed, or a multiple of it."""
+    """A fraction of the allowed error, or a multiple of it."""
     if not math.isfinite(used) or not 0.01 <= used < 1000:
         return number(used)
     return f"{used:#.2g}" if used < 10 else f"{used:.0f}"
@@ -150,12 +150,12 @@ def flat(environment: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str
 
 @dataclass(frozen=True)
 class Point:
-    """One layer of a line: where it is drawn, and what hovering says.
+    """One layer of a line: its place, and its text on hovering.
 
     Attributes:
         x: place from the left.
         y: place from the top.
-        title: the exact value, the setting and what failed.
+        title: the exact value, the setting and the failure.
         failed: whether a check of the layer failed.
     """
 
@@ -171,7 +171,7 @@ class Series:
 
     Attributes:
         key: ``tensorflow``, ``pytorch`` or ``allowed``.
-        points: one a layer; none for ``allowed``, which is only a line.
+        points: one per layer; none for ``allowed``, which is only a line.
         lines: ``points`` attributes of polylines.
     """
 
@@ -185,7 +185,7 @@ class Panel:
     """The plot of one dtype.
 
     Attributes:
-        title: what it shows.
+        title: its title.
         dtype: its dtype.
         series: its lines, the first drawn first.
         grid: heights and labels of horizontal lines; those without a label are minor.
@@ -202,7 +202,7 @@ class Panel:
 
 
 class Scale:
-    """A logarithmic axis of whole decades, with a lane below for zeros and one above for what is not finite.
+    """A logarithmic axis of whole decades, with a lane below for zeros and one above for values that are not finite.
 
     Args:
         errors: everything that is drawn.
@@ -329,9 +329,9 @@ class Cell:
     """The checks of a family in one setting and dtype.
 
     Attributes:
-        worst: the one that failed or used most of what is allowed.
-        checks: how many there are.
-        failed: how many failed.
+        worst: the one that failed or used the largest share of the allowed error.
+        checks: number of checks.
+        failed: number of failures.
     """
 
     worst: Check
@@ -340,7 +340,7 @@ class Cell:
 
     @property
     def level(self) -> int:
-        """Step of the colour: 0 for no error, then one a decade."""
+        """Step of the colour: 0 for no error, then one per decade."""
         used = finite(self.worst.severity)
         return 0 if not used else 1 + sum(used >= step for step in HEAT_STEPS)
 

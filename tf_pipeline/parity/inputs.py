@@ -39,12 +39,12 @@ def random_inputs(
 
 
 def token_types(model) -> int:
-    """How many types a token may have; an architecture without a table of them takes any number."""
+    """Number of types that a token may have; an architecture without a table of them takes any number."""
     return max(getattr(model.config, "type_vocab_size", 2), 1)
 
 
 def decoder_inputs(model, batch: int, rng: np.random.Generator, length: int = 7) -> dict[str, np.ndarray]:
-    """What a sequence-to-sequence model's decoder is given; nothing for another model."""
+    """Inputs of a sequence-to-sequence model's decoder; nothing for another model."""
     if "decoder_input_ids" not in model.tensor_names:
         return {}
     return {

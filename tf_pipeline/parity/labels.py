@@ -39,7 +39,7 @@ def labelled_settings(model, inputs: Mapping[str, np.ndarray]) -> dict[str, Labe
     else:
         labels = with_edge_cases(model, inputs, random_labels(model, inputs, rng))
         settings = {"labels": Labelled(inputs | labels, {})}
-    # Padding is seen then, so that what is not to be trained on it shows.
+    # Padding is seen then, so that training on it by mistake shows.
     name, (labelled, changes) = next(iter(settings.items()))
     bare = {key: value for key, value in labelled.items() if key != "attention_mask"}
     return settings | {f"{name}, no attention_mask": Labelled(bare, changes)}
@@ -65,7 +65,7 @@ def with_edge_cases(model, inputs: Mapping[str, np.ndarray], labels: Mapping[str
     """Labels of four rows or more that hold what counts for nothing, or for something else than it looks like.
 
     Positions at the end of the sequence and past it are ignored, and negative ones are taken for the first token. Of
-    labels of tokens a row, and of labels of texts one, is -100; ids of padding count.
+    labels of tokens per row, and one label of a text, is -100; ids of padding count.
     """
     length = inputs.get("decoder_input_ids", inputs["input_ids"]).shape[-1]
     cases = {}

@@ -1,4 +1,4 @@
-"""Where two models part, and why: the first tensor that differs, what feeds it, and the mistake it looks like.
+"""Locate and explain a difference: the first tensor that differs, the keys that feed it, and the likely mistake.
 
 A mistake is recognised by experiment: PyTorch's model is given it, and if its result then is ours, that was it.
 """
@@ -52,7 +52,7 @@ def feeding_keys(model, inputs: Inputs, name: str) -> list[str]:
 
     Args:
         model: one of our models.
-        inputs: what to run it on.
+        inputs: its inputs.
         name: the tensor, as :func:`tf_pipeline.parity.named_tensors` calls it.
     """
     variables = {key: slot.variable.value for key, slot in named_slots(model)}
@@ -106,7 +106,7 @@ class _Mistake:
     """A mistake that PyTorch's model can be given.
 
     Attributes:
-        hint: what to say if it explains the difference.
+        hint: message if it explains the difference.
         make: returns a context in which the model makes the mistake.
         inputs: inputs to use instead.
     """
@@ -161,7 +161,7 @@ def _mistakes(comparison: Comparison, inputs: Inputs, keys: list[str]) -> Iterat
 
 
 def _loss_hints(loss: float, truth: Mapping[str, np.ndarray], inputs: Inputs) -> Iterator[str]:
-    """What our loss would be for token labels if it made a known mistake."""
+    """Known mistakes of a loss for token labels that would explain ours."""
     logits, labels = truth.get("logits"), inputs.get("labels")
     if logits is not None and labels is not None and logits.ndim == 3 and labels.shape == logits.shape[:2]:
         mistakes = {

@@ -1,4 +1,4 @@
-"""Outputs and gradients: what both models compute from the same inputs."""
+"""Compare outputs and gradients of both models for the same inputs."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from tf_pipeline.reference.running import raw_torch, run_torch
 
 
 def check_outputs(comparison: Comparison) -> None:
-    """Every tensor of every setting in every dtype, every loss, and what kind of object they come in."""
+    """Every tensor of every setting in every dtype, every loss, and the class of the output object."""
     for dtype in comparison.dtypes:
         runner = run.TensorFlowRunner(comparison.ours(dtype), comparison.mode)
         results = {}
@@ -121,7 +121,7 @@ def check_gradients(comparison: Comparison) -> None:
 
 
 def _say_what_is_too_small(report: Report, setting: str, gradients: Mapping[str, np.ndarray]) -> int:
-    """Name the gradients in which nothing is as large as what counts as equal; returns how many are not among them."""
+    """Name the gradients that are within the tolerance of zero everywhere; returns how many are not among them."""
     small = [name for name, value in gradients.items() if not np.abs(value).max() > rules.FLOAT64_TOLERANCE]
     if small:
         reason = f"PyTorch's gradient is not larger than {rules.FLOAT64_TOLERANCE:g}, so that any small one equals it."

@@ -20,7 +20,7 @@ QUESTION, WINDOW, SHARED = 60, 16, 6
 
 
 def check_pipeline(comparison: Comparison) -> None:
-    """What the pipelines of the head's tasks answer, in float64, with the options that change an answer."""
+    """Compare answers of the pipelines for the head's tasks, in float64, with the options that change an answer."""
     tasks = _tasks(comparison)
     if not tasks or comparison.tokenizer is None:
         what = "it has no tokenizer" if tasks else "no pipeline is for its head"

@@ -1,4 +1,4 @@
-"""What was compared, and how it went: in Python, as JSON, as a table in the terminal."""
+"""The report of a comparison: in Python, as JSON, as a table in the terminal."""
 
 import json
 import os
@@ -21,7 +21,7 @@ SCHEMA = 1
 
 
 class Report(Results):
-    """All checks of a comparison; what they say can be printed and written.
+    """All checks of a comparison; they can be printed and written.
 
     Its attributes are those of :class:`~tf_pipeline.parity.results.Results`.
     """
@@ -50,7 +50,7 @@ class Report(Results):
         write_text(path, html.render(self))
 
     def print(self, console: Console | None = None) -> None:
-        """Print one line a group, setting and dtype, what was left out, and the verdict."""
+        """Print one line per group, setting and dtype, the skipped parts, and the verdict."""
         parts: list[Any] = [_table(self.checks)]
         parts += [
             Text(f"Not compared: {what}: {reason}", style="dim")

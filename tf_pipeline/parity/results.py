@@ -1,4 +1,4 @@
-"""The checks of a comparison, and what they say together."""
+"""The checks of a comparison, and their verdict."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ class Results:
     """All checks of a comparison.
 
     Attributes:
-        checks: what was compared.
-        skipped: what was not, and why.
-        finding: where the models part, if they do.
+        checks: the tensors and values that were compared.
+        skipped: those that were not, with reasons.
+        finding: the place where the models part, if they do.
         checkpoint: folder or hub id.
         model_class: our class.
         environment: versions, processor and settings.
@@ -34,7 +34,7 @@ class Results:
         self.checks.extend(checks)
 
     def skip(self, group: str, what: str, reason: str) -> None:
-        """Note what is not compared, and why."""
+        """Note a part that is not compared, with the reason."""
         self.skipped.append(Skip(group, what, reason))
 
     @property

@@ -1,4 +1,4 @@
-"""Does our tokenizer give TensorFlow what Hugging Face's gives PyTorch? Text by text, with no tolerance."""
+"""Compare our tokenizer for TensorFlow with Hugging Face's for PyTorch, text by text, with no tolerance."""
 
 import importlib.util
 import os
@@ -30,10 +30,10 @@ class Setting:
     """One way of calling a tokenizer.
 
     Attributes:
-        name: what the report calls it.
+        name: its name in the report.
         options: arguments of the call.
         pairs: which part of a pair is kept short: ``first``, ``second`` or ``neither``; empty for single texts.
-        padded: whether padding is what it is about, so that it says nothing without a padding token.
+        padded: whether it is about padding, so that it says nothing without a padding token.
         windows: whether a text becomes several rows, which fast tokenizers alone do.
         limit: longest text in characters; 0 for any.
         every: every how many of the texts are taken.
@@ -74,7 +74,7 @@ SETTINGS = (
         "pairs, windows", {**_WINDOWS, "truncation": "only_second"}, pairs="first", windows=True, limit=SHORT, every=4
     ),
 )
-# Both say no to these: the part that may be cut is shorter than what has to go.
+# Both say no to these: the part that may be cut is shorter than the excess.
 _WORDS = "rain wind bridge lamp bread " * 8
 REFUSED = {"only_first": ("Rain.", _WORDS), "only_second": (_WORDS, "Rain.")}
 
@@ -85,10 +85,10 @@ def check_tokenization(
     """Compare our tokenizer of a checkpoint with Hugging Face's.
 
     Ids, masks, token types, offsets, word numbers, tokens and decoded text have to be the same, whether padded or cut,
-    on either side, alone or in pairs. Without ``torch``, Hugging Face's NumPy arrays are what ours are compared with.
+    on either side, alone or in pairs. Without ``torch``, ours are compared with Hugging Face's NumPy arrays.
 
     Args:
-        report: takes one check for every setting and output, and a skip for what could not be compared.
+        report: takes one check for every setting and output, and a skip for parts that could not be compared.
         checkpoint: folder or hub id; one without a tokenizer is skipped.
         texts: texts to compare on, besides the corpus.
         corpus: replaces :func:`tf_pipeline.parity.corpus.adversarial_texts`.
@@ -206,7 +206,7 @@ class _Comparison:
         return _by_text(rows) if options.get("return_overflowing_tokens") else rows
 
     def _refusals(self) -> None:
-        """What cannot be cut has to be refused, in the same words."""
+        """Compare refusals of texts that cannot be truncated: the words must be the same."""
         for strategy, pair in REFUSED.items():
             said = [
                 _attempt(lambda t, _, pair=pair, cut=strategy: dict(t(*pair, truncation=cut, max_length=16)), t, pair)
@@ -282,7 +282,7 @@ class _Rows:
         self.refused: dict[str, int] = {}
 
     def add(self, ours: Mapping[str, Sequence] | str, theirs: Mapping[str, Sequence] | str, batch: Sequence) -> None:
-        """Add a batch: outputs by name, or what an error said, which then stands in the place of every output."""
+        """Add a batch: outputs by name, or an error's message, which then stands in for every output."""
         if _is_refusal(theirs) and _is_refusal(ours) and theirs == ours:
             self.refused[theirs] = self.refused.get(theirs, 0) + len(batch)
             return
@@ -302,7 +302,7 @@ class _Rows:
 
 
 class _Said(str):
-    """What an error said, or what stands in the place of an output that is not there."""
+    """The message of an error, or a word that stands in for a missing output."""
 
 
 def _is_refusal(outcome: Any) -> bool:
@@ -316,7 +316,7 @@ def _values(side: Mapping[str, Sequence] | str, name: str, count: int) -> Sequen
 
 
 def _attempt(call: Callable[[Any, Any], Any], tokenizer: Any, batch: Any) -> Any:
-    """The result of a call, or what its error said: whether the other side says the same is part of parity."""
+    """The result of a call, or its error's message: whether the other side says the same is part of parity."""
     try:
         return call(tokenizer, batch)
     except BaseException as error:

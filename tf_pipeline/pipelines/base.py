@@ -1,4 +1,4 @@
-"""What all pipelines share: the three stages, one by one or together over many texts."""
+"""The base of all pipelines: three stages, one by one or together over many texts."""
 
 import inspect
 from collections import Counter
@@ -32,14 +32,14 @@ WINDOW_CHARACTERS = 2**20
 
 @dataclass
 class Rows:
-    """Tokenized inputs: what the model takes, row by row, and what the answers need besides.
+    """Tokenized inputs: the model's inputs, row by row, and other values that the answers need.
 
     Attributes:
         columns: model inputs by name, each a list of rows of unpadded ids.
         owners: for each row, the place of its input; the rows of one input follow one another.
         beside: values that go round the model to ``postprocess``, by name, one for each row.
-        side: where rows are padded: ``"right"`` or ``"left"``.
-        multiple: what padded lengths are a multiple of, if given.
+        side: side on which rows are padded, ``"right"`` or ``"left"``.
+        multiple: padded lengths are a multiple of this, if given.
     """
 
     columns: dict[str, list[list[int]]]
@@ -59,18 +59,18 @@ class Pipeline(Calls):
     texts are tokenized together, sorted by length, cut into batches by a budget of tokens, and run through one
     compiled graph that is traced once for all lengths; results come in the order of the inputs.
 
-    A task says what it needs by its attributes:
+    A task declares its needs by its attributes:
 
     - ``output_names``: the outputs of the model that ``postprocess`` reads;
     - ``per_token``: whether these have a token axis, from which padding is removed;
-    - ``beside``: names of what goes round the model, from ``preprocess`` to ``postprocess``.
+    - ``beside``: names of values that go round the model, from ``preprocess`` to ``postprocess``.
 
     Args:
         model: a model of this package.
         tokenizer: its Hugging Face tokenizer.
-        batch_size: most texts in a batch; by default only ``token_budget`` counts.
-        token_budget: most tokens in a batch, padding included.
-        device: where the model runs, as :func:`device_name` takes it; if not given, where TensorFlow places it.
+        batch_size: maximum number of texts in a batch; by default only ``token_budget`` counts.
+        token_budget: maximum number of tokens in a batch, padding included.
+        device: device of the model, as :func:`device_name` takes it; if not given, TensorFlow chooses.
         **parameters: defaults for the arguments of a call.
 
     Raises:
@@ -111,7 +111,7 @@ class Pipeline(Calls):
         """Require that the task has arguments of these names.
 
         Raises:
-            TypeError: naming one that it does not have, and those that are spelled alike.
+            TypeError: naming one that it does not have, and similar names.
         """
         parameters = inspect.signature(cls.sanitize_parameters).parameters.values()
         known = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"]
@@ -140,7 +140,7 @@ class Pipeline(Calls):
         """Tokenize many inputs at once; here, one row for each.
 
         Raises:
-            ValueError: for an input that is not what the task takes.
+            ValueError: for an input of a form that the task does not take.
         """
         encoded, layout = self._tokenize(text_arguments(inputs), tokenizer_kwargs)
         return Rows({name: encoded[name] for name in self.input_names}, range(len(inputs)), **layout)
@@ -174,7 +174,7 @@ class Pipeline(Calls):
         """One of the model's outputs for a text.
 
         Raises:
-            ValueError: if it holds NaN or infinity, of which no score can be made.
+            ValueError: if it holds NaN or infinity, from which no score can be made.
         """
         values = np.asarray(model_outputs[name])
         self.check_numbers(values, name)
@@ -195,7 +195,7 @@ class Pipeline(Calls):
             )
 
     def _stage_inputs(self, rows: Rows, row: int) -> dict[str, Any]:
-        """One row as tensors ``[1, seq]``, with what goes round the model."""
+        """One row as tensors ``[1, seq]``, with the values that go round the model."""
         batch = self._batch(rows, [row])
         beside = {name: values[row] for name, values in rows.beside.items()}
         return {name: tf.constant(value) for name, value in batch.items()} | beside
@@ -245,7 +245,7 @@ class Pipeline(Calls):
             yield one | {name: values[row] for name, values in rows.beside.items()}
 
     def _own_tokens(self, rows: Rows, row: int, inputs: Mapping[str, np.ndarray], place: int) -> slice:
-        """Where in a padded row its own tokens are; padding that the caller asked for is not among them."""
+        """Place of a row's own tokens in the padded row; padding that the caller asked for is not among them."""
         if "attention_mask" in inputs:
             places = np.flatnonzero(inputs["attention_mask"][place])
             return slice(places[0], places[-1] + 1) if len(places) else slice(0)
@@ -264,7 +264,7 @@ class Pipeline(Calls):
         """Tokenize, unpadded unless to a fixed length: padding to the longest is done batch by batch.
 
         Returns:
-            What the tokenizer gives, and how to pad it: ``side`` and ``multiple`` of :class:`Rows`.
+            The tokenizer's result, and how to pad it: ``side`` and ``multiple`` of :class:`Rows`.
         """
         kwargs = dict(tokenizer_kwargs)
         layout = {"side": kwargs.get("padding_side") or self.tokenizer.padding_side, "multiple": None}
@@ -292,17 +292,17 @@ class Pipeline(Calls):
 
     @property
     def max_length(self) -> int:
-        """Most tokens the model takes."""
+        """Maximum number of tokens that the model takes."""
         return self.model.max_length or self.tokenizer.model_max_length
 
     @property
     def truncation_length(self) -> int:
-        """Tokens that truncation leaves by default: what both the model and its tokenizer allow."""
+        """Number of tokens that truncation leaves by default: as many as model and tokenizer allow."""
         return min(self.max_length, self.tokenizer.model_max_length)
 
     @property
     def trace_count(self) -> int:
-        """How often the model has been traced; new lengths and batch sizes do not add to it."""
+        """Number of times the model has been traced; new lengths and batch sizes do not add to it."""
         return self._compiled.experimental_get_tracing_count()
 
     def _check_length(self, length: int, what: str = "The text", multiple: int | None = None) -> None:
@@ -326,7 +326,7 @@ class Pipeline(Calls):
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in (facts | self.facts()).items())})"
 
     def facts(self) -> dict[str, Any]:
-        """What ``repr`` shows beside checkpoint and task: what matters to the task, such as its labels."""
+        """Facts that ``repr`` shows besides checkpoint and task: those that matter to the task, such as its labels."""
         return {}
 
 
@@ -337,7 +337,7 @@ class ChunkPipeline(Pipeline):
     """
 
     def preprocess(self, inputs: Any, **parameters: Any) -> list[dict[str, Any]]:
-        """First stage: tokenize one input into rows, each int32 ``[1, seq]`` with what goes round the model.
+        """First stage: tokenize one input into rows, each int32 ``[1, seq]`` with the values that go round the model.
 
         ``parameters`` are those of a call.
         """
@@ -353,8 +353,10 @@ class ChunkPipeline(Pipeline):
 
 
 class _Traced:
-    """What is traced, by itself: TensorFlow counts traces by a method's code, which all pipelines share, and from the
-    fifth pipeline on would warn of retracing.
+    """Wraps a method so that its traces are counted alone.
+
+    TensorFlow counts traces by a method's code, which all pipelines share, and from the fifth pipeline on would warn
+    of retracing.
     """
 
     def __init__(self, method):

@@ -14,7 +14,7 @@ PATIENCE = 1.0
 def windows(inputs: Iterable[Any], most: int, characters: float = inf, first: int = 1) -> Iterator[list[Any]]:
     """Cut inputs into lists, which grow where inputs are read as they come, so that the first is soon there.
 
-    What was read before ``inputs`` raises is yielded first.
+    Inputs that were read before ``inputs`` raises are yielded first.
 
     Args:
         inputs: a sequence, which is cut into lists as long as possible, or any iterable.
@@ -58,8 +58,8 @@ def batches_by_length(lengths: Sequence[int], token_budget: int, batch_size: int
 
     Args:
         lengths: number of tokens of each text.
-        token_budget: most tokens in a batch, padding included; a longer text gets a batch of its own.
-        batch_size: most texts in a batch, if given.
+        token_budget: maximum number of tokens in a batch, padding included; a longer text gets a batch of its own.
+        batch_size: maximum number of texts in a batch, if given.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     start = 0
@@ -86,7 +86,7 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int, side: str, multiple: int
 
 
 def padding_values(tokenizer: Any) -> dict[str, int]:
-    """What each input is padded with."""
+    """The value that each input is padded with."""
     return {
         "input_ids": tokenizer.pad_token_id or 0,
         "token_type_ids": tokenizer.pad_token_type_id,

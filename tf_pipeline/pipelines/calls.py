@@ -1,4 +1,4 @@
-"""How pipelines are called, whatever runs the model: the forms of inputs, and how answers are nested.
+"""Calls of pipelines, whatever runs the model: the forms of inputs, and the nesting of answers.
 
 Nothing here loads TensorFlow, so that a pipeline on a server can be called without it.
 """
@@ -20,13 +20,13 @@ PROGRESS_DELAY = 2.0
 class Calls:
     """Takes one input, a list or a stream, and gives answers in their order.
 
-    What runs the model says how in ``_run_window``, how many inputs it takes at a time in ``_windows``, and which
+    Subclasses run the model in ``_run_window``, say how many inputs it takes at a time in ``_windows``, and which
     arguments there are in ``sanitize_parameters``.
     """
 
     task = ""
     batch_size: int | None = None
-    # What an input may fail with; anything else ends a stream.
+    # Exceptions that fail one input; any other ends a stream.
     input_errors: tuple[type[Exception], ...] = (Exception,)
     _defaults: Mapping[str, Any] = {}
 
@@ -54,7 +54,7 @@ class Calls:
         Args:
             inputs: a text; a pair ``{"text": …, "text_pair": …}``; a list of these; or a generator, an iterable data
                 set or a ``tf.data.Dataset`` of these.
-            batch_size: most rows in a batch, for this call.
+            batch_size: maximum number of rows in a batch, for this call.
             **parameters: arguments of the tokenizer (``truncation=True``, ``max_length``, ``padding_side``, …) and of
                 the task.
 

@@ -65,14 +65,14 @@ def pipeline(
         tokenizer: a tokenizer, a folder or a hub id, or one of the latter with arguments as a tuple
             ``(id, {"use_fast": False})``; the model's own if not given.
         dtype: dtype or Keras policy of the model, such as ``"bfloat16"``; formerly ``torch_dtype``.
-        device: where the model runs; see :func:`tf_pipeline.pipelines.base.device_name`.
+        device: device of the model; see :func:`tf_pipeline.pipelines.base.device_name`.
         use_fast: load a fast tokenizer.
         trust_remote_code: let a checkpoint bring its own code.
         model_kwargs: more arguments of ``from_pretrained``.
         **kwargs: ``revision``, ``token`` and the other options of the hub, ``batch_size``, ``token_budget``, and
             defaults for the task's own arguments, such as ``top_k``; for a server, the arguments of
-            :class:`tf_pipeline.serving.Client`. What else ``transformers`` takes here does nothing or is refused with
-            what takes its place: see ``tf_pipeline.arguments``.
+            :class:`tf_pipeline.serving.Client`. Other arguments of ``transformers`` do nothing or are refused, with
+            a replacement: see ``tf_pipeline.arguments``.
 
     Returns:
         The task's pipeline; for a server its client, which is called alike.

@@ -13,7 +13,7 @@ POOLINGS = ("mean", "cls")
 
 
 class FeatureExtractionPipeline(Pipeline):
-    """Hidden states of a body, or one pooled vector a text.
+    """Hidden states of a body, or one pooled vector per text.
 
     Arguments of a call: ``truncation``, ``tokenize_kwargs``, ``return_tensors``, and beyond Hugging Face's ``pooling``
     (``"mean"`` over the tokens or ``"cls"``, the first one) and ``normalize`` (vectors of length 1).

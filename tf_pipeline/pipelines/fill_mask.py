@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 class FillMaskPipeline(FillMaskCalls, Pipeline):
-    """The likeliest tokens where a text has the tokenizer's mask token.
+    """The most likely tokens where a text has the tokenizer's mask token.
 
     Arguments of a call: ``top_k`` (tokens to return, 5 by default), ``targets`` (a word or a list of words: only these
     are scored; a word that is not in the vocabulary stands for its first token, with a warning), and
     ``tokenizer_kwargs`` (such as ``{"truncation": True}``).
 
     The answer is a list of dictionaries, best first: ``score`` (the probability among all tokens), ``token`` (its id),
-    ``token_str`` and ``sequence`` (the text with the token in it). A text with several masks gives one such list a
+    ``token_str`` and ``sequence`` (the text with the token in it). A text with several masks gives one such list per
     mask; scores are those of each mask by itself, and the other masks stay in ``sequence``. As in ``transformers``, a
     list of one text gives that text's answer.
     """

@@ -11,7 +11,7 @@ from tf_pipeline.arguments import whole_number
 from tf_pipeline.pipelines.base import ChunkPipeline, Rows
 from tf_pipeline.pipelines.calls import QuestionAnsweringCalls, question_and_context
 
-# Logit of what cannot be part of an answer.
+# Logit of tokens that cannot be part of an answer.
 EXCLUDED = np.float32(-10000.0)
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
     Arguments of a call:
 
     - ``top_k``: answers to return, 1 by default; fewer where there are not as many.
-    - ``max_answer_len``: most tokens of an answer, 15 by default.
+    - ``max_answer_len``: maximum number of tokens in an answer, 15 by default.
     - ``max_seq_len``: tokens of a window, question included; by default 384, or fewer if the model takes fewer.
     - ``doc_stride``: tokens by which windows over a long context overlap; by default 128, or half a window if that is
       less. A context is never cut.
@@ -107,7 +107,7 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
         return 1 if self.question_first else 0
 
     def encode(self, inputs, doc_stride: int, max_seq_len: int, max_question_len: int) -> Rows:
-        """Tokenize questions and contexts into one row a window."""
+        """Tokenize questions and contexts into one row per window."""
         examples = [question_and_context(one) for one in inputs]
         contexts = [context for _, context in examples]
         questions = self._fitting_questions(examples, doc_stride, max_seq_len, max_question_len)
@@ -184,7 +184,7 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
         return ranked[0] if len(ranked) == 1 else ranked
 
     def _characters(self, encoding, first: int, last: int, align_to_words: bool) -> tuple[int, int]:
-        """Where in the context the tokens from ``first`` to ``last`` are, or the words that they are in."""
+        """Place in the context of the tokens from ``first`` to ``last``, or of the words that they are in."""
         if align_to_words:
             words = encoding.token_to_word(first), encoding.token_to_word(last)
             if None not in words:
@@ -203,15 +203,15 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
 def best_spans(
     start: np.ndarray, end: np.ndarray, in_context: np.ndarray, null: int | None, count: int, max_answer_len: int
 ) -> tuple[list[tuple[int, int, float]], float]:
-    """The likeliest spans of a window.
+    """The most likely spans of a window.
 
     Args:
         start: logits ``[seq]`` of being the first token of the answer.
         end: logits ``[seq]`` of being the last.
-        in_context: which tokens an answer may hold, bool ``[seq]``.
+        in_context: true for tokens that an answer may hold, bool ``[seq]``.
         null: the token that stands for the empty answer, usually ``[CLS]``; probabilities count it in.
-        count: most spans to return.
-        max_answer_len: most tokens of a span.
+        count: maximum number of spans to return.
+        max_answer_len: maximum number of tokens in a span.
 
     Returns:
         Spans as first token, last token and score (the product of both probabilities), best first; and the score of

@@ -114,7 +114,7 @@ def _state(part: Any) -> dict[str, Any]:
 
 
 def _is_local(normalizer: dict[str, Any]) -> bool:
-    """Whether what a normalizer does on one side of a border does not depend on the other."""
+    """Whether a normalizer's result on one side of a border does not depend on the other."""
     kind = normalizer.get("type")
     if kind == "Sequence":
         return all(map(_is_local, normalizer["normalizers"]))

@@ -1,4 +1,4 @@
-"""The names of the tasks, and how a model on a server is told from one that runs here."""
+"""The names of the tasks, and the test that tells a model on a server from one that runs here."""
 
 from typing import Any
 

@@ -196,7 +196,7 @@ class TokenClassificationPipeline(ChunkPipeline):
         starts = [0, *(i for i in range(1, len(tags)) if tags[i][0] == "B" or tags[i][1] != tags[i - 1][1]), len(tags)]
         groups = []
         for first, last in pairwise(starts):
-            # As in transformers, a group is named by what follows the first hyphen, whatever precedes it.
+            # As in transformers, a group is named by the text after the first hyphen, whatever precedes it.
             if (name := labels[first].split("-", 1)[-1]) not in ignored:
                 groups.append(
                     {

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 class ZeroShotClassificationPipeline(ChunkPipeline):
     """Scores labels of any kind with a model of natural language inference.
 
-    Each label is put into a hypothesis, and the model tells whether the text entails it: a text runs the model once a
+    Each label is put into a hypothesis, and the model tells whether the text entails it: a text runs the model once per
     label. A long text is cut, its hypothesis never.
 
     Arguments of a call: ``candidate_labels`` (a list, or a string with commas; also by position),

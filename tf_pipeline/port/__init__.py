@@ -1,9 +1,9 @@
 """Every other architecture of ``transformers``, ported from PyTorch to TensorFlow.
 
-PyTorch builds the model once and ``torch.export`` captures what it computes (:mod:`~tf_pipeline.port.capture`) as a
+PyTorch builds the model once and ``torch.export`` captures its computation (:mod:`~tf_pipeline.port.capture`) as a
 graph of ATen operators (:mod:`~tf_pipeline.port.graph`). Each operator has a rule in TensorFlow
 (:mod:`~tf_pipeline.port.rules`), and the whole is compared with PyTorch before anybody uses it
-(:mod:`~tf_pipeline.port.gate`). What is saved needs no PyTorch.
+(:mod:`~tf_pipeline.port.gate`). A saved port needs no PyTorch.
 """
 
 import os
@@ -26,9 +26,10 @@ def port(
 
     Args:
         source: a local folder or a hub id.
-        folder: where to save; nothing is written unless the port is equal to PyTorch.
+        folder: folder of the port; nothing is written unless the port is equal to PyTorch.
         task: port the model of this task, such as ``"text-classification"``.
-        model_class: or this class, such as ``"TFXLNetModel"``; by default what the config's ``architectures`` names.
+        model_class: or this class, such as ``"TFXLNetModel"``; by default the one that the config's ``architectures``
+            names.
         **kwargs: arguments of ``from_pretrained``.
 
     Returns:

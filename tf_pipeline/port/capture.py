@@ -37,7 +37,7 @@ from tf_pipeline.reference.inputs import output_options
 from tf_pipeline.reference.loading import caching_off, seeded
 from tf_pipeline.reference.outputs import tensors_of
 
-# Arguments that say where and how PyTorch stores a tensor, not what is in it.
+# Arguments that say where and how PyTorch stores a tensor, not its values.
 _STORAGE = ("device", "layout", "pin_memory", "memory_format", "non_blocking", "requires_grad")
 
 # Lengths that are looked at to say which ones a graph takes.
@@ -101,7 +101,7 @@ def _capture_by_example(
         except MissingRuleError:
             if not training:
                 raise
-            lacks_rule = True  # perhaps of what is only done while training, such as drawing numbers
+            lacks_rule = True  # perhaps of an operator that is only run while training, such as drawing numbers
         except PortError:
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes of symbolic sizes
@@ -237,7 +237,7 @@ def _unrounded_numbers():
 
 @contextlib.contextmanager
 def _quiet():
-    """Without what PyTorch says about what is then raised: stack traces, warnings and pages of its own graphs."""
+    """Silence PyTorch's reports about the error that it raises: stack traces, warnings and pages of its own graphs."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -378,7 +378,7 @@ class _Writer:
         return (bounds.lower, bounds.upper) if bounds is not None else (None, None)
 
     def _limits(self) -> dict[str, list[int | None]]:
-        """The least and the greatest size of each open axis. What PyTorch calls 2 or more holds for 1 as well."""
+        """The least and the greatest size of each open axis. PyTorch's limit of 2 or more holds for 1 as well."""
         limits: dict[str, list[int | None]] = {}
         for symbol, bounds in self.program.range_constraints.items():
             if (name := self.symbols.get(str(symbol))) is None:
@@ -419,9 +419,9 @@ class _Writer:
     def _is_limit(self, condition: Any) -> bool:
         """Whether a check says anything about the sizes of inputs that their names do not.
 
-        That two inputs have the same batch is checked with their names. What does not hold for sizes of 1 comes from
-        PyTorch's habit of telling those apart, not from the model; that one row and one token are computed rightly is
-        compared.
+        That two inputs have the same batch is checked with their names. A condition that does not hold for sizes of 1
+        comes from PyTorch's habit of telling those apart, not from the model; that one row and one token are computed
+        rightly is compared.
         """
         value = condition.meta["val"] if isinstance(condition, torch.fx.Node) else condition
         expression = getattr(getattr(value, "node", None), "expr", None)
@@ -563,7 +563,7 @@ def _module_path(node: torch.fx.Node) -> str:
 
 
 def _source(node: torch.fx.Node) -> str:
-    """Where in PyTorch's code a node comes from."""
+    """Place in PyTorch's code that a node comes from."""
     lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if 'File "' in line]
     own = [line for line in lines if "/torch/" not in line] or lines
     return own[-1].removeprefix("File ") if own else "of unknown origin"

@@ -1,4 +1,4 @@
-"""Complete a captured graph by what only PyTorch's results tell: the lengths it takes, a sample, its attentions."""
+"""Complete a captured graph with facts from PyTorch's results: the lengths it takes, a sample, its attentions."""
 
 import os
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from tf_pipeline.reference.loading import load_torch_model
 from tf_pipeline.reference.running import run_reference
 
 # Rows, positions, positions of the decoder and the padded side of each comparison; none is the captured example's. Then
-# follow lengths beyond what the config names.
+# follow lengths beyond those that the config names.
 SHAPES = ((1, 1, 1, None), (5, 17, 9, "right"), (2, 24, 5, "left"))
 
 FUSED = "aten.scaled_dot_product_attention.default"
@@ -125,7 +125,7 @@ def _set_attention(model: torch.nn.Module, implementation: str) -> None:
 
 
 def _attentions(captured: Captured, measured: Measured) -> dict[str, list[str]]:
-    """The attention nodes' probabilities as outputs, where they are what PyTorch calls attentions."""
+    """The attention nodes' probabilities as outputs, if they are PyTorch's attentions."""
     inputs, truth = measured.samples[-1], measured.truths[-1]
     nodes = [node.name for node in captured.graph.nodes if node.op == FUSED]
     wanted = {name: value for name, value in truth.items() if is_attention(name)}

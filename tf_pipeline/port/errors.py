@@ -1,8 +1,8 @@
-"""What goes wrong when a model is ported."""
+"""Errors of porting a model."""
 
 
 class PortError(ValueError):
-    """A model that cannot be ported; the message says why and what is supported."""
+    """A model that cannot be ported; the message says why, and names the supported ones."""
 
 
 class MissingRuleError(PortError):

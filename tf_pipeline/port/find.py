@@ -1,4 +1,4 @@
-"""Find the graph of an architecture: beside the checkpoint, in the cache, or by porting it from PyTorch."""
+"""Find the graph of an architecture: next to the checkpoint, in the cache, or by porting it from PyTorch."""
 
 import hashlib
 import importlib.util
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 Constants = Mapping[str, np.ndarray]
 
-# Values of a config that change nothing in what is computed.
+# Values of a config that do not change the computation.
 _IRRELEVANT = (
     "_name_or_path",
     "transformers_version",
@@ -39,7 +39,7 @@ _IRRELEVANT = (
 
 
 class FoundGraph(NamedTuple):
-    """A graph, the values of its constants, and whether it lies beside the checkpoint."""
+    """A graph, the values of its constants, and whether it lies next to the checkpoint."""
 
     graph: Graph
     constants: Constants
@@ -54,12 +54,12 @@ def find_graph(
     Args:
         torch_name: PyTorch's class, such as ``"XLNetModel"``.
         config: the config.
-        source: the checkpoint, which may have a graph beside it and on whose weights a new graph is tried.
-        **hub_options: where on the hub.
+        source: the checkpoint, which may have a graph next to it and on whose weights a new graph is tried.
+        **hub_options: options of the hub, such as ``revision``.
 
     Raises:
         GraphError: if the checkpoint's own graph is damaged or of another class.
-        PortError: if there is none yet and it cannot be made; the message says why.
+        PortError: if there is no graph yet and it cannot be made; the message says why.
     """
     if source is not None and not Path(source).is_file():
         path = repository_file(source, GRAPH, required=False, **hub_options)
@@ -107,7 +107,7 @@ def require_torch(torch_name: str) -> None:
     """Refuse to port without PyTorch.
 
     Raises:
-        PortError: saying what to do instead.
+        PortError: with advice.
     """
     if importlib.util.find_spec("torch") is None:
         raise PortError(
@@ -133,7 +133,7 @@ def find_torch_class(name: str, config: PreTrainedConfig, source: str | os.PathL
 
 
 def cache_root() -> Path:
-    """Where ported graphs are kept: ``$TF_PIPELINE_CACHE``, or ``~/.cache/tf_pipeline``."""
+    """Folder of ported graphs: ``$TF_PIPELINE_CACHE``, or ``~/.cache/tf_pipeline``."""
     return Path(os.environ.get("TF_PIPELINE_CACHE") or Path.home() / ".cache" / "tf_pipeline")
 
 
@@ -170,7 +170,7 @@ def open_weights(model, reader, source: str | os.PathLike, **hub_options: Any):
         model: a ported model.
         reader: the tensors as they are stored.
         source: the checkpoint.
-        **hub_options: where on the hub.
+        **hub_options: options of the hub, such as ``revision``.
 
     Raises:
         CheckpointError: if only PyTorch knows how they are stored, and it is not installed.
@@ -210,8 +210,8 @@ def _refuse_other_names(model, reader, source: str | os.PathLike) -> None:
 def check_loaded(model, report: checkpoint.LoadingReport, source: str | os.PathLike, **hub_options: Any) -> None:
     """Compare a model with PyTorch's of the same checkpoint, if that was not done for checkpoints of its layout.
 
-    Nothing is compared where PyTorch is not installed, or if the graph lies beside the checkpoint: it was written there
-    by a model that had been compared.
+    Nothing is compared where PyTorch is not installed, or if the graph lies next to the checkpoint: it was written
+    there by a model that had been compared.
 
     Raises:
         PortError: if they are not the same; the message names the weights or outputs.

@@ -23,7 +23,7 @@ from tf_pipeline.reference.running import run_reference
 
 
 def check(captured: Captured, measured: Measured) -> list[Check]:
-    """Prove that a captured graph computes what PyTorch does.
+    """Prove that a captured graph computes the same as PyTorch.
 
     Compared are all outputs at shapes unlike the example's and padded on either side: in float64 to 1e-10, with
     PyTorch's upcasts to float32 lifted, and in float32 inside the envelope of PyTorch's own rounding.
@@ -49,14 +49,14 @@ def check(captured: Captured, measured: Measured) -> list[Check]:
 
 
 def compare_loaded(model, report: LoadingReport, model_class: type, source: str | os.PathLike, **options: Any) -> None:
-    """Prove that a loaded model is PyTorch's of the same checkpoint: every weight, and what it computes.
+    """Prove that a loaded model is PyTorch's of the same checkpoint: every weight, and the results.
 
-    Weights are compared bit for bit, in the dtype of the model's variables. What both start at random is given to
-    PyTorch too. Outputs are compared at one shape, in the dtypes float64 and float32.
+    Weights are compared bit for bit, in the dtype of the model's variables. Weights that both start at random are given
+    to PyTorch too. Outputs are compared at one shape, in the dtypes float64 and float32.
 
     Args:
         model: a ported model, just loaded.
-        report: what loading it said.
+        report: the report of loading it.
         model_class: PyTorch's class.
         source: the checkpoint.
         **options: hub options.
@@ -86,7 +86,7 @@ def compare_loaded(model, report: LoadingReport, model_class: type, source: str 
 
 
 def compare_outputs(model, theirs: torch.nn.Module, seed: int = 2) -> None:
-    """Compare what two models of the same weights compute from inputs of the shape ``graph.sample``.
+    """Compare the results of two models of the same weights on inputs of the shape ``graph.sample``.
 
     Args:
         model: a ported model that computes in float64 or float32.
@@ -136,7 +136,7 @@ def _shape(inputs: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
 
 
 def first_difference(captured: Captured, weights, model: torch.nn.Module, samples) -> str:
-    """Where the graph departs from PyTorch: the first module whose output differs, in words."""
+    """Name the first module whose output differs between the graph and PyTorch, in words."""
     ends = _last_nodes(captured.graph)
     order = {node.name: place for place, node in enumerate(captured.graph.nodes)}
     for inputs in samples:
@@ -161,7 +161,7 @@ def _last_nodes(graph: Graph) -> dict[str, Node]:
 
 
 def _module_outputs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """What every module of a PyTorch model returned last."""
+    """The last output of every module of a PyTorch model."""
     seen: dict[str, Any] = {}
 
     def remember(name: str):

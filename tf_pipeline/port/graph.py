@@ -1,6 +1,6 @@
-"""The graph of a ported model: what is computed, written as JSON that a person can read.
+"""The graph of a ported model: its computation, written as JSON that a person can read.
 
-``graph.json`` lies beside ``config.json`` and ``model.safetensors``. It names its inputs, the parameters it takes from
+``graph.json`` lies next to ``config.json`` and ``model.safetensors``. It names its inputs, the parameters it takes from
 the checkpoint (by the checkpoint's own keys), and one operation after the other::
 
     {"format": "tf_pipeline.port", "version": 2, "class": "XLNetModel", …
@@ -20,10 +20,10 @@ the checkpoint (by the checkpoint's own keys), and one operation after the other
         "saving":  {"outputs": {"experts.0.w1.weight": "%split_0", …}, "nodes": […]}},
        …]}
 
-Operations are PyTorch's ATen operators, whose documented schemas say what the arguments mean. In arguments, ``"%name"``
+Operations are PyTorch's ATen operators, whose documented schemas explain the arguments. In arguments, ``"%name"``
 is the result of an earlier node, ``"%p.key"`` a parameter, ``"%c.key"`` a constant, and an object with one key is what
 JSON lacks: ``{"dtype": …}``, ``{"float": "-inf"}`` or ``{"finfo": "min"}``, the least number of the compute dtype
-(``"float32.min"``: of what is float32 here).
+(``"float32.min"``: of the dtype that float32 stands for here).
 
 ``"%name.attention"`` stands for the probabilities of an attention node, whose result is the context.
 
@@ -32,9 +32,9 @@ normalization is computed in half precision; in a float64 model those float32 ar
 
 The values of constants, which no checkpoint holds, are in ``graph.safetensors``.
 
-Layouts say how checkpoints store the parameters: under which names, and what is joined, split and turned on the way. In
-``loading``, ``"%p.name"`` is a tensor of the file; in ``saving``, a parameter. The first layout is that of a checkpoint
-which PyTorch writes.
+Layouts say how checkpoints store the parameters: under which names, and which tensors are joined, split and turned on
+the way. In ``loading``, ``"%p.name"`` is a tensor of the file; in ``saving``, a parameter. The first layout is that of
+a checkpoint which PyTorch writes.
 
 Checksums are SHA-256: of the graph without them, with its keys sorted and without spaces, and of ``graph.safetensors``.
 """
@@ -63,7 +63,7 @@ ATTENTION = ".attention"
 
 
 class GraphError(ValueError):
-    """A graph file that cannot be read; the message says what is wrong with it."""
+    """A graph file that cannot be read; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Input(Tensor):
     """An input.
 
     Attributes:
-        default: what stands for an input that is not given: ``"ones"``, ``"zeros"`` or ``"positions"`` (0, 1, 2, …);
+        default: value of an input that is not given: ``"ones"``, ``"zeros"`` or ``"positions"`` (0, 1, 2, …);
             ``None`` if it has to be given.
     """
 
@@ -106,7 +106,7 @@ class Node:
     """One operation.
 
     Attributes:
-        name: what later nodes call its result.
+        name: name of its result in later nodes.
         op: the ATen operator with its overload, such as ``"aten.add.Tensor"``.
         args: positional arguments, encoded as the module's docstring says.
         kwargs: the same by name.
@@ -143,10 +143,10 @@ def references(value: Any) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Conversion:
-    """How one set of tensors is made of another.
+    """Computation of one set of tensors from another.
 
     Attributes:
-        outputs: what each tensor that is made refers to: ``"%p.name"`` if it is one of the other set, else a node.
+        outputs: the reference of each tensor that is made: ``"%p.name"`` if it is one of the other set, else a node.
         nodes: operations in order.
     """
 
@@ -154,7 +154,7 @@ class Conversion:
     nodes: list[Node] = field(default_factory=list)
 
     def check(self, given: Iterable[str], source: str) -> None:
-        """Refuse references to what is not there, and operators that have no rule.
+        """Refuse references to missing tensors, and operators that have no rule.
 
         Raises:
             GraphError: naming the first.
@@ -164,13 +164,13 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a checkpoint stores the parameters.
+    """Storage of the parameters in a checkpoint.
 
     Attributes:
         stored: shapes of everything in its files, by name.
         unused: names that PyTorch reports as unexpected; those that it passes over in silence are not among them.
-        loading: makes parameters of what is stored; a parameter that is not made is not in the checkpoint.
-        saving: makes what PyTorch writes after it has loaded such a checkpoint.
+        loading: makes parameters of the stored tensors; a parameter that is not made is not in the checkpoint.
+        saving: makes the tensors that PyTorch writes after it has loaded such a checkpoint.
         compared: whether a checkpoint of this layout was compared with PyTorch after it was loaded.
     """
 
@@ -183,7 +183,7 @@ class Layout:
 
 @dataclass
 class Graph:
-    """What a ported model computes; see the module's docstring.
+    """The computation of a ported model; see the module's docstring.
 
     Attributes:
         model_class: PyTorch's class, such as ``"XLNetForSequenceClassification"``.
@@ -191,13 +191,13 @@ class Graph:
         base_model_prefix: attribute of a head model that holds its body.
         inputs: inputs by name, in the order of PyTorch's signature.
         limits: least and greatest size of open axes, by name; ``None`` for no bound.
-        parameters: what the checkpoint holds, by key.
+        parameters: tensors that the checkpoint holds, by key.
         tied: other names of parameters.
-        constants: what the checkpoint does not hold, by key.
+        constants: tensors that the checkpoint does not hold, by key.
         outputs: references by field, lists for tuples.
         nodes: operations in order.
         made_with: versions of the libraries that made the graph.
-        notes: what a user of the model should know.
+        notes: facts that a user of the model should know.
         layouts: how checkpoints store the parameters; first that of one which PyTorch writes.
         sample: rows, positions, positions of the decoder and padded side of the inputs to compare loaded models on.
     """
@@ -266,9 +266,9 @@ class Graph:
         """The inverse of :meth:`to_dict`.
 
         Args:
-            values: what it returned.
-            source: what messages call it.
-            checksums: what a file says that its checksums are, of which ``"graph"`` has to be right.
+            values: its result.
+            source: its name in messages.
+            checksums: the checksums in a file; that of ``"graph"`` is checked.
 
         Raises:
             GraphError: if it is no graph, one of another version, or one with parts missing.
@@ -296,7 +296,7 @@ class Graph:
         return graph
 
     def check(self, source: str = "The graph") -> None:
-        """Refuse references to what is not there, and operators that have no rule.
+        """Refuse references to missing tensors, and operators that have no rule.
 
         Raises:
             GraphError: naming them.
@@ -333,7 +333,7 @@ class Graph:
             The graph, and arrays by key.
 
         Raises:
-            GraphError: if a file is cut off, altered or of another version, or refers to what is not there.
+            GraphError: if a file is cut off, altered or of another version, or refers to missing tensors.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))

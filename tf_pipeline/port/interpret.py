@@ -1,4 +1,4 @@
-"""Compute what a graph says, one rule after the other, with TensorFlow."""
+"""Run a graph, one rule after the other, with TensorFlow."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -23,7 +23,7 @@ def fits(layout: Layout, reader) -> bool:
 
 
 def _sources(names: Iterable[str]) -> Iterator[str]:
-    """The given tensors among what nodes refer to."""
+    """The given tensors among the references of nodes."""
     yield from (name.removeprefix("p.") for name in names if name.startswith("p."))
 
 
@@ -44,7 +44,7 @@ class Converter:
         self._graph.parameters = {name: Tensor(COMPUTE, []) for name in given}
 
     def source(self, name: str) -> str | None:
-        """Which given tensor one that is made simply is; ``None`` if it is computed."""
+        """The given tensor that a made one simply is; ``None`` if it is computed."""
         reference = self.outputs[name][1:]
         return reference[2:] if reference.startswith("p.") else None
 
@@ -73,7 +73,7 @@ class Converter:
 
 
 class ConvertedReader(Mapping):
-    """The parameters of a model, and what no parameter is made of, read from a checkpoint of another layout.
+    """The parameters of a model, and the tensors without a parameter, read from a checkpoint of another layout.
 
     Args:
         reader: the checkpoint's own tensors.

@@ -1,4 +1,4 @@
-"""How long an input may be before a position lies outside its table."""
+"""Limits on the length of an input, beyond which a position lies outside its table."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_pipeline.port.graph import Graph, Node, references
 from tf_pipeline.port.interpret import Interpreter
 
-# Operators that read rows of a table: where the table and the index are among the arguments.
+# Operators that read rows of a table, with the places of the table and the index among the arguments.
 _LOOKUPS = {"aten.embedding.default": (0, 1), "aten.index_select.default": (0, 2)}
 _SHORT, _LONG = 8, 12
 

@@ -1,4 +1,4 @@
-"""Which class of PyTorch's ``transformers`` lists for an architecture and a kind of head.
+"""Look up the class that PyTorch's ``transformers`` lists for an architecture and a kind of head.
 
 The lists are read from the source of ``transformers.models.auto.modeling_auto`` as text, because the module itself
 cannot be imported where there is no PyTorch, and they are needed there too: to know which graph to look for.

@@ -25,7 +25,7 @@ class Weight(keras.layers.Layer):
 
     Args:
         spec: dtype and shape; ``"compute"`` is a variable of the model's dtype policy.
-        kernel: whether the variable is the transpose of what the checkpoint holds.
+        kernel: whether the variable is the transpose of the checkpoint's tensor.
         dtype: Keras dtype policy.
     """
 
@@ -61,7 +61,7 @@ class Constant(keras.layers.Layer):
 
     Args:
         spec: dtype and shape.
-        value: what it is; zeros until a ``.keras`` file is read.
+        value: its value; zeros until a ``.keras`` file is read.
         dtype: Keras dtype policy.
     """
 
@@ -89,7 +89,7 @@ def _numpy_name(dtype: str, variables: str) -> str:
 class PortedModel(TFPreTrainedModel):
     """A model that runs a graph captured from PyTorch; see :mod:`tf_pipeline.port`.
 
-    It is called, trained, saved and exported as the models that have a module of their own are. What differs:
+    It is called, trained, saved and exported as the models that have a module of their own are. Differences:
     ``inputs_embeds`` is not taken, and ``generate`` has no cache: it computes the text so far again for every token.
 
     Subclasses, named as PyTorch's with ``TF`` in front, are made by :func:`ported_class`.
@@ -103,7 +103,7 @@ class PortedModel(TFPreTrainedModel):
     """
 
     keeps_tables = True
-    # Whether the graph lies beside the checkpoint that the model was loaded from.
+    # Whether the graph lies next to the checkpoint that the model was loaded from.
     graph_beside = False
 
     def __init__(
@@ -144,7 +144,7 @@ class PortedModel(TFPreTrainedModel):
 
     @property
     def graph(self) -> Graph:
-        """What the model computes."""
+        """The computation of the model."""
         return self._graph
 
     @property
@@ -154,12 +154,12 @@ class PortedModel(TFPreTrainedModel):
 
     @property
     def max_length(self) -> int | None:
-        """Most tokens that the model takes, or ``None`` if any number."""
+        """Maximum number of tokens that the model takes, or ``None`` without a limit."""
         return self._graph.limits.get("length", [1, None])[1]
 
     @property
     def max_generated_length(self) -> int | None:
-        """Most tokens that the decoder, or the model if it has no other part, takes."""
+        """Maximum number of tokens that the decoder takes, or the model if it has no other part."""
         axis = "decoder_length" if "decoder_input_ids" in self._graph.inputs else "length"
         return self._graph.limits.get(axis, [1, None])[1]
 
@@ -241,7 +241,7 @@ class PortedModel(TFPreTrainedModel):
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig | dict[str, Any], custom_objects=None, **kwargs: Any):
-        """A model with random weights, from a Hugging Face config or from what :meth:`get_config` returned."""
+        """A model with random weights, from a Hugging Face config or from the result of :meth:`get_config`."""
         if isinstance(config, dict) and "graph" in config:
             config = dict(config)
             kwargs["graph"] = Graph.from_dict(config.pop("graph"))
@@ -285,7 +285,7 @@ class PortedModel(TFPreTrainedModel):
 
     @property
     def layout(self) -> Layout | None:
-        """How the checkpoint that the model was loaded from stores its parameters."""
+        """Storage of the parameters in the checkpoint that the model was loaded from."""
         return self._layout
 
     def _weight_writer(self, slots: dict[str, checkpoint.Slot]) -> checkpoint.WeightWriter:

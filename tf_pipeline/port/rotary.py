@@ -37,7 +37,7 @@ def stateless_rotary(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _forward(module: torch.nn.Module, x: torch.Tensor, position_ids: torch.Tensor, layer_type: str | None = None):
-    """What the class's own method computes, with the frequencies for these positions in place of the buffer."""
+    """Run the class's own method, with the frequencies for these positions in place of the buffer."""
     own_forward = inspect.unwrap(type(module).forward)
     arguments = {} if layer_type is None else {"layer_type": layer_type}
     found = next(((p, kind) for p, name, kind in rotary_kinds(module) if name == layer_type), None)

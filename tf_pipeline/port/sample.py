@@ -1,4 +1,4 @@
-"""Inputs that a PyTorch model takes: examples to capture it with, and what it makes of an input that is left out."""
+"""Inputs that a PyTorch model takes: examples to capture it with, and defaults of inputs that are left out."""
 
 import inspect
 import re
@@ -43,7 +43,7 @@ def sample_inputs(
         batch: rows.
         length: positions.
         decoder_length: positions of the decoder, if there is one.
-        padding_side: where all rows but the first are padded; ``None`` for no padding.
+        padding_side: side on which all rows but the first are padded; ``None`` for no padding.
         seed: seed.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -147,7 +147,7 @@ def _signal(name: str, config: PreTrainedConfig, batch: int, length: int, genera
 def default_inputs(
     model: torch.nn.Module, config: PreTrainedConfig, sizes: Mapping[str, int] | None = None
 ) -> dict[str, str | None]:
-    """The inputs to capture a model with, and what stands for each when a caller leaves it out.
+    """The inputs to capture a model with, and the default of each that a caller leaves out.
 
     The model itself is asked: an input has a default if leaving it out computes the same. Positions whose default
     depends on more than the length stay the model's own business, and are no input.
@@ -175,7 +175,7 @@ def default_inputs(
 
 
 def tokenizer_inputs(config: PreTrainedConfig) -> list[str]:
-    """What the architecture's tokenizer makes."""
+    """Names of the tensors that the architecture's tokenizer makes."""
     tokenizer_class = TOKENIZER_MAPPING.get(type(config), None)
     tokenizer_class = (
         tokenizer_class[-1] or tokenizer_class[0] if isinstance(tokenizer_class, tuple) else tokenizer_class

@@ -29,7 +29,7 @@ Shapes = Mapping[str, Iterable[int]]
 
 
 def find_layouts(model_class: type, config: PreTrainedConfig, stored: Shapes | None = None) -> list[Layout]:
-    """How a checkpoint is stored, and what is written when a model loaded from it is saved.
+    """Find the layout of a checkpoint, and that of a file saved by a model that was loaded from it.
 
     Args:
         model_class: PyTorch's class.
@@ -37,7 +37,7 @@ def find_layouts(model_class: type, config: PreTrainedConfig, stored: Shapes | N
         stored: shapes of the checkpoint's tensors by name; by default those that PyTorch writes of a new model.
 
     Returns:
-        The layout of ``stored``, and of what is saved after it if that is another.
+        The layout of ``stored``, and that of the file saved after it, if it is another.
     """
     if stored is None:
         stored = _written(_meta_model(model_class, config))[1]
@@ -54,7 +54,7 @@ def _meta_model(model_class: type, config: PreTrainedConfig) -> torch.nn.Module:
 
 
 def _layout(model: torch.nn.Module, stored: Shapes) -> tuple[Layout, dict[str, list[int]]]:
-    """The layout of some tensors, and what PyTorch writes after loading them."""
+    """The layout of some tensors, and the tensors that PyTorch writes after loading them."""
     transforms = get_model_conversion_mapping(model)
     loading, unexpected = _loaded(model, transforms, stored)
     report = SimpleNamespace(missing_keys=set(), unexpected_keys=set(unexpected))
@@ -66,7 +66,7 @@ def _layout(model: torch.nn.Module, stored: Shapes) -> tuple[Layout, dict[str, l
 
 
 def _loaded(model: torch.nn.Module, transforms: list, stored: Shapes) -> tuple[Conversion, dict[str, str]]:
-    """How parameters are made as ``from_pretrained`` makes them, and names by the keys that the model does not have."""
+    """Conversion to parameters, as ``from_pretrained`` makes them, and names by the keys that the model lacks."""
     expected, prefix = model.state_dict(), model.base_model_prefix
     renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
     converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
@@ -91,7 +91,7 @@ def _loaded(model: torch.nn.Module, transforms: list, stored: Shapes) -> tuple[C
 
 
 def _written(model: torch.nn.Module) -> tuple[Conversion, dict[str, list[int]]]:
-    """How ``save_pretrained`` makes what it writes, and the shapes of that."""
+    """Conversion to the tensors that ``save_pretrained`` writes, and their shapes."""
     ignored = set(model._keys_to_ignore_on_save or ())
     tensors = {key: tensor for key, tensor in model.state_dict().items() if key not in ignored}
     tensors = remove_tied_weights_from_state_dict(tensors, model)
@@ -142,6 +142,6 @@ class _Recorder(TorchDispatchMode):
         return [self._encode(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     def conversion(self, made: Mapping[str, Any]) -> Conversion:
-        """What was written down."""
+        """Everything that was written down."""
         outputs = {name: self._references[id(_single(value))] for name, value in made.items()}
         return Conversion(outputs, self._nodes)

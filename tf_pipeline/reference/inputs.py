@@ -8,7 +8,7 @@ import numpy as np
 
 
 def torch_inputs(model) -> tuple[str, ...]:
-    """Names of what a PyTorch model may be called with."""
+    """Names of the arguments of a PyTorch model."""
     return tuple(inspect.signature(model.forward).parameters)
 
 
@@ -25,9 +25,9 @@ def as_torch_tensors(model, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _with_added_mask(model, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """Inputs with a mask of pairs of tokens, if they have one, in the form that PyTorch takes: what is added to scores.
+    """Inputs with a mask of pairs of tokens, if they have one, in PyTorch's form: numbers to add to scores.
 
-    PyTorch takes such a mask as it is, so that what a decoder must not see is hidden in it.
+    PyTorch takes such a mask as it is, so that it hides the tokens that a decoder must not see.
     """
     import torch
 

@@ -77,7 +77,7 @@ def load_torch_model(
 ) -> "torch.nn.Module":
     """A PyTorch model in evaluation mode: a checkpoint's, or of every parameter random if there is no source.
 
-    The random ones are far from PyTorch's own first values, whose zeros would hide what is not used.
+    The random ones are far from PyTorch's own first values, whose zeros would hide unused parameters.
 
     Args:
         model_class: a class of ``transformers``.

@@ -1,4 +1,4 @@
-"""The outputs of a model of either framework, as arrays by name, without what is no result."""
+"""The outputs of a model of either framework, as arrays by name, without anything that is no result."""
 
 import math
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def tensors_of(outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def objective(outputs: Mapping[str, Any]) -> Any:
-    """What is differentiated, a scalar of either framework: the loss; without labels, a random projection.
+    """The scalar to differentiate, of either framework: the loss; without labels, a random projection.
 
     The sum of a body's normalised states is almost constant, and so is that of their squares: neither would have a
     gradient worth comparing. Fixed random weights for every element do.

@@ -6,7 +6,7 @@ from tf_pipeline.reference.precision import lifted_upcasts
 
 
 def widen_tables(model) -> None:
-    """Compute again what PyTorch keeps in float32 in a float64 model: rotary frequencies, and factors of embeddings."""
+    """Compute again values that stay float32 in PyTorch's float64 models: rotary frequencies, factors of embeddings."""
     import torch
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -57,7 +57,7 @@ def forget_lengths(model) -> None:
     """Let a model's rotary embeddings be as if they had seen no text: frequencies of their own dtype, none grown.
 
     PyTorch makes the second set of ``longrope`` when it first runs; made in a float64 model it would not be the float32
-    table that every other dtype has. Those of ``dynamic`` stay what the longest text so far needed.
+    table that every other dtype has. Those of ``dynamic`` stay those that the longest text so far needed.
     """
     for module in model.modules():
         for prefix, layer_type, kind in rotary_kinds(module):

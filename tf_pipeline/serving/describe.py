@@ -1,4 +1,4 @@
-"""Print what a SavedModel takes and gives."""
+"""Print the inputs and outputs of a SavedModel."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ def describe(path: str | os.PathLike, console: Console | None = None) -> None:
 
     Args:
         path: folder of a SavedModel, such as ``model/1``.
-        console: where to print; by default the standard output.
+        console: the console to print on; by default the standard output.
 
     Raises:
         FileNotFoundError: if there is no SavedModel.

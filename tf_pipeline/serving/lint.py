@@ -1,4 +1,4 @@
-"""Find what would keep a SavedModel from working in a stock TensorFlow Serving, without running it."""
+"""Find anything that would keep a SavedModel from working in a stock TensorFlow Serving, without running it."""
 
 import json
 import os
@@ -33,7 +33,7 @@ _COMPILED = re.compile(r"_?(Xla|TPU)")
 _STATE = re.compile(
     r"\w*(Mutable(Dense)?HashTable|Barrier|Queue|Accumulator|Iterator|Reader|Stage|Unstage|Mutex)|Stack($|V2|Close|Pop|Push)"
 )
-_WITHOUT_EFFECT = ("debug_name",)  # what TensorFlow calls a variable in messages
+_WITHOUT_EFFECT = ("debug_name",)  # name of a variable in TensorFlow's messages
 _VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
 _DEVICE = re.compile(r"/(?:device:)?([A-Za-z_]+):(?:\d+|\*)")
 _CPU = {"cpu", "job", "replica", "task"}
@@ -46,8 +46,8 @@ class Problem:
     Attributes:
         what: the thing, such as ``op PyFunc``.
         where: function and node, signature and tensor, or file.
-        why: what happens in a server.
-        remedy: what to do about it.
+        why: the effect in a server.
+        remedy: a way to correct it.
     """
 
     what: str
@@ -60,9 +60,9 @@ class Problem:
 
 
 class OpTable:
-    """What each version of TensorFlow knows, as ``benchmarks/serving_ops.py`` asked them.
+    """Ops that each version of TensorFlow knows, as collected by ``benchmarks/serving_ops.py``.
 
-    The table holds what is registered. That a registered op has a kernel for a dtype it does not tell.
+    The table holds registered ops. It does not tell whether a registered op has a kernel for a dtype.
     """
 
     def __init__(self):
@@ -127,7 +127,7 @@ class _Model:
 
 
 def lint(path: str | os.PathLike, server_version: str = "2.19") -> list[Problem]:
-    """Look for what a stock TensorFlow Serving of a version would refuse or do wrong.
+    """Look for anything that a stock TensorFlow Serving of a version would refuse or do wrong.
 
     Every meta graph, signature and function is read; nothing is executed. Looked for are ops and attributes that the
     version does not know, Python and compiled functions, state outside variables, assertions on values that a caller
@@ -142,7 +142,7 @@ def lint(path: str | os.PathLike, server_version: str = "2.19") -> list[Problem]
         server_version: version of TensorFlow Serving, such as ``"2.19"`` or ``"2.19.1"``.
 
     Returns:
-        What was found; an empty list if there is nothing.
+        The findings; an empty list if there is nothing.
 
     Raises:
         FileNotFoundError: if there is no SavedModel.
@@ -268,7 +268,7 @@ def _check_state(model: _Model) -> Iterator[Problem]:
 
 
 def _check_variables(model: _Model) -> Iterator[Problem]:
-    """A session restores what ``saver_def`` names; what a Python program would restore by object tells nothing."""
+    """A session restores what ``saver_def`` names; the objects that a Python program would restore tell nothing."""
     filled = model.graph.sources([model.meta_graph.saver_def.restore_op_name])
     restored = {_variable_name(node) for node in filled if node.op in _VARIABLES}
     read = [info.name for signature in signatures(model.meta_graph).values() for info in signature.outputs.values()]

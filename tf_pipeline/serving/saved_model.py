@@ -1,4 +1,4 @@
-"""Read a SavedModel without running it: its graphs, and what its signatures take and give."""
+"""Read a SavedModel without running it: its graphs, and inputs and outputs of its signatures."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -52,7 +52,7 @@ def shape_of(info: meta_graph_pb2.TensorInfo) -> tuple[int | None, ...] | None:
 
 
 def shown_shape(info: meta_graph_pb2.TensorInfo) -> str:
-    """Dimensions as ``saved_model_cli`` shows them: -1 for what is not known."""
+    """Dimensions as ``saved_model_cli`` shows them: -1 for an unknown one."""
     shape = shape_of(info)
     return "unknown rank" if shape is None else f"({', '.join('-1' if dim is None else str(dim) for dim in shape)})"
 
@@ -86,7 +86,7 @@ class Call:
     """A node that calls a function.
 
     Attributes:
-        scope: where the node is.
+        scope: scope of the node.
         inputs: for each argument of the function the tensors that it may be.
     """
 
@@ -126,7 +126,7 @@ class Graph:
 
     @cached_property
     def _calls(self) -> dict[str, list[Call]]:
-        """What calls each function."""
+        """Calls of each function."""
         calls: dict[str, list[Call]] = {name: [] for name in self.functions}
         for scope, node in self:
             for called in _functions_of(node):
@@ -135,7 +135,7 @@ class Graph:
         return calls
 
     def depends_on_values(self, scope: Scope, tensor: str) -> bool:
-        """Whether a tensor is computed from the values of what a signature is fed, and not only from its shapes."""
+        """Whether a tensor is computed from the values of a signature's inputs, and not only from its shapes."""
         seen, left = set(), [(scope, tensor)]
         while left:
             scope, tensor = left.pop()
@@ -166,7 +166,7 @@ def _functions_of(node: node_def_pb2.NodeDef) -> list[str]:
 
 
 def _arguments(node: node_def_pb2.NodeDef, count: int) -> tuple[tuple[str, ...], ...]:
-    """What each argument of a called function may be: one input of the node, or any if we cannot tell."""
+    """Sources of each argument of a called function: one input of the node, or any if we cannot tell."""
     inputs = tuple(source for source in node.input if not source.startswith("^"))
     if node.op in ("If", "StatelessIf", "Case", "StatelessCase"):
         given = inputs[1:]  # the first chooses the branch

@@ -25,9 +25,14 @@ def scaled_dot_product_attention(
 ) -> tf.Tensor:
     """Attention over heads ``[batch, heads, queries or keys, size]``.
 
-    ``attn_mask`` is what is added to the scores, or true where a key may be seen. A query that may see nothing attends
-    evenly, as in the ``eager`` attention of ``transformers`` and in the models that have a module of their own;
+    ``attn_mask`` is added to the scores, or if boolean, true where a key may be seen. A query that may see nothing
+    attends evenly, as in the ``eager`` attention of ``transformers`` and in the models that have a module of their own;
     PyTorch's fused kernels give zeros there, or NaN.
+
+    Schema::
+
+        aten::scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float
+            dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor
     """
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     if enable_gqa and key.shape[-3] != query.shape[-3]:

@@ -30,7 +30,13 @@ _binary(tf.math.atan2, "atan2.default")
 
 @rule("add.Tensor", "add.Scalar")
 def add(x: Number, other: Number, alpha: Number = 1, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``x + alpha * other``; of booleans, whether either is true."""
+    """``x + alpha * other``; of booleans, whether either is true.
+
+    Schemas::
+
+        aten::add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
+        aten::add.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
+    """
     x, other = constant(x, out_dtype), constant(other, out_dtype)
     if out_dtype.is_bool:
         return x | other
@@ -39,27 +45,46 @@ def add(x: Number, other: Number, alpha: Number = 1, *, out_dtype: tf.DType) -> 
 
 @rule("sub.Tensor", "sub.Scalar")
 def sub(x: Number, other: Number, alpha: Number = 1, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``x - alpha * other``."""
+    """``x - alpha * other``.
+
+    Schemas::
+
+        aten::sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
+        aten::sub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
+    """
     x, other = constant(x, out_dtype), constant(other, out_dtype)
     return x - (other if alpha == 1 else other * constant(alpha, out_dtype))
 
 
 @rule("rsub.Scalar", "rsub.Tensor")
 def rsub(x: tf.Tensor, other: Number, alpha: Number = 1, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``other - alpha * x``."""
+    """``other - alpha * x``.
+
+    Schemas::
+
+        aten::rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor
+        aten::rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor
+    """
     return sub(other, x, alpha, out_dtype=out_dtype)
 
 
 @rule("div.Tensor", "div.Scalar", "true_divide.Tensor")
 def div(x: Number, other: Number, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``x / other``, a float."""
+    """``x / other``, a float.
+
+    Schemas::
+
+        aten::div.Tensor(Tensor self, Tensor other) -> Tensor
+        aten::div.Scalar(Tensor self, Scalar other) -> Tensor
+        aten::true_divide.Tensor(Tensor self, Tensor other) -> Tensor
+    """
     return _divide(constant(x, out_dtype), other)
 
 
 def _divide(x: tf.Tensor, other: Number) -> tf.Tensor:
     """``x / other`` as it is written.
 
-    TensorFlow's graph optimizer multiplies by the reciprocal of a constant instead, which rounds otherwise; where the
+    TensorFlow's graph optimizer multiplies by the reciprocal of a constant instead, which rounds differently; where the
     quotient becomes a bucket of distances, as in T5, the bucket may then be another.
     """
     divisor = constant(other, x.dtype)
@@ -70,7 +95,13 @@ def _divide(x: tf.Tensor, other: Number) -> tf.Tensor:
 
 @rule("div.Tensor_mode", "div.Scalar_mode")
 def div_mode(x: Number, other: Number, rounding_mode: str | None = None, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``x / other``, rounded down (``"floor"``) or towards zero (``"trunc"``)."""
+    """``x / other``, rounded down (``"floor"``) or towards zero (``"trunc"``).
+
+    Schemas::
+
+        aten::div.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor
+        aten::div.Scalar_mode(Tensor self, Scalar other, *, str? rounding_mode) -> Tensor
+    """
     x, divisor = constant(x, out_dtype), other
     if out_dtype.is_floating or rounding_mode is None:
         quotient = _divide(x, divisor)
@@ -81,32 +112,62 @@ def div_mode(x: Number, other: Number, rounding_mode: str | None = None, *, out_
 
 @rule("floor_divide.default", "floor_divide.Scalar")
 def floor_divide(x: Number, other: Number, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``x / other`` rounded down."""
+    """``x / other`` rounded down.
+
+    Schemas::
+
+        aten::floor_divide(Tensor self, Tensor other) -> Tensor
+        aten::floor_divide.Scalar(Tensor self, Scalar other) -> Tensor
+    """
     return div_mode(x, other, "floor", out_dtype=out_dtype)
 
 
 @rule("remainder.Scalar", "remainder.Tensor", "remainder.Scalar_Tensor")
 def remainder(x: Number, other: Number, *, out_dtype: tf.DType) -> tf.Tensor:
-    """The remainder with the sign of ``other``."""
+    """The remainder with the sign of ``other``.
+
+    Schemas::
+
+        aten::remainder.Scalar(Tensor self, Scalar other) -> Tensor
+        aten::remainder.Tensor(Tensor self, Tensor other) -> Tensor
+        aten::remainder.Scalar_Tensor(Scalar self, Tensor other) -> Tensor
+    """
     return tf.math.floormod(constant(x, out_dtype), constant(other, out_dtype))
 
 
 @rule("fmod.Scalar", "fmod.Tensor")
 def fmod(x: Number, other: Number, *, out_dtype: tf.DType) -> tf.Tensor:
-    """The remainder with the sign of ``x``."""
+    """The remainder with the sign of ``x``.
+
+    Schemas::
+
+        aten::fmod.Scalar(Tensor self, Scalar other) -> Tensor
+        aten::fmod.Tensor(Tensor self, Tensor other) -> Tensor
+    """
     x, other = constant(x, out_dtype), constant(other, out_dtype)
     return x - _truncate(x / other) * other if out_dtype.is_floating else x - tf.truncatediv(x, other) * other
 
 
 @rule("pow.Scalar")
 def power_of_number(base: Number, exponent: tf.Tensor, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``base ** exponent``: frequencies of positions, whose error grows with the position; rounded once for that."""
+    """``base ** exponent``: frequencies of positions, whose error grows with the position; rounded once for that.
+
+    Schema::
+
+        aten::pow.Scalar(Scalar self, Tensor exponent) -> Tensor
+    """
     return tf.pow(constant(base, tf.float64), tf.cast(exponent, tf.float64))
 
 
 @rule("pow.Tensor_Scalar", "pow.Tensor_Tensor")
 def power(x: Number, exponent: Number, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``x ** exponent``; small whole exponents are products, as exact as PyTorch's."""
+    """``x ** exponent``; small whole exponents are products, as exact as PyTorch's.
+
+    Schemas::
+
+        aten::pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor
+        aten::pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor
+    """
     simple = {2: tf.square, 3: lambda v: v * v * v, 0.5: tf.sqrt, -0.5: tf.math.rsqrt, -1: _reciprocal}
     if isinstance(exponent, (int, float)) and exponent in simple and out_dtype.is_floating:
         return simple[exponent](constant(x, out_dtype))
@@ -115,21 +176,37 @@ def power(x: Number, exponent: Number, *, out_dtype: tf.DType) -> tf.Tensor:
 
 @rule("addcmul.default")
 def addcmul(x: tf.Tensor, first: tf.Tensor, second: tf.Tensor, value: Number = 1, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``x + value * first * second``."""
+    """``x + value * first * second``.
+
+    Schema::
+
+        aten::addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor
+    """
     x, first, second = (tf.cast(v, out_dtype) for v in (x, first, second))
     return x + constant(value, out_dtype) * first * second
 
 
 @rule("addcdiv.default")
 def addcdiv(x: tf.Tensor, first: tf.Tensor, second: tf.Tensor, value: Number = 1, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``x + value * first / second``."""
+    """``x + value * first / second``.
+
+    Schema::
+
+        aten::addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor
+    """
     x, first, second = (tf.cast(v, out_dtype) for v in (x, first, second))
     return x + constant(value, out_dtype) * first / second
 
 
 @rule("lerp.Scalar", "lerp.Tensor")
 def lerp(x: tf.Tensor, end: tf.Tensor, weight: Number, *, out_dtype: tf.DType) -> tf.Tensor:
-    """From ``x`` towards ``end`` by ``weight``."""
+    """From ``x`` towards ``end`` by ``weight``.
+
+    Schemas::
+
+        aten::lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor
+        aten::lerp.Tensor(Tensor self, Tensor end, Tensor weight) -> Tensor
+    """
     x, end = tf.cast(x, out_dtype), tf.cast(end, out_dtype)
     return x + constant(weight, out_dtype) * (end - x)
 
@@ -185,19 +262,34 @@ for _name, _function in {
 
 @rule("gelu.default")
 def gelu(x: tf.Tensor, approximate: str = "none") -> tf.Tensor:
-    """GELU (https://arxiv.org/abs/1606.08415): with erf, or ``"tanh"``."""
+    """GELU (https://arxiv.org/abs/1606.08415): with erf, or ``"tanh"``.
+
+    Schema::
+
+        aten::gelu(Tensor self, *, str approximate="none") -> Tensor
+    """
     return ACTIVATIONS["gelu_pytorch_tanh" if approximate == "tanh" else "gelu"](x)
 
 
 @rule("leaky_relu.default")
 def leaky_relu(x: tf.Tensor, negative_slope: float = 0.01) -> tf.Tensor:
-    """``x`` where positive, else ``negative_slope * x``."""
+    """``x`` where positive, else ``negative_slope * x``.
+
+    Schema::
+
+        aten::leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor
+    """
     return tf.where(x > 0, x, x * constant(negative_slope, x.dtype))
 
 
 @rule("elu.default")
 def elu(x: tf.Tensor, alpha: Number = 1, scale: Number = 1, input_scale: Number = 1) -> tf.Tensor:
-    """``scale * x`` where positive, else ``scale * alpha * (exp(input_scale * x) - 1)``."""
+    """``scale * x`` where positive, else ``scale * alpha * (exp(input_scale * x) - 1)``.
+
+    Schema::
+
+        aten::elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor
+    """
     alpha, scale, input_scale = (constant(value, x.dtype) for value in (alpha, scale, input_scale))
     positive = x > 0
     negative = tf.math.expm1(tf.where(positive, tf.zeros_like(x), x) * input_scale)
@@ -206,19 +298,34 @@ def elu(x: tf.Tensor, alpha: Number = 1, scale: Number = 1, input_scale: Number 
 
 @rule("selu.default")
 def selu(x: tf.Tensor) -> tf.Tensor:
-    """Scaled ELU (https://arxiv.org/abs/1706.02515)."""
+    """Scaled ELU (https://arxiv.org/abs/1706.02515).
+
+    Schema::
+
+        aten::selu(Tensor self) -> Tensor
+    """
     return elu(x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
 
 
 @rule("celu.default")
 def celu(x: tf.Tensor, alpha: float = 1.0) -> tf.Tensor:
-    """``x`` where positive, else ``alpha * (exp(x / alpha) - 1)``."""
+    """``x`` where positive, else ``alpha * (exp(x / alpha) - 1)``.
+
+    Schema::
+
+        aten::celu(Tensor self, Scalar alpha=1.) -> Tensor
+    """
     return elu(x, alpha, 1, 1 / alpha)
 
 
 @rule("softplus.default")
 def softplus(x: tf.Tensor, beta: Number = 1, threshold: Number = 20) -> tf.Tensor:
-    """``log(1 + exp(beta * x)) / beta``, and ``x`` itself where ``beta * x`` exceeds ``threshold``."""
+    """``log(1 + exp(beta * x)) / beta``, and ``x`` itself where ``beta * x`` exceeds ``threshold``.
+
+    Schema::
+
+        aten::softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor
+    """
     scaled = x * constant(beta, x.dtype)
     linear = scaled > constant(threshold, x.dtype)
     safe = tf.where(linear, tf.zeros_like(x), scaled)
@@ -227,7 +334,12 @@ def softplus(x: tf.Tensor, beta: Number = 1, threshold: Number = 20) -> tf.Tenso
 
 @rule("logit.default")
 def logit(x: tf.Tensor, eps: float | None = None) -> tf.Tensor:
-    """``log(x / (1 - x))``, with ``x`` kept ``eps`` away from 0 and 1."""
+    """``log(x / (1 - x))``, with ``x`` kept ``eps`` away from 0 and 1.
+
+    Schema::
+
+        aten::logit(Tensor self, float? eps=None) -> Tensor
+    """
     if eps is not None:
         x = tf.clip_by_value(x, constant(eps, x.dtype), constant(1 - eps, x.dtype))
     return tf.math.log(x / (constant(1, x.dtype) - x))
@@ -235,13 +347,26 @@ def logit(x: tf.Tensor, eps: float | None = None) -> tf.Tensor:
 
 @rule("threshold.default")
 def threshold(x: tf.Tensor, threshold: Number, value: Number) -> tf.Tensor:
-    """``x`` where it exceeds ``threshold``, else ``value``."""
+    """``x`` where it exceeds ``threshold``, else ``value``.
+
+    Schema::
+
+        aten::threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor
+    """
     return tf.where(x > constant(threshold, x.dtype), x, constant(value, x.dtype))
 
 
 @rule("clamp.default", "clamp.Tensor", "clip.default", "hardtanh.default")
 def clamp(x: tf.Tensor, min: Number | None = None, max: Number | None = None, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``x`` kept between ``min`` and ``max``; ``max`` wins if they cross."""
+    """``x`` kept between ``min`` and ``max``; ``max`` wins if they cross.
+
+    Schemas::
+
+        aten::clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor
+        aten::clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor
+        aten::clip(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor
+        aten::hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor
+    """
     x = tf.cast(x, out_dtype)
     if min is not None:
         x = tf.maximum(x, constant(min, out_dtype))
@@ -250,13 +375,25 @@ def clamp(x: tf.Tensor, min: Number | None = None, max: Number | None = None, *,
 
 @rule("clamp_min.default", "clamp_min.Tensor")
 def clamp_min(x: tf.Tensor, min: Number, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``x`` but at least ``min``."""
+    """``x`` but at least ``min``.
+
+    Schemas::
+
+        aten::clamp_min(Tensor self, Scalar min) -> Tensor
+        aten::clamp_min.Tensor(Tensor self, Tensor min) -> Tensor
+    """
     return clamp(x, min, out_dtype=out_dtype)
 
 
 @rule("clamp_max.default", "clamp_max.Tensor")
 def clamp_max(x: tf.Tensor, max: Number, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``x`` but at most ``max``."""
+    """``x`` but at most ``max``.
+
+    Schemas::
+
+        aten::clamp_max(Tensor self, Scalar max) -> Tensor
+        aten::clamp_max.Tensor(Tensor self, Tensor max) -> Tensor
+    """
     return clamp(x, None, max, out_dtype=out_dtype)
 
 
@@ -264,7 +401,12 @@ def clamp_max(x: tf.Tensor, max: Number, *, out_dtype: tf.DType) -> tf.Tensor:
 def nan_to_num(
     x: tf.Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
 ) -> tf.Tensor:
-    """``x`` with NaN and the infinities replaced, by 0 and the dtype's limits if not told otherwise."""
+    """``x`` with NaN and the infinities replaced, by default by 0 and the dtype's limits.
+
+    Schema::
+
+        aten::nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor
+    """
     x = tf.where(tf.math.is_nan(x), constant(nan or 0.0, x.dtype), x)
     high = constant(x.dtype.max if posinf is None else posinf, x.dtype)
     low = constant(x.dtype.min if neginf is None else neginf, x.dtype)
@@ -323,43 +465,84 @@ for _name, _on_bool, _on_integer in (
 
 @rule("bitwise_not.default")
 def bitwise_not(x: tf.Tensor) -> tf.Tensor:
-    """The opposite of a boolean, the complement of an integer."""
+    """The opposite of a boolean, the complement of an integer.
+
+    Schema::
+
+        aten::bitwise_not(Tensor self) -> Tensor
+    """
     return tf.logical_not(x) if x.dtype.is_bool else tf.bitwise.invert(x)
 
 
 @rule("bitwise_left_shift.Tensor_Scalar", "bitwise_left_shift.Tensor", "__lshift__.Scalar", "__lshift__.Tensor")
 def left_shift(x: tf.Tensor, other: Number) -> tf.Tensor:
-    """``x`` shifted left by ``other`` bits."""
+    """``x`` shifted left by ``other`` bits.
+
+    Schemas::
+
+        aten::bitwise_left_shift.Tensor_Scalar(Tensor self, Scalar other) -> Tensor
+        aten::bitwise_left_shift.Tensor(Tensor self, Tensor other) -> Tensor
+        aten::__lshift__.Scalar(Tensor self, Scalar other) -> Tensor
+        aten::__lshift__.Tensor(Tensor self, Tensor other) -> Tensor
+    """
     return tf.bitwise.left_shift(*promote(x, other))
 
 
 @rule("bitwise_right_shift.Tensor_Scalar", "bitwise_right_shift.Tensor", "__rshift__.Scalar", "__rshift__.Tensor")
 def right_shift(x: tf.Tensor, other: Number) -> tf.Tensor:
-    """``x`` shifted right by ``other`` bits."""
+    """``x`` shifted right by ``other`` bits.
+
+    Schemas::
+
+        aten::bitwise_right_shift.Tensor_Scalar(Tensor self, Scalar other) -> Tensor
+        aten::bitwise_right_shift.Tensor(Tensor self, Tensor other) -> Tensor
+        aten::__rshift__.Scalar(Tensor self, Scalar other) -> Tensor
+        aten::__rshift__.Tensor(Tensor self, Tensor other) -> Tensor
+    """
     return tf.bitwise.right_shift(*promote(x, other))
 
 
 @rule("logical_not.default")
 def logical_not(x: tf.Tensor) -> tf.Tensor:
-    """Whether ``x`` is zero."""
+    """Whether ``x`` is zero.
+
+    Schema::
+
+        aten::logical_not(Tensor self) -> Tensor
+    """
     return tf.logical_not(_truth(x))
 
 
 @rule("isnan.default")
 def isnan(x: tf.Tensor) -> tf.Tensor:
-    """Whether ``x`` is NaN."""
+    """Whether ``x`` is NaN.
+
+    Schema::
+
+        aten::isnan(Tensor self) -> Tensor
+    """
     return tf.math.is_nan(x) if x.dtype.is_floating else tf.zeros_like(x, tf.bool)
 
 
 @rule("isinf.default")
 def isinf(x: tf.Tensor) -> tf.Tensor:
-    """Whether ``x`` is infinite."""
+    """Whether ``x`` is infinite.
+
+    Schema::
+
+        aten::isinf(Tensor self) -> Tensor
+    """
     return tf.math.is_inf(x) if x.dtype.is_floating else tf.zeros_like(x, tf.bool)
 
 
 @rule("isfinite.default")
 def isfinite(x: tf.Tensor) -> tf.Tensor:
-    """Whether ``x`` is neither NaN nor infinite."""
+    """Whether ``x`` is neither NaN nor infinite.
+
+    Schema::
+
+        aten::isfinite(Tensor self) -> Tensor
+    """
     return tf.math.is_finite(x) if x.dtype.is_floating else tf.ones_like(x, tf.bool)
 
 
@@ -368,19 +551,48 @@ def isfinite(x: tf.Tensor) -> tf.Tensor:
 
 @rule("where.self", "where.ScalarSelf", "where.ScalarOther", "where.Scalar")
 def where(condition: tf.Tensor, x: Number, other: Number, *, out_dtype: tf.DType) -> tf.Tensor:
-    """``x`` where ``condition``, else ``other``."""
+    """``x`` where ``condition``, else ``other``.
+
+    Schemas::
+
+        aten::where.self(Tensor condition, Tensor self, Tensor other) -> Tensor
+        aten::where.ScalarSelf(Tensor condition, Scalar self, Tensor other) -> Tensor
+        aten::where.ScalarOther(Tensor condition, Tensor self, Scalar other) -> Tensor
+        aten::where.Scalar(Tensor condition, Scalar self, Scalar other) -> Tensor
+    """
     return tf.where(_truth(condition), constant(x, out_dtype), constant(other, out_dtype))
 
 
 @rule("masked_fill.Scalar", "masked_fill.Tensor")
 def masked_fill(x: tf.Tensor, mask: tf.Tensor, value: Number) -> tf.Tensor:
-    """``x`` with ``value`` where ``mask``."""
+    """``x`` with ``value`` where ``mask``.
+
+    Schemas::
+
+        aten::masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor
+        aten::masked_fill.Tensor(Tensor self, Tensor mask, Tensor value) -> Tensor
+    """
     return tf.where(_truth(mask), constant(value, x.dtype), x)
 
 
 @rule("_to_copy.default", "to.dtype", "to.dtype_layout", "to.device", "to.other", "type_as.default")
 def to_dtype(x: tf.Tensor, *_: Any, out_dtype: tf.DType, **__: Any) -> tf.Tensor:
-    """``x`` in another dtype."""
+    """``x`` in another dtype.
+
+    Schemas::
+
+        aten::_to_copy(Tensor self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool?
+            pin_memory=None, bool non_blocking=False, MemoryFormat? memory_format=None) -> Tensor
+        aten::to.dtype(Tensor(a) self, ScalarType dtype, bool non_blocking=False, bool copy=False, MemoryFormat?
+            memory_format=None) -> Tensor(a)
+        aten::to.dtype_layout(Tensor(a) self, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool?
+            pin_memory=None, bool non_blocking=False, bool copy=False, MemoryFormat? memory_format=None) -> Tensor(a)
+        aten::to.device(Tensor(a) self, Device device, ScalarType dtype, bool non_blocking=False, bool copy=False,
+            MemoryFormat? memory_format=None) -> Tensor(a)
+        aten::to.other(Tensor(a) self, Tensor other, bool non_blocking=False, bool copy=False, MemoryFormat?
+            memory_format=None) -> Tensor(a)
+        aten::type_as(Tensor self, Tensor other) -> Tensor
+    """
     return cast(x, out_dtype)
 
 
@@ -395,17 +607,42 @@ def cast(x: Number, dtype: tf.DType) -> tf.Tensor:
     "resolve_neg.default",
 )  # fmt: skip
 def identity(x: tf.Tensor, *_: Any, **__: Any) -> tf.Tensor:
-    """``x`` itself."""
+    """``x`` itself.
+
+    Schemas::
+
+        aten::clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor
+        aten::alias(Tensor(a) self) -> Tensor(a)
+        aten::contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)
+        aten::detach_(Tensor(a!) self) -> Tensor(a!)
+        aten::lift_fresh_copy(Tensor self) -> Tensor
+        aten::lift_fresh(Tensor(a) self) -> Tensor(a)
+        aten::lift(Tensor self) -> Tensor
+        aten::positive(Tensor(a) self) -> Tensor(a)
+        aten::conj_physical(Tensor self) -> Tensor
+        aten::resolve_conj(Tensor(a) self) -> Tensor(a)
+        aten::resolve_neg(Tensor(a) self) -> Tensor(a)
+    """
     return x
 
 
 @rule("detach.default")
 def detach(x: tf.Tensor) -> tf.Tensor:
-    """``x`` without its gradient."""
+    """``x`` without its gradient.
+
+    Schema::
+
+        aten::detach(Tensor(a) self) -> Tensor(a)
+    """
     return tf.stop_gradient(x)
 
 
 @rule("copy.default")
 def copy(x: tf.Tensor, source: tf.Tensor, non_blocking: bool = False) -> tf.Tensor:
-    """``source`` in the shape and dtype of ``x``."""
+    """``source`` in the shape and dtype of ``x``.
+
+    Schema::
+
+        aten::copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor
+    """
     return tf.broadcast_to(cast(source, x.dtype), tf.shape(x))

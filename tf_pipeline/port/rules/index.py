@@ -14,7 +14,13 @@ from tf_pipeline.port.rules.shape import slice_tensor
 def embedding(
     weight: tf.Tensor, indices: tf.Tensor, padding_idx: int = -1, scale_grad: bool = False, sparse: bool = False
 ) -> tf.Tensor:
-    """Rows of a table ``[num, dim]`` by index ``[...]``; the row ``padding_idx`` gets no gradient."""
+    """Rows of a table ``[num, dim]`` by index ``[...]``; the row ``padding_idx`` gets no gradient.
+
+    Schema::
+
+        aten::embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool
+            sparse=False) -> Tensor
+    """
     return lookup(weight, indices, padding_idx if padding_idx >= 0 else None)
 
 
@@ -24,7 +30,7 @@ def _from_front(index: tf.Tensor, size: Size) -> tf.Tensor:
 
 
 def _coordinates(x: tf.Tensor, index: tf.Tensor, axis: int) -> tf.Tensor:
-    """Where each element of ``index`` points in ``x``, which it follows along all other axes ``[..., rank]``."""
+    """Coordinates in ``x`` of each element of ``index``, which follows ``x`` along all other axes; ``[..., rank]``."""
     shape = tf.shape(index, index.dtype)
     grid = []
     for i in range(x.shape.rank):
@@ -38,7 +44,12 @@ def _coordinates(x: tf.Tensor, index: tf.Tensor, axis: int) -> tf.Tensor:
 
 @rule("gather.default")
 def gather(x: tf.Tensor, dim: int, index: tf.Tensor, sparse_grad: bool = False) -> tf.Tensor:
-    """The elements of ``x`` at ``index`` along an axis; ``index`` may be shorter along the others."""
+    """The elements of ``x`` at ``index`` along an axis; ``index`` may be shorter along the others.
+
+    Schema::
+
+        aten::gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor
+    """
     if not x.shape.rank:
         return x
     axis = axis_of(x, dim)
@@ -50,12 +61,17 @@ def gather(x: tf.Tensor, dim: int, index: tf.Tensor, sparse_grad: bool = False) 
 
 @rule("index_select.default")
 def index_select(x: tf.Tensor, dim: int, index: tf.Tensor) -> tf.Tensor:
-    """The slices of ``x`` at ``index`` along an axis."""
+    """The slices of ``x`` at ``index`` along an axis.
+
+    Schema::
+
+        aten::index_select(Tensor self, int dim, Tensor index) -> Tensor
+    """
     return tf.gather(x, _from_front(index, size_of(x, axis_of(x, dim))), axis=axis_of(x, dim))
 
 
 def _as_integers(indices: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """Masks as the indices of what is true, one for each of their axes."""
+    """Masks as the indices of their true elements, one for each of their axes."""
     result: list[tf.Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype.is_bool:
@@ -85,7 +101,13 @@ def _together(x: tf.Tensor, indices: Sequence[tf.Tensor | None], axes: list[int]
 
 @rule("index.Tensor", "_unsafe_index.Tensor")
 def index_tensor(x: tf.Tensor, indices: Sequence[tf.Tensor | None]) -> tf.Tensor:
-    """NumPy's indexing by arrays: ``x[indices]``."""
+    """NumPy's indexing by arrays: ``x[indices]``.
+
+    Schemas::
+
+        aten::index.Tensor(Tensor self, Tensor?[] indices) -> Tensor
+        aten::_unsafe_index.Tensor(Tensor self, Tensor?[] indices) -> Tensor
+    """
     indices = _as_integers(indices)
     axes, place = _indexed_axes(indices)
     rest = [axis for axis in range(x.shape.rank) if axis not in axes]
@@ -106,7 +128,13 @@ def index_tensor(x: tf.Tensor, indices: Sequence[tf.Tensor | None]) -> tf.Tensor
 def index_put(
     x: tf.Tensor, indices: Sequence[tf.Tensor | None], values: tf.Tensor, accumulate: bool = False
 ) -> tf.Tensor:
-    """``x`` with ``values`` written, or added, at ``x[indices]``."""
+    """``x`` with ``values`` written, or added, at ``x[indices]``.
+
+    Schemas::
+
+        aten::index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor
+        aten::_unsafe_index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor
+    """
     if len(indices) == 1 and indices[0].dtype.is_bool and not values.shape.rank and not accumulate:
         mask = indices[0]
         return tf.where(tf.reshape(mask, sizes_of(mask) + [1] * (x.shape.rank - mask.shape.rank)), values, x)
@@ -137,7 +165,13 @@ def _write(x: tf.Tensor, coordinates: tf.Tensor, updates: tf.Tensor, reduction: 
 
 @rule("scatter.src", "scatter.value")
 def scatter(x: tf.Tensor, dim: int, index: tf.Tensor, src: tf.Tensor | Number, **_) -> tf.Tensor:
-    """``x`` with ``src`` written at ``index`` along an axis."""
+    """``x`` with ``src`` written at ``index`` along an axis.
+
+    Schemas::
+
+        aten::scatter.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor
+        aten::scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor
+    """
     coordinates = _coordinates(x, index, axis_of(x, dim))
     return _write(x, coordinates, _matching(src, index, x.dtype), None)
 
@@ -151,7 +185,12 @@ def _matching(src: tf.Tensor | Number, index: tf.Tensor, dtype: tf.DType) -> tf.
 
 @rule("scatter_add.default")
 def scatter_add(x: tf.Tensor, dim: int, index: tf.Tensor, src: tf.Tensor) -> tf.Tensor:
-    """``x`` with ``src`` added at ``index`` along an axis."""
+    """``x`` with ``src`` added at ``index`` along an axis.
+
+    Schema::
+
+        aten::scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor
+    """
     return _write(x, _coordinates(x, index, axis_of(x, dim)), _matching(src, index, x.dtype), "sum")
 
 
@@ -159,7 +198,13 @@ def scatter_add(x: tf.Tensor, dim: int, index: tf.Tensor, src: tf.Tensor) -> tf.
 def scatter_reduce(
     x: tf.Tensor, dim: int, index: tf.Tensor, src: tf.Tensor, reduce: str, include_self: bool = True
 ) -> tf.Tensor:
-    """``x`` with ``src`` combined at ``index`` along an axis."""
+    """``x`` with ``src`` combined at ``index`` along an axis.
+
+    Schema::
+
+        aten::scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True)
+            -> Tensor
+    """
     if reduce not in ("sum", "amax", "amin") or not include_self:
         raise NotImplementedError(f"scatter_reduce by {reduce!r} with include_self={include_self}")
     return _write(x, _coordinates(x, index, axis_of(x, dim)), _matching(src, index, x.dtype), reduce)
@@ -167,7 +212,12 @@ def scatter_reduce(
 
 @rule("index_add.default")
 def index_add(x: tf.Tensor, dim: int, index: tf.Tensor, source: tf.Tensor, alpha: Number = 1) -> tf.Tensor:
-    """``x`` with slices of ``source`` added at ``index`` along an axis."""
+    """``x`` with slices of ``source`` added at ``index`` along an axis.
+
+    Schema::
+
+        aten::index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor
+    """
     order = list(range(x.shape.rank))
     axis = axis_of(x, dim)
     order[0], order[axis] = order[axis], order[0]
@@ -178,7 +228,14 @@ def index_add(x: tf.Tensor, dim: int, index: tf.Tensor, source: tf.Tensor, alpha
 
 @rule("index_copy.default", "index_fill.int_Scalar", "index_fill.int_Tensor")
 def index_copy(x: tf.Tensor, dim: int, index: tf.Tensor, source: tf.Tensor | Number) -> tf.Tensor:
-    """``x`` with slices of ``source``, or one value, at ``index`` along an axis."""
+    """``x`` with slices of ``source``, or one value, at ``index`` along an axis.
+
+    Schemas::
+
+        aten::index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor
+        aten::index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor
+        aten::index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor
+    """
     order = list(range(x.shape.rank))
     axis = axis_of(x, dim)
     order[0], order[axis] = order[axis], order[0]
@@ -196,7 +253,13 @@ def index_copy(x: tf.Tensor, dim: int, index: tf.Tensor, source: tf.Tensor | Num
 def slice_scatter(
     x: tf.Tensor, src: tf.Tensor, dim: int = 0, start: Size | None = None, end: Size | None = None, step: int = 1
 ) -> tf.Tensor:
-    """``x`` with ``src`` in place of ``x[start:end:step]`` along an axis."""
+    """``x`` with ``src`` in place of ``x[start:end:step]`` along an axis.
+
+    Schema::
+
+        aten::slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) ->
+            Tensor
+    """
     axis = axis_of(x, dim)
     steps = slice_tensor(tf.range(size_of(x, axis)), 0, start, end, step)
     return index_copy(x, axis, steps, tf.broadcast_to(tf.cast(src, x.dtype), _with_size(x, axis, tf.size(steps))))
@@ -208,7 +271,12 @@ def _with_size(x: tf.Tensor, axis: int, size: Size) -> tf.Tensor:
 
 @rule("select_scatter.default")
 def select_scatter(x: tf.Tensor, src: tf.Tensor, dim: int, index: Size) -> tf.Tensor:
-    """``x`` with ``src`` in place of one slice along an axis."""
+    """``x`` with ``src`` in place of one slice along an axis.
+
+    Schema::
+
+        aten::select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor
+    """
     axis = axis_of(x, dim)
     chosen = tf.range(size_of(x, axis)) == (index + size_of(x, axis) if is_static(index) and index < 0 else index)
     chosen = tf.reshape(chosen, [-1 if i == axis else 1 for i in range(x.shape.rank)])
@@ -217,20 +285,35 @@ def select_scatter(x: tf.Tensor, src: tf.Tensor, dim: int, index: Size) -> tf.Te
 
 @rule("masked_scatter.default")
 def masked_scatter(x: tf.Tensor, mask: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
-    """``x`` with the elements of ``source``, one after the other, where ``mask``."""
+    """``x`` with the elements of ``source``, one after the other, where ``mask``.
+
+    Schema::
+
+        aten::masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor
+    """
     places = tf.where(tf.broadcast_to(mask, tf.shape(x)))
     return _write(x, places, tf.reshape(source, [-1])[: tf.shape(places)[0]], None)
 
 
 @rule("nonzero.default")
 def nonzero(x: tf.Tensor) -> tf.Tensor:
-    """Coordinates of what is not zero ``[number, rank]``."""
+    """Coordinates of the elements that are not zero ``[number, rank]``.
+
+    Schema::
+
+        aten::nonzero(Tensor self) -> Tensor
+    """
     return tf.where(cast(x, tf.bool))
 
 
 @rule("masked_select.default")
 def masked_select(x: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """The elements where ``mask``, as a vector."""
+    """The elements where ``mask``, as a vector.
+
+    Schema::
+
+        aten::masked_select(Tensor self, Tensor mask) -> Tensor
+    """
     shape = tf.broadcast_dynamic_shape(tf.shape(x), tf.shape(mask))
     return tf.boolean_mask(tf.broadcast_to(x, shape), tf.broadcast_to(mask, shape))
 
@@ -239,7 +322,15 @@ def masked_select(x: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 def searchsorted(
     sequence: tf.Tensor, values: tf.Tensor | Number, *, out_int32: bool = False, right: bool = False, side=None, **_
 ) -> tf.Tensor:
-    """Where values belong in a sorted sequence."""
+    """Places of values in a sorted sequence.
+
+    Schemas::
+
+        aten::searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str?
+            side=None, Tensor? sorter=None) -> Tensor
+        aten::searchsorted.Scalar(Tensor sorted_sequence, Scalar self, *, bool out_int32=False, bool right=False, str?
+            side=None, Tensor? sorter=None) -> Tensor
+    """
     sequence, values = promote(sequence, values)
     side = side or ("right" if right else "left")
     if sequence.shape.rank == 1:
@@ -250,5 +341,11 @@ def searchsorted(
 
 @rule("bucketize.Tensor", "bucketize.Scalar")
 def bucketize(values: tf.Tensor | Number, boundaries: tf.Tensor, *, right: bool = False, **_) -> tf.Tensor:
-    """The bucket that each value falls into."""
+    """The bucket that each value falls into.
+
+    Schemas::
+
+        aten::bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor
+        aten::bucketize.Scalar(Scalar self, Tensor boundaries, *, bool out_int32=False, bool right=False) -> Tensor
+    """
     return searchsorted(boundaries, values, right=right)

@@ -13,7 +13,12 @@ from tf_pipeline.port.rules.shape import chunk
 
 @rule("dropout.default")
 def dropout(x: tf.Tensor, p: float, train: bool = True, *, training: bool) -> tf.Tensor:
-    """``x`` with each element zero with probability ``p``, the others scaled up; only while training."""
+    """``x`` with each element zero with probability ``p``, the others scaled up; only while training.
+
+    Schema::
+
+        aten::dropout(Tensor input, float p, bool train) -> Tensor
+    """
     if not (train and training) or p == 0:
         return x
     return tf.nn.dropout(x, p)
@@ -21,14 +26,24 @@ def dropout(x: tf.Tensor, p: float, train: bool = True, *, training: bool) -> tf
 
 @rule("native_dropout.default")
 def native_dropout(x: tf.Tensor, p: float, train: bool | None = True, *, training: bool):
-    """Dropout, and what was kept."""
+    """Dropout, and a mask of the elements that were kept.
+
+    Schema::
+
+        aten::native_dropout(Tensor input, float p, bool? train) -> (Tensor, Tensor)
+    """
     dropped = dropout(x, p, bool(train), training=training)
     return dropped, tf.ones_like(x, tf.bool) if dropped is x else tf.not_equal(dropped, 0)
 
 
 @rule("glu.default")
 def glu(x: tf.Tensor, dim: int = -1) -> tf.Tensor:
-    """The first half along an axis times the sigmoid of the second."""
+    """The first half along an axis times the sigmoid of the second.
+
+    Schema::
+
+        aten::glu(Tensor self, int dim=-1) -> Tensor
+    """
     first, second = chunk(x, 2, dim, pieces=2)
     return first * tf.sigmoid(second)
 
@@ -45,13 +60,25 @@ def layer_norm(
     eps: float = 1e-5,
     cudnn_enable: bool = True,
 ) -> tf.Tensor:
-    """Mean 0 and variance 1 over the last axes, then scaled and shifted; half precision in float32."""
+    """Mean 0 and variance 1 over the last axes, then scaled and shifted; half precision in float32.
+
+    Schema::
+
+        aten::layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float
+            eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor
+    """
     return normalize(x, weight, bias, eps, axes=range(-len(normalized_shape), 0))
 
 
 @rule("native_layer_norm.default")
 def native_layer_norm(x, normalized_shape, weight, bias, eps):
-    """Layer normalization, with mean and inverse deviation, which nothing reads."""
+    """Layer normalization, with mean and inverse deviation, which nothing reads.
+
+    Schema::
+
+        aten::native_layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight, Tensor? bias, float eps) ->
+            (Tensor, Tensor, Tensor)
+    """
     result = layer_norm(x, normalized_shape, weight, bias, eps)
     return result, None, None
 
@@ -60,7 +87,12 @@ def native_layer_norm(x, normalized_shape, weight, bias, eps):
 def rms_norm(
     x: tf.Tensor, normalized_shape: Sequence[int], weight: tf.Tensor | None = None, eps: float | None = None
 ) -> tf.Tensor:
-    """Root mean square 1 over the last axes, then scaled; half precision in float32."""
+    """Root mean square 1 over the last axes, then scaled; half precision in float32.
+
+    Schema::
+
+        aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor
+    """
     wide = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
     eps = (
         {tf.float16: 2.0**-10, tf.bfloat16: 2.0**-7, tf.float32: 2.0**-23}.get(x.dtype, 2.0**-52)
@@ -84,7 +116,13 @@ def _scaled(x: tf.Tensor, weight: tf.Tensor | None, bias: tf.Tensor | None) -> t
 
 @rule("group_norm.default")
 def group_norm(x, num_groups: int, weight=None, bias=None, eps: float = 1e-5, cudnn_enabled: bool = True) -> tf.Tensor:
-    """Mean 0 and variance 1 in each group of channels, then scaled and shifted by channel."""
+    """Mean 0 and variance 1 in each group of channels, then scaled and shifted by channel.
+
+    Schema::
+
+        aten::group_norm(Tensor input, int num_groups, Tensor? weight=None, Tensor? bias=None, float
+            eps=1.0000000000000001e-05, bool cudnn_enabled=True) -> Tensor
+    """
     sizes = sizes_of(x)
     grouped = tf.reshape(x, tf.stack([sizes[0], num_groups, -1]))
     return tf.cast(_scaled(tf.reshape(normalize(grouped, None, None, eps), tf.stack(sizes)), weight, bias), x.dtype)
@@ -92,7 +130,13 @@ def group_norm(x, num_groups: int, weight=None, bias=None, eps: float = 1e-5, cu
 
 @rule("instance_norm.default")
 def instance_norm(x, weight=None, bias=None, mean=None, var=None, use_input_stats=True, momentum=0.1, eps=1e-5, *_):
-    """Mean 0 and variance 1 in each channel, then scaled and shifted."""
+    """Mean 0 and variance 1 in each channel, then scaled and shifted.
+
+    Schema::
+
+        aten::instance_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool
+            use_input_stats, float momentum, float eps, bool cudnn_enabled) -> Tensor
+    """
     return group_norm(x, x.shape[1], weight, bias, eps)
 
 
@@ -100,7 +144,13 @@ def instance_norm(x, weight=None, bias=None, mean=None, var=None, use_input_stat
 def batch_norm(
     x: tf.Tensor, weight, bias, running_mean, running_var, batch_statistics: bool, momentum: float, eps: float, *_
 ) -> tf.Tensor:
-    """Shifted and scaled by the stored mean and variance of each channel."""
+    """Shifted and scaled by the stored mean and variance of each channel.
+
+    Schema::
+
+        aten::batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool
+            training, float momentum, float eps, bool cudnn_enabled) -> Tensor
+    """
     if batch_statistics:
         raise NotImplementedError("batch_norm by the statistics of the batch")
     mean, variance = (_per_channel(v, x.shape.rank, x.dtype) for v in (running_mean, running_var))
@@ -110,14 +160,25 @@ def batch_norm(
 
 @rule("_native_batch_norm_legit_no_training.default")
 def native_batch_norm(x: tf.Tensor, weight, bias, running_mean, running_var, momentum: float, eps: float):
-    """:func:`batch_norm`, and the batch's statistics, of which there are none."""
+    """:func:`batch_norm`, and empty statistics of the batch.
+
+    Schema::
+
+        aten::_native_batch_norm_legit_no_training(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean,
+            Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)
+    """
     none = tf.zeros([0], x.dtype)
     return batch_norm(x, weight, bias, running_mean, running_var, False, momentum, eps), none, none
 
 
 @rule("_weight_norm_interface.default")
 def weight_norm(v: tf.Tensor, g: tf.Tensor, dim: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
-    """``v`` with the length of each slice along an axis made that of ``g``, and the lengths before."""
+    """``v`` with the length of each slice along an axis made that of ``g``, and the lengths before.
+
+    Schema::
+
+        aten::_weight_norm_interface(Tensor v, Tensor g, int dim=0) -> (Tensor, Tensor)
+    """
     axes = [axis for axis in range(v.shape.rank) if axis != axis_of(v, dim)]
     length = tf.sqrt(tf.reduce_sum(tf.square(v), axes, keepdims=True))
     return v * (g / length), length
@@ -153,7 +214,21 @@ def _same_padding(padding: str | int | Sequence[int], kernel: list[int], dilatio
 
 @rule("conv1d.default", "conv2d.default", "conv3d.default", "conv1d.padding", "conv2d.padding")
 def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups: int = 1) -> tf.Tensor:
-    """Cross-correlation of ``[batch, in, …]`` with a weight ``[out, in / groups, …]``."""
+    """Cross-correlation of ``[batch, in, …]`` with a weight ``[out, in / groups, …]``.
+
+    Schemas::
+
+        aten::conv1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1] padding=[0],
+            SymInt[1] dilation=[1], SymInt groups=1) -> Tensor
+        aten::conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0],
+            SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor
+        aten::conv3d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0,
+            0, 0], SymInt[3] dilation=[1, 1, 1], SymInt groups=1) -> Tensor
+        aten::conv1d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], str padding="valid",
+            SymInt[1] dilation=[1], SymInt groups=1) -> Tensor
+        aten::conv2d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], str
+            padding="valid", SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor
+    """
     rank = x.shape.rank - 2
     kernel = weight.shape.as_list()[2:]
     stride, dilation = _each(stride, rank), _each(dilation, rank)
@@ -189,7 +264,13 @@ def _grouped(x: tf.Tensor, filters: tf.Tensor, stride: list[int], dilation: list
 
 @rule("convolution.default")
 def convolution(x, weight, bias, stride, padding, dilation, transposed: bool, output_padding, groups: int):
-    """Convolution of any rank."""
+    """Convolution of any rank.
+
+    Schema::
+
+        aten::convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, SymInt[] padding, SymInt[]
+            dilation, bool transposed, SymInt[] output_padding, SymInt groups) -> Tensor
+    """
     if transposed:
         return conv_transpose(x, weight, bias, stride, padding, output_padding, groups, dilation)
     return conv(x, weight, bias, stride, padding, dilation, groups)
@@ -197,7 +278,15 @@ def convolution(x, weight, bias, stride, padding, dilation, transposed: bool, ou
 
 @rule("conv_transpose1d.default", "conv_transpose2d.input")
 def conv_transpose(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups: int = 1, dilation=1):
-    """The gradient of a convolution: ``[batch, in, …]`` with a weight ``[in, out, …]``."""
+    """The gradient of a convolution: ``[batch, in, …]`` with a weight ``[in, out, …]``.
+
+    Schemas::
+
+        aten::conv_transpose1d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[1] stride=[1], SymInt[1]
+            padding=[0], SymInt[1] output_padding=[0], SymInt groups=1, SymInt[1] dilation=[1]) -> Tensor
+        aten::conv_transpose2d.input(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2]
+            padding=[0, 0], SymInt[2] output_padding=[0, 0], SymInt groups=1, SymInt[2] dilation=[1, 1]) -> Tensor
+    """
     rank = x.shape.rank - 2
     stride, padding, extra, dilation = (_each(v, rank) for v in (stride, padding, output_padding, dilation))
     if groups != 1 or any(d != 1 for d in dilation):
@@ -226,7 +315,15 @@ def _pooled(x, kernel, stride, padding, dilation, kind: str, fill: float) -> tf.
 
 @rule("max_pool1d.default", "max_pool2d.default")
 def max_pool(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False) -> tf.Tensor:
-    """The largest in each window."""
+    """The largest in each window.
+
+    Schemas::
+
+        aten::max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], int[1] dilation=[1],
+            bool ceil_mode=False) -> Tensor
+        aten::max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool
+            ceil_mode=False) -> Tensor
+    """
     _refuse_ceil(ceil_mode)
     return _pooled(x, kernel_size, stride, padding, dilation, "MAX", x.dtype.min)
 
@@ -235,7 +332,15 @@ def max_pool(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool
 def avg_pool(
     x, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True, divisor=None
 ) -> tf.Tensor:
-    """The mean of each window."""
+    """The mean of each window.
+
+    Schemas::
+
+        aten::avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=[0], bool ceil_mode=False,
+            bool count_include_pad=True) -> Tensor
+        aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool
+            count_include_pad=True, int? divisor_override=None) -> Tensor
+    """
     _refuse_ceil(ceil_mode)
     mean = _pooled(x, kernel_size, stride, padding, 1, "AVG", 0.0)
     if count_include_pad or not any(_each(padding, x.shape.rank - 2)):
@@ -250,7 +355,12 @@ def _refuse_ceil(ceil_mode: bool) -> None:
 
 @rule("im2col.default")
 def im2col(x: tf.Tensor, kernel_size, dilation=1, padding=0, stride=1) -> tf.Tensor:
-    """Windows of ``[batch, channels, height, width]`` as columns ``[batch, channels * places, windows]``."""
+    """Windows of ``[batch, channels, height, width]`` as columns ``[batch, channels * places, windows]``.
+
+    Schema::
+
+        aten::im2col(Tensor self, int[2] kernel_size, int[2] dilation, int[2] padding, int[2] stride) -> Tensor
+    """
     kernel, dilation, padding, stride = (_each(v, 2) for v in (kernel_size, dilation, padding, stride))
     x = tf.pad(x, [[0, 0], [0, 0], *[[p, p] for p in padding]])
     index = []
@@ -267,7 +377,14 @@ def im2col(x: tf.Tensor, kernel_size, dilation=1, padding=0, stride=1) -> tf.Ten
 
 @rule("adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default", "_adaptive_avg_pool2d.default")
 def adaptive_avg_pool(x: tf.Tensor, output_size: Sequence[int]) -> tf.Tensor:
-    """The mean of each of so many windows of about one size."""
+    """The means of a given number of windows of about equal size.
+
+    Schemas::
+
+        aten::adaptive_avg_pool1d(Tensor self, int[1] output_size) -> Tensor
+        aten::adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor
+        aten::_adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor
+    """
     for axis, size in zip(range(-len(output_size), 0), output_size, strict=True):
         length = x.shape[axis]
         if size == 1:
@@ -284,7 +401,15 @@ def adaptive_avg_pool(x: tf.Tensor, output_size: Sequence[int]) -> tf.Tensor:
 
 @rule("upsample_nearest1d.vec", "upsample_nearest2d.vec", "upsample_nearest2d.default")
 def upsample_nearest(x: tf.Tensor, output_size: Sequence[Size] | None, *scales) -> tf.Tensor:
-    """Resized by repeating the nearest element."""
+    """Resized by repeating the nearest element.
+
+    Schemas::
+
+        aten::upsample_nearest1d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor
+        aten::upsample_nearest2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor
+        aten::upsample_nearest2d(Tensor self, SymInt[2] output_size, float? scales_h=None, float? scales_w=None) ->
+            Tensor
+    """
     factors = [s for s in (scales[0] if scales and isinstance(scales[0], (list, tuple)) else scales) if s is not None]
     rank = x.shape.rank - 2
     for i in range(rank):
@@ -303,7 +428,13 @@ def upsample_nearest(x: tf.Tensor, output_size: Sequence[Size] | None, *scales) 
 def upsample_bilinear(
     x: tf.Tensor, output_size: Sequence[int] | None, align_corners: bool, scales: Sequence[float] | None
 ) -> tf.Tensor:
-    """The last two axes stretched to other sizes, linearly between the elements."""
+    """The last two axes stretched to other sizes, linearly between the elements.
+
+    Schema::
+
+        aten::upsample_bilinear2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors)
+            -> Tensor
+    """
     for i, axis in enumerate((2, 3)):
         size, scale = x.shape[axis], scales[i] if scales else None
         if size is None:
@@ -328,7 +459,16 @@ def _stretched(x: tf.Tensor, axis: int, target: int, step: float, align_corners:
 
 @rule("fft_fft.default", "fft_fft2.default", "fft_fftn.default", "_fft_c2c.default", "_fft_r2c.default")
 def fft(x: tf.Tensor, first=None, dim=-1, norm=None, forward: bool = True) -> tf.Tensor:
-    """The discrete Fourier transform along some axes, unscaled."""
+    """The discrete Fourier transform along some axes, unscaled.
+
+    Schemas::
+
+        aten::fft_fft(Tensor self, SymInt? n=None, int dim=-1, str? norm=None) -> Tensor
+        aten::fft_fft2(Tensor self, SymInt[1]? s=None, int[1] dim=[-2, -1], str? norm=None) -> Tensor
+        aten::fft_fftn(Tensor self, SymInt[1]? s=None, int[1]? dim=None, str? norm=None) -> Tensor
+        aten::_fft_c2c(Tensor self, SymInt[] dim, int normalization, bool forward) -> Tensor
+        aten::_fft_r2c(Tensor self, int[] dim, int normalization, bool onesided) -> Tensor
+    """
     axes = first if isinstance(first, (list, tuple)) else [dim] if isinstance(dim, int) else dim
     x = x if x.dtype.is_complex else tf.complex(x, tf.zeros_like(x))
     for axis in axes:

@@ -13,7 +13,13 @@ Dims = int | Sequence[int] | None
 
 @rule("sum.default", "sum.dim_IntList")
 def sum_(x: tf.Tensor, dim: Dims = None, keepdim: bool = False, *, out_dtype: tf.DType, **_) -> tf.Tensor:
-    """The sum over axes, in float32 for half precision."""
+    """The sum over axes, in float32 for half precision.
+
+    Schemas::
+
+        aten::sum(Tensor self, *, ScalarType? dtype=None) -> Tensor
+        aten::sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
+    """
     x = tf.cast(x, out_dtype)
     wide = tf.cast(x, tf.float32) if out_dtype.is_floating and out_dtype.size < 4 else x
     return tf.reduce_sum(wide, axes_of(x, dim), keepdim)
@@ -21,38 +27,72 @@ def sum_(x: tf.Tensor, dim: Dims = None, keepdim: bool = False, *, out_dtype: tf
 
 @rule("mean.default", "mean.dim")
 def mean(x: tf.Tensor, dim: Dims = None, keepdim: bool = False, *, out_dtype: tf.DType, **_) -> tf.Tensor:
-    """The mean over axes, in float32 for half precision."""
+    """The mean over axes, in float32 for half precision.
+
+    Schemas::
+
+        aten::mean(Tensor self, *, ScalarType? dtype=None) -> Tensor
+        aten::mean.dim(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
+    """
     wide = tf.cast(x, tf.float32 if out_dtype.size < 4 else out_dtype)
     return tf.reduce_mean(wide, axes_of(x, dim), keepdim)
 
 
 @rule("prod.default", "prod.dim_int")
 def prod(x: tf.Tensor, dim: int | None = None, keepdim: bool = False, *, out_dtype: tf.DType, **_) -> tf.Tensor:
-    """The product over an axis."""
+    """The product over an axis.
+
+    Schemas::
+
+        aten::prod(Tensor self, *, ScalarType? dtype=None) -> Tensor
+        aten::prod.dim_int(Tensor self, int dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor
+    """
     return tf.reduce_prod(tf.cast(x, out_dtype), axes_of(x, dim), keepdim)
 
 
 @rule("amax.default", "max.default")
 def amax(x: tf.Tensor, dim: Dims = None, keepdim: bool = False) -> tf.Tensor:
-    """The largest over axes."""
+    """The largest over axes.
+
+    Schemas::
+
+        aten::amax(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor
+        aten::max(Tensor self) -> Tensor
+    """
     return tf.reduce_max(x, axes_of(x, dim), keepdim)
 
 
 @rule("amin.default", "min.default")
 def amin(x: tf.Tensor, dim: Dims = None, keepdim: bool = False) -> tf.Tensor:
-    """The smallest over axes."""
+    """The smallest over axes.
+
+    Schemas::
+
+        aten::amin(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor
+        aten::min(Tensor self) -> Tensor
+    """
     return tf.reduce_min(x, axes_of(x, dim), keepdim)
 
 
 @rule("max.dim")
 def max_dim(x: tf.Tensor, dim: int, keepdim: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-    """The largest along an axis, and where."""
+    """The largest along an axis, and where.
+
+    Schema::
+
+        aten::max.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
+    """
     return amax(x, dim, keepdim), argmax(x, dim, keepdim)
 
 
 @rule("min.dim")
 def min_dim(x: tf.Tensor, dim: int, keepdim: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-    """The smallest along an axis, and where."""
+    """The smallest along an axis, and where.
+
+    Schema::
+
+        aten::min.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)
+    """
     return amin(x, dim, keepdim), argmin(x, dim, keepdim)
 
 
@@ -67,31 +107,61 @@ def _place(x: tf.Tensor, dim: int | None, keepdim: bool, function) -> tf.Tensor:
 
 @rule("argmax.default")
 def argmax(x: tf.Tensor, dim: int | None = None, keepdim: bool = False) -> tf.Tensor:
-    """Where the largest is, the first of equals."""
+    """Index of the largest element, the first among equals.
+
+    Schema::
+
+        aten::argmax(Tensor self, int? dim=None, bool keepdim=False) -> Tensor
+    """
     return _place(x, dim, keepdim, tf.argmax)
 
 
 @rule("argmin.default")
 def argmin(x: tf.Tensor, dim: int | None = None, keepdim: bool = False) -> tf.Tensor:
-    """Where the smallest is, the first of equals."""
+    """Index of the smallest element, the first among equals.
+
+    Schema::
+
+        aten::argmin(Tensor self, int? dim=None, bool keepdim=False) -> Tensor
+    """
     return _place(x, dim, keepdim, tf.argmin)
 
 
 @rule("any.default", "any.dim", "any.dims")
 def any_(x: tf.Tensor, dim: Dims = None, keepdim: bool = False) -> tf.Tensor:
-    """Whether any is true."""
+    """Whether any is true.
+
+    Schemas::
+
+        aten::any(Tensor self) -> Tensor
+        aten::any.dim(Tensor self, int dim, bool keepdim=False) -> Tensor
+        aten::any.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor
+    """
     return tf.reduce_any(cast(x, tf.bool), axes_of(x, dim), keepdim)
 
 
 @rule("all.default", "all.dim", "all.dims")
 def all_(x: tf.Tensor, dim: Dims = None, keepdim: bool = False) -> tf.Tensor:
-    """Whether all are true."""
+    """Whether all are true.
+
+    Schemas::
+
+        aten::all(Tensor self) -> Tensor
+        aten::all.dim(Tensor self, int dim, bool keepdim=False) -> Tensor
+        aten::all.dims(Tensor self, int[]? dim=None, bool keepdim=False) -> Tensor
+    """
     return tf.reduce_all(cast(x, tf.bool), axes_of(x, dim), keepdim)
 
 
 @rule("count_nonzero.default", "count_nonzero.dim_IntList")
 def count_nonzero(x: tf.Tensor, dim: Dims = None) -> tf.Tensor:
-    """How many are not zero."""
+    """Number of elements that are not zero.
+
+    Schemas::
+
+        aten::count_nonzero(Tensor self, int? dim=None) -> Tensor
+        aten::count_nonzero.dim_IntList(Tensor self, int[] dim) -> Tensor
+    """
     return tf.math.count_nonzero(x, axes_of(x, dim), dtype=tf.int64)
 
 
@@ -116,7 +186,14 @@ def var(
     *,
     correction: Number | None = None,
 ):
-    """The variance over axes; the sum of squares is divided by the number of elements less ``correction``."""
+    """The variance over axes; the sum of squares is divided by the number of elements less ``correction``.
+
+    Schemas::
+
+        aten::var.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor
+        aten::var.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor
+        aten::var(Tensor self, bool unbiased=True) -> Tensor
+    """
     if isinstance(dim, bool):  # the overload without axes
         dim, unbiased = None, dim
     return _moments(x, dim, int(unbiased) if correction is None else correction, keepdim)[0]
@@ -131,19 +208,37 @@ def std(
     *,
     correction: Number | None = None,
 ):
-    """The standard deviation over axes; see :func:`var`."""
+    """The standard deviation over axes; see :func:`var`.
+
+    Schemas::
+
+        aten::std.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) -> Tensor
+        aten::std.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor
+        aten::std(Tensor self, bool unbiased=True) -> Tensor
+    """
     return tf.sqrt(var(x, dim, unbiased, keepdim, correction=correction))
 
 
 @rule("var_mean.correction")
 def var_mean(x: tf.Tensor, dim: Dims = None, *, correction: Number | None = None, keepdim: bool = False):
-    """Variance and mean over axes; see :func:`var`."""
+    """Variance and mean over axes; see :func:`var`.
+
+    Schema::
+
+        aten::var_mean.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False) ->
+            (Tensor, Tensor)
+    """
     return _moments(x, dim, correction, keepdim)
 
 
 @rule("logsumexp.default")
 def logsumexp(x: tf.Tensor, dim: Dims, keepdim: bool = False) -> tf.Tensor:
-    """The logarithm of the sum of exponentials over axes."""
+    """The logarithm of the sum of exponentials over axes.
+
+    Schema::
+
+        aten::logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor
+    """
     return tf.reduce_logsumexp(x, axes_of(x, dim), keepdim)
 
 
@@ -151,7 +246,15 @@ def logsumexp(x: tf.Tensor, dim: Dims, keepdim: bool = False) -> tf.Tensor:
 def vector_norm(
     x: tf.Tensor, order: Number | None = 2, dim: Dims = None, keepdim: bool = False, *, out_dtype: tf.DType, **_
 ) -> tf.Tensor:
-    """The norm over axes: the Euclidean one, or of another order."""
+    """The norm over axes: the Euclidean one, or of another order.
+
+    Schemas::
+
+        aten::linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType?
+            dtype=None) -> Tensor
+        aten::norm.ScalarOpt_dim(Tensor self, Scalar? p, int[1] dim, bool keepdim=False) -> Tensor
+        aten::norm.Scalar(Tensor self, Scalar p=2) -> Tensor
+    """
     x, axes = tf.cast(x, out_dtype), axes_of(x, dim)
     if order in (None, 2):
         return tf.sqrt(tf.reduce_sum(tf.square(x), axes, keepdim))
@@ -164,14 +267,26 @@ def vector_norm(
 
 @rule("softmax.int", "_softmax.default")
 def softmax(x: tf.Tensor, dim: int, *_, out_dtype: tf.DType, **__) -> tf.Tensor:
-    """Softmax along an axis, in float32 for half precision."""
+    """Softmax along an axis, in float32 for half precision.
+
+    Schemas::
+
+        aten::softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
+        aten::_softmax(Tensor self, int dim, bool half_to_float) -> Tensor
+    """
     wide = tf.cast(x, tf.float32 if out_dtype.size < 4 else out_dtype)
     return tf.nn.softmax(wide, dim) if x.shape.rank else tf.ones_like(wide)
 
 
 @rule("log_softmax.int", "_log_softmax.default")
 def log_softmax(x: tf.Tensor, dim: int, *_, out_dtype: tf.DType, **__) -> tf.Tensor:
-    """The logarithm of the softmax along an axis, in float32 for half precision."""
+    """The logarithm of the softmax along an axis, in float32 for half precision.
+
+    Schemas::
+
+        aten::log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor
+        aten::_log_softmax(Tensor self, int dim, bool half_to_float) -> Tensor
+    """
     return tf.nn.log_softmax(tf.cast(x, tf.float32 if out_dtype.size < 4 else out_dtype), dim)
 
 
@@ -180,7 +295,12 @@ def log_softmax(x: tf.Tensor, dim: int, *_, out_dtype: tf.DType, **__) -> tf.Ten
 
 @rule("cumsum.default")
 def cumsum(x: tf.Tensor, dim: int, *, out_dtype: tf.DType, **_) -> tf.Tensor:
-    """The sum of the elements so far."""
+    """The sum of the elements so far.
+
+    Schema::
+
+        aten::cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
+    """
     x = tf.cast(x, out_dtype)
     wide = tf.cast(x, tf.float32) if out_dtype.is_floating and out_dtype.size < 4 else x
     return tf.cumsum(wide, axis_of(x, dim)) if x.shape.rank else x
@@ -188,19 +308,34 @@ def cumsum(x: tf.Tensor, dim: int, *, out_dtype: tf.DType, **_) -> tf.Tensor:
 
 @rule("cumprod.default")
 def cumprod(x: tf.Tensor, dim: int, *, out_dtype: tf.DType, **_) -> tf.Tensor:
-    """The product of the elements so far."""
+    """The product of the elements so far.
+
+    Schema::
+
+        aten::cumprod(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor
+    """
     return tf.math.cumprod(tf.cast(x, out_dtype), axis_of(x, dim))
 
 
 @rule("logcumsumexp.default")
 def logcumsumexp(x: tf.Tensor, dim: int) -> tf.Tensor:
-    """The logarithm of the sum of the exponentials so far."""
+    """The logarithm of the sum of the exponentials so far.
+
+    Schema::
+
+        aten::logcumsumexp(Tensor self, int dim) -> Tensor
+    """
     return tf.math.cumulative_logsumexp(x, axis_of(x, dim))
 
 
 @rule("cummax.default")
 def cummax(x: tf.Tensor, dim: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The largest so far, and where; the last of equals, as in PyTorch."""
+    """The largest so far, and where; the last of equals, as in PyTorch.
+
+    Schema::
+
+        aten::cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)
+    """
     axis = axis_of(x, dim)
     size = size_of(x, axis)
     moved = tf.experimental.numpy.moveaxis(x, axis, -1)
@@ -231,7 +366,14 @@ def _sortable(x: tf.Tensor) -> tf.Tensor:
 
 @rule("sort.default", "sort.stable")
 def sort(x: tf.Tensor, *arguments, dim: int = -1, descending: bool = False, **_) -> tuple[tf.Tensor, tf.Tensor]:
-    """Elements in order along an axis, and where they were; equals stay in order."""
+    """Elements in order along an axis, and where they were; equals stay in order.
+
+    Schemas::
+
+        aten::sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)
+        aten::sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False) -> (Tensor values, Tensor
+            indices)
+    """
     positional = [value for value in arguments if value is not None]
     flags = positional[1:] if len(positional) > 1 and isinstance(positional[0], bool) else positional
     dim, descending = [*flags, *[dim, descending][len(flags) :]][:2]
@@ -250,13 +392,25 @@ def _gather_along(x: tf.Tensor, places: tf.Tensor, dim: int) -> tf.Tensor:
 
 @rule("argsort.default", "argsort.stable")
 def argsort(x: tf.Tensor, *arguments, **options) -> tf.Tensor:
-    """Where the elements in order were; see :func:`sort`."""
+    """Indices that put the elements in order; see :func:`sort`.
+
+    Schemas::
+
+        aten::argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor
+        aten::argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor
+    """
     return sort(x, *arguments, **options)[1]
 
 
 @rule("topk.default")
 def topk(x: tf.Tensor, k: Size, dim: int = -1, largest: bool = True, sorted: bool = True):
-    """The ``k`` largest along an axis in order, and where they are."""
+    """The ``k`` largest along an axis in order, and where they are.
+
+    Schema::
+
+        aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor
+            indices)
+    """
     order = _last(x, dim)
     moved = tf.transpose(x, order)
     values, places = tf.math.top_k(moved if largest else -moved, k)
@@ -266,7 +420,12 @@ def topk(x: tf.Tensor, k: Size, dim: int = -1, largest: bool = True, sorted: boo
 
 @rule("kthvalue.default")
 def kthvalue(x: tf.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-    """The ``k``-th smallest along an axis, and where it is."""
+    """The ``k``-th smallest along an axis, and where it is.
+
+    Schema::
+
+        aten::kthvalue(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> (Tensor values, Tensor indices)
+    """
     values, places = sort(x, dim)
     axis = axis_of(x, dim)
     pick = [tf.gather(value, k - 1, axis=axis) for value in (values, places)]
@@ -279,7 +438,12 @@ def kthvalue(x: tf.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tupl
 
 @rule("histc.default")
 def histc(x: tf.Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> tf.Tensor:
-    """How many elements fall into each of ``bins`` equal intervals; those outside do not count."""
+    """Number of elements in each of ``bins`` equal intervals; those outside do not count.
+
+    Schema::
+
+        aten::histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor
+    """
     x = tf.reshape(x, [-1])
     if min == max:
         low, high = tf.reduce_min(x), tf.reduce_max(x)
@@ -295,7 +459,12 @@ def histc(x: tf.Tensor, bins: int = 100, min: Number = 0, max: Number = 0) -> tf
 
 @rule("bincount.default")
 def bincount(x: tf.Tensor, weights: tf.Tensor | None = None, minlength: Size = 0) -> tf.Tensor:
-    """How often each number from 0 on occurs."""
+    """Number of times that each number from 0 on occurs.
+
+    Schema::
+
+        aten::bincount(Tensor self, Tensor? weights=None, SymInt minlength=0) -> Tensor
+    """
     largest = tf.reduce_max(tf.concat([tf.cast(x, tf.int32), [-1]], 0)) + 1
     ones = tf.ones_like(x, tf.int64) if weights is None else weights
     return tf.math.unsorted_segment_sum(ones, x, tf.maximum(largest, minlength))

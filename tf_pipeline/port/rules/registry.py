@@ -1,4 +1,4 @@
-"""Where rules are registered, and the few conversions that all of them share."""
+"""The register of rules, and the few conversions that all of them share."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ Number = bool | int | float | tf.Tensor
 
 @dataclass(frozen=True)
 class Rule:
-    """How an operator is computed.
+    """Computation of an operator.
 
     Attributes:
         function: computes it.
-        extras: which of ``out_dtype``, ``training``, ``attentions`` and ``pieces`` it wants to be told.
+        extras: those of ``out_dtype``, ``training``, ``attentions`` and ``pieces`` that it takes.
     """
 
     function: Callable[..., Any]
@@ -126,7 +126,7 @@ def sizes_of(x: tf.Tensor) -> list[Size]:
 
 
 def as_shape(sizes: Sequence[Size]) -> Any:
-    """Sizes as what TensorFlow takes for a shape: a list if all are known, else an int32 vector."""
+    """Sizes as a shape that TensorFlow takes: a list if all are known, else an int32 vector."""
     if all(isinstance(size, int) for size in sizes):
         return list(sizes)
     return tf.stack([tf.cast(size, tf.int32) for size in sizes])

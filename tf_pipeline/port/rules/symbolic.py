@@ -63,14 +63,25 @@ def getitem(values: Any, index: int) -> Any:
 
 @rule("_local_scalar_dense.default", "item.default")
 def item(x: tf.Tensor) -> tf.Tensor:
-    """The only element, as a size if it is a whole number."""
+    """The only element, as a size if it is a whole number.
+
+    Schemas::
+
+        aten::_local_scalar_dense(Tensor self) -> Scalar
+        aten::item(Tensor self) -> Scalar
+    """
     value = tf.reshape(x, [])
     return tf.cast(value, tf.int32) if value.dtype.is_integer else value
 
 
 @rule("_assert_scalar.default")
 def assert_scalar(condition: Any, message: str) -> tf.Operation | None:
-    """Refuse sizes that the exported computation does not cover: while tracing if they are known, else when run."""
+    """Refuse sizes that the exported computation does not cover: while tracing if they are known, else when run.
+
+    Schema::
+
+        aten::_assert_scalar(Scalar self, str assert_msg) -> ()
+    """
     if is_static(condition):
         if not condition:
             raise ValueError(message)
@@ -85,4 +96,13 @@ def assert_scalar(condition: Any, message: str) -> tf.Operation | None:
     "sym_constrain_range.default",
 )  # fmt: skip
 def nothing(*_: Any, **__: Any) -> None:
-    """What PyTorch checks about its own tensors."""
+    """Leave out checks that PyTorch makes of its own tensors.
+
+    Schemas::
+
+        aten::_assert_tensor_metadata(Tensor a, SymInt[]? size=None, SymInt[]? stride=None, ScalarType? dtype=None, *,
+            Device? device=None, Layout? layout=None) -> ()
+        aten::_assert_async.msg(Tensor self, str assert_msg) -> ()
+        aten::sym_constrain_range_for_size(Scalar size, *, int? min=None, int? max=None) -> ()
+        aten::sym_constrain_range(Scalar size, *, int? min=None, int? max=None) -> ()
+    """

@@ -24,7 +24,7 @@ from tf_pipeline.serving.client.transport import (
 class Client:
     """An exported model on a server.
 
-    Called with what the local pipeline of the task takes, it returns the same dictionaries, nested alike:
+    Called with the arguments of the task's local pipeline, it returns the same dictionaries, nested alike:
 
         with Client("http://localhost:8501/v1/models/sentiment") as client:
             client("A lovely film.")                    # [{'label': 'POSITIVE', 'score': 0.99…}]
@@ -32,8 +32,8 @@ class Client:
             for answer in client(lines_of_a_file):      # a generator is answered as a stream
                 ...
 
-    What was decided at export (``function_to_apply``, ``aggregation_strategy``, ``truncation``, …) cannot be chosen in
-    a call and is refused. ``top_k`` may be less than what the export gives, not more.
+    Options that were fixed at export (``function_to_apply``, ``aggregation_strategy``, ``truncation``, …) cannot be
+    changed in a call and are refused. ``top_k`` may be less than that of the export, not more.
 
     A client may be used by several threads at once. Nothing is sent before it is first used. REST needs neither
     TensorFlow nor PyTorch; gRPC needs tensorflow-serving-api: ``pip install "tf-pipeline[serving]"``. Certificates of
@@ -44,26 +44,26 @@ class Client:
         url: ``http(s)://host:8501/v1/models/name`` for REST, ``grpc://host:8500/name`` for gRPC, or ``grpcs://…`` for
             gRPC with TLS; ``/versions/3`` or ``/labels/stable`` may follow. Without either the server takes the latest
             version.
-        task: such as ``"text-classification"``; if not given, what the model's signature does. One that the model does
+        task: such as ``"text-classification"``; if not given, that of the model's signature. One that the model does
             not do is refused.
         signature: name of the signature to use; the task's own if not given (``serving_default``; ``pairs`` for pairs;
             ``all_masks`` for fill-mask, if it is there).
         timeout: seconds that a request may take, from the connection to the last byte of the answer, with all its
             repetitions and the waits between them; at most a day. Only the look-up of the host's name has a time-out of
             its own, the system's.
-        retries: how often a request is sent again if the server is busy or not there: HTTP 429 and 503, UNAVAILABLE,
-            RESOURCE_EXHAUSTED, a connection that is refused or breaks.
+        retries: maximum number of times that a request is sent again if the server is busy or not there: HTTP 429 and
+            503, UNAVAILABLE, RESOURCE_EXHAUSTED, a connection that is refused or breaks.
         backoff: seconds before the first repetition, doubled for each further one; at random half to all of it. The
             server's ``Retry-After`` counts if it is longer; one of more than a minute, or than is left of ``timeout``,
             is an error.
         headers: sent with every request: HTTP headers, or gRPC metadata.
-        max_batch_size: most rows in a request; more are sent as several, one after another. Not more than the server
-            allows (``max_batch_size`` of its batching parameters).
+        max_batch_size: maximum number of rows in a request; more are sent as several, one after another. Not more than
+            the server allows (``max_batch_size`` of its batching parameters).
         max_answer_bytes: how large an answer may be, decompressed; a larger one is an error, and not read to its end.
         **parameters: defaults for the arguments of a call, such as ``top_k``.
 
     Raises:
-        ValueError: for an address or a task that is none, or a number out of range.
+        ValueError: for an invalid address, an unknown task, or a number out of range.
         ImportError: for gRPC without tensorflow-serving-api.
     """
 
@@ -103,7 +103,7 @@ class Client:
 
         Args:
             *args: inputs as the local pipeline of the task takes them: one, a list, or a generator or dataset.
-            **kwargs: as the local pipeline takes them, but for what was decided at export; ``batch_size`` is the most
+            **kwargs: as the local pipeline takes them, but for those fixed at export; ``batch_size`` is the maximum
                 rows in a request.
 
         Returns:
@@ -166,7 +166,7 @@ class Client:
             The outputs by name, with as many rows as were sent; strings as an array of objects.
 
         Raises:
-            ServingError: if the answer has not the outputs of the signature, or another number of rows.
+            ServingError: if the answer does not have the outputs of the signature, or another number of rows.
         """
         info = self._known(signature, self.signatures())
         counts = {name: len(values) for name, values in columns.items()}
@@ -221,7 +221,7 @@ class Client:
 
 
 def _contradiction(name: str, array: np.ndarray, rows: int, info: TensorInfo | None) -> str | None:
-    """What is wrong with an output, if anything is."""
+    """Describe the first thing wrong with an output, if anything is."""
     if array.ndim == 0 or len(array) != rows:
         return f"{rows} rows were sent, but {name} came back with the shape {array.shape}."
     if info is not None and not info.describes(array):

@@ -1,4 +1,4 @@
-"""From what an export answers to what the local pipeline of the task returns: the same dictionaries, nested alike."""
+"""Turn the answers of an export into those of the task's local pipeline: the same dictionaries, nested alike."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -39,7 +39,7 @@ class RemoteTask(Calls):
         predict: runs a signature, by name, on a list of texts for each of its inputs.
         signatures: the model's.
         signature: the one to use; the task's own choice if not given.
-        batch_size: most rows in a request.
+        batch_size: maximum number of rows in a request.
         **parameters: defaults for the arguments of a call.
     """
 
@@ -68,7 +68,7 @@ class RemoteTask(Calls):
 
         Raises:
             ValueError: for one that was decided when the model was exported, or a ``top_k`` that is no number.
-            TypeError: for one that the task has not.
+            TypeError: for one that the task does not have.
         """
         for name in parameters:
             if name in self.built_in or name in OF_TOKENIZERS:
@@ -187,7 +187,7 @@ class QuestionAnswering(QuestionAnsweringCalls, RemoteTask):
 
 
 class FeatureExtraction(RemoteTask):
-    """Vectors: one a text, or with the signature ``token_embeddings`` one a token."""
+    """Vectors: one per text, or with the signature ``token_embeddings`` one per token."""
 
     task = "feature-extraction"
     outputs = (frozenset({"sentence_embedding"}), frozenset({"last_hidden_state", "attention_mask"}))
@@ -238,7 +238,7 @@ class FillMask(FillMaskCalls, RemoteTask):
         answers = []
         for row in rows:
             ranked = _records(row, names, len(row["token"]))
-            # 5 is what the local pipeline gives unless asked; an export may have fewer.
+            # 5 is the local pipeline's default; an export may have fewer.
             answers.append(ranked[:5] if top_k is None else _first(ranked, top_k, "tokens for a mask"))
         return answers[0] if masks == 1 else answers
 
@@ -263,7 +263,7 @@ def _too_many(top_k: int, available: int, what: str) -> ValueError:
 
 
 def _records(outputs: Mapping[str, np.ndarray], names: Mapping[str, str], count: int) -> list[dict[str, Any]]:
-    """One dictionary an entry, as plain Python values: keys are what they are called, values the outputs' names."""
+    """One dictionary per entry, as plain Python values: keys are their names, values the outputs' names."""
     columns = [outputs[name][:count].tolist() for name in names.values()]
     if any(len(column) != count for column in columns):
         raise ServingError("The server's answer", None, f"{count} entries are announced, {len(columns[0])} are there.")

@@ -61,7 +61,7 @@ class _TimedResponse(http.client.HTTPResponse):
 
 
 class _TimedConnection:
-    """A connection whose ``timeout`` runs from when urllib3 sets it: each step of a request has what is left of it."""
+    """A connection whose ``timeout`` runs from when urllib3 sets it: each step of a request has the rest of it."""
 
     _end = 0.0
 
@@ -115,7 +115,7 @@ def read_body(answer: urllib3.BaseHTTPResponse, limit: int) -> bytes:
     """Read a body that was not preloaded, and decompress it as it comes.
 
     Args:
-        answer: what urllib3 returned.
+        answer: urllib3's response.
         limit: bytes that it may have, decompressed.
 
     Raises:

@@ -21,9 +21,9 @@ from tf_pipeline.serving.client.transport import (
 )
 
 TRY_AGAIN = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
-# What gRPC says of a server that answers in another protocol.
+# Message of gRPC about a server that answers in another protocol.
 NOT_GRPC = re.compile(r"http1\.x|HTTP/1|parsing HTTP/2|SETTINGS frame")
-# What gRPC says of an answer that is larger than max_answer_bytes, compressed or not.
+# Message of gRPC about an answer that is larger than max_answer_bytes, compressed or not.
 TOO_LARGE = re.compile(r"message larger than max")
 # No limit to the size of requests: the server has its own. A lost server is looked for again soon, so that Retries
 # decides how long.
@@ -147,7 +147,7 @@ class GrpcTransport(Transport):
             raise self._explained(error.code().name, error.details() or "No message.", explain, deadline) from error
 
     def _explained(self, code: str, message: str, explain: bool, deadline: Deadline) -> Exception:
-        """What to raise for a gRPC code."""
+        """The exception to raise for a gRPC code."""
         url = self.address.url
         if code == "RESOURCE_EXHAUSTED" and TOO_LARGE.search(message):
             return ServingError(url, code, self._too_large(f"The answer is too large: {message}."))

@@ -151,7 +151,7 @@ class RestTransport(Transport):
         return ServingError(url, None, f"No answer within {self.timeout:g} s (timeout=). It may still be working.")
 
     def _no_answer(self, url: str, error: Exception) -> Exception:
-        """What to raise where no answer came."""
+        """The exception to raise if no answer came."""
         errors = urllib3.exceptions
         if isinstance(error, errors.ReadTimeoutError) or any(isinstance(one, TimeoutError) for one in error.args):
             return self._late(url)
@@ -186,7 +186,7 @@ def _pool(address: Address) -> urllib3.PoolManager:
 
 
 def _message(answer: urllib3.BaseHTTPResponse) -> str:
-    """What a server says of an error; TensorFlow Serving escapes in ways that are not always JSON."""
+    """A server's words about an error; TensorFlow Serving escapes in ways that are not always JSON."""
     try:
         text = read_body(answer, LONGEST_MESSAGE).decode("utf-8", "replace").strip()
         answer = json.loads(text)

@@ -1,4 +1,4 @@
-"""What REST and gRPC share: addresses, signatures, errors, and when a request is sent again."""
+"""The shared part of REST and gRPC: addresses, signatures, errors, and rules for sending a request again."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ Answer = TypeVar("Answer")
 
 # Seconds that a server may ask to wait before a request is sent again; if it asks for more, the request fails.
 LONGEST_WAIT = 60.0
-# What a time-out may be, in seconds: a millisecond to a day.
+# Range of a time-out, in seconds: a millisecond to a day.
 SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 1e-3, 86_400.0
 
 REST_PATH = re.compile(
@@ -46,12 +46,12 @@ DTYPES = {
 
 
 class ServingError(OSError):
-    """A server that cannot be reached, or that does not do what it was asked.
+    """A server that cannot be reached, or that does not do its task.
 
     Attributes:
-        url: where the request went.
+        url: the address of the request.
         status: the HTTP status, or the name of the gRPC code; ``None`` if there was no answer.
-        message: what went wrong.
+        message: the failure.
     """
 
     def __init__(self, url: str, status: int | str | None, message: str):
@@ -87,7 +87,7 @@ class Deadline:
 
 
 class TryAgainError(Exception):
-    """A failure that may pass: what to raise if it does not, and the seconds that the server asks to wait."""
+    """A failure that may pass: the exception to raise if it does not, and the seconds that the server asks to wait."""
 
     def __init__(self, error: ServingError, wait: float | None = None):
         super().__init__(str(error))
@@ -97,10 +97,10 @@ class TryAgainError(Exception):
 
 @dataclass(frozen=True)
 class Retries:
-    """How often, and after how long, a request is sent again.
+    """Number of times that a request is sent again, and the waits between them.
 
     Attributes:
-        retries: how often at most, beside the first time.
+        retries: maximum number of repetitions, besides the first request.
         backoff: seconds before the first repetition; they double with each. Of these a random part, half at least, is
             waited, so that clients that failed together do not return together.
     """
@@ -155,7 +155,7 @@ def check_number(name: str, value: Any, least: float, most: float = math.inf, wh
 
 @dataclass(frozen=True)
 class Address:
-    """Where a model is.
+    """Address of a served model.
 
     Attributes:
         url: as it was given.
@@ -164,7 +164,7 @@ class Address:
         name: of the model.
         version: number of the version, if one was asked for.
         label: label of the version, if one was asked for.
-        prefix: what comes before ``/v1``, where a gateway is in front of the server.
+        prefix: the path before ``/v1``, if a gateway is in front of the server.
     """
 
     url: str
@@ -225,12 +225,12 @@ class TensorInfo:
 
     @classmethod
     def of(cls, dtype: str, sizes: Iterable[int], unknown_rank: bool) -> "TensorInfo":
-        """From TensorFlow's name of the dtype and the sizes of dimensions, of which -1 is any."""
+        """From TensorFlow's name of the dtype and the sizes of dimensions; -1 is any size."""
         shape = None if unknown_rank else tuple(None if size < 0 else size for size in sizes)
         return cls(DTYPES.get(dtype, dtype), shape)
 
     def describes(self, array: np.ndarray) -> bool:
-        """Whether an array has this dtype and shape. JSON does not tell the shape of what is empty."""
+        """Whether an array has this dtype and shape. JSON does not tell the shape of an empty array."""
         named = self.dtype not in DTYPES.values() or array.dtype == (object if self.dtype == "string" else self.dtype)
         if self.shape is None or not array.size:
             return named
@@ -245,7 +245,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a served function takes and gives, by name."""
+    """Inputs and outputs of a served function, by name."""
 
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
@@ -257,7 +257,7 @@ class Transport:
     Args:
         address: of the model.
         timeout: seconds for a request with all its repetitions.
-        retries: how often, and after how long, a request is sent again.
+        retries: the number of repetitions, and the waits between them.
         headers: sent with every request.
         max_answer_bytes: how large an answer may be, decompressed.
     """
@@ -276,7 +276,7 @@ class Transport:
 
         Args:
             name: of the signature.
-            signature: what it takes and gives.
+            signature: its inputs and outputs.
             columns: for each input a list with a value for each row.
         """
         raise NotImplementedError
@@ -304,7 +304,7 @@ class Transport:
         )
 
     def _not_found(self, message: str, deadline: Deadline) -> str:
-        """A server's message that there is no such model, with what there is."""
+        """A server's message that there is no such model, with those that there are."""
         try:
             versions = ", ".join(f"{one['version']} ({one['state']})" for one in self.status(deadline))
         except ServingError:

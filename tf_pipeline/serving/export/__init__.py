@@ -59,7 +59,7 @@ class ExportError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """What was written.
+    """Record of an export.
 
     Attributes:
         folder: the SavedModel, ``path/<version>``.
@@ -68,7 +68,7 @@ class Export:
         compared: on how many texts answers were compared with the local pipeline's.
         largest_difference: the largest difference of a score or a vector's element there, as a share of the largest
             number in its answer if that is more than 1.
-        warmup_requests: how many a server will run when it loads the model.
+        warmup_requests: number of requests that a server will run when it loads the model.
         load_seconds: how long TensorFlow took to load the model, in seconds.
     """
 
@@ -81,7 +81,7 @@ class Export:
     load_seconds: float
 
     def print(self, console: Console | None = None) -> None:
-        """Print signatures, sizes and what was checked."""
+        """Print signatures, sizes and checks."""
         console = console or table_console()
         describe(self.folder, console)
         lines = [f"loaded in {self.load_seconds:.1f} s; {self.warmup_requests} warm-up requests, replayed"]
@@ -115,10 +115,10 @@ def export(
 ) -> Export:
     """Export a model for TensorFlow Serving: strings go in, answers as of the local pipeline come out.
 
-    ``path/<version>`` is the SavedModel, with warm-up requests and batching parameters; beside it are
+    ``path/<version>`` is the SavedModel, with warm-up requests and batching parameters; next to it are
     ``models.config``, ``compose.yaml``, ``serve.sh`` and a README with the calls. Before anything is put in place the
     tokenizer in the graph is compared with Hugging Face's on a corpus, the model is loaded again, its answers are
-    compared with those of the local pipeline, and its graph is searched for what a server does not have.
+    compared with those of the local pipeline, and its graph is searched for ops that a server does not have.
 
     Args:
         model: a model, a folder or a hub id.
@@ -129,7 +129,7 @@ def export(
         version: number of the version; it must not exist yet.
         name: of the model in the server and in its URLs; by default the folder's.
         max_length: tokens that texts are cut to (question-answering: of a window); by default all the model takes.
-        batch_sizes: rows of the warm-up requests; the largest is what a server puts in a batch.
+        batch_sizes: rows of the warm-up requests; the largest is the number that a server puts in a batch.
         dtype: dtype or Keras policy of a model that is loaded here.
         text: whether there are signatures that take strings; otherwise only ids are taken.
         warmup: whether warm-up requests are written, which needs ``tensorflow-serving-api``.
@@ -139,12 +139,12 @@ def export(
             of where to find the model (``revision``, ``token``, …).
 
     Returns:
-        What was written, and what was found when it was compared.
+        A record of the files and of the comparison.
 
     Raises:
         ValueError: for an argument that is not supported.
         UnsupportedTokenizer: for a tokenizer that cannot be compiled exactly; the message names the part.
-        ExportError: if the export does not do what the local pipeline does.
+        ExportError: if the export differs from the local pipeline.
         FileExistsError: if the version exists.
     """
     target = Path(path) / str(version)
@@ -296,11 +296,11 @@ def _write_warmup(folder: Path, name: str, signatures: Mapping[str, Any], batch_
 
 
 def compare_answers(signatures: Mapping[str, Any], served: ExportedTask, inputs: Sequence[Any]) -> tuple[int, float]:
-    """Compare what a loaded SavedModel answers to batches with what the local pipeline does to each input alone.
+    """Compare a loaded SavedModel's answers to batches with those of the local pipeline to each input alone.
 
     Args:
         signatures: of the loaded SavedModel.
-        served: what was saved.
+        served: the graph that was saved.
         inputs: as the pipeline takes them.
 
     Returns:
@@ -327,7 +327,7 @@ def compare_answers(signatures: Mapping[str, Any], served: ExportedTask, inputs:
 
 
 def _signature(function: Any) -> Signature:
-    """What a loaded function takes and gives."""
+    """Inputs and outputs of a loaded function."""
     specs = input_specs(function), function.structured_outputs
     return Signature(
         *({name: TensorInfo(spec.dtype.name, tuple(spec.shape)) for name, spec in s.items()} for s in specs)

@@ -1,4 +1,4 @@
-"""What the signatures of all tasks share: strings to ids, ids to outputs, all in one graph."""
+"""The shared part of all tasks' signatures: strings to ids, ids to outputs, all in one graph."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,13 +9,13 @@ from tf_pipeline.inputs import check_sizes
 from tf_pipeline.pipelines.base import Pipeline
 from tf_pipeline.tokenization.in_graph import InGraphTokenizer
 
-# A function of strings, and what it takes, by name.
+# A function of strings, and its inputs by name.
 TextSignature = tuple[Callable[..., dict[str, tf.Tensor]], dict[str, tf.TensorSpec]]
 TEXT = tf.TensorSpec([None], tf.string)
 
 
 class ExportedTask(tf.Module):
-    """The graph of one task: what :func:`tf_pipeline.export` saves.
+    """The graph of one task, as saved by :func:`tf_pipeline.export`.
 
     Signatures are traced from a local pipeline, whose model, tokenizer and options they share. Everything is
     batch-major and per row, as TensorFlow Serving's batching needs; nothing that a row holds can fail its batch.
@@ -122,20 +122,20 @@ def _checked(function: Callable[..., dict[str, tf.Tensor]]) -> Callable[..., dic
 
 
 class _Untracked:
-    """Hides an object from the tracking of what a SavedModel holds."""
+    """Hides an object from the tracking of a SavedModel's contents."""
 
     def __init__(self, value: Any):
         self.value = value
 
 
 def input_specs(function: Any) -> dict[str, tf.TensorSpec]:
-    """What a concrete function takes, by name, whether it was traced or loaded."""
+    """Inputs of a concrete function by name, whether it was traced or loaded."""
     positional, by_name = function.structured_input_signature
     return {spec.name: spec for spec in positional if spec is not None} | by_name
 
 
 def padded(values: tf.Tensor, row: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Values ``[n]`` of rows ``[n]``, ascending, as ``[rows, most of a row]``, filled up with zeros or ``""``."""
+    """Values ``[n]`` of rows ``[n]``, ascending, as ``[rows, longest row]``, filled up with zeros or ``""``."""
     row, rows = tf.cast(row, tf.int64), tf.cast(rows, tf.int64)
     # Unchecked: a check would be an assertion in the graph.
     return tf.RaggedTensor.from_value_rowids(values, row, rows, validate=False).to_tensor()

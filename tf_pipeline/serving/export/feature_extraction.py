@@ -1,4 +1,4 @@
-"""Signatures of feature-extraction: one vector a text, or one a token."""
+"""Signatures of feature-extraction: one vector per text, or one per token."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class ExportedFeatureExtraction(ExportedTask):
         self._normalize = answering["normalize"]
 
     def local_options(self) -> dict[str, Any]:
-        """The mean over the tokens unless asked otherwise, and never too long a text."""
+        """By default the mean over the tokens, with texts cut to the model's length."""
         return {"pooling": "mean", "truncation": True} | self.options
 
     def text_signatures(self):

@@ -74,7 +74,7 @@ class ExportedFillMask(ExportedTask):
         }
 
     def _sequences(self, ids: tf.Tensor, place: tf.Tensor, token: tf.Tensor, readable: tf.Tensor) -> tf.Tensor:
-        """Texts ``[batch, masks, K]`` with tokens in the place of masks; ``readable`` ones lose special tokens."""
+        """Texts ``[batch, masks, K]`` with tokens in place of masks; ``readable`` ones lose special tokens."""
         shape, length = tf.shape(token), tf.shape(ids)[1]
         here = tf.range(length) == place[:, :, tf.newaxis, tf.newaxis]
         filled = tf.where(here, token[..., tf.newaxis], ids[:, tf.newaxis, tf.newaxis, :])

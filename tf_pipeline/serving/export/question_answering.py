@@ -94,7 +94,7 @@ class ExportedQuestionAnswering(ExportedTask):
         return found & (tf.cumsum(tf.cast(found, tf.int32), axis=1) == 1)
 
     def _characters(self, encoded, in_context, first, last) -> tuple[tf.Tensor, tf.Tensor]:
-        """Where in the context spans are, or the words that they begin and end in."""
+        """Places of spans in the context, or of the words that they begin and end in."""
         starts, ends = encoded["offset_mapping"][:, :, 0], encoded["offset_mapping"][:, :, 1]
         start, end = tf.gather(starts, first, batch_dims=1), tf.gather(ends, last, batch_dims=1)
         if not self._options["align_to_words"]:

@@ -1,4 +1,4 @@
-"""Write what belongs beside a SavedModel to serve it: configuration of the server, ways to start it, a README."""
+"""Write the files that serve a SavedModel: configuration of the server, ways to start it, a README."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _LARGEST_REQUEST = 1024
 
 
 class _Template(Template):
-    """``@{name}`` stands for a value, so that ``$`` stays what it is in a shell; ``@@`` is an ``@``."""
+    """``@{name}`` stands for a value, so that ``$`` keeps its meaning in a shell; ``@@`` is an ``@``."""
 
     delimiter = "@"
 
@@ -38,7 +38,7 @@ def write_server_files(
     batch_size: int = 32,
     batch_timeout_micros: int = 1000,
 ) -> None:
-    """Write configuration, ways to start a server, and a README beside a SavedModel.
+    """Write configuration, ways to start a server, and a README next to a SavedModel.
 
     These are ``models.config``, ``compose.yaml``, ``serve.sh`` and ``README.md`` in the folder, and
     ``batching_params.pbtxt`` in that of the version. Files of these names are replaced. The requests in
@@ -48,10 +48,10 @@ def write_server_files(
         folder: the folder of the model; ``folder/<version>`` is a SavedModel.
         name: of the model in the server, and in its URLs: letters, digits, ``_`` and ``-``.
         task: such as ``text-classification``, for the README.
-        checkpoint: where the model comes from, for the README.
+        checkpoint: source of the model, for the README.
         version: the SavedModel's.
         server_version: tag of the image ``tensorflow/serving``, such as ``"2.19.1"``.
-        batch_size: the most rows that the server runs at once.
+        batch_size: maximum number of rows that the server runs at once.
         batch_timeout_micros: how long it waits for more rows, in microseconds.
 
     Raises:
@@ -127,7 +127,7 @@ def _batch_size(batch_size: int, split: bool) -> str:
 
 
 def _limits(found: Mapping[str, meta_graph_pb2.SignatureDef], batch_size: int, split: bool) -> str:
-    """What a client has to know about batching."""
+    """Advice about batching for writers of clients."""
     rows = _LARGEST_REQUEST if split else batch_size
     sentences = [f"A request may have up to {rows} rows."]
     if not split:

@@ -1,4 +1,4 @@
-"""Warm-up requests: what TensorFlow Serving runs when it loads a model, so that the first caller does not wait."""
+"""Warm-up requests, which TensorFlow Serving runs when it loads a model, so that the first caller does not wait."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_pipeline.serving.export.base import input_specs
 
-# Where a server looks for them, and the most that it reads.
+# The place where a server looks for them, and the maximum number that it reads.
 FILE = "assets.extra/tf_serving_warmup_requests"
 MOST = 1000
 TEXTS = ("A.", "A short sentence.", "A sentence that is a little longer than the others, and says no more. " * 3)
@@ -52,7 +52,7 @@ def _values(spec: tf.TensorSpec, rows: int, length: int) -> np.ndarray:
 
 
 def write_requests(folder: Path, name: str, sent: Sequence[Request]) -> None:
-    """Write requests beside a SavedModel.
+    """Write requests next to a SavedModel.
 
     Args:
         folder: of the SavedModel.

@@ -89,7 +89,7 @@ class AddedTokens:
 
 @cache
 def word_characters() -> np.ndarray:
-    r"""Which code points belong to a word beside a token with ``single_word``, bool ``[0x110000]``.
+    r"""True for code points that belong to a word next to a token with ``single_word``, bool ``[0x110000]``.
 
     These are not the members of ``\w``: that is asked of another library, which differs on ``²`` and U+200D.
     """

@@ -12,13 +12,13 @@ TRUNCATION = ("longest_first", "only_first", "only_second", "do_not_truncate")
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """How rows are cut and filled up.
+    """Truncation and padding of rows.
 
     Attributes:
         truncation: one of ``TRUNCATION``.
         max_length: tokens of a row at most, special ones included; None without truncation.
-        truncation_side: where tokens are cut off, ``"left"`` or ``"right"``.
-        windows: whether what is cut off becomes further rows.
+        truncation_side: side on which tokens are cut off, ``"left"`` or ``"right"``.
+        windows: whether tokens that are cut off become further rows.
         stride: tokens that neighbouring windows share.
         padding: ``"longest"`` of the batch, or ``"max_length"``.
         padding_side: ``"left"`` or ``"right"``.
@@ -66,7 +66,7 @@ def assemble(tokens: Tokens, batch: tf.Tensor, template: Template, shape: Shape,
 
 
 def _kept(counts: tf.Tensor, room: int, truncation: str) -> tf.Tensor:
-    """How many tokens stay, int32 ``[texts, batch]``."""
+    """Number of tokens that stay, int32 ``[texts, batch]``."""
     if counts.shape[0] == 1:
         return tf.minimum(counts, room)
     shorter = tf.reduce_min(counts, 0)
@@ -111,7 +111,7 @@ def _windows(counts: tf.Tensor, kept: tf.Tensor, shape: Shape) -> tuple[tf.Tenso
 
 
 class _Grid:
-    """Which token, special token or padding every place of the rows holds."""
+    """The token, special token or padding at every place of the rows."""
 
     def __init__(self, template: Template, begin: tf.Tensor, kept: tf.Tensor, shape: Shape, size: tf.Tensor):
         self._specials = [part for part in template if isinstance(part, Special)]

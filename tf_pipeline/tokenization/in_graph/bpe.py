@@ -1,7 +1,13 @@
 """The byte-pair-encoding model (Sennrich et al., 2016): merge the pair of lowest rank until no pair can be merged.
 
 All words of a batch take their next merge in the same step. Equal pairs of a word are merged together where the ranks
-allow it, and words are cut before they start where no token of the vocabulary reaches across, so steps are few.
+allow it, and before the first step words are cut where no token of the vocabulary reaches across, so steps are few.
+
+Example: the merges ``e r``, ``l o`` and ``lo w``, of ranks 0, 1 and 2, on the words "lower" and "low"::
+
+    l o w | e r | l o w     "lower" is cut before "e", because no merge brings "w" and "e" together
+    lo w  | er  | lo w      step 1: every part takes its merge of lowest rank
+    low   | er  | low       step 2: "er" has no merge left, the others take ``lo w``
 """
 
 import dataclasses

@@ -38,7 +38,7 @@ def combining_classes() -> np.ndarray:
 
 @cache
 def compositions() -> dict[tuple[int, int], int]:
-    """Which character each pair of characters composes to."""
+    """The character that each pair of characters composes to."""
     nfc, pairs = tokenizers.normalizers.NFC(), {}
     for code in map(int, EVERY):
         parts = unicodedata.decomposition(chr(code)).split()
@@ -131,7 +131,7 @@ class Composition:
         return old.select(places).with_codes(codes)
 
     def _compose(self, codes, classes, firsts, heads, sizes) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Compose groups, which begin with a starter. Returns codes, what stays, and ``firsts`` added up."""
+        """Compose groups, which begin with a starter: codes, a mask of those that stay, and ``firsts`` added up."""
 
         def body(step, starters, previous, codes, keep, firsts, heads, sizes):
             # `starters` is the current starter of each group; `previous` the class of what stays after it, or -1.

@@ -11,10 +11,10 @@ from tf_pipeline.tokenization.in_graph.byte_level import alphabet
 from tf_pipeline.tokenization.in_graph.errors import UnsupportedTokenizer, compiled_by
 from tf_pipeline.tokenization.in_graph.text import changes
 
-# What a stage takes: strings [n], the text that each belongs to, int32 [n], ascending, and how many texts there are.
+# Inputs of a stage: strings [n], the text that each belongs to, int32 [n], ascending, and how many texts there are.
 Stage = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
-# What `clean_up_tokenization` of transformers replaces, in this order.
+# Replacements of `clean_up_tokenization` of transformers, in this order.
 CLEAN_UP = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"),
     (" 've", "'ve"), (" 're", "'re"),
@@ -24,7 +24,7 @@ _WORDPIECE_CLEAN_UP = (*CLEAN_UP[:7], (" do not", " don't"), *CLEAN_UP[7:])
 
 
 def compile_decoder(tokenizer: Any) -> "InGraphDecoder":
-    """Compile what turns ids back into text.
+    """Compile the decoder, which turns ids back into text.
 
     Args:
         tokenizer: a fast tokenizer of ``transformers``.

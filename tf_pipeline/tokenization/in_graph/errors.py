@@ -7,16 +7,16 @@ T = TypeVar("T")
 
 
 class UnsupportedTokenizer(ValueError):
-    """A part of a tokenizer cannot be compiled exactly; the message names it and what is supported."""
+    """A part of a tokenizer cannot be compiled exactly; the message names it and the supported ones."""
 
 
 def compiled_by(table: Mapping[str, T], kind: str, what: str) -> T:
-    """What compiles a type of component.
+    """Find the function that compiles a type of component.
 
     Args:
         table: all that are compiled, by the type in tokenizer.json.
         kind: the type.
-        what: what the component is called in the message.
+        what: name of the component in the message.
 
     Raises:
         UnsupportedTokenizer: for a type that is not in the table; the message lists those that are.

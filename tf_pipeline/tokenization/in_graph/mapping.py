@@ -19,7 +19,7 @@ class CharacterMap:
     """A stage that replaces characters.
 
     Args:
-        replacements: what becomes of code points; one that is missing stays.
+        replacements: new characters by code point; one that is missing stays.
     """
 
     def __init__(self, replacements: Mapping[int, str]):
@@ -49,7 +49,7 @@ class CharacterMap:
         return new.with_codes(self.characters(new.codes, lengths, within)), within == 0
 
     def lengths(self, codes: tf.Tensor) -> tf.Tensor:
-        """By how many characters each is replaced, int32 ``[n]``."""
+        """Number of characters that replace each one, int32 ``[n]``."""
         return self._lengths(codes)
 
     def characters(self, codes: tf.Tensor, lengths: tf.Tensor, within: tf.Tensor) -> tf.Tensor:
@@ -67,7 +67,7 @@ def repeated(counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 def probed(normalizer) -> dict[int, str]:
-    """What a normalizer of ``tokenizers`` makes of every code point alone, where that differs from itself.
+    """Replacements that a normalizer of ``tokenizers`` makes of single code points, without those it leaves alone.
 
     Args:
         normalizer: one that changes characters one by one.
@@ -94,7 +94,7 @@ def _every_character(separator: str) -> tuple[list[str], str]:
 
 
 def then(first: Mapping[int, str], second: Mapping[int, str]) -> dict[int, str]:
-    """One map that does what two do, one after the other."""
+    """One map that applies two, one after the other."""
     result = dict(second)
     for code, new in first.items():
         result[code] = "".join(second.get(ord(c), c) for c in new)

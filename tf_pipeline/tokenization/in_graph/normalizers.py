@@ -1,6 +1,6 @@
 """Normalizers of tokenizer.json: each type is a function from its JSON to a function on ``Text``.
 
-What a normalizer does to one character is asked of the installed ``tokenizers``, for every code point, when a
+The effect of a normalizer on one character is asked of the installed ``tokenizers``, for every code point, when a
 tokenizer is compiled; so the graph has that library's Unicode version and its peculiarities.
 """
 
@@ -101,7 +101,7 @@ def _replace(component: dict[str, Any]) -> list[Stage]:
 
     def replace(text: Text) -> Text:
         starts, after, inside = matches(text, compiled)
-        # What replaces a match comes from where the last character of the match does.
+        # The replacement of a match comes from the place of the match's last character.
         last = inside & tf.concat([(after | starts | ~inside)[1:], [True]], 0)
         counts = tf.where(last, len(content), tf.where(inside, 0, 1))
         source, within, _ = repeated(counts)

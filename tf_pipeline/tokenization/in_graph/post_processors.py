@@ -35,7 +35,7 @@ _BARE_PAIR: Template = (Sequence(0, 0), Sequence(1, 1))
 
 @dataclasses.dataclass(frozen=True)
 class PostProcessor:
-    """What surrounds the tokens of a text and of a pair, and how offsets are trimmed.
+    """Special tokens around a text and around a pair, and the trimming of offsets.
 
     Attributes:
         single: the parts of a text.
@@ -154,7 +154,7 @@ class Trimmer:
     def __call__(self, ids: tf.Tensor, start: tf.Tensor, end: tf.Tensor, first: tf.Tensor) -> tuple:
         """New starts and ends of tokens; ``first`` says which is the first of its text. All of one shape."""
         leading, trailing = tf.gather(self._leading, ids), tf.gather(self._trailing, ids)
-        # The white space of lstrip is what reaches beyond the token itself.
+        # The white space of lstrip reaches beyond the token itself.
         length = tf.gather(self._lengths, ids)
         leading += tf.where(length > 0, tf.maximum(end - start - length, 0), 0)
         if self._prefix_space:

@@ -42,7 +42,7 @@ def _bert(component: dict[str, Any]) -> list[Stage]:
 
 
 def _whitespace(component: dict[str, Any]) -> list[Stage]:
-    # Runs of what is no word character are cut off from words, but not from each other.
+    # Runs of other characters are cut off from words, but not from each other.
     dropped, others = _kinds("Whitespace")
     return [_splitter(_Characters(dropped), "Removed"), _splitter(_Characters(others), "Contiguous")]
 
@@ -68,7 +68,7 @@ def pattern_of(what: str, component: dict[str, Any]) -> Regex:
     """The ``pattern`` of a component, a string or a regular expression.
 
     Args:
-        what: what the component is called in the message.
+        what: name of the component in the message.
         component: of tokenizer.json.
 
     Raises:
@@ -136,7 +136,7 @@ class _Characters:
 
 @lru_cache(maxsize=32)
 def _kinds(name: str, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets, bool ``[0x110000]``: what a pre-tokenizer drops, and what it cuts off from letters."""
+    """Two sets, bool ``[0x110000]``: characters that a pre-tokenizer drops, and those that it cuts off from letters."""
     dropped, alone = np.zeros(CODE_POINTS, bool), np.zeros(CODE_POINTS, bool)
     pre_tokenizer = getattr(tokenizers.pre_tokenizers, name)(**options)
     for codes in chunks():
@@ -148,7 +148,7 @@ def _kinds(name: str, **options: Any) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def whitespace() -> np.ndarray:
-    """Which code points are white space to ``tokenizers``, bool ``[0x110000]``."""
+    """True for code points that are white space to ``tokenizers``, bool ``[0x110000]``."""
     space = np.zeros(CODE_POINTS, bool)
     for codes in chunks():
         space[codes] = ~pieces(tokenizers.pre_tokenizers.WhitespaceSplit(), "".join(map(chr, codes)))[0]
@@ -180,7 +180,7 @@ def _splitter(pattern: Regex | _Characters, behavior: str, invert: bool = False)
             return text.sections(starts | after)
         if behavior == "Contiguous":
             return text.sections(inside != tf.concat([[False], inside[:-1]], 0))
-        # To merge what is between matches with the next match is to merge matches with what is before them.
+        # To merge the text between matches with the next match is to merge matches with the text before them.
         return text.sections(starts if (behavior == "MergedWithNext") != invert else after)
 
     return split
@@ -201,7 +201,7 @@ def matches(text: Text, pattern: Regex | _Characters) -> tuple[tf.Tensor, tf.Ten
 
 
 def spans(starts: tf.Tensor, ends: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Of spans given by starts and ends: the starts, the places right after them, and what they cover."""
+    """Of spans given by starts and ends: the starts, the places right after them, and the places they cover."""
     edges = tf.boolean_mask(ends, starts)
     after = tf.tensor_scatter_nd_update(tf.zeros_like(ends), edges[:, None], tf.ones_like(edges))
     inside = tf.cumsum(tf.cast(starts, tf.int32) - after) > 0

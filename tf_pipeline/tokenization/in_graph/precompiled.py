@@ -1,7 +1,12 @@
 """SentencePiece's precompiled character map, read as `tokenizers` reads it.
 
-That is not as SentencePiece does: a grapheme cluster of less than six bytes is replaced as a whole by what stands for
-the shortest string that it starts with, marks included; longer ones are replaced character by character.
+That is not as SentencePiece does: a grapheme cluster of less than six bytes is replaced as a whole by the replacement
+of the shortest string that it starts with, marks included; longer ones are replaced character by character.
+
+Example: a map that replaces "a" by "x", on "a" with acute accents (U+0301, two bytes each)::
+
+    a + 1 accent     3 bytes     "x": the cluster starts with "a", so its accent is lost
+    a + 3 accents    7 bytes     "x" + 3 accents: the cluster is too long, and only "a" is in the map
 """
 
 import base64
@@ -79,7 +84,7 @@ class Precompiled:
         return tf.concat([[False], (extends | prepended | newline) & ~text.begins[1:]], 0)
 
     def _clusters(self, text: Text, joined: tf.Tensor, alone: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """For every entry: how many characters it makes, of how many entries, and by which string, -1 if by itself."""
+        """For every entry: number of characters it makes, number of entries it uses, and the matching string or -1."""
         places = tf.range(tf.size(joined))
         heads = tf.cast(tf.where(~joined)[:, 0], tf.int32)
         sizes = tf.concat([heads[1:], tf.fill([1], tf.size(joined))], 0) - heads
@@ -105,7 +110,7 @@ def _shortest(replacements: dict[str, str]) -> list[str]:
 
 @lru_cache(maxsize=8)
 def read_charsmap(charsmap: bytes) -> dict[str, str]:
-    """What a precompiled character map replaces, read from its double array."""
+    """Replacements of a precompiled character map, read from its double array."""
     size = int.from_bytes(charsmap[:4], "little")
     units, content = np.frombuffer(charsmap[4 : 4 + size], "<u4").astype(np.int64), charsmap[4 + size :]
     labels, result = np.arange(1, 256), {}
@@ -130,7 +135,7 @@ def read_charsmap(charsmap: bytes) -> dict[str, str]:
 
 @cache
 def cluster_kinds() -> np.ndarray:
-    """How every code point joins grapheme clusters to ``tokenizers``, bits, ``[0x110000]``.
+    """Roles of every code point in grapheme clusters of ``tokenizers``, bits, ``[0x110000]``.
 
     Asked of a map of three strings: a cluster that starts with one of them becomes "Z".
     """
@@ -141,7 +146,7 @@ def cluster_kinds() -> np.ndarray:
     characters = [*map(chr, codes)]
 
     def ask(before: str, after: str) -> list[str]:
-        # "!" is a cluster of its own, whatever it stands beside but what is prepended to it.
+        # "!" is a cluster of its own, whatever its neighbours, except characters that are prepended to it.
         return normalizer.normalize_str(before + f"{after}!{before}".join(characters) + after).split("!")
 
     kinds[codes] += [_EXTENDS * (new == "Z") for new in ask("a", "")]

@@ -4,7 +4,15 @@ A place's answer depends on those of later places alone, so an expression is eva
 element in a few ops over the whole batch. Order of alternatives and greediness are those of a backtracking engine.
 Supported: alternatives, groups ``(?:…)`` and ``(?i:…)``, character classes in brackets or as escapes (``\s``,
 ``\p{L}``, …), ``?``, ``*``, ``+``, ``{m}``, ``{m,}``, ``{m,n}`` on a character, ``?`` on a group, possessive ``?+``,
-``*+``, ``++``, and ``(?=x)``, ``(?!x)`` of one character. What a class holds is asked of the installed ``tokenizers``.
+``*+``, ``++``, and ``(?=x)``, ``(?!x)`` of one character. The members of a class are asked of the installed
+``tokenizers``.
+
+Example: ``a+b`` on the text "aab", with the end of the match at every place, or -1::
+
+    place             0 (a)   1 (a)   2 (b)   3 (end)
+    nothing left        0       1       2       3       the empty rest matches everywhere and ends where it starts
+    ``b``              -1      -1       3      -1       a "b" at place 2, and behind it the empty rest
+    ``a+b``             3       3      -1      -1       "a"s from place 0 or 1 up to place 2, where ``b`` matches
 """
 
 import dataclasses
@@ -31,7 +39,7 @@ def literal(string: str) -> "Regex":
 
 @lru_cache(maxsize=256)
 def members(pattern: str) -> np.ndarray:
-    """Which code points a pattern of one character matches, bool ``[0x110000]``, asked of ``tokenizers``."""
+    """True for code points that a pattern of one character matches, bool ``[0x110000]``, asked of ``tokenizers``."""
     result = np.zeros(CODE_POINTS, bool)
     if len(character := re.sub(r"^\\(?=\W)", "", pattern)) == 1 and pattern != ".":
         result[ord(character)] = True
@@ -48,7 +56,7 @@ def chunks() -> list[np.ndarray]:
 
 
 def pieces(pre_tokenizer, text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which characters of a text are in a piece, and which start one, bool ``[n]``."""
+    """True for the characters of a text that are in a piece, and for those that start one, both bool ``[n]``."""
     found = np.array([edges for _, edges in pre_tokenizer.pre_tokenize_str(text)] or [(0, 0)])
     starts, ends = (np.bincount(found[:, i], minlength=len(text) + 1)[: len(text)] for i in (0, 1))
     return np.cumsum(starts - ends) > 0, starts > 0
@@ -56,7 +64,7 @@ def pieces(pre_tokenizer, text: str) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class _Characters:
-    """One character of a class, so many times."""
+    """Repetition of one character of a class."""
 
     pattern: str
     least: int = 1
@@ -131,7 +139,7 @@ def _nullable(node) -> bool:
 
 
 def _ends(node, flags: dict[str, tf.Tensor], rest: tf.Tensor) -> tf.Tensor:
-    """Where a match of ``node`` and then of what follows ends, if ``rest`` is that of what follows at every place."""
+    """Ends of matches of ``node`` and its successors at every place; ``rest`` are those of its successors alone."""
     if isinstance(node, _Group):
         result = rest if node.optional else tf.fill(tf.shape(rest), -1)
         for sequence in reversed(node.alternatives):

@@ -20,7 +20,7 @@ class CodePointTable:
 
     Args:
         values: ``[0x110000]`` integers.
-        otherwise: the value of what is not a code point.
+        otherwise: the value of any number that is not a code point.
     """
 
     def __init__(self, values: np.ndarray, otherwise: int = 0):

@@ -11,7 +11,7 @@ from tf_pipeline.tokenization.in_graph.tables import ADDED, END
 class Text:
     """The characters of a batch, row after row, in sections that do not see each other.
 
-    A section is what lies between added tokens and, later, one word. ``END`` closes each, and one more ``END`` comes
+    A section is the text between added tokens and, later, one word. ``END`` closes each, and one more ``END`` comes
     last, so there is always an entry. An added token is a section of one entry, ``ADDED`` + its id.
 
     Attributes:
@@ -54,7 +54,7 @@ class Text:
         return self.codes, self.start, self.end, self.row
 
     def sections(self, begins: tf.Tensor, keep: tf.Tensor | None = None) -> "Text":
-        """Lay out anew.
+        """Lay out again.
 
         Args:
             begins: bool ``[n]``, whether a section begins at an entry, besides those that begin there already.
@@ -97,7 +97,7 @@ def changes(values: tf.Tensor) -> tf.Tensor:
 
 
 def follow(following: tf.Tensor, longest: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
-    """Which places a walk meets, in a number of steps that grows with the logarithm of its length.
+    """Mark the places that a walk meets, in a number of steps that grows with the logarithm of its length.
 
     Args:
         following: int32 ``[n]`` the next place after each, further on; past the last place means the end.

@@ -47,7 +47,7 @@ def compile_tokenizer(tokenizer: Any) -> "InGraphTokenizer":
 
 
 def _added_tokens(added: list[dict[str, Any]], normalizer: Any) -> list[dict[str, Any]]:
-    """Added tokens of tokenizer.json, with what is looked for in the text as ``pattern``."""
+    """Added tokens of tokenizer.json, with the string to look for in the text as ``pattern``."""
     return [
         token
         | {
@@ -60,7 +60,7 @@ def _added_tokens(added: list[dict[str, Any]], normalizer: Any) -> list[dict[str
 
 
 def _check_trimming(model: dict[str, Any], added: list[dict[str, Any]], normalizer: Any) -> None:
-    """Refuse what a post-processor with ``trim_offsets`` counts in texts that the graph does not keep."""
+    """Refuse a post-processor with ``trim_offsets`` that counts in texts that the graph does not keep."""
     if model["type"] == "Unigram":
         raise UnsupportedTokenizer(
             "Unigram with trim_offsets=True is not compiled: unknown tokens are trimmed by the text they stand for."
@@ -143,13 +143,13 @@ class InGraphTokenizer(tf.Module):
             text_pair: string ``[batch]``, as many as ``text``.
             add_special_tokens: whether the template's special tokens are added.
             truncation: False, True (``"longest_first"``) or a strategy by name.
-            max_length: the most tokens of a row; needed for truncation and for ``padding="max_length"``.
+            max_length: maximum number of tokens in a row; needed for truncation and for ``padding="max_length"``.
             truncation_side: ``"left"`` or ``"right"``; by default the tokenizer's own.
             padding: True or ``"longest"``, or ``"max_length"``.
             padding_side: ``"left"`` or ``"right"``; by default the tokenizer's own.
             pad_to_multiple_of: makes the length a multiple of this.
-            return_overflowing_tokens: whether what is cut off becomes further rows, as windows on a long text.
-            stride: how many tokens neighbouring windows share.
+            return_overflowing_tokens: whether tokens that are cut off become further rows, as windows on a long text.
+            stride: number of tokens that neighbouring windows share.
             return_offsets_mapping: adds ``offset_mapping``.
             return_special_tokens_mask: adds ``special_tokens_mask``.
             return_sequence_ids: adds ``sequence_ids``.
@@ -180,7 +180,7 @@ class InGraphTokenizer(tf.Module):
         self._check(shape, len(template) - (1 if text_pair is None else 2), text_pair is not None)
         with tf.device("/CPU:0"):
             text = tf.convert_to_tensor(text, tf.string)
-            # Not concatenated, for to stack what is not of one size is an error.
+            # Not concatenated, because stacking tensors of unequal size is an error.
             texts = text
             if text_pair is not None:
                 texts = tf.reshape(tf.stack([text, tf.convert_to_tensor(text_pair, tf.string)]), [-1])

@@ -1,4 +1,4 @@
-"""What a model makes of a text: a flat list of tokens."""
+"""The result of a tokenization model: a flat list of tokens."""
 
 import dataclasses
 

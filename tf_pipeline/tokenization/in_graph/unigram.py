@@ -1,6 +1,14 @@
 """The Unigram model (Kudo, 2018): of all ways to split a word into pieces, the one of the highest total score.
 
 Scores are added in float64 and ties go to the piece that starts first, as in `tokenizers`.
+
+Example: the pieces "a" (-2), "b" (-2), "c" (-3), "ab" (-3) and "bc" (-1) on the word "abc"::
+
+    after a      "a"  -2                                             best -2, last piece of length 1
+    after ab     "ab" -3,  or "b" after "a"   -2 - 2 = -4            best -3, last piece of length 2
+    after abc    "bc" after "a" -2 - 1 = -3,  or "c" -3 - 3 = -6     best -3, last piece of length 2
+
+Read backwards, the last piece is "bc", and the one before it "a": the tokens are "a", "bc".
 """
 
 from typing import Any

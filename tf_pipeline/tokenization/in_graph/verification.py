@@ -1,4 +1,4 @@
-"""Whether a compiled tokenizer does what Hugging Face's does."""
+"""Compare a compiled tokenizer with Hugging Face's."""
 
 import dataclasses
 from collections import Counter
@@ -39,10 +39,10 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class VerificationReport:
-    """What ``verify`` found.
+    """The result of ``verify``.
 
     Attributes:
-        texts: how many texts were compared.
+        texts: number of texts that were compared.
         counts: for every output, on how many texts it differs.
         differences: the first of them, up to a limit.
     """
@@ -77,9 +77,9 @@ def verify(
     Args:
         compiled: the compiled tokenizer.
         tokenizer: the tokenizer of ``transformers``, or ``tokenizers.Tokenizer``.
-        texts: what to tokenize; texts of a like length are put in one batch.
-        outputs: what to compare, of ``OUTPUTS``.
-        limit: how many differences to list.
+        texts: texts to tokenize; those of similar length are put in one batch.
+        outputs: outputs to compare, of ``OUTPUTS``.
+        limit: maximum number of differences to list.
 
     Returns:
         A report; ``equal`` says whether nothing differs.
@@ -102,14 +102,14 @@ def verify(
 
 
 def added_token_texts(tokenizer: Any) -> list[str]:
-    """Texts with the tokenizer's added tokens: alone, doubled, side by side, and beside every class of character.
+    """Texts with the tokenizer's added tokens: alone, doubled, side by side, and next to every class of character.
 
     Args:
         tokenizer: the tokenizer of ``transformers``, or ``tokenizers.Tokenizer``.
     """
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     added = [token for _, token in sorted(backend.get_added_tokens_decoder().items())]
-    # Tokens of different flags first, and words before what has other characters at an end.
+    # Tokens of different flags first, and words before tokens with other characters at an end.
     first = {
         (t.single_word, t.lstrip, t.rstrip, t.normalized, t.special, t.content.isalnum()): t.content
         for t in added[::-1]

@@ -1,4 +1,15 @@
-"""The WordPiece model: the longest piece from the left, again and again (Wu et al., 2016)."""
+"""The WordPiece model: the longest piece from the left, again and again (Wu et al., 2016).
+
+The longest match at every place of a batch is looked up first; then all words are walked side by side.
+
+Example: the pieces "un", "##aff" and "##able" on the words "unaffable" and "unfit"::
+
+    place            u n a f f a b l e    u n f i t
+    longest match    2 0 3 0 0 4 0 0 0    2 0 0 0 0
+    step 1           "un"                 "un"
+    step 2               "##aff"          no piece starts with "f": the word is [UNK]
+    step 3                     "##able"
+"""
 
 from typing import Any
 
