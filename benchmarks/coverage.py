@@ -2,8 +2,9 @@
 
 Each architecture is made tiny from its own default config, with random weights, and runs in a process of its own with
 limits of time and memory. A model goes the way that a user's does: PyTorch saves it into a folder, our auto class loads
-the folder, the object it hands out is compared with PyTorch's of that folder, is saved, and is loaded again where
-PyTorch cannot be imported. Results are kept as they come, so that a run that was stopped goes on where it was::
+the folder, the object it hands out is compared with PyTorch's of that folder, is saved, and is loaded again in a
+process in which PyTorch was never imported and cannot be. There it also generates, if PyTorch's model can. Results are
+kept as they come, so that a run that was stopped goes on where it was::
 
     python benchmarks/coverage.py --again                 # all of them, from the start
     python benchmarks/coverage.py                         # those that have not been tried: goes on where it stopped
@@ -15,7 +16,6 @@ The results are ``docs/coverage.json`` and ``docs/coverage.md``.
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -27,14 +27,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from tf_pipeline.files import write_text
 
+if TYPE_CHECKING:
+    from benchmarks.reload import Reloaded, Reloader
+
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS, TABLE = DOCS / "coverage.json", DOCS / "coverage.md"
 SECONDS, BYTES = 1200, 8 * 2**30
+SEED, NEW_TOKENS = 3, 8
 
 # What each outcome means, in the order of the table's summary.
 OUTCOMES = {
@@ -69,6 +73,15 @@ def _options() -> argparse.Namespace:
 def _run(options: argparse.Namespace, results: dict[str, Any]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # There are as many processes as cores: threads of several would only wait for one another.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
+    from reload import Reloader
+
+    with Reloader() as reloader:
+        _run_all(options, results, reloader)
+
+
+def _run_all(options: argparse.Namespace, results: dict[str, Any], reloader: "Reloader") -> None:
     from tqdm import tqdm
 
     _warm_up()
@@ -76,14 +89,12 @@ def _run(options: argparse.Namespace, results: dict[str, Any]) -> None:
 
     types = options.types or [*tiny.text_model_types(), *tiny.OTHER_TYPES]
     todo = [name for name in types if options.again or "heads" not in results.get(name, ())]
-    for name in todo:
-        results.pop(name, None)
     with tqdm(total=len(todo), unit="model", disable=None) as bar, tempfile.TemporaryDirectory() as folder:
         running: dict[str, _Attempt] = {}
         while todo or running:
             while todo and len(running) < options.workers:
                 name = todo.pop(0)
-                running[name] = _Attempt(name, folder)
+                running[name] = _Attempt(name, folder, reloader)
             for name, attempt in list(running.items()):
                 if attempt.goes_on():
                     continue
@@ -113,14 +124,15 @@ class _Attempt:
     Args:
         name: the model type.
         folder: where to keep checkpoints and graphs meanwhile.
+        reloader: loads without PyTorch.
     """
 
-    def __init__(self, name: str, folder: str):
+    def __init__(self, name: str, folder: str, reloader: "Reloader"):
         context = multiprocessing.get_context("fork")
         self._name, self._start, self._heads = name, time.monotonic(), {}
         self._trying, self._ended = "", False
         self._pipe, theirs = context.Pipe(duplex=False)
-        self._process = context.Process(target=_try, args=(name, Path(folder) / name, theirs))
+        self._process = context.Process(target=_try, args=(name, Path(folder) / name, reloader, theirs))
         self._process.start()
         theirs.close()
 
@@ -148,7 +160,7 @@ class _Attempt:
         return self._heads.get(BODY, {"outcome": "not tried", "reason": ""}) | {"heads": heads, "seconds": seconds}
 
 
-def _try(name: str, folder: Path, pipe) -> None:
+def _try(name: str, folder: Path, reloader: "Reloader", pipe) -> None:
     import warnings
 
     import transformers
@@ -162,7 +174,7 @@ def _try(name: str, folder: Path, pipe) -> None:
         _limit_memory()
         for head, auto, changes in variants(name):
             pipe.send((head, None))
-            pipe.send((head, attempt(name, auto, folder / head, changes)))
+            pipe.send((head, attempt(name, auto, folder / head, reloader, changes)))
         pipe.close()
     os._exit(0)
 
@@ -203,38 +215,27 @@ def _torch_name(model: type, config: Any) -> str | None:
     return next((found[0] for found in names if found), None)
 
 
-def attempt(model_type: str, auto: str, folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
+def attempt(
+    model_type: str, auto: str, folder: Path, reloader: "Reloader", changes: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Take a tiny model of a type along the way of a user's.
 
     Args:
         model_type: such as ``"xlnet"``.
         auto: our auto class.
         folder: where to save.
+        reloader: loads without PyTorch.
         changes: values of the config to change.
 
     Returns:
-        ``outcome`` (a key of ``OUTCOMES``) and ``reason``; of a port also its ``class``, ``nodes`` and ``operators``.
+        ``outcome`` (a key of ``OUTCOMES``) and ``reason``; of a port also its ``class``, ``nodes`` and ``operators``,
+        and of one that PyTorch can generate with ``generates``: ``"equal"``, or what is not.
     """
-    import tiny
-    import torch
-    import transformers
-
-    from tf_pipeline import auto as autos
     from tf_pipeline.port import capture
     from tf_pipeline.port.errors import MissingRuleError
-    from tf_pipeline.port.model import PortedModel, ported_class
-    from tf_pipeline.reference.loading import load_torch_model
 
     try:
-        config = tiny.tiny_config(model_type, **changes)
-        if getattr(config, "pad_token_id", None) is None:  # PyTorch's classifiers look for the last token before it
-            config.pad_token_id = 0
-        torch_class = getattr(transformers, _torch_name(getattr(autos, auto), config))
-        loader = getattr(autos, auto)
-        if not issubclass(loader.model_class(config), PortedModel):  # it has a module of its own: ported all the same
-            loader = ported_class(torch_class.__name__)
-        tiny.try_model(torch_class, config)
-        load_torch_model(torch_class, None, config, torch.float32).save_pretrained(folder / "theirs")
+        loader, torch_class = _save_theirs(model_type, auto, folder, changes or {})
     except Exception as error:  # PyTorch's models raise all kinds
         return {"outcome": "not tried", "reason": _line(error)}
     captured: list[Any] = []
@@ -248,50 +249,122 @@ def attempt(model_type: str, auto: str, folder: Path, changes: dict[str, Any]) -
     result = {"outcome": "equal", "reason": " ".join(model.graph.notes), "class": torch_class.__name__,
               "nodes": len(model.graph.nodes), "operators": len(model.graph.operators())}  # fmt: skip
     try:
-        _compare(model, report, torch_class, folder)
+        theirs = _compare_files(model, report, torch_class, folder)
+        result |= _compare_reloaded(model, theirs, loader.__name__, folder / "ours", reloader)
     except Exception as error:
         result |= {"outcome": "unequal", "reason": _line(error)}
     return result
 
 
-def _compare(model, report, torch_class: type, folder: Path) -> None:
-    """Compare a model with PyTorch's, and what both save; then load what ours saved without PyTorch.
+def _save_theirs(model_type: str, auto: str, folder: Path, changes: dict[str, Any]) -> tuple[type, type]:
+    """Save a random model of PyTorch's; returned are our class to load it with, and PyTorch's."""
+    import tiny
+    import torch
+    import transformers
+
+    from tf_pipeline import auto as autos
+    from tf_pipeline.port.model import PortedModel, ported_class
+    from tf_pipeline.reference.loading import load_torch_model
+
+    config = tiny.tiny_config(model_type, **changes)
+    if getattr(config, "pad_token_id", None) is None:  # PyTorch's classifiers look for the last token before it
+        config.pad_token_id = 0
+    loader = getattr(autos, auto)
+    torch_class = getattr(transformers, _torch_name(loader, config))
+    if not issubclass(loader.model_class(config), PortedModel):  # it has a module of its own: ported all the same
+        loader = ported_class(torch_class.__name__)
+    tiny.try_model(torch_class, config)
+    load_torch_model(torch_class, None, config, torch.float32).save_pretrained(folder / "theirs")
+    return loader, torch_class
+
+
+def _compare_files(model, report, torch_class: type, folder: Path):
+    """Save ours, and compare the files with those that PyTorch's model saves, which is returned.
 
     Raises:
         ValueError: saying what differs.
     """
-    import numpy as np
     import torch
 
-    from tf_pipeline.checkpoint import named_slots, open_checkpoint
-    from tf_pipeline.port import gate
+    from tf_pipeline.checkpoint import open_checkpoint
     from tf_pipeline.reference.loading import load_with_report
 
     theirs, seen = load_with_report(torch_class, folder / "theirs", model.config, torch.float32)
     _require(not (report.missing or report.unused or report.mismatched), f"our report is not empty: {report}")
     _require(not any(seen.values()), f"PyTorch does not read what it saved: {seen}")
-    torch_class.from_pretrained(folder / "theirs", dtype=torch.float32).save_pretrained(folder / "theirs again")
+    theirs.save_pretrained(folder / "theirs again")
     model.save_pretrained(folder / "ours")
     ours, again = open_checkpoint(folder / "ours"), open_checkpoint(folder / "theirs again")
     _require(set(ours) == set(again), f"other names are saved: {sorted(set(ours) ^ set(again))[:4]}")
     for name in again:
-        _require(np.array_equal(ours[name], again[name]), f"{name} is saved with other values")
+        _require(_same_bits(ours[name], again[name]), f"{name} is saved with other values")
     _, seen = load_with_report(torch_class, folder / "ours", model.config, torch.float32)
     _require(not any(seen.values()), f"PyTorch does not read what ours saved: {seen}")
-    with mock.patch.dict(sys.modules, {"torch": None}), mock.patch("importlib.util.find_spec", _all_but_torch):
-        copy = type(model).from_pretrained(folder / "ours")
-    before = {key: slot.read() for key, slot in named_slots(model)}
-    for key, slot in named_slots(copy):
-        _require(np.array_equal(slot.read(), before[key]), f"{key} is read again with other values")
-    for loaded in (model, copy):
-        gate.compare_outputs(loaded, theirs, seed=3)
+    return theirs
 
 
-_find_spec = importlib.util.find_spec
+def _compare_reloaded(model, theirs, class_name: str, folder: Path, reloader: "Reloader") -> dict[str, str]:
+    """Load what ours saved without PyTorch, and compare it, and ours itself, with PyTorch's model.
+
+    Returns:
+        ``generates``, if PyTorch's model can.
+
+    Raises:
+        ValueError: saying what differs.
+    """
+    from reload import Request
+
+    from tf_pipeline.checkpoint import named_slots
+    from tf_pipeline.port import gate
+    from tf_pipeline.port.complete import sample
+
+    inputs = {
+        name: value.numpy()
+        for name, value in sample(model.graph, theirs, model.config, model.graph.sample, SEED).items()
+    }
+    prompts, expected = _generated(theirs, model.config)
+    copy = reloader.load(Request(str(folder), class_name, inputs, prompts, NEW_TOKENS))
+    held = {key: slot.read() for key, slot in named_slots(model)}
+    _require(
+        set(copy.parameters) == set(held), f"others are read again: {sorted(set(copy.parameters) ^ set(held))[:4]}"
+    )
+    for key, value in held.items():
+        _require(_same_bits(copy.parameters[key], value), f"{key} is read again with other values")
+    gate.compare_outputs(model, theirs, SEED)
+    gate.compare_outputs(model, theirs, SEED, lambda same_inputs: copy.outputs)
+    return {} if expected is None else {"generates": _as_expected(copy, expected)}
 
 
-def _all_but_torch(name: str, package: str | None = None) -> Any:
-    return None if name == "torch" else _find_spec(name, package)
+def _generated(theirs, config) -> tuple[dict[str, Any] | None, Any]:
+    """Prompts padded on the left, and the likeliest tokens after them; ``None`` if PyTorch's model has none."""
+    import torch
+
+    from tf_pipeline.heads import head_of
+    from tf_pipeline.port.sample import sample_inputs
+
+    head = head_of(type(theirs).__name__)
+    if head is None or not head.generates or not theirs.can_generate():
+        return None, None
+    prompts = sample_inputs(theirs, config, batch=3, length=7, padding_side="left", seed=SEED)
+    prompts = {name: prompts[name] for name in ("input_ids", "attention_mask") if name in prompts}
+    try:
+        with torch.no_grad():
+            tokens = theirs.generate(**prompts, max_new_tokens=NEW_TOKENS, do_sample=False)
+    except Exception:  # PyTorch's models raise all kinds
+        return None, None
+    return {name: value.numpy() for name, value in prompts.items()}, tokens.numpy()
+
+
+def _as_expected(copy: "Reloaded", tokens: Any) -> str:
+    import numpy as np
+
+    if isinstance(copy.generated, str):
+        return copy.generated[:300]
+    return "equal" if np.array_equal(copy.generated, tokens) else "other tokens than PyTorch's"
+
+
+def _same_bits(a: Any, b: Any) -> bool:
+    return (a.dtype, a.shape) == (b.dtype, b.shape) and a.tobytes() == b.tobytes()
 
 
 def _require(holds: bool, message: str) -> None:

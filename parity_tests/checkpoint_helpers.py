@@ -1,5 +1,6 @@
 """Tiny PyTorch checkpoints, made once a run, and what compares a loaded model with PyTorch's."""
 
+import inspect
 import json
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import torch
 import transformers
 
 import tf_pipeline
+from benchmarks.reload import hide_torch
 from parity_tests.families import FAMILY
 from parity_tests.tiny import random_checkpoint, tiny_config
 from tf_pipeline.checkpoint import named_slots
@@ -115,8 +117,4 @@ def assert_same_outputs(model, torch_model, inputs=None, torch_inputs=None) -> N
 
 
 # Prepended to a child's code, makes torch as absent as if it had never been installed.
-WITHOUT_TORCH = """
-from importlib.machinery import PathFinder
-find_spec = PathFinder.find_spec
-PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] == "torch" else find_spec(name, *rest)
-"""
+WITHOUT_TORCH = f"{inspect.getsource(hide_torch)}\nhide_torch()\n"

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from tf_pipeline.port.capture import Captured
 from tf_pipeline.port.complete import Measured, is_attention, sample, token_mask
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import Graph, Node
-from tf_pipeline.port.runner import GraphRunner
+from tf_pipeline.port.runner import Arrays, GraphRunner
 from tf_pipeline.reference.loading import load_with_report
 from tf_pipeline.reference.outputs import flatten
 from tf_pipeline.reference.running import run_reference
@@ -85,13 +85,17 @@ def compare_loaded(model, report: LoadingReport, model_class: type, source: str 
         compare_outputs(model, theirs)
 
 
-def compare_outputs(model, theirs: torch.nn.Module, seed: int = 2) -> None:
+def compare_outputs(
+    model, theirs: torch.nn.Module, seed: int = 2, run: Callable[[Arrays], Arrays] | None = None
+) -> None:
     """Compare the results of two models of the same weights on inputs of the shape ``graph.sample``.
 
     Args:
         model: a ported model that computes in float64 or float32.
         theirs: PyTorch's, in the same dtype.
         seed: seed of the inputs.
+        run: computes the model's outputs by name from its inputs by name, if not the model itself does, but a copy of
+            it elsewhere.
 
     Raises:
         PortError: naming the outputs that differ.
@@ -101,7 +105,8 @@ def compare_outputs(model, theirs: torch.nn.Module, seed: int = 2) -> None:
     own = run_reference(theirs, inputs)
     truth = run_reference(theirs.double(), inputs)
     theirs.to(dtype)
-    ours = flatten(model({name: value.numpy() for name, value in inputs.items()}, output_hidden_states=True))
+    arrays = {name: value.numpy() for name, value in inputs.items()}
+    ours = flatten(model(arrays, output_hidden_states=True)) if run is None else run(arrays)
     names = {name for name in truth if name in ours}
     arrays = list(real_arrays(ours, *({name: x[name] for name in names} for x in (own, truth)), token_mask(inputs)))
     if model.compute_dtype == "float64":
