@@ -8,6 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
+import gc
 import logging
 from importlib.resources import files
 from pathlib import Path
@@ -72,6 +73,18 @@ def checkpoint(tmp_path_factory):
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="module")
+def modules_not_collected():
+    """Let collections of garbage, one a group of a comparison, pass over the modules, which are most of what there is.
+
+    Comparing a tiny model takes hardly longer than they.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

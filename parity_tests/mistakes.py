@@ -5,7 +5,7 @@ Each says which checkpoint it is planted in and which groups of the comparison a
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import keras
@@ -14,7 +14,16 @@ import tensorflow as tf
 
 import tf_pipeline
 from tf_pipeline import checkpoint, encoder, losses, model, outputs
-from tf_pipeline.layers import Embedding, LayerNorm, Linear, VocabularyProjector, activations, attention
+from tf_pipeline.layers import (
+    Embedding,
+    LayerNorm,
+    Linear,
+    RotaryEmbedding,
+    VocabularyProjector,
+    activations,
+    attention,
+    rows,
+)
 from tf_pipeline.layers import core as core_layers
 from tf_pipeline.models import albert, bert, deberta_v2, distilbert, electra, modernbert, mpnet, roberta
 from tf_pipeline.pipelines import (
@@ -42,6 +51,7 @@ class Mistake:
         groups: what is compared.
         dtypes: dtypes to compare in.
         sample: whether it is planted in every run of the tests, or only in the long ones.
+        needs_labels: whether only results of inputs with labels show it.
     """
 
     plant: Callable[[Any], None]
@@ -51,21 +61,27 @@ class Mistake:
     groups: tuple[str, ...] = ("outputs",)
     dtypes: tuple[str, ...] = ("float64",)
     sample: bool = False
+    needs_labels: bool = False
 
 
 MISTAKES: dict[str, Mistake] = {}
 
 
-def mistake(family, class_name, *groups, dtypes=("float64",), sample=False, **changes):
+def mistake(family, class_name, *groups, dtypes=("float64",), sample=False, needs_labels=False, **changes):
     """Put a patch into the list, under its name, for one class or for several."""
 
     def add(plant):
         name = f"{class_name}: {plant.__name__.replace('_', ' ')}"
         assert name not in MISTAKES
-        MISTAKES[name] = Mistake(plant, family, class_name, changes, groups or ("outputs",), dtypes, sample)
+        MISTAKES[name] = Mistake(
+            plant, family, class_name, changes, groups or ("outputs",), dtypes, sample, needs_labels
+        )
         return plant
 
     return add
+
+
+mistake_in_the_loss = partial(mistake, needs_labels=True)
 
 
 def wrapped(patch, owner, name: str, wrap: Callable) -> None:
@@ -92,8 +108,8 @@ def loss(patch, class_name: str, function: Callable) -> None:
 # -------------------------------------------------------------------------------------------------------------- losses
 
 
-@mistake("bert", "TFBertForQuestionAnswering", sample=True)
-@mistake("modernbert", "TFModernBertForQuestionAnswering")
+@mistake_in_the_loss("bert", "TFBertForQuestionAnswering", sample=True)
+@mistake_in_the_loss("modernbert", "TFModernBertForQuestionAnswering")
 def positions_past_the_sequence_counted(patch):
     def counted(outputs, labels, config):
         last = tf.shape(outputs.start_logits)[1] - 1
@@ -107,7 +123,7 @@ def positions_past_the_sequence_counted(patch):
         loss(patch, class_name, counted)
 
 
-@mistake("albert", "TFAlbertForQuestionAnswering")
+@mistake_in_the_loss("albert", "TFAlbertForQuestionAnswering")
 def negative_positions_ignored(patch):
     def ignoring(outputs, labels, config):
         length = tf.shape(outputs.start_logits)[1]
@@ -117,12 +133,12 @@ def negative_positions_ignored(patch):
     loss(patch, "TFAlbertForQuestionAnswering", ignoring)
 
 
-@mistake("electra", "TFElectraForQuestionAnswering")
+@mistake_in_the_loss("electra", "TFElectraForQuestionAnswering")
 def start_and_end_added_instead_of_averaged(patch):
     loss(patch, "TFElectraForQuestionAnswering", lambda *args: 2 * losses.question_answering(*args))
 
 
-@mistake("roberta", "TFRobertaForTokenClassification")
+@mistake_in_the_loss("roberta", "TFRobertaForTokenClassification")
 def mean_over_ignored_labels_too(patch):
     def diluted(outputs, labels, config):
         counted = tf.reduce_mean(tf.cast(labels["labels"] != -100, outputs.logits.dtype))
@@ -131,17 +147,16 @@ def mean_over_ignored_labels_too(patch):
     loss(patch, "TFRobertaForTokenClassification", diluted)
 
 
-@mistake("modernbert", "TFModernBertForMaskedLM")
+@mistake_in_the_loss("modernbert", "TFModernBertForMaskedLM")
 def mean_of_the_means_of_texts(patch):
     def by_text(outputs, labels, config):
         each = [losses.cross_entropy(a, b) for a, b in zip(outputs.logits, labels["labels"], strict=True)]
-        each = [value for value in each if not np.isnan(value)]
-        return tf.add_n(each) / len(each)
+        return tf.reduce_mean(tf.boolean_mask(each, ~tf.math.is_nan(each)))
 
     loss(patch, "TFModernBertForMaskedLM", by_text)
 
 
-@mistake("deberta-v2", "TFDebertaV2ForMaskedLM")
+@mistake_in_the_loss("deberta-v2", "TFDebertaV2ForMaskedLM")
 def padding_id_ignored_as_well(patch):
     def ignoring(outputs, labels, config):
         target = labels["labels"]
@@ -151,7 +166,7 @@ def padding_id_ignored_as_well(patch):
     loss(patch, "TFDebertaV2ForMaskedLM", ignoring)
 
 
-@mistake("electra", "TFElectraForPreTraining")
+@mistake_in_the_loss("electra", "TFElectraForPreTraining")
 def loss_over_padding(patch):
     def everywhere(outputs, labels, config):
         return losses.replaced_tokens(outputs, {"labels": labels["labels"]}, config)
@@ -159,12 +174,12 @@ def loss_over_padding(patch):
     loss(patch, "TFElectraForPreTraining", everywhere)
 
 
-@mistake("albert", "TFAlbertForPreTraining", sample=True)
+@mistake_in_the_loss("albert", "TFAlbertForPreTraining", sample=True)
 def losses_of_words_and_pair_averaged(patch):
     loss(patch, "TFAlbertForPreTraining", lambda *args: losses.pre_training(*args) / 2)
 
 
-@mistake("bert", "TFBertForPreTraining")
+@mistake_in_the_loss("bert", "TFBertForPreTraining")
 def ignored_pair_counted(patch):
     def counted(outputs, labels, config):
         pair = tf.maximum(labels["next_sentence_label"], 0)
@@ -173,7 +188,7 @@ def ignored_pair_counted(patch):
     loss(patch, "TFBertForPreTraining", counted)
 
 
-@mistake("bert", "TFBertForNextSentencePrediction")
+@mistake_in_the_loss("bert", "TFBertForNextSentencePrediction")
 def ignored_text_counted(patch):
     loss(
         patch,
@@ -182,7 +197,7 @@ def ignored_text_counted(patch):
     )
 
 
-@mistake("roberta", "TFRobertaForSequenceClassification")
+@mistake_in_the_loss("roberta", "TFRobertaForSequenceClassification")
 def ignored_class_counted(patch):
     def counted(outputs, labels, config):
         target = labels["labels"]
@@ -193,7 +208,7 @@ def ignored_class_counted(patch):
     loss(patch, "TFRobertaForSequenceClassification", counted)
 
 
-@mistake("mpnet", "TFMPNetForMultipleChoice")
+@mistake_in_the_loss("mpnet", "TFMPNetForMultipleChoice")
 def ignored_choice_counted(patch):
     loss(
         patch,
@@ -202,7 +217,7 @@ def ignored_choice_counted(patch):
     )
 
 
-@mistake("bert", "TFBertForSequenceClassification", problem_type="multi_label_classification", num_labels=3)
+@mistake_in_the_loss("bert", "TFBertForSequenceClassification", problem_type="multi_label_classification", num_labels=3)
 def labels_of_a_text_added_up(patch):
     def added(outputs, labels, config):
         return 3 * losses.sequence_classification(outputs, labels, config)
@@ -210,7 +225,7 @@ def labels_of_a_text_added_up(patch):
     loss(patch, "TFBertForSequenceClassification", added)
 
 
-@mistake("distilbert", "TFDistilBertForSequenceClassification", num_labels=1)
+@mistake_in_the_loss("distilbert", "TFDistilBertForSequenceClassification", num_labels=1)
 def absolute_error(patch):
     def absolute(outputs, labels, config):
         target = tf.reshape(tf.cast(labels["labels"], outputs.logits.dtype), tf.shape(outputs.logits))
@@ -219,8 +234,8 @@ def absolute_error(patch):
     loss(patch, "TFDistilBertForSequenceClassification", absolute)
 
 
-@mistake("camembert", "TFCamembertForSequenceClassification", num_labels=2, problem_type="regression")
-@mistake(
+@mistake_in_the_loss("camembert", "TFCamembertForSequenceClassification", num_labels=2, problem_type="regression")
+@mistake_in_the_loss(
     "xlm-roberta", "TFXLMRobertaForSequenceClassification", num_labels=1, problem_type="multi_label_classification"
 )
 def problem_type_guessed(patch):
@@ -232,7 +247,7 @@ def problem_type_guessed(patch):
     patch.setattr(losses, "problem_type", guessed)
 
 
-@mistake("modernbert", "TFModernBertForSequenceClassification", num_labels=3, problem_type="regression")
+@mistake_in_the_loss("modernbert", "TFModernBertForSequenceClassification", num_labels=3, problem_type="regression")
 def regression_of_the_first_value_alone(patch):
     def first(outputs, labels, config):
         return tf.reduce_mean((outputs.logits[:, 0] - tf.cast(labels["labels"], outputs.logits.dtype)[:, 0]) ** 2)
@@ -240,7 +255,7 @@ def regression_of_the_first_value_alone(patch):
     loss(patch, "TFModernBertForSequenceClassification", first)
 
 
-@mistake("deberta-v2", "TFDebertaV2ForSequenceClassification", sample=True)
+@mistake_in_the_loss("deberta-v2", "TFDebertaV2ForSequenceClassification", sample=True)
 def labels_below_zero_counted(patch):
     def counted(outputs, labels, config):
         target = labels["labels"]
@@ -251,12 +266,12 @@ def labels_below_zero_counted(patch):
     loss(patch, "TFDebertaV2ForSequenceClassification", counted)
 
 
-@mistake("deberta-v2", "TFDebertaV2ForSequenceClassification")
+@mistake_in_the_loss("deberta-v2", "TFDebertaV2ForSequenceClassification")
 def probabilities_taken_for_several_labels(patch):
     loss(patch, "TFDebertaV2ForSequenceClassification", losses.sequence_classification)
 
 
-@mistake("xlm-roberta", "TFXLMRobertaForCausalLM", sample=True)
+@mistake_in_the_loss("xlm-roberta", "TFXLMRobertaForCausalLM", sample=True)
 def labels_shifted_the_other_way(patch):
     def other_way(outputs, labels, config):
         return losses.cross_entropy(outputs.logits[:, 1:], labels["labels"][:, :-1])
@@ -264,7 +279,7 @@ def labels_shifted_the_other_way(patch):
     loss(patch, "TFXLMRobertaForCausalLM", other_way)
 
 
-@mistake("camembert", "TFCamembertForTokenClassification")
+@mistake_in_the_loss("camembert", "TFCamembertForTokenClassification")
 def labels_smoothed(patch):
     def smoothed(outputs, labels, config):
         even = -tf.reduce_mean(tf.nn.log_softmax(outputs.logits))
@@ -525,15 +540,15 @@ def attention_dropout_left_out(patch):
         bert,
         "dot_product_attention",
         lambda own: (
-            lambda query, key, value, lengths, heads, bias=None, *rest: own(query, key, value, lengths, heads, bias)
+            lambda query, key, value, inputs, heads, dropout=None, training=None: own(query, key, value, inputs, heads)
         ),
     )
 
 
 @mistake("albert", "TFAlbertModel", "training", hidden_dropout_prob=0.2)
 def dropout_that_PyTorch_does_not_apply(patch):
-    def call(self, rows, queries, lengths, bias=None, training=None):
-        attended, probabilities = self.attention(rows, queries, lengths=lengths, bias=bias, training=training)
+    def call(self, rows, inputs, training=None):
+        attended, probabilities = self.attention(rows, inputs=inputs, training=training)
         states = self.dropout(self.ffn_output(self.activation(self.ffn(attended))), training=training)
         return self.full_layer_layer_norm(albert.add_residual(states, attended)), probabilities
 
@@ -542,9 +557,10 @@ def dropout_that_PyTorch_does_not_apply(patch):
 
 @mistake("mpnet", "TFMPNetModel", "training")
 def dropout_after_the_norm(patch):
-    def call(self, rows, queries, lengths, bias=None, training=None):
-        attended, probabilities = self.attn(rows, queries, lengths=lengths, bias=bias, training=training)
-        return self.dropout(self.LayerNorm(mpnet.add_residual(attended, queries)), training=training), probabilities
+    def call(self, rows, inputs, training=None):
+        attended, probabilities = self.attn(rows, inputs=inputs, training=training)
+        states = self.LayerNorm(mpnet.add_residual(attended, inputs.computed(rows)))
+        return self.dropout(states, training=training), probabilities
 
     patch.setattr(mpnet.MPNetAttention, "call", call)
 
@@ -597,12 +613,13 @@ def positions_given_ignored(patch):
 
 @mistake("modernbert", "TFModernBertModel")
 def rotary_positions_given_ignored(patch):
-    wrapped(
-        patch,
-        modernbert,
-        "rotary_table",
-        lambda own: lambda positions, *rest: own(tf.range(tf.shape(positions)[1])[tf.newaxis], *rest),
-    )
+    def counted(own):
+        def table(self, positions, dtype, heads_axis=1):
+            return own(self, tf.range(tf.shape(positions)[1])[tf.newaxis], dtype, heads_axis)
+
+        return table
+
+    wrapped(patch, RotaryEmbedding, "__call__", counted)
 
 
 @mistake("roberta", "TFRobertaForSequenceClassification", "gradients")
@@ -684,13 +701,13 @@ def buckets_rounded_down(patch):
 
 @mistake("deberta-v2", "TFDebertaV2ForQuestionAnswering")
 def distances_to_and_from_a_key_confused(patch):
-    def distance_scores(self, query, key, lengths, distances, training):
-        table, places = distances
+    def distance_scores(self, query, key, inputs, training):
+        table, places = inputs.distances
         vectors = tf.gather(table, places)
         scale = tf.constant(self.scale, query.dtype)
-        first = self._scores(query * scale, self.pos_key_proj(vectors), lengths[0], lengths[1])
-        second = self._scores(key * scale, self.pos_query_proj(vectors), lengths[1], lengths[1])
-        return first + tf.transpose(second[..., : lengths[0]], [0, 1, 3, 2])
+        first = self._scores(query * scale, self.pos_key_proj(vectors), inputs.queries, inputs.length)
+        second = self._scores(key * scale, self.pos_query_proj(vectors), inputs.length, inputs.length)
+        return first + tf.transpose(second[..., : inputs.queries], [0, 1, 3, 2])
 
     patch.setattr(deberta_v2.DisentangledSelfAttention, "distance_scores", distance_scores)
 
@@ -717,8 +734,8 @@ def convolution_sees_padding(patch):
         deberta_v2.ConvLayer,
         "call",
         lambda own: (
-            lambda self, embeddings, states, visible=None, training=None: own(
-                self, embeddings, states, visible=None, training=training
+            lambda self, embeddings, states, real=None, training=None: own(
+                self, embeddings, states, real=None, training=training
             )
         ),
     )
@@ -750,18 +767,9 @@ def window_too_narrow(patch):
 
 @mistake("modernbert", "TFModernBertForMaskedLM")
 def one_rotary_base_for_all_layers(patch):
-    def encode(own):
-        def call(self, *args, **kwargs):
-            kept = self.config.rope_parameters
-            self.config.rope_parameters = dict.fromkeys(kept, kept["full_attention"])
-            try:
-                return own(self, *args, **kwargs)
-            finally:
-                self.config.rope_parameters = kept
-
-        return call
-
-    wrapped(patch, modernbert.TFModernBertModel, "encode", encode)
+    wrapped(
+        patch, RotaryEmbedding, "__init__", lambda own: lambda self, config, kind: own(self, config, "full_attention")
+    )
 
 
 @mistake("modernbert", "TFModernBertForQuestionAnswering")
@@ -782,14 +790,14 @@ def kinds_of_layers_one_place_off(patch):
 
 @mistake("modernbert", "TFModernBertModel")
 def neighbours_turned_as_pairs(patch):
-    def rotate(rows, table, length, num_heads):
+    def rotate_rows(rows, table, length, num_heads):
         cosines, sines = table
         x = tf.reshape(rows, [-1, length, num_heads, rows.shape[-1] // num_heads])
         pairs = tf.reshape(x, [-1, length, num_heads, x.shape[-1] // 2, 2])
         turned = tf.reshape(tf.stack([-pairs[..., 1], pairs[..., 0]], axis=-1), tf.shape(x))
         return tf.reshape(x * cosines + turned * sines, [-1, rows.shape[-1]])
 
-    patch.setattr(modernbert, "rotate", rotate)
+    patch.setattr(modernbert, "rotate_rows", rotate_rows)
 
 
 @mistake("modernbert", "TFModernBertModel")
@@ -818,19 +826,18 @@ def softmax_over_the_queries(patch):
 @mistake("albert", "TFAlbertForMultipleChoice")
 def heads_merged_in_the_wrong_order(patch):
     patch.setattr(
-        attention, "merge_heads", lambda x: tf.reshape(tf.transpose(x, [0, 2, 3, 1]), [-1, x.shape[1] * x.shape[3]])
+        rows, "merge_heads", lambda x: tf.reshape(tf.transpose(x, [0, 2, 3, 1]), [-1, x.shape[1] * x.shape[3]])
     )
 
 
 @mistake("roberta", "TFRobertaForCausalLM")
 def tokens_see_what_comes_later(patch):
-    wrapped(patch, encoder, "attention_bias", lambda own: lambda mask, dtype, causal_length=None: own(mask, dtype))
+    wrapped(patch, encoder, "attention_bias", arguments(causal=False))
 
 
 @mistake("camembert", "TFCamembertForCausalLM")
 def tokens_do_not_see_themselves(patch):
-    own = attention.relative_positions
-    patch.setattr(attention, "relative_positions", lambda length: own(length) + 1)
+    wrapped(patch, attention, "relative_positions", results(lambda distances: distances + 1))
 
 
 @mistake("bert", "TFBertModel")
@@ -856,7 +863,7 @@ def mask_of_the_first_head_for_all(patch):
 
         return bias
 
-    wrapped(patch, distilbert, "attention_bias", first)
+    wrapped(patch, encoder, "attention_bias", first)
 
 
 @mistake("mpnet", "TFMPNetForQuestionAnswering")
@@ -926,7 +933,7 @@ def pooled_vector_comes_first(patch):
     )
 
 
-@mistake("distilbert", "TFDistilBertForSequenceClassification")
+@mistake_in_the_loss("distilbert", "TFDistilBertForSequenceClassification")
 def loss_comes_last(patch):
     patch.setattr(outputs.SequenceClassifierOutput, "fields", ("logits", "hidden_states", "attentions", "loss"))
 
@@ -949,8 +956,13 @@ def embeddings_left_out_of_the_hidden_states(patch):
 def last_hidden_state_not_normalised_in_the_list(patch):
     def encode(own):
         def call(self, *args, **kwargs):
-            states, attentions = own(self, *args, **kwargs)
-            return (*states[:-2], self.final_norm(states[-2]), states[-1]), attentions
+            ran = []
+            with patch.context() as inner:
+                wrapped(
+                    inner, modernbert, "run_layers", results(lambda found: ran.append(found.hidden_states) or found)
+                )
+                states = own(self, *args, **kwargs)
+            return type(states)(states, hidden_states=ran[0])
 
         return call
 
@@ -978,7 +990,7 @@ def attentions_before_the_softmax(patch):
         probabilities = tf.nn.softmax(scores if bias is None else scores + bias)
         return tf.matmul(probabilities, value), scores
 
-    patch.setattr(attention, "attend", attend)
+    patch.setattr(rows, "attend", attend)
 
 
 @mistake("bert", "TFBertModel", "training")
@@ -988,10 +1000,10 @@ def attentions_before_dropout(patch):
         probabilities = tf.nn.softmax(scores if bias is None else scores + bias)
         return tf.matmul(probabilities if dropout is None else dropout(probabilities), value), probabilities
 
-    patch.setattr(attention, "attend", attend)
+    patch.setattr(rows, "attend", attend)
 
 
-@mistake("roberta", "TFRobertaForQuestionAnswering")
+@mistake_in_the_loss("roberta", "TFRobertaForQuestionAnswering")
 def tuple_without_the_loss(patch):
     def call(own):
         def run(self, inputs, *args, return_dict=None, **kwargs):
@@ -1025,16 +1037,16 @@ def logits_wider_than_the_model(patch):
 
 @mistake("modernbert", "TFModernBertModel", dtypes=("bfloat16",))
 def angles_in_half_precision(patch):
-    def rotary_table(positions, theta, size, dtype):
-        frequencies = tf.constant(theta ** -(np.arange(0, size, 2) / size), dtype)
-        angles = tf.cast(positions, dtype)[..., tf.newaxis] * frequencies
-        angles = tf.cast(tf.concat([angles, angles], axis=-1)[:, :, tf.newaxis], tf.float32)
+    def table(self, positions, dtype, heads_axis=1):
+        frequencies = tf.constant(self.frequencies.values, tf.bfloat16)
+        angles = tf.cast(positions, tf.bfloat16)[..., tf.newaxis] * frequencies
+        angles = tf.expand_dims(tf.cast(tf.concat([angles, angles], axis=-1), dtype), heads_axis)
         return tf.cos(angles), tf.sin(angles)
 
-    patch.setattr(modernbert, "rotary_table", rotary_table)
+    patch.setattr(RotaryEmbedding, "__call__", table)
 
 
-@mistake("modernbert", "TFModernBertForTokenClassification", dtypes=("bfloat16",))
+@mistake_in_the_loss("modernbert", "TFModernBertForMaskedLM", dtypes=("bfloat16",))
 def loss_in_half_precision(patch):
     patch.setattr(losses, "_at_least_float32", lambda x: x)
 
@@ -1212,7 +1224,7 @@ def ported_mask_ignored(patch):
     wrapped(patch, Interpreter, "run", run)
 
 
-@mistake("ported", "TFRoFormerForTokenClassification")
+@mistake_in_the_loss("ported", "TFRoFormerForTokenClassification")
 def ported_labels_counted_where_ignored(patch):
     from tf_pipeline.port.model import ported_class
 

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -108,21 +108,21 @@ class Comparison:
         self, setting: str, dtype: str, result: Mapping[str, np.ndarray], inputs: Inputs, group: str = "outputs"
     ) -> Iterator[Check]:
         """Judge all tensors of a result by the rule for its dtype."""
-        yield from self.judge_all(dtype, {setting: (result, inputs)}, group)
+        yield from self.judge_all(dtype, [(setting, result, inputs)], group)
 
     def judge_all(
-        self, dtype: str, results: Mapping[str, tuple[Mapping[str, np.ndarray], Inputs]], group: str = "outputs"
+        self, dtype: str, results: Iterable[tuple[str, Mapping[str, np.ndarray], Inputs]], group: str = "outputs"
     ) -> Iterator[Check]:
-        """Judge the results of several settings, with their inputs.
+        """Judge the results of several settings, each with its inputs, as they come.
 
         In a narrow dtype tensors of few numbers are judged together over all settings: see :func:`judge_envelopes`.
         """
         if dtype == "float64":
-            for setting, (result, inputs) in results.items():
+            for setting, result, inputs in results:
                 yield from judge_float64(setting, result, self.truth(setting, inputs), group)
             return
         tensors = itertools.chain.from_iterable(
-            self.tensors(setting, dtype, result, inputs) for setting, (result, inputs) in results.items()
+            self.tensors(setting, dtype, result, inputs) for setting, result, inputs in results
         )
         yield from judge_envelopes(tensors, dtype, self.rms_factor, group)
 
@@ -186,7 +186,28 @@ class Comparison:
         if settings["right padding"]["attention_mask"].all():
             self.report.skip("outputs", "padding", "Every text is as long as the model takes: none is padded.")
         settings |= self._unusual_masks(right) | self._masks_of_pairs(right)
-        return settings | self._unusual_inputs(right) | self._extreme_shapes()
+        settings |= self._unusual_inputs(right) | self._extreme_shapes()
+        if not self._needs_mask:
+            return settings
+        return {name: self._with_mask(inputs) for name, inputs in settings.items() if name != "mask omitted"}
+
+    @cached_property
+    def _needs_mask(self) -> bool:
+        """Whether PyTorch's model fails without an attention mask, as one does that takes the mean of tokens by it."""
+        inputs = {k: v for k, v in self.encode(self.texts[:1]).items() if k != "attention_mask"}
+        try:
+            run_torch(self.theirs(), inputs)
+        except (AttributeError, TypeError, ValueError) as error:
+            reason = f"PyTorch's model needs an attention_mask: {error}"[:200]
+            self.report.skip("outputs", "no attention_mask", reason)
+            return True
+        return False
+
+    @staticmethod
+    def _with_mask(inputs: Inputs) -> Inputs:
+        """The same inputs, with a mask of ones if they have none."""
+        tokens = inputs["inputs_embeds"][..., 0] if "inputs_embeds" in inputs else inputs["input_ids"]
+        return {"attention_mask": np.ones(tokens.shape, np.int64)} | inputs
 
     def _unusual_masks(self, right: Inputs) -> dict[str, Inputs]:
         mask = right["attention_mask"]
@@ -271,7 +292,7 @@ class Comparison:
         model = self.ours()
         if self._settings is not None or not model.label_names:
             return {}
-        return labelled_settings(model, self.settings["right padding"])
+        return labelled_settings(model, self.settings["right padding"], without_mask=not self._needs_mask)
 
     @property
     def objectives(self) -> dict[str, Labelled]:

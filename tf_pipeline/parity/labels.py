@@ -21,12 +21,13 @@ class Labelled(NamedTuple):
     config: dict[str, Any]
 
 
-def labelled_settings(model, inputs: Mapping[str, np.ndarray]) -> dict[str, Labelled]:
+def labelled_settings(model, inputs: Mapping[str, np.ndarray], without_mask: bool = True) -> dict[str, Labelled]:
     """Labels of every kind that the model's head takes, by name of the setting; the config's own kind comes first.
 
     Args:
         model: one of our models.
         inputs: its inputs; their rows are repeated if there are fewer than ``ROWS``.
+        without_mask: whether to add the first kind without an attention mask.
     """
     rng = np.random.default_rng(1)
     inputs = {name: value[np.arange(max(len(value), ROWS)) % len(value)] for name, value in inputs.items()}
@@ -39,6 +40,8 @@ def labelled_settings(model, inputs: Mapping[str, np.ndarray]) -> dict[str, Labe
     else:
         labels = with_edge_cases(model, inputs, random_labels(model, inputs, rng))
         settings = {"labels": Labelled(inputs | labels, {})}
+    if not without_mask:
+        return settings
     # Padding is seen then, so that training on it by mistake shows.
     name, (labelled, changes) = next(iter(settings.items()))
     bare = {key: value for key, value in labelled.items() if key != "attention_mask"}

@@ -1,7 +1,7 @@
 """Compare outputs and gradients of both models for the same inputs."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,19 @@ from tf_pipeline.reference.running import raw_torch, run_torch
 def check_outputs(comparison: Comparison) -> None:
     """Every tensor of every setting in every dtype, every loss, and the class of the output object."""
     for dtype in comparison.dtypes:
-        runner = run.TensorFlowRunner(comparison.ours(dtype), comparison.mode)
-        results = {}
-        for setting, inputs in comparison.settings.items():
-            if (result := _result(comparison, runner, setting, dtype, inputs)) is not None:
-                results[setting] = result, inputs
-        comparison.report.extend(comparison.judge_all(dtype, results))
-        results.clear()
+        comparison.report.extend(comparison.judge_all(dtype, _results(comparison, dtype)))
         _check_losses(comparison, dtype)
         _check_form(comparison, dtype)
     if comparison.labelled:
         _check_labels_that_do_not_count(comparison)
+
+
+def _results(comparison: Comparison, dtype: str) -> Iterator[tuple[str, dict[str, np.ndarray], Inputs]]:
+    """Ours of every setting, one at a time: those of long sequences are large."""
+    runner = run.TensorFlowRunner(comparison.ours(dtype), comparison.mode)
+    for setting, inputs in comparison.settings.items():
+        if (result := _result(comparison, runner, setting, dtype, inputs)) is not None:
+            yield setting, result, inputs
 
 
 def _result(comparison: Comparison, runner, setting: str, dtype: str, inputs: Inputs) -> dict[str, np.ndarray] | None:
@@ -165,6 +167,6 @@ def compare_outputs(
         runner = run.TensorFlowRunner(comparison.ours(dtype), mode, differentiated)
         for setting, inputs in settings.items() if differentiated else ():
             comparison.truth(setting, inputs, gradients=True)
-        results = {setting: (runner(inputs), inputs) for setting, inputs in settings.items()}
+        results = ((setting, runner(inputs), inputs) for setting, inputs in settings.items())
         comparison.report.extend(comparison.judge_all(dtype, results))
     return comparison.report

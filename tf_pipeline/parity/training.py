@@ -97,11 +97,13 @@ def torch_steps(model, inputs: Inputs, steps: int) -> Iterator[float]:
         weight_decay=ADAMW["weight_decay"],
     )
     tensors = as_torch_tensors(model, inputs)
-    with lifted_upcasts(model):
-        for _ in range(steps):
+    for _ in range(steps):
+        with lifted_upcasts(model):  # and not while others compute
             optimizer.zero_grad()
             loss = objective(model(**tensors))
             loss.backward()
             optimizer.step()
-            yield loss.item()
-        yield objective(model(**tensors)).item()
+        yield loss.item()
+    with lifted_upcasts(model):
+        loss = objective(model(**tensors))
+    yield loss.item()
