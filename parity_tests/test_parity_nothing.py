@@ -16,6 +16,9 @@ from tf_pipeline.parity.comparison import Comparison
 from tf_pipeline.parity.dropout import as_factors, check_dropout
 from tf_pipeline.parity.outputs import check_gradients
 from tf_pipeline.parity.report import Report
+from tf_pipeline.parity.training import torch_steps
+from tf_pipeline.reference.loading import torch_model
+from tf_pipeline.reference.running import run_torch
 
 BERT = "TFBertForTokenClassification"
 
@@ -52,6 +55,30 @@ def test_texts_of_one_length_are_padded():
         assert comparison.settings["a row masked out"]["attention_mask"].any()
         (labels, _) = comparison.labelled["labels"]
         assert (labels["labels"] != -100).any() and (labels["labels"] == -100).any()
+
+
+def test_what_pytorch_needs_a_mask_for_is_compared_with_one():
+    name, report = "TFModernBertForMultipleChoice", Report()
+    comparison = Comparison(checkpoint(name, classifier_pooling="mean"), name, report, dtypes=["float64"])
+    inputs = [*comparison.settings.values(), *(labelled.inputs for labelled in comparison.labelled.values())]
+    assert all("attention_mask" in given for given in inputs)
+    assert "mask omitted" not in comparison.settings and list(comparison.labelled) == ["labels"]
+    assert [skip.what for skip in report.skipped if "needs an attention_mask" in skip.reason] == ["no attention_mask"]
+    for given in inputs:
+        run_torch(comparison.theirs(), given)
+
+
+def test_other_models_are_compared_without_a_mask_too():
+    comparison = Comparison(checkpoint(BERT), BERT, Report(), dtypes=["float64"])
+    assert "attention_mask" not in comparison.settings["mask omitted"]
+    assert "attention_mask" not in comparison.labelled["labels, no attention_mask"].inputs
+
+
+def test_between_steps_of_training_pytorch_is_itself():
+    comparison = Comparison(checkpoint(BERT), BERT, Report(), dtypes=["float64"])
+    steps = torch_steps(torch_model(BERT, checkpoint(BERT), "float64"), comparison.labelled["labels"].inputs, 1)
+    for _ in steps:
+        assert torch.ones(1).float().dtype is torch.get_default_dtype() is torch.float32
 
 
 def test_a_group_that_ends_in_an_error_is_not_equal(monkeypatch):
