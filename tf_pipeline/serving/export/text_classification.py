@@ -20,7 +20,7 @@ class ExportedTextClassification(ExportedTask):
         self._top_k = min(top_k, len(self.labels)) if isinstance(top_k, int) else len(self.labels)
 
     def local_options(self) -> dict[str, Any]:
-        """By default all labels, with texts cut to the model's length."""
+        """All labels by default, with texts cut to the model's length."""
         return {"top_k": None, "truncation": True} | self.options
 
     def text_signatures(self):
