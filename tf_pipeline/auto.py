@@ -55,8 +55,8 @@ def model_classes(module: ModuleType) -> dict[str, type]:
 def find_model_class(name: str) -> type | None:
     """The class called ``name``: of a family, or ported from PyTorch's of that name; ``None`` if there is none."""
     for family in _family_names():
-        if (found := model_classes(family_module(family)).get(name)) is not None:
-            return found
+        if (found_class := model_classes(family_module(family)).get(name)) is not None:
+            return found_class
     torch_name = name.removeprefix("TF")
     if any(torch_name in _names(mapping) for model in _AutoModel.__subclasses__() for mapping in model.mappings):
         return _ported_class(torch_name)
@@ -115,8 +115,8 @@ class _AutoModel:
         Raises:
             ValueError: if ``transformers`` has no such head for this architecture either.
         """
-        if (found := cls._class_or_none(config)) is not None:
-            return found
+        if (found_class := cls._class_or_none(config)) is not None:
+            return found_class
         for mapping in cls.mappings:
             if (names := torch_classes(mapping).get(config.model_type)) is not None:
                 return _ported_class(names[0])
@@ -142,8 +142,8 @@ class _AutoModel:
         listed = (
             torch_classes(mapping).get(config.model_type, ()) for mapping in (*cls.mappings, *cls.further_mappings)
         )
-        found = (classes.get(f"TF{name}") for names in listed for name in names)
-        return next(filter(None, found), None)
+        found_classes = (classes.get(f"TF{name}") for names in listed for name in names)
+        return next(filter(None, found_classes), None)
 
     @classmethod
     def from_config(cls, config: PreTrainedConfig, **kwargs: Any):
@@ -156,14 +156,14 @@ class _AutoModel:
         hub_options = split_hub_options(dict(kwargs))
         if "trust_remote_code" in kwargs:
             hub_options["trust_remote_code"] = kwargs.pop("trust_remote_code")
-        found = (
+        found_config = (
             config
             if isinstance(config, PreTrainedConfig)
             else AutoConfig.from_pretrained(config or source, **hub_options)
         )
         if hub_options.get("trust_remote_code"):
-            config = found
-        return cls.model_class(found).from_pretrained(source, config=config, **kwargs)
+            config = found_config
+        return cls.model_class(found_config).from_pretrained(source, config=config, **kwargs)
 
 
 class TFAutoModel(_AutoModel):

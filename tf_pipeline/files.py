@@ -148,16 +148,16 @@ def _new_name() -> str:
 def _new_staging(target: Path) -> Path:
     """An empty folder next to ``target`` if they can be exchanged, or else in it, from where files can be moved."""
     name = _new_name()
-    beside = target.with_name(name)
+    sibling = target.with_name(name)
     if not target.is_dir():
-        beside.mkdir()
-        return beside
+        sibling.mkdir()
+        return sibling
     inside = target / name
     inside.mkdir(mode=0o700)  # what becomes of a private folder is private
     if not _holds_current_directory(target):
         with contextlib.suppress(OSError):  # the parent is read-only or another file system
-            inside.rename(beside)
-            return beside
+            inside.rename(sibling)
+            return sibling
     return inside
 
 

@@ -105,11 +105,11 @@ def digest(file: BinaryIO) -> str | None:
     """A hash of the unread rest of a file, which is then read again; ``None`` if that is not possible."""
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return None
-    start, found = file.tell(), hashlib.blake2b(digest_size=16)
+    start, hashed = file.tell(), hashlib.blake2b(digest_size=16)
     while block := file.read(2**20):
-        found.update(block)
+        hashed.update(block)
     file.seek(start)
-    return found.hexdigest()
+    return hashed.hexdigest()
 
 
 class _Reader:

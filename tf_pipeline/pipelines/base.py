@@ -217,15 +217,15 @@ class Pipeline(Calls):
         longest = int(np.argmax(lengths))
         self._check_length(lengths[longest], f"Text {offset + rows.owners[longest]}", rows.multiple)
         missing = Counter(rows.owners)
-        found: list[dict[int, Any]] = [{} for _ in window]
+        outputs_by_row: list[dict[int, Any]] = [{} for _ in window]
         results: list[Any] = [None] * len(window)
         for batch in batches_by_length(lengths, self.token_budget, batch_size):
             for row, outputs in zip(batch, self._run_batch(rows, batch), strict=True):
                 owner = rows.owners[row]
-                found[owner][row] = outputs
+                outputs_by_row[owner][row] = outputs
                 missing[owner] -= 1
                 if not missing[owner]:
-                    answered, found[owner] = found[owner], {}
+                    answered, outputs_by_row[owner] = outputs_by_row[owner], {}
                     results[owner] = self._answer([answered[row] for row in sorted(answered)], task_kwargs)
                     bar.update(1)
         return results
@@ -238,11 +238,11 @@ class Pipeline(Calls):
         arrays = {name: np.asarray(outputs[name]) for name in self.output_names}
         arrays |= {name: inputs[name] for name in self.beside if name in inputs}
         for place, row in enumerate(batch):
-            own: tuple[slice, ...] = (slice(place, place + 1),)
+            place_of_tokens: tuple[slice, ...] = (slice(place, place + 1),)
             if self.per_token:
-                own += (self._own_tokens(rows, row, inputs, place),)
-            one = {name: value[own] for name, value in arrays.items()}
-            yield one | {name: values[row] for name, values in rows.beside.items()}
+                place_of_tokens += (self._own_tokens(rows, row, inputs, place),)
+            row_outputs = {name: value[place_of_tokens] for name, value in arrays.items()}
+            yield row_outputs | {name: values[row] for name, values in rows.beside.items()}
 
     def _own_tokens(self, rows: Rows, row: int, inputs: Mapping[str, np.ndarray], place: int) -> slice:
         """Place of a row's own tokens in the padded row; padding that the caller asked for is not among them."""

@@ -69,7 +69,7 @@ class FillMaskPipeline(FillMaskCalls, Pipeline):
             ValueError: if no target has a token.
         """
         vocabulary = self.tokenizer.get_vocab()
-        found: list[int] = []
+        target_ids: list[int] = []
         for target in [targets] if isinstance(targets, str) else targets:
             token = vocabulary.get(target)
             if token is None:
@@ -80,10 +80,10 @@ class FillMaskPipeline(FillMaskCalls, Pipeline):
                     continue
                 token = pieces[0]
                 logger.warning("%sReplacing with `%s`.", message, self.tokenizer.convert_ids_to_tokens(token))
-            found.append(token)
-        if not found:
+            target_ids.append(token)
+        if not target_ids:
             raise ValueError("At least one target must be provided when passed.")
-        return np.array(list(dict.fromkeys(found)))
+        return np.array(list(dict.fromkeys(target_ids)))
 
     def encode(self, inputs: list[Any], **tokenizer_kwargs: Any) -> Rows:
         """Tokenize texts.

@@ -201,8 +201,8 @@ def _export(wrapper: Exported, samples: Mapping[str, torch.Tensor]) -> torch.exp
             wrapper, (), inputs, dynamic_shapes=shapes, strict=False, prefer_deferred_runtime_asserts_over_guards=True
         )
         program = program.run_decompositions({})
-        own = _own_decompositions(program)
-        return program.run_decompositions(own) if own else program
+        decompositions = _own_decompositions(program)
+        return program.run_decompositions(decompositions) if decompositions else program
 
 
 def _own_decompositions(program: torch.export.ExportedProgram) -> dict[Any, Any]:
@@ -565,8 +565,8 @@ def _module_path(node: torch.fx.Node) -> str:
 def _source(node: torch.fx.Node) -> str:
     """Place in PyTorch's code that a node comes from."""
     lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if 'File "' in line]
-    own = [line for line in lines if "/torch/" not in line] or lines
-    return own[-1].removeprefix("File ") if own else "of unknown origin"
+    outside_torch = [line for line in lines if "/torch/" not in line] or lines
+    return outside_torch[-1].removeprefix("File ") if outside_torch else "of unknown origin"
 
 
 def shared_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

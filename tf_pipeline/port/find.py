@@ -123,8 +123,8 @@ def find_torch_class(name: str, config: PreTrainedConfig, source: str | os.PathL
     Raises:
         PortError: if there is none.
     """
-    if (found := getattr(transformers, name, None)) is not None:
-        return found
+    if (found_class := getattr(transformers, name, None)) is not None:
+        return found_class
     references = (getattr(config, "auto_map", None) or {}).values()
     reference = next((r for r in references if isinstance(r, str) and r.endswith(f".{name}")), None)
     if reference is None or not type(config).__module__.startswith("transformers_modules"):

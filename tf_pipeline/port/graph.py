@@ -241,13 +241,13 @@ class Graph:
         """The nodes that some of the outputs depend on, in order; checks are always among them."""
         pending = [name for name in fields for name in references(self.outputs[name])]
         pending += [node.name for node in self.nodes if node.op.startswith("aten._assert")]
-        found: set[str] = set()
+        names: set[str] = set()
         while pending:
             name = pending.pop().removesuffix(ATTENTION)
-            if name in self.by_name and name not in found:
-                found.add(name)
+            if name in self.by_name and name not in names:
+                names.add(name)
                 pending.extend(self.by_name[name].references())
-        return [node for node in self.nodes if node.name in found]
+        return [node for node in self.nodes if node.name in names]
 
     # ------------------------------------------------------------------------------------------------------ files
 

@@ -264,9 +264,9 @@ class PortedModel(TFPreTrainedModel):
     def _construct(cls, config: PreTrainedConfig, dtype: Any, source: str | os.PathLike, **hub_options: Any):
         from tf_pipeline.port.find import find_graph
 
-        found = find_graph(cls.torch_name(), config, source, **hub_options)
-        model = cls(config, found.graph, found.constants, dtype=dtype)
-        model.graph_beside = found.beside
+        found_graph = find_graph(cls.torch_name(), config, source, **hub_options)
+        model = cls(config, found_graph.graph, found_graph.constants, dtype=dtype)
+        model.graph_beside = found_graph.beside
         return model
 
     def _open_weights(self, reader, source: str | os.PathLike, **hub_options: Any):

@@ -76,10 +76,10 @@ def boundaries(config: PreTrainedConfig) -> list[int]:
     frequencies that grow with the length, that of the table of positions as well.
     """
     values = config.to_dict()
-    found = {value for name, value in _numbers(values) if _BOUNDARIES.search(name)}
+    lengths = {value for name, value in _numbers(values) if _BOUNDARIES.search(name)}
     if "dynamic" in str(values.get("rope_parameters")):
-        found.add(values.get("max_position_embeddings"))
-    return sorted(value for value in found if isinstance(value, int) and 1 < value < LONGEST)
+        lengths.add(values.get("max_position_embeddings"))
+    return sorted(value for value in lengths if isinstance(value, int) and 1 < value < LONGEST)
 
 
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -172,10 +172,10 @@ def _no_serving_graph(tags: list[list[str]]) -> Problem:
 # ------------------------------------------------------------------------------------------------------------- nodes
 
 
-def _grouped(found: Iterable[tuple[str, Scope, str]], why: str | Callable, remedy: str) -> Iterator[Problem]:
+def _grouped(nodes: Iterable[tuple[str, Scope, str]], why: str | Callable, remedy: str) -> Iterator[Problem]:
     """One problem for all nodes that have the same fault."""
     groups: dict[str, list[str]] = {}
-    for what, scope, node in found:
+    for what, scope, node in nodes:
         groups.setdefault(what, []).append(f"{scope}, node {node}" if node else str(scope))
     for what, places in groups.items():
         others = f" and {len(places) - 1} more" if len(places) > 1 else ""
@@ -245,15 +245,15 @@ def _check_python(model: _Model) -> Iterator[Problem]:
 
 
 def _check_compiled(model: _Model) -> Iterator[Problem]:
-    found = list(_named(model, _COMPILED))
+    compiled = list(_named(model, _COMPILED))
     marks = ("_XlaMustCompile", "_XlaCompile")
     for scope, node in model.graph:
-        found += [(f"{mark} on op {node.op}", scope, node.name) for mark in marks if _is_set(node.attr, mark)]
+        compiled += [(f"{mark} on op {node.op}", scope, node.name) for mark in marks if _is_set(node.attr, mark)]
     for name, function in model.graph.functions.items():
         scope = model.graph.scopes[name]
-        found += [(f"{mark} on a function", scope, "") for mark in marks if _is_set(function.attr, mark)]
+        compiled += [(f"{mark} on a function", scope, "") for mark in marks if _is_set(function.attr, mark)]
     yield from _grouped(
-        found,
+        compiled,
         "A server runs XLA only where it is told to, and has no TPU: the first request fails.",
         "Export functions made with jit_compile=False.",
     )
@@ -287,24 +287,26 @@ def _variable_name(node: node_def_pb2.NodeDef) -> str:
 
 
 def _check_assertions(model: _Model) -> Iterator[Problem]:
-    found = [(f"op {node.op}", scope, node.name) for scope, node in model.graph if node.op.startswith("CheckNumerics")]
+    asserts = [
+        (f"op {node.op}", scope, node.name) for scope, node in model.graph if node.op.startswith("CheckNumerics")
+    ]
     for scope, node in model.graph:
         if node.op == "Assert" and model.graph.depends_on_values(scope, node.input[0]):
-            found.append(("op Assert", scope, node.name))
+            asserts.append(("op Assert", scope, node.name))
     yield from _grouped(
-        found,
+        asserts,
         "It looks at values that callers send, so one bad row fails the requests of everybody in its batch.",
         "Mark the row in the output instead, for example with NaN; assertions on shapes are fine.",
     )
 
 
 def _check_devices(model: _Model) -> Iterator[Problem]:
-    found = []
+    devices = []
     for scope, node in model.graph:
         if any(device.lower() not in _CPU for device in _DEVICE.findall(node.device)):
-            found.append((f"device {node.device}", scope, node.name))
+            devices.append((f"device {node.device}", scope, node.name))
     yield from _grouped(
-        found, "The server may not have this device.", "Export without tf.device, or with tf.device('/CPU:0')."
+        devices, "The server may not have this device.", "Export without tf.device, or with tf.device('/CPU:0')."
     )
 
 
@@ -325,15 +327,15 @@ def _check_assets(model: _Model) -> Iterator[Problem]:
 
 
 def _check_signatures(model: _Model) -> Iterator[Problem]:
-    found = signatures(model.meta_graph)
-    if "serving_default" not in found:
+    signature_defs = signatures(model.meta_graph)
+    if "serving_default" not in signature_defs:
         yield Problem(
             "no signature serving_default",
-            f"the signatures {sorted(found)}",
+            f"the signatures {sorted(signature_defs)}",
             "A request that names no signature fails.",
             "Name one of the signatures serving_default.",
         )
-    for name, signature in found.items():
+    for name, signature in signature_defs.items():
         for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
             for key in sorted(tensors):
                 where = f"signature {name}, {kind} {key}"

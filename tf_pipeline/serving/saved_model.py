@@ -27,8 +27,8 @@ def read_saved_model(path: str | os.PathLike) -> saved_model_pb2.SavedModel:
     """
     file = Path(path) / "saved_model.pb"
     if not file.is_file():
-        found = sorted(inner.parent.name for inner in Path(path).glob("*/saved_model.pb"))
-        hint = f" The folder has {', '.join(found)}: give one of these." if found else ""
+        versions = sorted(inner.parent.name for inner in Path(path).glob("*/saved_model.pb"))
+        hint = f" The folder has {', '.join(versions)}: give one of these." if versions else ""
         raise FileNotFoundError(f"{path} is no SavedModel: it has no saved_model.pb.{hint}")
     try:
         saved_model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
@@ -116,13 +116,13 @@ class Graph:
 
     def sources(self, tensors: Iterable[str]) -> list[node_def_pb2.NodeDef]:
         """Nodes of the graph itself that tensors or operations are computed from, and these."""
-        nodes, found, left = self.scopes[""].nodes, {}, list(tensors)
+        nodes, sources, left = self.scopes[""].nodes, {}, list(tensors)
         while left:
             name = left.pop().removeprefix("^").partition(":")[0]
-            if name in nodes and name not in found:
-                found[name] = nodes[name]
+            if name in nodes and name not in sources:
+                sources[name] = nodes[name]
                 left += nodes[name].input
-        return list(found.values())
+        return list(sources.values())
 
     @cached_property
     def _calls(self) -> dict[str, list[Call]]:

@@ -83,13 +83,13 @@ class GrpcTransport(Transport):
 
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         self._fill(request.model_spec)
-        found = get_model_metadata_pb2.SignatureDefMap()
+        signatures_by_name = get_model_metadata_pb2.SignatureDefMap()
         answer = self._call(self._prediction.GetModelMetadata, request)
-        if not answer.metadata["signature_def"].Unpack(found):
+        if not answer.metadata["signature_def"].Unpack(signatures_by_name):
             raise ServingError(self.address.url, None, f"This is not the metadata of a model: {answer!s:.200}")
         return {
             name: Signature(_tensors(one.inputs), _tensors(one.outputs))
-            for name, one in found.signature_def.items()
+            for name, one in signatures_by_name.signature_def.items()
             if one.inputs
         }
 

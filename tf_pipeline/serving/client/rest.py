@@ -65,9 +65,9 @@ class RestTransport(Transport):
         url = f"{self.address.version_url}/metadata"
         answer = self._json("GET", url)
         try:
-            found = answer["metadata"]["signature_def"]["signature_def"]
+            signatures_by_name = answer["metadata"]["signature_def"]["signature_def"]
             return {name: Signature(*(_tensors(one.get(side, {})) for side in ("inputs", "outputs")))
-                    for name, one in found.items() if one.get("inputs")}  # fmt: skip
+                    for name, one in signatures_by_name.items() if one.get("inputs")}  # fmt: skip
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ServingError(url, None, f"This is not the metadata of a model: {answer!r:.200}") from error
 

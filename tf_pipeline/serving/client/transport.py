@@ -195,9 +195,10 @@ class Address:
                 f"{url!r} is not the address of a model; with {parts.scheme} it looks like {FORMS[parts.scheme]}, and "
                 "may end in /versions/3 or /labels/stable."
             )
-        found = match.groupdict()
-        version = None if found["version"] is None else int(found["version"])
-        return cls(url, parts.scheme, parts.netloc, found["name"], version, found["label"], found.get("prefix") or "")
+        groups = match.groupdict()
+        version = None if groups["version"] is None else int(groups["version"])
+        prefix = groups.get("prefix") or ""
+        return cls(url, parts.scheme, parts.netloc, groups["name"], version, groups["label"], prefix)
 
     @property
     def model_url(self) -> str:

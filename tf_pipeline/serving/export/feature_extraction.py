@@ -16,7 +16,7 @@ class ExportedFeatureExtraction(ExportedTask):
         self._normalize = answering["normalize"]
 
     def local_options(self) -> dict[str, Any]:
-        """The mean by default over the tokens, with texts cut to the model's length."""
+        """The mean over the tokens by default, with texts cut to the model's length."""
         return {"pooling": "mean", "truncation": True} | self.options
 
     def text_signatures(self):

@@ -54,16 +54,16 @@ class ExportedFillMask(ExportedTask):
     def _fill(self, encoded: dict[str, tf.Tensor], masks: tf.Tensor, most: tf.Tensor) -> dict[str, tf.Tensor]:
         """The best tokens of the first ``most`` masks, each ``[batch, most, K]``."""
         logits = self.run_model(encoded)["logits"]
-        found = tf.math.top_k(masks, most)  # masks first, in their order
-        logits = tf.gather(logits, found.indices, batch_dims=1)
+        best_masks = tf.math.top_k(masks, most)  # masks first, in their order
+        logits = tf.gather(logits, best_masks.indices, batch_dims=1)
         scores = tf.nn.softmax(logits)
         if self._targets is not None:
             logits, scores = (tf.gather(value, self._targets, axis=-1) for value in (logits, scores))
         best = tf.math.top_k(logits, self._top_k).indices
         score = tf.gather(scores, best, batch_dims=2)
         token = best if self._targets is None else tf.gather(self._targets, best)
-        real = tf.broadcast_to((found.values > 0)[:, :, tf.newaxis], tf.shape(token))
-        sequence = self._sequences(encoded["input_ids"], found.indices, token, tf.reduce_sum(masks, axis=1) == 1)
+        real = tf.broadcast_to((best_masks.values > 0)[:, :, tf.newaxis], tf.shape(token))
+        sequence = self._sequences(encoded["input_ids"], best_masks.indices, token, tf.reduce_sum(masks, axis=1) == 1)
         flat = tf.reshape(token, [-1, 1])
         token_str = tf.reshape(self._decoder.decode(flat, tf.ones_like(flat, tf.bool), False), tf.shape(token))
         return {

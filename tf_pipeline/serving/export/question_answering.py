@@ -90,8 +90,8 @@ class ExportedQuestionAnswering(ExportedTask):
         cls = self.pipe.value.tokenizer.cls_token_id
         if cls is None:
             return tf.zeros_like(own)
-        found = own & (ids == cls)
-        return found & (tf.cumsum(tf.cast(found, tf.int32), axis=1) == 1)
+        is_cls = own & (ids == cls)
+        return is_cls & (tf.cumsum(tf.cast(is_cls, tf.int32), axis=1) == 1)
 
     def _characters(self, encoded, in_context, first, last) -> tuple[tf.Tensor, tf.Tensor]:
         """Places of spans in the context, or of the words that they begin and end in."""

@@ -73,13 +73,13 @@ class ExportedTokenClassification(ExportedTask):
         encoded = self.encode(text, return_special_tokens_mask=True, return_offsets_mapping=True, **windows)
         sample = encoded.get("overflow_to_sample_mapping", tf.range(tf.size(text)))
         tokens = self._tokens_of(tf.gather(text, sample), encoded, self.run_model(encoded)["logits"])
-        found = self._single(tokens) if self._strategy == "none" else self._groups(tokens)
-        owner = tf.gather(sample, found.pop("row"))
+        entities = self._single(tokens) if self._strategy == "none" else self._groups(tokens)
+        owner = tf.gather(sample, entities.pop("row"))
         if self._stride is not None:
             several = tf.math.unsorted_segment_sum(tf.ones_like(sample), sample, tf.size(text)) > 1
-            found, owner = _without_overlaps(found, owner, several)
+            entities, owner = _without_overlaps(entities, owner, several)
         count = tf.math.unsorted_segment_sum(tf.ones_like(owner), owner, tf.size(text))
-        return {name: padded(value, owner, tf.size(text)) for name, value in found.items()} | {"num_entities": count}
+        return {name: padded(value, owner, tf.size(text)) for name, value in entities.items()} | {"num_entities": count}
 
     def _tokens_of(self, text: tf.Tensor, encoded: dict[str, tf.Tensor], logits: tf.Tensor) -> _Tokens:
         places = tf.where(encoded["special_tokens_mask"] == 0)
@@ -113,7 +113,7 @@ class ExportedTokenClassification(ExportedTask):
 
     def _single(self, tokens: _Tokens) -> dict[str, tf.Tensor]:
         label = tf.argmax(tokens.scores, axis=-1, output_type=tf.int32)
-        found = {
+        entities = {
             "row": tokens.row,
             "entity": tf.gather(self._names, label),
             "score": tf.reduce_max(tokens.scores, axis=-1),
@@ -123,7 +123,7 @@ class ExportedTokenClassification(ExportedTask):
             "end": tokens.end,
         }
         kept = tf.gather(self._kept, label)
-        return {name: tf.boolean_mask(value, kept) for name, value in found.items()}
+        return {name: tf.boolean_mask(value, kept) for name, value in entities.items()}
 
     def _groups(self, tokens: _Tokens) -> dict[str, tf.Tensor]:
         """Join words, or for ``"simple"`` tokens, that follow one another and have one tag."""
@@ -143,7 +143,7 @@ class ExportedTokenClassification(ExportedTask):
         else:
             word = self._decoder.join(self._decoder.join(tokens.words, unit, units), group, groups)
         label = tf.gather(label, first_unit)
-        found = {
+        entities = {
             "row": tf.gather(row, first_unit),
             "entity_group": tf.gather(self._names, label),
             "score": tf.math.segment_mean(tf.reduce_max(scores, axis=-1), group),
@@ -152,7 +152,7 @@ class ExportedTokenClassification(ExportedTask):
             "end": tf.gather(tokens.end, last_token),
         }
         kept = tf.gather(self._kept, label)
-        return {name: tf.boolean_mask(value, kept) for name, value in found.items()}
+        return {name: tf.boolean_mask(value, kept) for name, value in entities.items()}
 
     def _word_scores(self, tokens: _Tokens, unit: tf.Tensor, first_token: tf.Tensor) -> tf.Tensor:
         """Probabilities ``[words, labels]`` from those of their tokens."""

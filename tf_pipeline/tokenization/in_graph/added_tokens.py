@@ -48,8 +48,8 @@ class AddedTokens:
         """Find the tokens in all sections that are not added tokens."""
         if self._trie.empty:
             return text
-        lengths, found = self._trie.longest_matches(text.codes)
-        changed = tf.cond(tf.reduce_any(lengths > 0), lambda: self._mark(text, lengths, found).parts(), text.parts)
+        lengths, tokens = self._trie.longest_matches(text.codes)
+        changed = tf.cond(tf.reduce_any(lengths > 0), lambda: self._mark(text, lengths, tokens).parts(), text.parts)
         return Text(*changed)
 
     def _mark(self, text: Text, lengths: tf.Tensor, found: tf.Tensor) -> Text:

@@ -121,10 +121,10 @@ class BPE:
     def _whole_words(self, text: Text) -> Text:
         """Words that are tokens which merges do not lead to become one entry, as added tokens are."""
         heads = tf.cast(tf.where(text.begins & ~text.is_end)[:, 0], tf.int32)
-        lengths, found = self._whole.longest_matches(text.codes, positions=heads)
+        lengths, ids = self._whole.longest_matches(text.codes, positions=heads)
         whole = (lengths > 0) & (heads + lengths == tf.gather(next_true(text.is_end), heads))
-        at, lengths, found = (tf.boolean_mask(values, whole) for values in (heads, lengths, found))
-        codes = tf.tensor_scatter_nd_update(text.codes, at[:, None], ADDED + found)
+        at, lengths, ids = (tf.boolean_mask(values, whole) for values in (heads, lengths, ids))
+        codes = tf.tensor_scatter_nd_update(text.codes, at[:, None], ADDED + ids)
         end = tf.tensor_scatter_nd_update(text.end, at[:, None], tf.gather(text.end, at + lengths - 1))
         settled = tf.gather(codes >= ADDED, tf.maximum(last_true(text.begins), 0))
         keep = ~settled | text.begins | text.is_end

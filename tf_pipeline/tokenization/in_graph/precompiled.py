@@ -49,14 +49,14 @@ class Precompiled:
         joined = self._joined(text, self._kinds(text.codes))
         alone = self._single.lengths(text.codes)
         ones = tf.ones_like(alone)
-        counts, old, found = tf.cond(
+        counts, old, string = tf.cond(
             tf.reduce_any(joined), lambda: self._clusters(text, joined, alone), lambda: (alone, ones, -ones)
         )
         source, within, new = repeated(counts)
-        place, found = self._places(text, counts, old, source, within, new), tf.gather(found, source)
-        index = tf.where(found >= 0, tf.gather(self._offsets, tf.maximum(found, 0)) + within, 0)
-        single = self._single.characters(tf.gather(text.codes, source), new, tf.where(found >= 0, 0, within))
-        return text.select(place).with_codes(tf.where(found >= 0, tf.gather(self._values, index), single))
+        place, string = self._places(text, counts, old, source, within, new), tf.gather(string, source)
+        index = tf.where(string >= 0, tf.gather(self._offsets, tf.maximum(string, 0)) + within, 0)
+        single = self._single.characters(tf.gather(text.codes, source), new, tf.where(string >= 0, 0, within))
+        return text.select(place).with_codes(tf.where(string >= 0, tf.gather(self._values, index), single))
 
     def _places(self, text: Text, counts, old, source, within, new) -> tf.Tensor:
         """The entry that each new character is said to come from, with the two slips of `tokenizers`."""
@@ -90,15 +90,15 @@ class Precompiled:
         sizes = tf.concat([heads[1:], tf.fill([1], tf.size(joined))], 0) - heads
         before = tf.concat([[0], tf.cumsum(utf8_length(text.codes))], 0)
         width = tf.gather(before, heads + sizes) - tf.gather(before, heads)
-        lengths, found = self._trie.longest_matches(text.codes, positions=heads)
+        lengths, string = self._trie.longest_matches(text.codes, positions=heads)
         whole = (sizes > 1) & (width <= _LARGEST_CLUSTER) & (lengths > 0) & (lengths <= sizes)
         cluster = last_true(~joined)
         number = tf.cumsum(tf.cast(~joined, tf.int32)) - 1
         replaced = tf.gather(whole, number)
-        found, sizes = tf.gather(tf.maximum(found, 0), number), tf.gather(sizes, number)
+        string, sizes = tf.gather(tf.maximum(string, 0), number), tf.gather(sizes, number)
         # The first entry of a cluster makes all that replaces it.
-        made = tf.where(cluster == places, tf.gather(self._lengths, found), 0)
-        return tf.where(replaced, made, alone), tf.where(replaced, sizes, 1), tf.where(replaced, found, -1)
+        made = tf.where(cluster == places, tf.gather(self._lengths, string), 0)
+        return tf.where(replaced, made, alone), tf.where(replaced, sizes, 1), tf.where(replaced, string, -1)
 
 
 def _shortest(replacements: dict[str, str]) -> list[str]:
@@ -119,8 +119,8 @@ def read_charsmap(charsmap: bytes) -> dict[str, str]:
     while frontier:
         positions = np.array([position for position, _ in frontier])[:, None] ^ labels
         inside = positions < len(units)
-        found = np.where(inside, units[np.minimum(positions, len(units) - 1)], 0)
-        rows, columns = np.nonzero((found & ((1 << 31) | 0xFF)) == labels)
+        children = np.where(inside, units[np.minimum(positions, len(units) - 1)], 0)
+        rows, columns = np.nonzero((children & ((1 << 31) | 0xFF)) == labels)
         following = []
         for row, column in zip(rows, columns, strict=True):
             position, key = positions[row, column], frontier[row][1] + bytes([labels[column]])

@@ -57,8 +57,8 @@ def chunks() -> list[np.ndarray]:
 
 def pieces(pre_tokenizer, text: str) -> tuple[np.ndarray, np.ndarray]:
     """True for the characters of a text that are in a piece, and for those that start one, both bool ``[n]``."""
-    found = np.array([edges for _, edges in pre_tokenizer.pre_tokenize_str(text)] or [(0, 0)])
-    starts, ends = (np.bincount(found[:, i], minlength=len(text) + 1)[: len(text)] for i in (0, 1))
+    spans = np.array([edges for _, edges in pre_tokenizer.pre_tokenize_str(text)] or [(0, 0)])
+    starts, ends = (np.bincount(spans[:, i], minlength=len(text) + 1)[: len(text)] for i in (0, 1))
     return np.cumsum(starts - ends) > 0, starts > 0
 
 
@@ -187,11 +187,11 @@ class _Parser:
         )
 
     def _take(self, expression: str) -> str | None:
-        found = re.compile(expression).match(self._pattern, self._at)
-        if not found:
+        match = re.compile(expression).match(self._pattern, self._at)
+        if not match:
             return None
-        self._at = found.end()
-        return found.group()
+        self._at = match.end()
+        return match.group()
 
     def _alternatives(self) -> _Group:
         sequences = [self._sequence()]

@@ -62,8 +62,8 @@ class SparseMatrix:
         """Values at pairs of rows and columns, -1 where there is no entry. Rows have to exist; columns need not."""
         slots = tf.gather(self._base, rows) + columns
         inside = tf.clip_by_value(slots, 0, self._size - 1)
-        found = (tf.gather(self._owner, inside) == rows) & (slots == inside)
-        return tf.where(found, tf.gather(self._values, inside), -1)
+        is_stored = (tf.gather(self._owner, inside) == rows) & (slots == inside)
+        return tf.where(is_stored, tf.gather(self._values, inside), -1)
 
 
 def _displacements(rows: np.ndarray, columns: np.ndarray, num_rows: int) -> tuple[np.ndarray, int]:
@@ -154,11 +154,11 @@ class Trie:
 
         def body(depth, search, at, nodes, lengths, ids):
             # END matches nothing, so no search leaves its section.
-            nodes, found = self.step(nodes, tf.gather(symbols, at))
-            ends = tf.where(found >= 0)[:, 0]
+            nodes, ended = self.step(nodes, tf.gather(symbols, at))
+            ends = tf.where(ended >= 0)[:, 0]
             accepted = tf.gather(search, ends)[:, None]
             lengths = tf.tensor_scatter_nd_update(lengths, accepted, tf.fill(tf.shape(ends), depth))
-            ids = tf.tensor_scatter_nd_update(ids, accepted, tf.gather(found, ends))
+            ids = tf.tensor_scatter_nd_update(ids, accepted, tf.gather(ended, ends))
             alive = tf.where(nodes >= 0)[:, 0]
             search, at, nodes = (tf.gather(x, alive) for x in (search, at + 1, nodes))
             return depth + 1, search, at, nodes, lengths, ids
@@ -179,11 +179,11 @@ class Trie:
         symbols = self._classes(codes)
 
         def body(depth, at, nodes, ends, lengths, ids):
-            nodes, found = self.step(nodes, tf.gather(symbols, at))
-            accepted = tf.where(found >= 0)[:, 0]
+            nodes, ended = self.step(nodes, tf.gather(symbols, at))
+            accepted = tf.where(ended >= 0)[:, 0]
             ends = tf.concat([ends, tf.gather(at + 1, accepted)], 0)
             lengths = tf.concat([lengths, tf.fill(tf.shape(accepted), depth)], 0)
-            ids = tf.concat([ids, tf.gather(found, accepted)], 0)
+            ids = tf.concat([ids, tf.gather(ended, accepted)], 0)
             alive = tf.where(nodes >= 0)[:, 0]
             return depth + 1, tf.gather(at + 1, alive), tf.gather(nodes, alive), ends, lengths, ids
 

@@ -53,14 +53,14 @@ class Unigram:
         tokens = self._back(ids, lengths, first, stop)
         tokens = tf.where(text.is_added, text.codes - ADDED, tokens)
         at = tf.cast(tf.where(tokens >= 0)[:, 0], tf.int32)
-        found = tf.gather(tokens, at)
+        pieces = tf.gather(tokens, at)
         # Neighbouring unknown pieces of a word are one.
-        unknown = (found == self._unknown) & ~tf.gather(text.is_added, at)
+        unknown = (pieces == self._unknown) & ~tf.gather(text.is_added, at)
         before = tf.concat([tf.zeros_like(unknown[:1]), unknown[:-1]], 0)
         kept = tf.where(~(unknown & before & ~tf.gather(text.begins, at)))[:, 0]
-        at, found = tf.gather(at, kept), tf.gather(found, kept)
+        at, pieces = tf.gather(at, kept), tf.gather(pieces, kept)
         following = tf.concat([at[1:], tf.fill([1], tf.size(text.codes))], 0)[: tf.size(at)]
-        return tokens_of(text, found, at, tf.minimum(following, tf.gather(next_true(text.is_end), at)) - 1)
+        return tokens_of(text, pieces, at, tf.minimum(following, tf.gather(next_true(text.is_end), at)) - 1)
 
     def _candidates(self, text: Text) -> tuple[tf.Tensor, tf.Tensor]:
         """Pieces by the entry right after them, ``[n, longest]``, the longest first: ids and scores."""
@@ -68,11 +68,11 @@ class Unigram:
         longest = tf.reduce_max(tf.concat([lengths, [1]], 0))
         size = tf.size(text.codes)
         cells = tf.stack([ends, longest - lengths], 1)
-        found = tf.tensor_scatter_nd_update(tf.fill([size, longest], -1), cells, ids)
-        scores = tf.where(found >= 0, tf.gather(self._scores, tf.maximum(found, 0)), -np.inf)
+        pieces = tf.tensor_scatter_nd_update(tf.fill([size, longest], -1), cells, ids)
+        scores = tf.where(pieces >= 0, tf.gather(self._scores, tf.maximum(pieces, 0)), -np.inf)
         # A character that is no piece by itself may be unknown.
-        alone = tf.concat([found[:, :-1], tf.where(found[:, -1:] < 0, self._unknown, found[:, -1:])], 1)
-        penalized = tf.where(found[:, -1:] < 0, tf.constant(self._penalized, tf.float64), scores[:, -1:])
+        alone = tf.concat([pieces[:, :-1], tf.where(pieces[:, -1:] < 0, self._unknown, pieces[:, -1:])], 1)
+        penalized = tf.where(pieces[:, -1:] < 0, tf.constant(self._penalized, tf.float64), scores[:, -1:])
         return alone, tf.concat([scores[:, :-1], penalized], 1)
 
     def _best(self, scores: tf.Tensor, first: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
@@ -101,9 +101,9 @@ class Unigram:
 
         def body(at, first, tokens):
             length = tf.gather(lengths, at)
-            found = tf.gather_nd(ids, tf.stack([at, longest - length], 1))
+            pieces = tf.gather_nd(ids, tf.stack([at, longest - length], 1))
             at -= length
-            tokens = tf.tensor_scatter_nd_update(tokens, at[:, None], found)
+            tokens = tf.tensor_scatter_nd_update(tokens, at[:, None], pieces)
             left = tf.where(at > first)[:, 0]
             return tf.gather(at, left), tf.gather(first, left), tokens
 

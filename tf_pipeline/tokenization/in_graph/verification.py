@@ -87,7 +87,7 @@ def verify(
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     run = _function(compiled)
     texts = sorted(dict.fromkeys(texts), key=len)
-    counts, found = Counter(dict.fromkeys(outputs, 0)), []
+    counts, unequal = Counter(dict.fromkeys(outputs, 0)), []
     for i in range(0, len(texts), _BATCH):
         batch = texts[i : i + _BATCH]
         rows = {name: value.numpy() for name, value in run(tf.constant([t.encode() for t in batch])).items()}
@@ -97,8 +97,8 @@ def verify(
                 ours = rows[name][j][: lengths[j]].tolist()
                 if ours != theirs[name]:
                     counts[name] += 1
-                    found.append(Difference(name, batch[j], ours, theirs[name])) if len(found) < limit else None
-    return VerificationReport(len(texts), dict(counts), tuple(found))
+                    unequal.append(Difference(name, batch[j], ours, theirs[name])) if len(unequal) < limit else None
+    return VerificationReport(len(texts), dict(counts), tuple(unequal))
 
 
 def added_token_texts(tokenizer: Any) -> list[str]:
@@ -119,9 +119,9 @@ def added_token_texts(tokenizer: Any) -> list[str]:
     for i, content in enumerate(contents):
         other = contents[i - 1]
         texts += [content, content * 2, f"rain{content}wind", f"{content}{other}", f" {content}  {other} wind"]
-        for beside in _NEIGHBORS if i < _DETAILED else ():
-            texts += [f"{beside}{content}", f"{content}{beside}", f"{beside}{content}{beside}{other}{beside}"]
-            texts.append(f"rain {beside}{content}{beside} wind")
+        for adjacent in _NEIGHBORS if i < _DETAILED else ():
+            texts += [f"{adjacent}{content}", f"{content}{adjacent}", f"{adjacent}{content}{adjacent}{other}{adjacent}"]
+            texts.append(f"rain {adjacent}{content}{adjacent} wind")
     return texts
 
 
