@@ -10,7 +10,7 @@ import torch
 from parity_tests.generation_helpers import ENDS, IDS, KINDS, MASK, assert_same, generate, pair
 
 slow = pytest.mark.slow
-QUICK = ("gpt2", "bart")
+QUICK = ("gpt2", "bart", "t5")
 MANY_ENDS = list(range(20, 60, 4))
 EACH = [pytest.param(name, marks=() if name in QUICK else slow) for name in KINDS]
 DTYPES = ["float32", pytest.param("float64", marks=slow)]

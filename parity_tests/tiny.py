@@ -366,7 +366,7 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         "vocab_size": 99,
         "d_model": 32,
         "d_kv": 6,
-        "d_ff": 37,
+        "d_ff": 41,
         "num_layers": 3,
         "num_decoder_layers": 2,
         "num_heads": 4,

@@ -96,7 +96,7 @@ class Stack(keras.layers.Layer):
     def position_bias(
         self, queries: tf.Tensor | int, keys: tf.Tensor | int, offset: tf.Tensor | int
     ) -> tf.Tensor | None:
-        """Scores by distance ``[1, heads, queries, keys]``, of queries from position ``offset`` on, if there are any."""
+        """Scores by distance ``[1, heads, queries, keys]``, of queries from position ``offset`` on, or none."""
         return None
 
     def bias(self, hidden: tf.Tensor | None, queries, keys, offset) -> tf.Tensor | None:
@@ -257,8 +257,8 @@ class EncoderDecoder:
             check_ids(self, "decoder_input_ids", checked["decoder_input_ids"], "vocab_size")
         if "attention_mask" in checked and checked["attention_mask"].shape.rank != 2:
             raise ValueError(
-                f"{type(self).__name__} takes an attention_mask [batch, seq], which the decoder goes by as well, not one "
-                f"of shape {tuple(checked['attention_mask'].shape)}."
+                f"{type(self).__name__} takes an attention_mask [batch, seq], which the decoder goes by as well, not "
+                f"one of shape {tuple(checked['attention_mask'].shape)}."
             )
         if stands_in:
             del checked["inputs_embeds"]
@@ -455,9 +455,7 @@ class Seq2SeqLM(EncoderDecoder):
     def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, WrittenState]:
         """See :meth:`~tf_pipeline.generation.stepper.Stepper.prefill`."""
         if unknown := set(inputs) - {"input_ids", "attention_mask", "decoder_input_ids"}:
-            raise TypeError(
-                f"prefill takes input_ids, attention_mask and decoder_input_ids, not {sorted(unknown)}."
-            )
+            raise TypeError(f"prefill takes input_ids, attention_mask and decoder_input_ids, not {sorted(unknown)}.")
         limit = self.max_generated_length
         if limit is not None and capacity > limit:
             raise ValueError(
@@ -512,8 +510,8 @@ class Seq2SeqSequenceClassification(EncoderDecoder):
         is_end = tf.cast(tf.equal(input_ids, tf.cast(end, input_ids.dtype)), tf.int32)
         counts = tf.reduce_sum(is_end, axis=1)
         message = (
-            f"{type(self).__name__} scores a text by its end: each row of input_ids has to have eos_token_id {end}, and "
-            "all rows as many."
+            f"{type(self).__name__} scores a text by its end: each row of input_ids has to have eos_token_id {end}, "
+            "and all rows as many."
         )
         checks = [
             tf.debugging.assert_positive(counts, message=message),
