@@ -55,8 +55,8 @@ def _t5_buckets(distances: tf.Tensor, num_buckets: int, max_distance: int) -> tf
     exact = num_buckets // 2  # distances up to here have a bucket each; those beyond share, on a logarithmic scale
     if not 0 < exact < max_distance:
         raise ValueError(
-            f"{num_buckets} buckets of distances (relative_attention_num_buckets, halved if keys may come later) do not "
-            f"fit relative_attention_max_distance {max_distance}: half of them has to be at least 1 and less than it."
+            f"{num_buckets} buckets of distances (relative_attention_num_buckets, halved if keys may come later) do "
+            f"not fit relative_attention_max_distance {max_distance}: half of them has to be at least 1 and less."
         )
     each = np.arange(max_distance + 1)
     scaled = np.log(np.maximum(each, 1).astype(np.float32) / np.float32(exact), dtype=np.float32)

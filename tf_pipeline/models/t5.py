@@ -27,6 +27,7 @@ from tf_pipeline.layers import (
     Linear,
     RMSNorm,
     VocabularyProjector,
+    add_residual,
     attend,
     bidirectional_buckets,
     causal_buckets,
@@ -52,7 +53,7 @@ def wide_policy(policy: keras.DTypePolicy) -> Any:
 def add(branch: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """The sum in the wider dtype of the two; in float16, the largest numbers in place of infinities."""
     dtype = branch.dtype if branch.dtype.size > rows.dtype.size else rows.dtype
-    total = tf.cast(rows, dtype) + tf.reshape(tf.cast(branch, dtype), tf.shape(rows))
+    total = add_residual(tf.cast(branch, dtype), tf.cast(rows, dtype))
     if dtype != tf.float16:
         return total
     limit = tf.where(tf.reduce_any(tf.math.is_inf(total)), tf.constant(dtype.max - 1000, dtype), dtype.max)
