@@ -91,7 +91,13 @@ def example_inputs(model, batch: int = 2, length: int = 7) -> dict[str, np.ndarr
     ids = np.random.default_rng(0).integers(2, model.config.vocab_size, shape)
     mask = np.ones(shape, np.int64)
     mask[0, ..., length - 2 :] = 0
-    return {"input_ids": ids, "attention_mask": mask}
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if getattr(model, "reads_end_token", False):
+        ids[ids == model.config.eos_token_id] += 1
+        ids[:, -1] = model.config.eos_token_id
+    elif "decoder_input_ids" in model.tensor_names:
+        inputs["decoder_input_ids"] = ids[:, ::-2].copy()
+    return inputs
 
 
 def run_both(model, torch_model, inputs=None, torch_inputs=None) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -102,10 +108,11 @@ def run_both(model, torch_model, inputs=None, torch_inputs=None) -> tuple[list[n
     widen_tables(torch_model)
     with torch.no_grad(), lifted_upcasts(torch_model):
         second = torch_model.eval()(**torch_inputs, output_hidden_states=True)
-    names = [name for name in first if name != "hidden_states"]
+    names = [name for name in first if not name.endswith("hidden_states")]
+    states = [name for name in first if name.endswith("hidden_states")]
     return (
-        [np.asarray(first[name]) for name in names] + [np.asarray(state) for state in first.hidden_states],
-        [second[name].numpy() for name in names] + [state.numpy() for state in second.hidden_states],
+        [np.asarray(first[name]) for name in names] + [np.asarray(x) for name in states for x in first[name]],
+        [second[name].numpy() for name in names] + [x.numpy() for name in states for x in second[name]],
     )
 
 

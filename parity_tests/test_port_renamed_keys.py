@@ -24,7 +24,7 @@ TOKENS = "TFAutoModelForTokenClassification"
 # A head of another name, tied and not; experts that are joined; projections that are split; prefixes; nothing renamed.
 RENAMED = [
     ("gpt_neox", CAUSAL), ("esm", MASKED), ("nomic_bert", MASKED), ("mixtral", CAUSAL), ("olmo_hybrid", CAUSAL),
-    ("t5", "TFAutoModelForSeq2SeqLM"),
+    ("umt5", "TFAutoModelForSeq2SeqLM"),
 ]  # fmt: skip
 IDS = np.arange(5, 15)[np.newaxis]
 

@@ -72,7 +72,7 @@ def check_inputs(model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     _check_shapes(model, inputs, leading)
     for name, key in _TABLES.items():
         if name in inputs:
-            _check_values(model, name, inputs[name], key)
+            check_ids(model, name, inputs[name], key)
     inputs = waiting(inputs, _size_checks(model, inputs, leading))
     return inputs | {leading: _check_length(model, inputs, leading)}
 
@@ -106,7 +106,7 @@ def _equal_sizes(name: str, sizes: tf.Tensor, leading: str, wanted: tf.Tensor) -
 
 def _size_checks(model, inputs: Mapping[str, Any], leading: str) -> list[tf.Operation]:
     """Checks in the graph of the sizes that are not known yet; the rules are those of :func:`_check_shapes`."""
-    checks, leads = [], ("decoder_input_ids" if "decoder_input_ids" in inputs else leading)
+    checks, leads = [], _decoders(inputs) or leading
     for name, value in inputs.items():
         # A decoder's inputs have a length of their own.
         like, axes = (leads, model.input_rank) if name.startswith("decoder_") else (leading, model.input_rank)
@@ -124,6 +124,11 @@ def _size_checks(model, inputs: Mapping[str, Any], leading: str) -> list[tf.Oper
     return checks
 
 
+def _decoders(inputs: Mapping[str, Any]) -> str | None:
+    """The input that says how long a decoder's text is, if there is one."""
+    return next((name for name in ("decoder_input_ids", "decoder_inputs_embeds") if name in inputs), None)
+
+
 def _check_dtype(name: str, value: tf.Tensor) -> None:
     dtype = tf.as_dtype(value.dtype)
     if name in _TABLES and not dtype.is_integer:
@@ -138,7 +143,8 @@ def _check_dtype(name: str, value: tf.Tensor) -> None:
 
 def _check_rank(model, name: str, value: tf.Tensor) -> None:
     rank = value.shape.rank
-    allowed = {"inputs_embeds": (model.input_rank + 1,)}.get(name, (model.input_rank,))
+    is_embedded = name.endswith("inputs_embeds")
+    allowed = (model.input_rank + is_embedded,)
     if name == "attention_mask":
         allowed = (2, 3, 4) if model.input_rank == 2 else (3,)
     if rank in allowed:
@@ -147,7 +153,7 @@ def _check_rank(model, name: str, value: tf.Tensor) -> None:
         axes = ", ".join(["None"] * allowed[0])
         raise ValueError(f"{name} has no known rank; state it where it is lost: tf.ensure_shape({name}, [{axes}]).")
     shape = ["batch", "choices", "seq"] if model.input_rank == 3 else ["batch", "seq"]
-    wanted = ", ".join(shape + ["hidden"] * (name == "inputs_embeds"))
+    wanted = ", ".join(shape + ["hidden"] * is_embedded)
     hint = ""
     if rank == min(allowed) - 1:
         what = "choices" if model.input_rank == 3 else "batch"
@@ -169,7 +175,7 @@ def _check_shapes(model, inputs: Mapping[str, Any], leading: str) -> None:
             continue
         shape = value.shape
         if name.startswith("decoder_"):  # of a length of its own
-            fits = shape.is_compatible_with([expected[0], inputs.get("decoder_input_ids", value).shape[-1]])
+            fits = shape[:2].is_compatible_with([expected[0], inputs[_decoders(inputs) or name].shape[1]])
         elif name == "attention_mask" and shape.rank is not None and shape.rank > rank:
             seq = expected[-1]
             fits = shape.is_compatible_with(
@@ -230,7 +236,18 @@ def check_size(
     return dict(inputs)
 
 
-def _check_values(model, name: str, value: tf.Tensor, key: str) -> None:
+def check_ids(model, name: str, value: tf.Tensor, key: str) -> None:
+    """Refuse ids that no row of a table belongs to, where their values are at hand.
+
+    Args:
+        model: the model.
+        name: of the input.
+        value: the ids.
+        key: of the table's size in the config.
+
+    Raises:
+        ValueError: naming an id and the size.
+    """
     size = model.num_positions if name == "position_ids" else getattr(model.config, key, None)
     if not size or not isinstance(value, tf.Tensor) or not hasattr(value, "numpy") or not tf.executing_eagerly():
         return

@@ -184,7 +184,8 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
                 wanted = "a probability" if greatest == 1 else f"a number of at least {least}"
                 raise ValueError(f"The config has {key}={value!r:.80}, but {type(self).__name__} needs {wanted}.")
         for key, value in config.to_dict().items():
-            if key.endswith(_NAMES) and not isinstance(value, (str, type(None))):
+            names = key.endswith(_NAMES) and not key.startswith("is_")
+            if names and not isinstance(value, (str, type(None))):
                 raise ValueError(f"The config has {key}={value!r:.80}, but {type(self).__name__} needs a name.")
 
     @classmethod

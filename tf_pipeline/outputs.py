@@ -152,3 +152,57 @@ class QuestionAnsweringModelOutput(ModelOutput):
     end_logits: Any
     hidden_states: tuple | None
     attentions: tuple | None
+
+
+class Seq2SeqModelOutput(ModelOutput):
+    """An encoder–decoder's result. ``last_hidden_state`` is the decoder's, ``[batch, target, hidden]``.
+
+    ``encoder_last_hidden_state`` is ``[batch, source, hidden]``. Hidden states and attentions are those of
+    :class:`BaseModelOutput`, of either half; ``cross_attentions`` are ``[batch, heads, target, source]``.
+    """
+
+    last_hidden_state: Any
+    past_key_values: Any
+    decoder_hidden_states: tuple | None
+    decoder_attentions: tuple | None
+    cross_attentions: tuple | None
+    encoder_last_hidden_state: Any
+    encoder_hidden_states: tuple | None
+    encoder_attentions: tuple | None
+
+
+class Seq2SeqLogitsOutput(ModelOutput):
+    """One tensor of ``logits``, and what a :class:`Seq2SeqModelOutput` holds besides the last state."""
+
+    loss: Any
+    logits: Any
+    past_key_values: Any
+    decoder_hidden_states: tuple | None
+    decoder_attentions: tuple | None
+    cross_attentions: tuple | None
+    encoder_last_hidden_state: Any
+    encoder_hidden_states: tuple | None
+    encoder_attentions: tuple | None
+
+
+class Seq2SeqLMOutput(Seq2SeqLogitsOutput):
+    """``logits`` are ``[batch, target, vocab]``; position ``t`` scores the token that follows the decoder's ``t``."""
+
+
+class Seq2SeqSequenceClassifierOutput(Seq2SeqLogitsOutput):
+    """``logits`` are ``[batch, num_labels]``."""
+
+
+class Seq2SeqQuestionAnsweringModelOutput(ModelOutput):
+    """``start_logits`` and ``end_logits`` are ``[batch, target]``; see :class:`Seq2SeqModelOutput`."""
+
+    loss: Any
+    start_logits: Any
+    end_logits: Any
+    past_key_values: Any
+    decoder_hidden_states: tuple | None
+    decoder_attentions: tuple | None
+    cross_attentions: tuple | None
+    encoder_last_hidden_state: Any
+    encoder_hidden_states: tuple | None
+    encoder_attentions: tuple | None

@@ -17,7 +17,13 @@ from tf_pipeline.layers.core import (
     VocabularyProjector,
 )
 from tf_pipeline.layers.embeddings import flatten_choices, position_vectors, token_positions
-from tf_pipeline.layers.relative import bidirectional_buckets, log_buckets, relative_positions, scores_by_distance
+from tf_pipeline.layers.relative import (
+    bidirectional_buckets,
+    causal_buckets,
+    log_buckets,
+    relative_positions,
+    scores_by_distance,
+)
 from tf_pipeline.layers.rotary import RotaryEmbedding, rotate, rotate_rows
 from tf_pipeline.layers.rows import (
     LayerInputs,
@@ -49,6 +55,7 @@ __all__ = [
     "attend",
     "attention_bias",
     "bidirectional_buckets",
+    "causal_buckets",
     "dot_product_attention",
     "flatten_choices",
     "get_activation",

@@ -305,10 +305,10 @@ class RMSNorm(keras.layers.Layer):
         mean_square = tf.reduce_mean(tf.square(wide), axis=-1, keepdims=True)
         normal = wide * tf.math.rsqrt(mean_square + tf.constant(self.epsilon, wide.dtype))
         if not self.use_scale:
-            return tf.cast(normal, inputs.dtype)
-        normal = normal if self.scale_in_float32 else tf.cast(normal, inputs.dtype)
+            return tf.cast(normal, self.compute_dtype)
+        normal = normal if self.scale_in_float32 else tf.cast(normal, self.compute_dtype)
         scale = tf.cast(self.gamma, normal.dtype)
-        return tf.cast(normal * (1 + scale if self.unit_offset else scale), inputs.dtype)
+        return tf.cast(normal * (1 + scale if self.unit_offset else scale), self.compute_dtype)
 
 
 class Bias(keras.layers.Layer):

@@ -37,15 +37,33 @@ def bidirectional_buckets(relative: tf.Tensor, num_buckets: int = 32, max_distan
 
     Returns:
         int32 of the same shape, ``0 … num_buckets - 1``.
+
+    Raises:
+        ValueError: if the buckets would not be logarithmic.
     """
     half = num_buckets // 2
-    exact = half // 2  # distances up to here have a bucket each; those beyond share, on a logarithmic scale
-    distances = np.arange(max_distance + 1)
-    scaled = np.log(np.maximum(distances, 1).astype(np.float32) / np.float32(exact), dtype=np.float32)
-    shared = exact + (scaled / np.float32(math.log(max_distance / exact)) * np.float32(half - exact)).astype(np.int64)
-    table = np.where(distances < exact, distances, np.minimum(shared, half - 1)).astype(np.int32)
-    buckets = tf.gather(table, tf.minimum(tf.abs(relative), max_distance))
+    buckets = _t5_buckets(tf.abs(relative), half, max_distance)
     return buckets + tf.where(relative > 0, half, 0)
+
+
+def causal_buckets(relative: tf.Tensor, num_buckets: int = 32, max_distance: int = 128) -> tf.Tensor:
+    """T5's buckets of a decoder, all of them for keys that come before; arguments as for the other kind."""
+    return _t5_buckets(tf.maximum(-relative, 0), num_buckets, max_distance)
+
+
+def _t5_buckets(distances: tf.Tensor, num_buckets: int, max_distance: int) -> tf.Tensor:
+    exact = num_buckets // 2  # distances up to here have a bucket each; those beyond share, on a logarithmic scale
+    if not 0 < exact < max_distance:
+        raise ValueError(
+            f"{num_buckets} buckets of distances (relative_attention_num_buckets, halved if keys may come later) do "
+            f"not fit relative_attention_max_distance {max_distance}: half of them has to be at least 1 and less."
+        )
+    each = np.arange(max_distance + 1)
+    scaled = np.log(np.maximum(each, 1).astype(np.float32) / np.float32(exact), dtype=np.float32)
+    shared = scaled / np.float32(math.log(max_distance / exact)) * np.float32(num_buckets - exact)
+    shared = np.minimum(exact + shared.astype(np.int64), num_buckets - 1)
+    table = np.where(each < exact, each, shared).astype(np.int32)
+    return tf.gather(table, tf.minimum(distances, max_distance))
 
 
 def log_buckets(relative: tf.Tensor, num_buckets: int, max_distance: int) -> tf.Tensor:

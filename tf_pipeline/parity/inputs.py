@@ -32,10 +32,21 @@ def random_inputs(
         inputs["input_ids"] = np.where(mask, inputs["input_ids"], config.pad_token_id or 0)
     if "token_type_ids" in model.tensor_names:
         inputs["token_type_ids"] = rng.integers(0, token_types(model), shape)
+    if getattr(model, "reads_end_token", False):
+        inputs["input_ids"] = _with_one_end(inputs, config.eos_token_id)
     inputs |= decoder_inputs(model, batch, rng)
     if labels:
         inputs |= random_labels(model, inputs, rng)
     return inputs
+
+
+def _with_one_end(inputs: dict[str, np.ndarray], end: int) -> np.ndarray:
+    """Ids in which every row has the end of a text once, at its last token."""
+    ids = np.where(inputs["input_ids"] == end, end + 1, inputs["input_ids"])
+    mask = inputs.get("attention_mask", np.ones_like(ids))
+    last = (mask * np.arange(1, ids.shape[1] + 1)).argmax(axis=1)
+    ids[np.arange(len(ids)), last] = end
+    return ids
 
 
 def token_types(model) -> int:
@@ -44,8 +55,8 @@ def token_types(model) -> int:
 
 
 def decoder_inputs(model, batch: int, rng: np.random.Generator, length: int = 7) -> dict[str, np.ndarray]:
-    """Inputs of a sequence-to-sequence model's decoder; nothing for another model."""
-    if "decoder_input_ids" not in model.tensor_names:
+    """Inputs of a sequence-to-sequence model's decoder; nothing if it has none, or reads the encoder's text."""
+    if "decoder_input_ids" not in model.tensor_names or getattr(model, "reads_end_token", False):
         return {}
     return {
         "decoder_input_ids": rng.integers(2, model.config.get_text_config(decoder=True).vocab_size, (batch, length))
