@@ -5,7 +5,7 @@ import tensorflow as tf
 from parity_tests.mistakes import mistake, results, wrapped
 from tf_pipeline import decoder
 from tf_pipeline.layers import activations
-from tf_pipeline.models import gemma2, gpt2, granite, llama, olmo2, qwen3, smollm3
+from tf_pipeline.models import gemma2, gpt2, granite, llama, olmo2, qwen3, smollm3, t5
 
 
 @mistake("gpt2", "TFGPT2Model", sample=True)
@@ -160,6 +160,36 @@ def embeddings_not_multiplied(patch):
         return self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
 
     patch.setattr(gemma2.TFGemma2Model, "embed", embed)
+
+
+@mistake("t5", "TFT5ForConditionalGeneration", sample=True)
+def buckets_of_the_encoder_in_the_decoder(patch):
+    own = t5.bidirectional_buckets
+    patch.setattr(t5, "causal_buckets", own)
+
+
+@mistake("t5", "TFT5ForConditionalGeneration")
+def scores_of_heads_divided(patch):
+    own = t5.attend
+    patch.setattr(
+        t5, "attend", lambda query, key, value, scale, *rest: own(query, key, value, query.shape[-1] ** -0.5, *rest)
+    )
+
+
+@mistake("t5", "TFT5ForConditionalGeneration")
+def the_source_is_not_masked(patch):
+    def call(self, rows, inputs, training=None):
+        normal = self.layer_norm(rows)
+        cross = self.EncDecAttention.keys_and_values(inputs.encoded, inputs.source)
+        attended, probabilities = self.EncDecAttention(normal, length=inputs.length, cache=cross, bias=None)
+        return t5.add(attended, rows), probabilities, cross
+
+    patch.setattr(t5.T5LayerCrossAttention, "call", call)
+
+
+@mistake("t5", "TFT5EncoderModel")
+def the_last_normalisation_of_the_encoder_left_out(patch):
+    patch.setattr(t5.T5Stack, "finish", lambda self, hidden_states, training=False: hidden_states)
 
 
 class _Replaced:

@@ -1,8 +1,8 @@
-"""What the encoder–decoders of all families and their heads do with their layers, which a family's file constructs.
+"""Computation of the encoder–decoders of all families and of their heads, whose layers a family's file constructs.
 
 Either half is a :class:`Stack`. A body is an :class:`EncoderDecoderBody`, a head one of the classes named after its
 task: ``class TFT5Model(EncoderDecoderBody, TFT5PreTrainedModel)``. What the decoder asks the encoder's states is
-projected once, and kept in the cache beside the decoder's own keys and values.
+projected once, and kept in the cache next to the decoder's own keys and values.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ INPUT_NAMES = (
 
 @dataclass(frozen=True, kw_only=True)
 class StackInputs(DecoderInputs):
-    """Inputs of a layer of either half besides its rows ``[batch * length, hidden]``.
+    """Inputs of a layer of either half, besides its rows ``[batch * length, hidden]``.
 
     A layer is called as ``layer(rows, inputs=inputs, training=training)`` and returns a :class:`LayerResult`.
 
@@ -57,7 +57,7 @@ class StackInputs(DecoderInputs):
 
 
 class LayerResult(NamedTuple):
-    """What a layer returns; the last two are empty for an encoder's.
+    """Results of a layer; the last two are empty for an encoder's.
 
     Attributes:
         rows: ``[batch * length, hidden]``.
@@ -86,11 +86,11 @@ class Stack(keras.layers.Layer):
         raise NotImplementedError
 
     def embed(self, vectors: tf.Tensor, offset: tf.Tensor | int = 0, training: bool = False) -> tf.Tensor:
-        """What enters the first layer, given vectors of words ``[batch, seq, hidden]`` from position ``offset`` on."""
+        """Input of the first layer, given vectors of words ``[batch, seq, hidden]`` from position ``offset`` on."""
         return vectors
 
     def finish(self, hidden_states: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """What follows the last layer: ``[batch, seq, hidden]`` to the same."""
+        """Finish the states after the last layer: ``[batch, seq, hidden]`` to the same."""
         return hidden_states
 
     def position_bias(
@@ -151,7 +151,7 @@ class Stack(keras.layers.Layer):
 
 
 class EncoderDecoder:
-    """What all encoder–decoders share: how they are called.
+    """Base of all encoder–decoders: how they are called.
 
     Attributes:
         decoder_reads: the input that the decoder reads, one place later, if it is given nothing else; ``None`` if it
@@ -294,7 +294,7 @@ class EncoderDecoder:
 
 
 class WrittenState(NamedTuple):
-    """What an encoder–decoder keeps between two tokens; see :class:`~tf_pipeline.generation.stepper.Stepper`.
+    """State of an encoder–decoder between two tokens; see :class:`~tf_pipeline.generation.stepper.Stepper`.
 
     Attributes:
         cache: of a fixed number of slots.
@@ -503,7 +503,7 @@ class Seq2SeqSequenceClassification(EncoderDecoder):
         return head_outputs(Seq2SeqSequenceClassifierOutput, body, logits=logits)
 
     def _last_ends(self, input_ids: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-        """Where the last end is, int32 ``[batch]``, if each text has as many as the others."""
+        """Position of the last end, int32 ``[batch]``, if each text has as many as the others."""
         end = self.config.eos_token_id
         if not isinstance(end, int):
             raise ValueError(f"{type(self).__name__} needs one eos_token_id, but the config has {end!r}.")

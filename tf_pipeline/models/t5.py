@@ -220,7 +220,7 @@ class T5Stack(Stack):
 
 
 class TFT5PreTrainedModel(TFPreTrainedModel):
-    """What all T5 models share, and those of mT5, which are subclasses of them."""
+    """Base of all T5 models, and of those of mT5, which are subclasses of them."""
 
     base_model_prefix = "transformer"
     tensor_names = ("input_ids", "attention_mask", "inputs_embeds")
@@ -229,7 +229,7 @@ class TFT5PreTrainedModel(TFPreTrainedModel):
         "d_kv": 1, "d_ff": 1, "num_decoder_layers": 0, "layer_norm_epsilon": 0, "initializer_factor": 0,
         "relative_attention_num_buckets": 4, "relative_attention_max_distance": 2,
     }  # fmt: skip
-    # Heads that lie beside the two halves.
+    # Heads that lie next to the two halves.
     optional_body = re.compile(r"^(lm_head|qa_outputs)\.")
     # Scores of distances between the two halves, in checkpoints of old.
     ignored_keys = re.compile(r"(^|\.)decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$")
