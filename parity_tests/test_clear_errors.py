@@ -27,6 +27,8 @@ from parity_tests.test_arguments import HEADS, INPUTS, TEXT, folder_of
 from parity_tests.test_arguments import ours as pipe_of
 from tf_pipeline import pipeline
 from tf_pipeline.checkpoint import CheckpointError
+from tf_pipeline.parity import compare_outputs
+from tf_pipeline.parity.inputs import random_inputs
 from tf_pipeline.pipelines.tasks import TASKS
 
 BODY, CLASSIFIER = "TFBertModel", "TFBertForSequenceClassification"
@@ -76,7 +78,7 @@ def test_a_value_of_another_kind(key, value):
         tf_pipeline.TFAutoModel.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("family", sorted(set(MODELS) - {"deberta-v2", "modernbert"}))
+@pytest.mark.parametrize("family", sorted(set(MODELS) - {"deberta-v2", "modernbert", "t5", "mt5"}))
 def test_a_body_of_no_layers(family):
     body = MODELS[family][0]
     source = checkpoint(body, **{"n_layers" if family == "distilbert" else "num_hidden_layers": 0})
@@ -85,6 +87,15 @@ def test_a_body_of_no_layers(family):
     ids = example_inputs(model)
     states = torch_model(**{name: torch.tensor(x) for name, x in ids.items()}, output_hidden_states=True).hidden_states
     assert len(model(ids, output_hidden_states=True).hidden_states) == len(states) == (family == "mpnet")
+
+
+@pytest.mark.parametrize("body", ["TFT5Model", "TFMT5Model"])
+def test_an_encoder_decoder_of_no_layers(body):
+    source = checkpoint(body, num_layers=0, num_decoder_layers=0)
+    inputs = random_inputs(ours(body, source))
+    report = compare_outputs(source, body, settings={"right padding": inputs}, dtypes=["float64"], mode="eager")
+    report.raise_if_unequal()
+    assert {"last_hidden_state", "encoder_last_hidden_state"} <= {check.name for check in report.checks}
 
 
 def test_no_layers_where_pytorch_fails():
