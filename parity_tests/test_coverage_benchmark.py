@@ -15,6 +15,8 @@ from tf_pipeline.port.graph import CONSTANTS, GRAPH, Graph
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 CAUSAL_LM = "TFAutoModelForCausalLM"
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def reloader():

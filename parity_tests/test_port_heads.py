@@ -10,6 +10,7 @@ import tf_pipeline
 from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of
 from tf_pipeline import auto, heads
 from tf_pipeline.port.mappings import mapping
+from tf_pipeline.reference.precision import lifted_upcasts
 from tf_pipeline.serving.export import resolve_task
 
 CAUSAL, SEQ_TO_SEQ, PRE_TRAINING = (
@@ -57,7 +58,7 @@ def test_loss_is_that_of_torch(model_type, kind, changes):
     labels = {"labels": np.array([[1, 0, -100, 1, 1], [0, 1, 1, 0, 1]]) if each_token else np.array([1, 0])}
     labels |= {name: np.array([1, 0]) for name in ours.label_names if name != "labels"}
     loss = ours({name: tf.constant(value) for name, value in (inputs | labels).items()}).loss
-    with torch.no_grad():
+    with torch.no_grad(), lifted_upcasts(theirs):
         expected = theirs(**{name: torch.tensor(value) for name, value in (inputs | labels).items()}).loss
     np.testing.assert_allclose(loss, expected, rtol=1e-6)  # PyTorch takes some losses in float32
 
@@ -68,8 +69,8 @@ def test_loss_is_that_of_torch(model_type, kind, changes):
 )
 def test_a_class_of_any_name_generates_as_torch_does(model_type, kind, changes):
     ours, theirs = pair_of(model_type, kind, **changes)
-    written = ours.generate(IDS, max_new_tokens=6)
     options = {"forced_eos_token_id": None, "bad_words_ids": None, "do_sample": False, "num_beams": 1}
+    written = ours.generate(IDS, max_new_tokens=6, **options)
     expected = theirs.generate(
         torch.tensor(IDS), attention_mask=torch.ones(IDS.shape, dtype=torch.int64), max_new_tokens=6, **options
     )

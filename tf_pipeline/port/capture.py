@@ -269,8 +269,8 @@ class _Writer:
         self.symbols: dict[str, str] = {}
         self.lengths = set(range(1, _LENGTHS + 1))
         # Tables as the model makes them in float32, because bfloat16 would have rounded them.
-        self.precise = dict(precise.named_buffers())
         self.initial = precise.state_dict()
+        self.precise = {**self.initial, **dict(precise.named_buffers())}
 
     def write(self) -> Captured:
         parameters, tied = self._parameters()
@@ -308,6 +308,8 @@ class _Writer:
         model, first, tied = self.wrapper.model, {}, {}
         parameters: dict[str, WeightTensor] = {}
         for key, tensor in model.named_parameters(remove_duplicate=False):
+            if key in (model._keys_to_ignore_on_save or ()):
+                continue  # a table of the code's, which no checkpoint holds: a constant
             if id(tensor) in first:
                 tied[key] = first[id(tensor)]
                 continue

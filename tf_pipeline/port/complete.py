@@ -23,6 +23,8 @@ from tf_pipeline.reference.running import run_reference
 # follow lengths beyond those that the config names.
 SHAPES = ((1, 1, 1, None), (5, 17, 9, "right"), (2, 24, 5, "left"))
 
+# The note of a graph that is compared with the fused attention.
+FUSED_ALONE = "PyTorch's eager attention computes something else; this is its default, sdpa."
 FUSED = "aten.scaled_dot_product_attention.default"
 
 
@@ -75,8 +77,7 @@ def complete(
     graph.sample = list(sizes[usual])
     samples = [sample(graph, model, config, shape, seed) for seed, shape in enumerate(sizes, 1)]
     if _fused_attention(captured, model, samples[usual]):
-        note = "PyTorch's eager attention computes something else; this is its default, sdpa."
-        graph.notes = [*graph.notes, note]
+        graph.notes = [*graph.notes, FUSED_ALONE]
     singles = [run_reference(model, inputs) for inputs in samples]
     double = model.double()
     truths = [run_reference(double, inputs) for inputs in samples]
@@ -107,17 +108,17 @@ def _fused_attention(captured: Captured, model: torch.nn.Module, inputs: Mapping
     if not any(node.op == FUSED for node in captured.graph.nodes):
         return False
     plain = run_reference(model, inputs)
-    _set_attention(model, "sdpa")
+    set_attention(model, "sdpa")
     fused = run_reference(model, inputs)
     plain = {name: value for name, value in plain.items() if name in fused}
     pairs = [(a, b) for _, (a, b, _) in real_arrays(plain, fused, fused, token_mask(inputs))]
     if all(np.allclose(a, b, 0.0, 0.01 * max(1.0, np.abs(b).max(initial=0)), equal_nan=True) for a, b in pairs):
-        _set_attention(model, "eager")
+        set_attention(model, "eager")
         return False
     return True
 
 
-def _set_attention(model: torch.nn.Module, implementation: str) -> None:
+def set_attention(model: torch.nn.Module, implementation: str) -> None:
     """Choose PyTorch's attention by the config, which counts also where ``set_attn_implementation`` refuses to."""
     for module in model.modules():
         if hasattr(module, "config"):
