@@ -359,7 +359,7 @@ def _as_expected(copy: "Reloaded", tokens: Any) -> str:
     import numpy as np
 
     if isinstance(copy.generated, str):
-        return copy.generated[:300]
+        return " ".join(copy.generated.split())[:300]
     return "equal" if np.array_equal(copy.generated, tokens) else "other tokens than PyTorch's"
 
 
