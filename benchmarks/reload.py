@@ -5,6 +5,7 @@ computes in the forks alone, so that it may.
 """
 
 import contextlib
+import importlib.util
 import os
 import resource
 import select
@@ -14,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib.machinery import PathFinder
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,7 +161,7 @@ def _reload(request: Request) -> Reloaded:
     parameters = {key: slot.read() for key, slot in named_slots(model)}
     outputs = flatten(model(dict(request.inputs), output_hidden_states=True))
     generated = None if request.prompts is None else _generated(model, request)
-    if "torch" in sys.modules or PathFinder.find_spec("torch") is not None:
+    if "torch" in sys.modules or importlib.util.find_spec("torch") is not None:
         raise ReloadError("PyTorch was there after all.")
     return Reloaded(parameters, outputs, generated)
 
