@@ -69,7 +69,7 @@ def test_labels_count_and_do_not(name):
     settings = labelled_settings(model, inputs)
     assert settings
     for setting, (labelled, changes) in settings.items():
-        length = labelled["input_ids"].shape[-1]
+        length = labelled.get("decoder_input_ids", labelled["input_ids"]).shape[-1]
         assert len(labelled["input_ids"]) == ROWS
         for label in model.label_names:
             value = labelled[label]
