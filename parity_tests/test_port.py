@@ -569,7 +569,7 @@ def test_a_model_from_a_config_starts_as_one_of_torch_does(model_type):
             assert abs(value.mean() - like.mean()) < 0.3 * like.std(), key
 
 
-def test_a_native_family_can_be_ported_too():
+def test_a_native_family_can_be_ported_too(tmp_path):
     config = tiny.tiny_config("bert")
     native, ported = tf_pipeline.TFBertModel(config), ported_class("BertModel").from_config(config)
     for (key, slot), (other, twin) in zip(
@@ -579,6 +579,9 @@ def test_a_native_family_can_be_ported_too():
         twin.variable.assign(slot.read().T if twin.parameter.transpose else slot.read())
     ids = np.arange(5, 25).reshape(2, 10)
     np.testing.assert_allclose(ported(ids)[0], native(ids)[0], atol=1e-5)
+    for model in (native, ported):  # of one name, and each is read again as itself
+        model.save(tmp_path / "model.keras")
+        assert type(keras.models.load_model(tmp_path / "model.keras")) is type(model)
 
 
 TEXTS = ["A lovely film.", "Not one scene of it was worth the ticket."]

@@ -132,6 +132,8 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     least_config: dict[str, float] = dict.fromkeys(_SIZES, 1) | {
         "num_hidden_layers": 0, "initializer_range": 0, "chunk_size_feed_forward": -math.inf
     }  # fmt: skip
+    # Where Keras finds the class by its name; a ported class may have the name of one with a module of its own.
+    keras_package = "tf_pipeline"
     # Whether tables that are no weights, such as rotary frequencies, are PyTorch's own, which are float32.
     keeps_tables = False
     # Parts of a body that checkpoints made for another head leave out.
@@ -141,7 +143,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        keras.saving.register_keras_serializable(package="tf_pipeline")(cls)
+        keras.saving.register_keras_serializable(package=cls.keras_package)(cls)
 
     def __init__(self, config: PreTrainedConfig, dtype: Any = None, name: str | None = None):
         if keras.backend.backend() != "tensorflow":

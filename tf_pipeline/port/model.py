@@ -102,6 +102,7 @@ class PortedModel(TFPreTrainedModel):
         name: name of the Keras model.
     """
 
+    keras_package = "tf_pipeline.port"
     keeps_tables = True
     # Whether the graph lies next to the checkpoint that the model was loaded from.
     graph_beside = False
