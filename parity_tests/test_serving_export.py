@@ -352,6 +352,16 @@ def test_head_that_was_never_trained_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_options_of_the_hub_find_model_and_tokenizer(monkeypatch):
+    seen = []
+    load = exporting.AutoTokenizer.from_pretrained
+    monkeypatch.setattr(
+        exporting.AutoTokenizer, "from_pretrained", lambda *given, **options: seen.append(options) or load(*given)
+    )
+    pipe = exporting._pipeline(ASSETS, None, "text-classification", None, {"revision": "main"})
+    assert seen == [{"revision": "main"}] and pipe("A lovely film.")[0]["label"] == "POSITIVE"
+
+
 def test_model_as_an_object(tmp_path):
     pipe = pipeline("text-classification", model=ASSETS)
     with pytest.raises(ValueError, match="load the model with the dtype"):

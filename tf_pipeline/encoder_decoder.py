@@ -100,7 +100,7 @@ class Stack(keras.layers.Layer):
         return None
 
     def bias(self, hidden: tf.Tensor | None, queries, keys, offset) -> tf.Tensor | None:
-        """Scores by distance, and what hides keys, together."""
+        """Sum of the scores by distance and the mask's addend."""
         scores = self.position_bias(queries, keys, offset)
         return scores if hidden is None else hidden if scores is None else scores + hidden
 
@@ -132,7 +132,7 @@ class Stack(keras.layers.Layer):
         """Run the layers one after the other, from ``[batch, seq, hidden]`` and with the inputs of each.
 
         Returns:
-            The outputs, and what each layer returned.
+            The outputs, and the results of each layer.
         """
         size = hidden_states.shape[-1]
         rows, states, results = tf.reshape(hidden_states, [-1, size]), [], []
@@ -306,7 +306,7 @@ class WrittenState(NamedTuple):
 
 
 class EncoderDecoderBody(EncoderDecoder):
-    """Hidden states of what a decoder reads, which sees the tokens before, and all that an encoder read.
+    """Hidden states of the decoder's tokens, each of which sees those before it and all of the encoder's.
 
     Families hold ``encoder`` and ``decoder``, each a :class:`Stack`, and implement ``word_vectors``: ids
     ``[batch, seq]``, and whether they are the decoder's, to ``[batch, seq, hidden]``.
@@ -363,7 +363,7 @@ class EncoderDecoderBody(EncoderDecoder):
         """Run the decoder over the encoder's states ``[batch, source, hidden]``.
 
         Returns:
-            The outputs, what each layer returned, and the number of tokens so far.
+            The outputs, the results of each layer, and the number of tokens so far.
         """
         vectors = decoder_inputs_embeds
         if vectors is None:
@@ -390,7 +390,7 @@ class EncoderDecoderBody(EncoderDecoder):
     # -------------------------------------------------------------------------------------------------- one by one
 
     def read_prompt(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, WrittenState]:
-        """The hidden states ``[rows, start, hidden]`` of what the decoder starts with, and the state."""
+        """The hidden states ``[rows, start, hidden]`` of the decoder's first tokens, and the state."""
         ids, mask = inputs["input_ids"], inputs.get("attention_mask")
         mask = tf.ones_like(ids, tf.bool) if mask is None else tf.cast(mask, tf.bool)
         encoded = self.encoder.encode(self.word_vectors(ids, decoder=False), mask)
@@ -432,15 +432,15 @@ def _cache(results: Sequence[LayerResult], length: tf.Tensor) -> Cache:
 
 
 def head_outputs(output_class: type[ModelOutput], body: Seq2SeqModelOutput, **results: tf.Tensor) -> ModelOutput:
-    """A head's results with all that its body returned but the last state."""
+    """A head's results with those of its body, except the last hidden state."""
     return output_class({name: value for name, value in body.items() if name != "last_hidden_state"} | results)
 
 
 @heads.SEQ_TO_SEQ_LM
 class Seq2SeqLM(EncoderDecoder):
-    """Predicts what a decoder writes: all at once, or as a :class:`~tf_pipeline.generation.stepper.Stepper`.
+    """Predicts the decoder's next tokens: all at once, or as a :class:`~tf_pipeline.generation.stepper.Stepper`.
 
-    Labels ``[batch, target]`` are what is to be written, -100 where nothing counts. Families implement
+    Labels ``[batch, target]`` are the tokens to write, -100 where none counts. Families implement
     ``prediction_logits``: ``[batch, target, hidden]`` to ``[batch, target, vocab]``.
     """
 
@@ -524,7 +524,7 @@ class Seq2SeqSequenceClassification(EncoderDecoder):
 
 @heads.QUESTION_ANSWERING
 class Seq2SeqQuestionAnswering(EncoderDecoder):
-    """Finds an answer in what the decoder reads: the text, one place later. Families hold ``qa_outputs``.
+    """Finds an answer in the decoder's input: the text, one place later. Families hold ``qa_outputs``.
 
     Labels: ``start_positions`` and ``end_positions`` ``[batch]``.
     """

@@ -177,7 +177,7 @@ def _kept(model, key: Any, make: Callable[[], Any]) -> Any:
 
 
 def wrapped(results: dict[str, Any], call: Call, config: GenerationConfig) -> Any:
-    """The result of ``generate``: ``sequences``, or an output with all that was asked for."""
+    """The result of ``generate``: ``sequences``, or an output with the results that were asked for."""
     if not config.return_dict_in_generate:
         return results["sequences"]
     if not config.output_scores:

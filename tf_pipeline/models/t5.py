@@ -46,7 +46,7 @@ def initial_std(config, size: int) -> float:
 
 
 def wide_policy(policy: keras.DTypePolicy) -> Any:
-    """The dtype policy of what overflows in float16."""
+    """The dtype policy of layers whose results overflow in float16."""
     return "float32" if policy.compute_dtype == "float16" else policy
 
 

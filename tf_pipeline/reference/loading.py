@@ -22,6 +22,14 @@ def caching_off(config: PreTrainedConfig) -> PreTrainedConfig:
     return config
 
 
+def _comparable(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A copy of a config whose model can be run in float64 and returns no caches."""
+    config = caching_off(config)
+    # The grouped products of the other implementation have no float64.
+    config._experts_implementation = "eager"
+    return config
+
+
 @contextlib.contextmanager
 def seeded():
     """The same random numbers every time, and the caller's as they were."""
@@ -88,9 +96,7 @@ def load_torch_model(
     """
     import torch
 
-    config = caching_off(config)
-    # The grouped products of the other implementation have no float64.
-    config._experts_implementation = "eager"
+    config = _comparable(config)
     with no_progress_bar(), seeded():
         if source is not None:
             return model_class.from_pretrained(source, config=config, dtype=dtype, **options).eval()
@@ -114,8 +120,7 @@ def load_with_report(
         dtype: dtype of its weights.
         **options: hub options and others of ``from_pretrained``.
     """
-    config = caching_off(config)
-    config._experts_implementation = "eager"
+    config = _comparable(config)
     with no_progress_bar(), seeded():
         model, report = model_class.from_pretrained(
             source, config=config, dtype=dtype, output_loading_info=True, attn_implementation="eager", **options
