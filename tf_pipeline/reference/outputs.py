@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 # Outputs of PyTorch's models that spare work later on, and are no result.
-CACHES = ("past_key_values", "mems", "cache_params", "state", "encoder_past_key_values")
+CACHES = ("past_key_values", "cache", "mems", "cache_params", "state", "encoder_past_key_values")
 
 
 def without_caches(outputs: Mapping[str, Any]) -> dict[str, Any]:
