@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 import torch
 import transformers
+from safetensors.numpy import load_file
 
 import tf_pipeline
 from benchmarks import tiny
@@ -87,6 +88,7 @@ def test_alibi_of_falcon_is_that_of_its_default_attention():
     assert_equal_at((1, 9, 30), "falcon", "sdpa", **changes, num_kv_heads=tiny.HEADS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["local", "transient-global"])
 def test_blocks_of_long_t5(attention):
     lengths = (1, 15, 23, 24, 25, 60, 200)
@@ -115,6 +117,27 @@ def test_whisper_takes_sound_and_decoder_tokens():
             expected = theirs(**inputs).last_hidden_state.numpy()
         got = ours({"input_features": features, "decoder_input_ids": written}).last_hidden_state
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10 * max(1.0, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("model_type", ["resnet", pytest.param("wav2vec2", marks=pytest.mark.slow)])
+def test_images_and_sound_are_inputs_by_position_and_survive_saving(model_type, tmp_path):
+    folder = checkpoint(model_type)
+    model = tf_pipeline.TFAutoModel.from_pretrained(folder)
+    ((name, shape),) = model.signal_shapes.items()
+    sizes = [size or least for size, least in zip(shape, (2, 900, None, None), strict=False)]
+    signal = np.random.default_rng(0).normal(size=sizes).astype("float32")
+    expected = transformers.AutoModel.from_pretrained(folder).eval()(torch.tensor(signal))[0].detach().numpy()
+    np.testing.assert_allclose(model(signal)[0], expected, atol=1e-3)
+    model.save_pretrained(tmp_path / "again")
+    stored, kept = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "again"))
+    assert {key: value.shape for key, value in kept.items()} == {key: value.shape for key, value in stored.items()}
+    np.testing.assert_array_equal(
+        tf_pipeline.TFAutoModel.from_pretrained(tmp_path / "again")(signal)[0], model(signal)[0]
+    )
+    with pytest.raises(ValueError, match=rf"{name} has shape \(2, 3\), but {type(model).__name__} takes \[batch, "):
+        model(signal.reshape(2, -1)[:, :3])
+    with pytest.raises(ValueError, match=f"needs {name}; its processor returns it"):
+        model({})
 
 
 # ----------------------------------------------------------------------------------------------------- what is compared

@@ -82,7 +82,7 @@ class Slot:
         # Keras' `kernel` and `embeddings` are `_kernel` and `_embeddings` with the LoRA update added.
         merged = getattr(self.layer, self.parameter.variable.removeprefix("_"))
         value = np.asarray(keras.ops.convert_to_numpy(merged)).astype(self.variable.dtype, copy=False)
-        return np.ascontiguousarray(value.T if self.parameter.transpose else value)
+        return np.asarray(value.T if self.parameter.transpose else value, order="C")
 
 
 @dataclass
@@ -557,10 +557,10 @@ def load(
         lines = "\n".join(f"  {key}: checkpoint {list(a)}, model {list(b)}" for key, a, b in report.mismatched)
         raise CheckpointError(
             f"{source} does not fit {type(model).__name__}; these shapes differ:\n{lines}\n"
-            "Pass ignore_mismatched_sizes=True to initialize them anew."
+            "Pass ignore_mismatched_sizes=True to initialize them at random."
         )
     for key in tensors:
-        if not _is_floating(tensors.dtype(key)):
+        if not (slots[key].parameter.counts or _is_floating(tensors.dtype(key))):
             raise CheckpointError(
                 f"{source}: {key} holds {tensors.dtype(key).name} rather than floats; is the checkpoint quantized?"
             )

@@ -1,5 +1,6 @@
 """Turn a caller's inputs into tensors, with clear messages about invalid ones."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ def as_inputs(model, first: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict
     if isinstance(first, Mapping):
         inputs = dict(first) | inputs
     elif first is not None:
-        inputs["input_ids"] = first
+        inputs[model.main_input_name] = first
     if unknown := [name for name in inputs if name not in model.input_names]:
         raise TypeError(f"{type(model).__name__} does not take {unknown}; it takes {list(model.input_names)}.")
     return {name: as_tensor(name, value) for name, value in inputs.items() if value is not None}
@@ -63,18 +64,38 @@ def check_inputs(model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: naming the input, the mistake and the expected form.
     """
-    if ("input_ids" in inputs) == ("inputs_embeds" in inputs):
-        raise ValueError("Give exactly one of input_ids and inputs_embeds.")
-    leading = "input_ids" if "input_ids" in inputs else "inputs_embeds"
+    leading = _leading(model, inputs)
     for name, value in inputs.items():
         _check_dtype(name, value)
-        _check_rank(model, name, value)
+        if name in model.signal_shapes:
+            _check_signal(model, name, value)
+        else:
+            _check_rank(model, name, value)
     _check_shapes(model, inputs, leading)
     for name, key in _TABLES.items():
         if name in inputs:
             check_ids(model, name, inputs[name], key)
     inputs = waiting(inputs, _size_checks(model, inputs, leading))
     return inputs | {leading: _check_length(model, inputs, leading)}
+
+
+def _leading(model, inputs: Mapping[str, Any]) -> str:
+    """The input that the sizes of the others follow."""
+    main = model.main_input_name
+    if main != "input_ids":
+        if main not in inputs:
+            raise ValueError(f"{type(model).__name__} needs {main}; its processor returns it.")
+        return main
+    if ("input_ids" in inputs) == ("inputs_embeds" in inputs):
+        raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+    return "input_ids" if "input_ids" in inputs else "inputs_embeds"
+
+
+def _shared_axes(model, leading: str) -> int:
+    """Number of leading axes, the batch first, that other inputs share: an image shares no more than the batch."""
+    if leading not in model.signal_shapes:
+        return model.input_rank
+    return next((axis for axis, size in enumerate(model.signal_shapes[leading]) if size is not None), 2)
 
 
 def check_sizes(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -109,7 +130,8 @@ def _size_checks(model, inputs: Mapping[str, Any], leading: str) -> list[tf.Oper
     checks, leads = [], _decoders(inputs) or leading
     for name, value in inputs.items():
         # A decoder's inputs have a length of their own.
-        like, axes = (leads, model.input_rank) if name.startswith("decoder_") else (leading, model.input_rank)
+        is_decoders = name.startswith("decoder_")
+        like, axes = (leads, model.input_rank) if is_decoders else (leading, _shared_axes(model, leading))
         if name == like:
             like, axes = leading, 1
         rank = value.shape.rank if name == "attention_mask" else axes
@@ -164,8 +186,17 @@ def _check_rank(model, name: str, value: tf.Tensor) -> None:
     raise ValueError(f"{name} has shape {tuple(value.shape)}, but {type(model).__name__} takes [{wanted}].{hint}")
 
 
+def _check_signal(model, name: str, value: tf.Tensor) -> None:
+    wanted = model.signal_shapes[name]
+    fits = value.shape.is_compatible_with(wanted)
+    if fits and all((size or math.inf) >= model.least_samples for size in value.shape[1:2]):
+        return
+    axes = ", ".join(f"{model.least_samples} or more" if size is None else str(size) for size in wanted[1:])
+    raise ValueError(f"{name} has shape {tuple(value.shape)}, but {type(model).__name__} takes [batch, {axes}].")
+
+
 def _check_shapes(model, inputs: Mapping[str, Any], leading: str) -> None:
-    rank = model.input_rank
+    rank = _shared_axes(model, leading)
     expected = inputs[leading].shape[:rank]
     if leading == "inputs_embeds" and inputs[leading].shape[-1] not in (None, size := model.embedding_size):
         key = "embedding_size" if hasattr(model.config, "embedding_size") else "hidden_size"
@@ -195,7 +226,7 @@ def _check_shapes(model, inputs: Mapping[str, Any], leading: str) -> None:
 def _check_length(model, inputs: Mapping[str, Any], leading: str) -> tf.Tensor:
     """The leading input, once it is known not to be too long."""
     limit = model.max_length
-    if limit is None or "position_ids" in inputs:
+    if limit is None or "position_ids" in inputs or leading in model.signal_shapes:
         return inputs[leading]
     axis = model.input_rank - 1
     length = inputs[leading].shape[axis]

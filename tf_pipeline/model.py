@@ -113,6 +113,8 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         base_model_prefix: attribute of a head model that holds its body, such as ``"bert"``.
         input_rank: rank of ``input_ids``: 2, or 3 for multiple choice.
         tensor_names: inputs that are not labels.
+        main_input_name: input that is given by position and that the sizes of the others follow.
+        signal_shapes: shapes of inputs that are images or sound, with ``None`` for axes of any size.
         label_names: inputs that are labels.
         option_names: arguments of a call that are no inputs.
         task_loss: the loss computed from labels, or ``None``.
@@ -124,6 +126,8 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     base_model_prefix = ""
     input_rank = 2
     tensor_names: tuple[str, ...] = INPUT_NAMES
+    main_input_name = "input_ids"
+    signal_shapes: Mapping[str, tuple[int | None, ...]] = {}
     label_names: tuple[str, ...] = ()
     option_names: tuple[str, ...] = ("output_hidden_states", "output_attentions", "return_dict", "training")
     task_loss: Loss | None = None

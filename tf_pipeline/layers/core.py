@@ -24,6 +24,7 @@ class Parameter:
         variable: attribute of the layer that holds the Keras variable.
         initializer: attribute of the layer that holds its initializer.
         transpose: whether the checkpoint stores the transpose of the variable.
+        counts: whether it holds integers, as batch normalization counts its batches.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Parameter:
     variable: str
     initializer: str
     transpose: bool = False
+    counts: bool = False
 
 
 def dense(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | None = None, transposed: bool = False) -> tf.Tensor:

@@ -194,8 +194,8 @@ def _export(wrapper: Exported, samples: Mapping[str, torch.Tensor]) -> torch.exp
         name: {axis: dynamic for axis in range(value.ndim) if _is_open(name, axis)} for name, value in inputs.items()
     }
     with (
-        torch.no_grad(), _quiet(), _unrounded_numbers(), apply_patches("dynamo"), reset_model_state(wrapper.model),
-        stateless_rotary(wrapper.model),
+        torch.no_grad(), _quiet(), _unrounded_numbers(), _open_one_hot(), apply_patches("dynamo"),
+        reset_model_state(wrapper.model), stateless_rotary(wrapper.model),
     ):  # fmt: skip
         program = torch.export.export(
             wrapper, (), inputs, dynamic_shapes=shapes, strict=False, prefer_deferred_runtime_asserts_over_guards=True
@@ -233,6 +233,24 @@ def _unrounded_numbers():
         yield
     finally:
         torch.tensor = tensor
+
+
+@contextlib.contextmanager
+def _open_one_hot():
+    """A number of classes that depends on a length stays open; the operator's schema makes a constant of it."""
+    functional = torch.nn.functional
+    one_hot = functional.one_hot
+
+    def open_one_hot(tensor, num_classes=-1):
+        if isinstance(num_classes, torch.SymInt):
+            return (tensor[..., None] == torch.arange(num_classes, device=tensor.device)).to(torch.int64)
+        return one_hot(tensor, num_classes)
+
+    functional.one_hot = open_one_hot
+    try:
+        yield
+    finally:
+        functional.one_hot = one_hot
 
 
 @contextlib.contextmanager
@@ -430,7 +448,10 @@ class _Writer:
         if expression is None:
             return False
         named = self._named(expression)
-        ones = named.subs(dict.fromkeys(named.free_symbols, 1))
+        try:
+            ones = named.subs(dict.fromkeys(named.free_symbols, 1))
+        except ZeroDivisionError:  # a block longer than one token has no part of a text that short
+            ones = None
         # That a size is *not* so much keeps PyTorch from treating that one in a simpler way; it is no limit.
         return not isinstance(named, sympy.Ne) and named != sympy.true and ones != sympy.false
 

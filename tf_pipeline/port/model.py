@@ -33,14 +33,15 @@ class Weight(keras.layers.Layer):
         super().__init__(dtype=dtype)
         self.spec, self.kernel = spec, kernel
         self.trainable = spec.trainable
-        self.initializer = keras.initializers.RandomNormal(spec.mean, spec.deviation)
+        self.counts = not tf.as_dtype(_numpy_name(spec.dtype, self.variable_dtype)).is_floating
+        random = keras.initializers.RandomNormal(spec.mean, spec.deviation)
+        self.initializer = keras.initializers.Zeros() if self.counts else random
 
     def build(self, input_shape=None):
         """Create the variable."""
-        floating = tf.as_dtype(_numpy_name(self.spec.dtype, self.variable_dtype)).is_floating
         self.value = self.add_weight(
             shape=self.spec.shape[::-1] if self.kernel else self.spec.shape,
-            initializer=self.initializer if floating else "zeros",
+            initializer=self.initializer,
             dtype=_numpy_name(self.spec.dtype, self.variable_dtype),
             trainable=self.spec.trainable,
             autocast=False,
@@ -53,7 +54,7 @@ class Weight(keras.layers.Layer):
 
     def checkpoint_parameters(self) -> tuple[Parameter, ...]:
         """The tensor, under the layer's own path."""
-        return (Parameter("", tuple(self.spec.shape), "value", "initializer", transpose=self.kernel),)
+        return (Parameter("", tuple(self.spec.shape), "value", "initializer", self.kernel, self.counts),)
 
 
 class Constant(keras.layers.Layer):
@@ -140,6 +141,10 @@ class PortedModel(TFPreTrainedModel):
 
     def _set_inputs(self, graph: Graph) -> None:
         self.tensor_names = tuple(graph.inputs)
+        if "input_ids" not in graph.inputs:
+            self.main_input_name, spec = next(iter(graph.inputs.items()))
+            shape = tuple(size if isinstance(size, int) else None for size in spec.shape)
+            self.signal_shapes = {self.main_input_name: shape}
         self.base_model_prefix = graph.base_model_prefix
         self.output_type = _output_type(graph.output_class, tuple(graph.outputs))
 
@@ -157,6 +162,11 @@ class PortedModel(TFPreTrainedModel):
     def max_length(self) -> int | None:
         """Maximum number of tokens that the model takes, or ``None`` without a limit."""
         return self._graph.limits.get("length", [1, None])[1]
+
+    @property
+    def least_samples(self) -> int:
+        """Minimum length of a sound that the model takes, in samples."""
+        return self._graph.limits.get("length", [1, None])[0]
 
     @property
     def max_generated_length(self) -> int | None:
@@ -210,7 +220,7 @@ class PortedModel(TFPreTrainedModel):
         for name, spec in self._graph.inputs.items():
             if name in complete:
                 continue
-            like = inputs["decoder_input_ids" if name.startswith("decoder_") else "input_ids"]
+            like = inputs["decoder_input_ids" if name.startswith("decoder_") else self.main_input_name]
             if spec.default is None:
                 raise ValueError(f"{type(self).__name__} needs {name} too; its tokenizer returns it.")
             complete[name] = {
