@@ -50,6 +50,11 @@ DECODERS = tuple(name for name in CLASSES if issubclass(getattr(tf_pipeline, nam
 _QUICK_DECODERS = {name for name in DECODERS if issubclass(getattr(tf_pipeline, name), CausalLM)} | {*BODIES}
 
 
+# What a test of saving, loading or bookkeeping looks at: the body of each family, every head of BERT's, and what is
+# unusual.
+STAND_INS = {*REPRESENTATIVES, *MODELS["bert"], *(names[0] for names in MODELS.values())}
+
+
 def marks(name: str) -> tuple:
     """Marks of the tests of a class: slow where others stand for it."""
     return (pytest.mark.slow,) if name in {*DECODERS} - _QUICK_DECODERS else ()
@@ -58,3 +63,8 @@ def marks(name: str) -> tuple:
 def marked(names: Iterable[str]) -> list:
     """Names of classes as parameters of tests."""
     return [pytest.param(name, marks=marks(name)) for name in names]
+
+
+def stood_for(names: Iterable[str]) -> list:
+    """Names of classes as parameters of tests, of which :data:`STAND_INS` alone are quick."""
+    return [pytest.param(name, marks=() if name in STAND_INS else pytest.mark.slow) for name in names]

@@ -197,7 +197,9 @@ def theirs(class_name: str, folder: Path, rank: int, rng: random.Random):
         (folder / "config.json").write_text(raw)
         return inputs, outputs
     except Exception as error:
-        return inputs_of(getattr(tf_pipeline, class_name), transformers.BertConfig(vocab_size=9), rng), error
+        return inputs_of(
+            getattr(tf_pipeline, class_name), transformers.BertConfig(vocab_size=9, eos_token_id=1), rng
+        ), error
 
 
 def ours(class_name: str, folder: Path, inputs):

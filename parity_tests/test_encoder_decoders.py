@@ -96,7 +96,8 @@ def test_steps_under_xla_and_in_a_saved_model(writer, family, tmp_path):
     module = tf.Module()
     module.model, module.run = model, tf.function(looped(model), input_signature=SPECS, autograph=False)
     tf.saved_model.save(module, tmp_path)
-    assert_equal(tf.saved_model.load(tmp_path).run(IDS, MASK, WRITTEN, 1), whole)
+    loaded = tf.saved_model.load(tmp_path)  # holds the variables of its functions
+    assert_equal(loaded.run(IDS, MASK, WRITTEN, 1), whole)
     inputs = {"input_ids": tf.constant(IDS), "attention_mask": tf.constant(MASK)}
     _, state = model.prefill(inputs | {"decoder_input_ids": tf.constant(WRITTEN[:, :5])}, CAPACITY)
     step = tf.function(model.step, jit_compile=True, autograph=False)

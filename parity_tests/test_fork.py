@@ -88,6 +88,7 @@ def test_what_was_loaded_before_a_fork_says_that_it_cannot_run(minilm):
         assert message.startswith("ForkedProcessError: ") and 'get_context("spawn")' in message, (name, message)
 
 
+@pytest.mark.slow
 def test_a_fork_before_tensorflow_runs_is_fine(minilm):
     """Importing is not running: a model may be loaded in each of several forked processes."""
     said = run(
@@ -103,6 +104,7 @@ def test_a_fork_before_tensorflow_runs_is_fine(minilm):
     assert said == {"child": "fine"}
 
 
+@pytest.mark.slow
 def test_processes_that_are_spawned_are_fine(minilm, tmp_path):
     (tmp_path / "spawned.py").write_text(
         textwrap.dedent(

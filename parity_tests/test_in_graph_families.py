@@ -3,6 +3,7 @@
 import pytest
 
 from parity_tests.sentences import film_reviews
+from parity_tests.tiers import exhaustive
 from parity_tests.tokenizer_stacks import FAMILIES
 from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.tokenization.in_graph import compile_tokenizer, verify
@@ -24,7 +25,7 @@ def counted(record_property):
     return count
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", exhaustive(FAMILIES, ["bert", "roberta", "albert", "t5", "deberta-v3", "llama-2"]))
 def test_family(family, counted):
     tokenizer = FAMILIES[family]()
     texts = adversarial_texts()[::9] + film_reviews()[::24] + RUNS

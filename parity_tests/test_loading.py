@@ -29,7 +29,7 @@ from parity_tests.checkpoint_helpers import (
     twin,
     weights,
 )
-from parity_tests.families import BODIES, CLASSES, FAMILY, MASKED_LMS, MODELS, marked
+from parity_tests.families import BODIES, CLASSES, FAMILY, MASKED_LMS, MODELS, stood_for
 from parity_tests.tiers import exhaustive
 from parity_tests.tiny import tiny_config
 from tf_pipeline import auto
@@ -56,7 +56,7 @@ def assert_refused(source, pattern: str, class_name: str = CLASSIFIER, **kwargs)
 # ------------------------------------------------------------------------------------------------------- layouts
 
 
-@pytest.mark.parametrize("class_name", marked(CLASSES))
+@pytest.mark.parametrize("class_name", stood_for(CLASSES))
 def test_every_class_loads_with_nothing_to_report(class_name):
     model, report = ours(class_name, checkpoint(class_name), output_loading_info=True)
     assert (report.missing, report.unused, report.mismatched) == ([], [], [])
@@ -152,6 +152,10 @@ def test_heads_are_reported_as_pytorch_reports_them(body, saved, loaded):
         pytest.skip(f"the family has no {saved} or no {loaded}")
     source, name = checkpoint(names[0]), names[1]
     options = {"ignore_mismatched_sizes": True}
+    if body == "TFT5Model" and (saved, loaded) == ("ForTokenClassification", "Model"):
+        with pytest.raises(CheckpointError, match=r"missing: \['decoder\."):  # PyTorch starts a whole half at random
+            ours(name, source, **options)
+        return
     report = our_report(name, source, **options)
     assert report == torch_report(name, source, **options)
     keys = [
@@ -548,8 +552,11 @@ def test_a_bad_dtype_lists_the_good_ones(dtype):
 # --------------------------------------------------------------------------------------------------------- saving
 
 
-@pytest.mark.parametrize("class_name", marked(CLASSES))
-@pytest.mark.parametrize("dtype, size", [("float32", "50GB"), ("bfloat16", "20KB"), ("float16", 10_000)])
+@pytest.mark.parametrize("class_name", stood_for(CLASSES))
+@pytest.mark.parametrize(
+    "dtype, size",
+    [("float32", "50GB"), ("bfloat16", "20KB"), pytest.param("float16", 10_000, marks=pytest.mark.slow)],
+)
 def test_what_is_saved_pytorch_loads_bit_for_bit(class_name, dtype, size, tmp_path):
     model = ours(class_name, checkpoint(class_name), dtype=dtype)
     model.config.architectures = ["Another"]
@@ -638,7 +645,7 @@ def test_quantized_layers_are_not_saved_as_weights(tmp_path):
 # ---------------------------------------------------------------------------------------------------- from_config
 
 
-@pytest.mark.parametrize("class_name", marked(CLASSES))
+@pytest.mark.parametrize("class_name", stood_for(CLASSES))
 def test_random_weights_start_as_pytorchs(class_name):
     sizes = {"hidden_size": 64, "num_hidden_layers": 1, "initializer_range": 0.07}
     config = tiny_config(FAMILY[class_name], class_name, **sizes)
@@ -813,7 +820,7 @@ def assert_same_dropout(class_name, **changes):
     assert dropout_rates(getattr(tf_pipeline, class_name)(config)) == expected
 
 
-@pytest.mark.parametrize("class_name", marked(CLASSES))
+@pytest.mark.parametrize("class_name", stood_for(CLASSES))
 def test_dropout_rates_are_pytorchs(class_name):
     changes = rates(FAMILY[class_name], class_name)
     assert_same_dropout(class_name, **changes)

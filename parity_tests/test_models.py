@@ -22,7 +22,14 @@ def classes(names):
 
 
 HEADS, BODIES = classes(families.CLASSES), classes(families.BODIES)
-OWN_HEADS, REPRESENTATIVES = classes(families.OWN_CLASSES), classes(families.REPRESENTATIVES)
+REPRESENTATIVES = classes(families.REPRESENTATIVES)
+SOME_HEADS = pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        pytest.param(families.FAMILY[name], name, marks=() if name in families.REPRESENTATIVES else pytest.mark.slow)
+        for name in families.OWN_CLASSES
+    ],
+)
 
 
 def settings_for(model, **options):
@@ -138,7 +145,7 @@ def test_positions_of_choices(family, name, checkpoint, judge):
 
 
 @pytest.mark.parametrize(("problem_type", "dtype"), [("regression", float), ("multi_label_classification", float)])
-@pytest.mark.parametrize("family", families.OWN_FAMILIES)
+@pytest.mark.parametrize("family", exhaustive(families.OWN_FAMILIES, ["bert", "gpt2", "t5"]))
 def test_losses_of_each_problem_type(family, problem_type, dtype, checkpoint, judge):
     name = next(name for name in supported_models()[family] if name.endswith("ForSequenceClassification"))
     folder = checkpoint(family, name, problem_type=problem_type)
@@ -161,7 +168,7 @@ def test_regression_to_one_number(checkpoint, judge):
     )
 
 
-@OWN_HEADS
+@SOME_HEADS
 def test_a_batch_is_its_rows(family, name, checkpoint):
     """Batched equals one by one, and padding on the right changes nothing for real tokens."""
     model = getattr(tf_pipeline, name).from_pretrained(checkpoint(family, name), dtype="float64")
@@ -196,7 +203,7 @@ def _real(key, value, rows):
     return value[rows] if value.shape[:2] == rows.shape else value
 
 
-@OWN_HEADS
+@SOME_HEADS
 @pytest.mark.parametrize("padding", ["right", "left"])
 def test_logits_do_not_depend_on_what_else_is_returned(family, name, padding, checkpoint):
     """Heads that read the first token alone compute no other in the last layer, unless hidden states are asked for."""

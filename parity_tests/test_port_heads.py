@@ -39,13 +39,18 @@ IDS = np.array([[7, 12, 33, 4, 41], [9, 5, 61, 8, 20]])
     ("model_type", "kind", "changes"),
     [
         ("marian", SEQ_TO_SEQ, {}),
-        ("bert-generation", CAUSAL, {"is_decoder": True}),
-        ("xlnet", CAUSAL, {}),
-        ("bart", CAUSAL, {"is_decoder": True}),
         ("biogpt", "TFAutoModelForTokenClassification", {}),
-        ("ernie", "TFAutoModelForNextSentencePrediction", {}),
-        ("mobilebert", PRE_TRAINING, {}),
-        ("flaubert", PRE_TRAINING, {}),
+        *(
+            pytest.param(*values, marks=pytest.mark.slow)
+            for values in [
+                ("bert-generation", CAUSAL, {"is_decoder": True}),
+                ("xlnet", CAUSAL, {}),
+                ("bart", CAUSAL, {"is_decoder": True}),
+                ("ernie", "TFAutoModelForNextSentencePrediction", {}),
+                ("mobilebert", PRE_TRAINING, {}),
+                ("flaubert", PRE_TRAINING, {}),
+            ]
+        ),
     ],
 )
 def test_loss_is_that_of_torch(model_type, kind, changes):

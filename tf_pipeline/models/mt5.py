@@ -28,6 +28,8 @@ class TFMT5ForSequenceClassification(t5.TFT5ForSequenceClassification):
 class TFMT5ForTokenClassification(t5.TFT5ForTokenClassification):
     """Labels each token. See :class:`~tf_pipeline.models.t5.TFT5ForTokenClassification`."""
 
+    ignored_keys = re.compile(r"(?!)")
+
 
 class TFMT5ForQuestionAnswering(t5.TFT5ForQuestionAnswering):
     """Finds an answer in a text. See :class:`~tf_pipeline.models.t5.TFT5ForQuestionAnswering`."""

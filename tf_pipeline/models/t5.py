@@ -346,6 +346,8 @@ class TFT5ForSequenceClassification(Seq2SeqSequenceClassification, TFT5PreTraine
 class TFT5ForTokenClassification(TokenClassification, TFT5PreTrainedModel):
     """Labels each token from the encoder's states. Labels: ``[batch, seq]``, -100 where none counts."""
 
+    ignored_keys = re.compile(r"^(transformer\.)?decoder\.")
+
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.transformer = TFAutoModelForTextEncoding.model_class(config)(config, dtype=self.dtype_policy)

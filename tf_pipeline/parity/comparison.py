@@ -240,7 +240,9 @@ class Comparison:
 
     def _refuses_masks_of_pairs(self, right: Inputs) -> str | None:
         """Why masks of pairs cannot be compared: who does not take them."""
-        if self.ours().input_rank != 2 or getattr(self.ours(), "graph", None) is not None:
+        model = self.ours()
+        # A decoder that reads what the encoder reads goes by its mask too.
+        if model.input_rank != 2 or hasattr(model, "graph") or getattr(model, "reads_end_token", False):
             return f"{self.class_name} takes a mask of tokens alone."
         everything = np.ones((*right["input_ids"].shape, right["input_ids"].shape[-1]), np.int64)
         try:
@@ -260,6 +262,9 @@ class Comparison:
             settings["token_type_ids"] = right | {"token_type_ids": types}
             settings["no token_type_ids"] = {k: v for k, v in right.items() if k != "token_type_ids"}
         if "inputs_embeds" not in model.tensor_names:
+            return settings
+        if getattr(model, "reads_end_token", False):
+            self.report.skip("outputs", "inputs_embeds", f"{self.class_name} finds the end of a text by its ids.")
             return settings
         embedded = {name: value for name, value in right.items() if name != "input_ids"}
         embedded["inputs_embeds"] = self._embeddings_beside(right["input_ids"], rng)

@@ -71,7 +71,7 @@ def torch_model(
     loaded = "float32" if dtype == "float64" else dtype
     options = {"dtype": getattr(torch, loaded), "attn_implementation": "eager"} | kwargs
     with no_progress_bar():
-        model = torch_class.from_pretrained(checkpoint, **options).eval()
+        model = as_frozen_as_built(torch_class.from_pretrained(checkpoint, **options).eval())
     model = model.double() if dtype == "float64" else model
     if not keeps_tables:
         widen_tables(model)
@@ -99,7 +99,8 @@ def load_torch_model(
     config = _comparable(config)
     with no_progress_bar(), seeded():
         if source is not None:
-            return model_class.from_pretrained(source, config=config, dtype=dtype, **options).eval()
+            model = model_class.from_pretrained(source, config=config, dtype=dtype, **options)
+            return as_frozen_as_built(model.eval())
         model = model_class._from_config(config, dtype=dtype, **options)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -126,3 +127,15 @@ def load_with_report(
             source, config=config, dtype=dtype, output_loading_info=True, attn_implementation="eager", **options
         )
     return model.eval(), report
+
+
+def as_frozen_as_built(model: "torch.nn.Module") -> "torch.nn.Module":
+    """The model, with the parameters frozen that its class freezes, such as tables of sines; loading thaws them."""
+    import torch
+
+    with torch.device("meta"):
+        built = type(model)(model.config)
+    trainable = {name: parameter.requires_grad for name, parameter in built.named_parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable.get(name, parameter.requires_grad))
+    return model
