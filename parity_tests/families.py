@@ -6,11 +6,9 @@ other ways to run the same computation, and Keras' machinery, which does not kno
 
 from collections.abc import Iterable
 
-import pytest
-
 import tf_pipeline
+from parity_tests.tiers import exhaustive
 from tf_pipeline.auto import supported_models
-from tf_pipeline.decoder import CausalLM, TFDecoderPreTrainedModel
 
 MODELS = supported_models()
 FAMILY = {name: family for family, names in MODELS.items() for name in names}
@@ -45,26 +43,11 @@ REPRESENTATIVES = tuple(
     if name in BODIES or name.endswith("ForSequenceClassification") or _computes_by_itself(name)
 )
 
-# Decoders have one core: the language model of each family shows what the family changes.
-DECODERS = tuple(name for name in CLASSES if issubclass(getattr(tf_pipeline, name), TFDecoderPreTrainedModel))
-_QUICK_DECODERS = {name for name in DECODERS if issubclass(getattr(tf_pipeline, name), CausalLM)} | {*BODIES}
-
-
-# What a test of saving, loading or bookkeeping looks at: the body of each family, every head of BERT's, and what is
+# What a test looks at that would only be slower for all: the body of each family, every head of BERT's, and what is
 # unusual.
 STAND_INS = {*REPRESENTATIVES, *MODELS["bert"], *(names[0] for names in MODELS.values())}
 
 
-def marks(name: str) -> tuple:
-    """Marks of the tests of a class: slow where others stand for it."""
-    return (pytest.mark.slow,) if name in {*DECODERS} - _QUICK_DECODERS else ()
-
-
 def marked(names: Iterable[str]) -> list:
-    """Names of classes as parameters of tests."""
-    return [pytest.param(name, marks=marks(name)) for name in names]
-
-
-def stood_for(names: Iterable[str]) -> list:
-    """Names of classes as parameters of tests, of which :data:`STAND_INS` alone are quick."""
-    return [pytest.param(name, marks=() if name in STAND_INS else pytest.mark.slow) for name in names]
+    """Names of classes as parameters of tests, all of which but :data:`STAND_INS` are marked slow."""
+    return exhaustive(names, STAND_INS.intersection(names))

@@ -14,7 +14,7 @@ import tensorflow as tf
 import transformers
 
 import tf_pipeline
-from parity_tests.families import CLASSES, HEADS, MODELS, OWN_FAMILIES, REPRESENTATIVES, stood_for
+from parity_tests.families import CLASSES, HEADS, MODELS, OWN_FAMILIES, REPRESENTATIVES, marked
 from parity_tests.keras_helpers import (
     assert_same_outputs,
     assert_same_values,
@@ -264,7 +264,7 @@ def test_freezing(name):
     }
 
 
-@pytest.mark.parametrize("name", stood_for(HEADS))
+@pytest.mark.parametrize("name", marked(HEADS))
 def test_every_trainable_variable_has_a_gradient(name):
     model = tiny_model(name)
     with tf.GradientTape() as tape:
@@ -526,7 +526,7 @@ def test_an_unknown_rank_says_how_to_state_it():
 # -------------------------------------------------------------------------------------------------------- structure
 
 
-@pytest.mark.parametrize("name", stood_for(CLASSES))
+@pytest.mark.parametrize("name", marked(CLASSES))
 def test_variables_and_their_paths(name):
     """Paths are unique and read like the checkpoint's keys; torch has as many parameters."""
     model = tiny_model(name)

@@ -29,7 +29,7 @@ from parity_tests.checkpoint_helpers import (
     twin,
     weights,
 )
-from parity_tests.families import BODIES, CLASSES, FAMILY, MASKED_LMS, MODELS, stood_for
+from parity_tests.families import BODIES, CLASSES, FAMILY, MASKED_LMS, MODELS, marked
 from parity_tests.tiers import exhaustive
 from parity_tests.tiny import tiny_config
 from tf_pipeline import auto
@@ -56,7 +56,7 @@ def assert_refused(source, pattern: str, class_name: str = CLASSIFIER, **kwargs)
 # ------------------------------------------------------------------------------------------------------- layouts
 
 
-@pytest.mark.parametrize("class_name", stood_for(CLASSES))
+@pytest.mark.parametrize("class_name", marked(CLASSES))
 def test_every_class_loads_with_nothing_to_report(class_name):
     model, report = ours(class_name, checkpoint(class_name), output_loading_info=True)
     assert (report.missing, report.unused, report.mismatched) == ([], [], [])
@@ -552,7 +552,7 @@ def test_a_bad_dtype_lists_the_good_ones(dtype):
 # --------------------------------------------------------------------------------------------------------- saving
 
 
-@pytest.mark.parametrize("class_name", stood_for(CLASSES))
+@pytest.mark.parametrize("class_name", marked(CLASSES))
 @pytest.mark.parametrize(
     "dtype, size",
     [("float32", "50GB"), ("bfloat16", "20KB"), pytest.param("float16", 10_000, marks=pytest.mark.slow)],
@@ -645,7 +645,7 @@ def test_quantized_layers_are_not_saved_as_weights(tmp_path):
 # ---------------------------------------------------------------------------------------------------- from_config
 
 
-@pytest.mark.parametrize("class_name", stood_for(CLASSES))
+@pytest.mark.parametrize("class_name", marked(CLASSES))
 def test_random_weights_start_as_pytorchs(class_name):
     sizes = {"hidden_size": 64, "num_hidden_layers": 1, "initializer_range": 0.07}
     config = tiny_config(FAMILY[class_name], class_name, **sizes)
@@ -820,7 +820,7 @@ def assert_same_dropout(class_name, **changes):
     assert dropout_rates(getattr(tf_pipeline, class_name)(config)) == expected
 
 
-@pytest.mark.parametrize("class_name", stood_for(CLASSES))
+@pytest.mark.parametrize("class_name", marked(CLASSES))
 def test_dropout_rates_are_pytorchs(class_name):
     changes = rates(FAMILY[class_name], class_name)
     assert_same_dropout(class_name, **changes)

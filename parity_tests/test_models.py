@@ -16,20 +16,18 @@ from tf_pipeline.parity import compare_outputs, run
 from tf_pipeline.parity.inputs import random_inputs
 
 
-def classes(names):
-    pairs = [pytest.param(families.FAMILY[name], name, marks=families.marks(name), id=name) for name in names]
+def classes(names, quick=families.CLASSES):
+    """Parameters of a test of classes and their families, of which those that are not quick are marked slow."""
+    pairs = [
+        pytest.param(families.FAMILY[name], name, marks=() if name in quick else pytest.mark.slow, id=name)
+        for name in names
+    ]
     return pytest.mark.parametrize(("family", "name"), pairs)
 
 
-HEADS, BODIES = classes(families.CLASSES), classes(families.BODIES)
+HEADS, BODIES = classes(families.CLASSES, quick=families.STAND_INS), classes(families.BODIES)
 REPRESENTATIVES = classes(families.REPRESENTATIVES)
-SOME_HEADS = pytest.mark.parametrize(
-    ("family", "name"),
-    [
-        pytest.param(families.FAMILY[name], name, marks=() if name in families.REPRESENTATIVES else pytest.mark.slow)
-        for name in families.OWN_CLASSES
-    ],
-)
+OWN_HEADS = classes(families.OWN_CLASSES, quick=families.REPRESENTATIVES)
 
 
 def settings_for(model, **options):
@@ -168,7 +166,7 @@ def test_regression_to_one_number(checkpoint, judge):
     )
 
 
-@SOME_HEADS
+@OWN_HEADS
 def test_a_batch_is_its_rows(family, name, checkpoint):
     """Batched equals one by one, and padding on the right changes nothing for real tokens."""
     model = getattr(tf_pipeline, name).from_pretrained(checkpoint(family, name), dtype="float64")
@@ -203,7 +201,7 @@ def _real(key, value, rows):
     return value[rows] if value.shape[:2] == rows.shape else value
 
 
-@SOME_HEADS
+@OWN_HEADS
 @pytest.mark.parametrize("padding", ["right", "left"])
 def test_logits_do_not_depend_on_what_else_is_returned(family, name, padding, checkpoint):
     """Heads that read the first token alone compute no other in the last layer, unless hidden states are asked for."""

@@ -8,7 +8,7 @@ import transformers
 import tf_pipeline
 from parity_tests.checkpoint_helpers import checkpoint, edited
 from parity_tests.conftest import ASSETS
-from parity_tests.families import CLASSES, REPRESENTATIVES, marked
+from parity_tests.families import CLASSES, REPRESENTATIVES
 from parity_tests.pipeline_helpers import tiny_with_tokenizer
 from tf_pipeline import compare
 from tf_pipeline.judging.rules import judge_envelope, judge_float64
@@ -134,13 +134,13 @@ def dropout_equal(name: str) -> None:
 OTHER_EMBEDDINGS = "TFRobertaModel"  # calls BERT's, which have to be told that they are trained
 
 
-@pytest.mark.parametrize("name", marked(sorted({*REPRESENTATIVES, OTHER_EMBEDDINGS})))
+@pytest.mark.parametrize("name", [*REPRESENTATIVES, OTHER_EMBEDDINGS])
 def test_dropout_is_where_pytorch_has_it(name):
     dropout_equal(name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", marked(sorted({*CLASSES} - {*REPRESENTATIVES, OTHER_EMBEDDINGS})))
+@pytest.mark.parametrize("name", sorted({*CLASSES} - {*REPRESENTATIVES, OTHER_EMBEDDINGS}))
 def test_dropout_is_where_pytorch_has_it_in_every_class(name):
     dropout_equal(name)
 

@@ -90,6 +90,7 @@ def t5():
     return ported_class("T5ForConditionalGeneration").from_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_graph_file_is_the_same_every_time(tmp_path):
     config = tiny.tiny_config("esm")
     texts = []
@@ -350,6 +351,7 @@ def test_a_port_loads_without_torch(xlnet, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_remembered_graph_needs_no_torch(xlnet):
     done = _without_torch(LOAD, str(checkpoint("xlnet", SEQUENCE)), SEQUENCE)
     assert done.returncode == 0, done.stderr
@@ -405,6 +407,7 @@ def test_flash_attention_is_refused():
         capture.capture(transformers.LlamaModel, config)
 
 
+@pytest.mark.slow
 def test_operator_without_a_rule_is_written_by_simpler_ones(monkeypatch):
     monkeypatch.delitem(RULES, "aten.layer_norm.default")
     config = tiny.tiny_config("roformer")
@@ -451,6 +454,7 @@ def test_unequal_port_is_refused_with_the_first_node_and_nothing_is_written(monk
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_gate_notices_a_wrong_constant():
     config = tiny.tiny_config("llama")
     captured = capture.capture(transformers.LlamaModel, config)

@@ -19,7 +19,7 @@ from ml_dtypes import bfloat16
 from tf_pipeline.port.rules import RULES
 
 EXAMPLES = settings(
-    max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=4, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 FLOATS = ("float64", "float32")
 TOLERANCE = {
