@@ -16,11 +16,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 
+from parity_tests.tiers import exhaustive
 from tf_pipeline.port.rules import RULES
 
-EXAMPLES = settings(
-    max_examples=4, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+
+def examples(count: int) -> settings:
+    """Settings for so many examples, the same every time."""
+    return settings(
+        max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+
+
+MANY_OR_FEW = pytest.mark.parametrize("count", exhaustive([2, 8], [2]))
 FLOATS = ("float64", "float32")
 TOLERANCE = {
     "float64": 1e-12,
@@ -933,9 +940,10 @@ STATIC_ONLY = {
 }
 
 
+@MANY_OR_FEW
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_rule_equals_torch(name):
-    @EXAMPLES
+def test_rule_equals_torch(name, count):
+    @examples(count)
     @given(st.data())
     def check(data):
         drawn = CASES[name](Draw(data))
@@ -951,9 +959,10 @@ def test_rule_equals_torch(name):
     check()
 
 
+@MANY_OR_FEW
 @pytest.mark.parametrize("name", sorted(SHAPE_ONLY))
-def test_rule_has_torch_shape_and_dtype(name):
-    @EXAMPLES
+def test_rule_has_torch_shape_and_dtype(name, count):
+    @examples(count)
     @given(st.data())
     def check(data):
         drawn = SHAPE_ONLY[name](Draw(data))
