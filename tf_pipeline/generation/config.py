@@ -1,4 +1,4 @@
-"""Options of ``generate``: those of ``transformers`` 5.23, each honoured, refused by name, or unknown."""
+"""Options of ``generate``: those of ``transformers`` 5.24, each honoured, refused by name, or unknown."""
 
 import copy
 import warnings

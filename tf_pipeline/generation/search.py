@@ -1,4 +1,4 @@
-"""Choice of tokens from scores: greedy, at random, or with beams, as in ``transformers`` 5.23."""
+"""Choice of tokens from scores: greedy, at random, or with beams, as in ``transformers`` 5.24."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
