@@ -142,6 +142,8 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     keeps_tables = False
     # Parts of a body that checkpoints made for another head leave out.
     optional_body = re.compile(r"^pooler\.")
+    # Keys that checkpoints leave out where the initial values are meant.
+    implied_keys = re.compile(r"(?!)")
     # Keys that checkpoints have and no model of the family uses, which PyTorch passes over too.
     ignored_keys = re.compile(r"(?!)")
 
