@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import tf_pipeline
 from parity_tests.checkpoint_helpers import checkpoint
-from parity_tests.families import FAMILY, HEADS, OWN_CLASSES
+from parity_tests.families import FAMILY, HEADS, OWN_CLASSES, marked
 from parity_tests.test_mutations_families import only_the_verdict  # noqa: F401
 from tf_pipeline import compare
 from tf_pipeline.cli.main import app
@@ -59,7 +59,7 @@ def test_command_compares_a_classifier_of_several_labels(tmp_path):
     assert {"multi-label", "class labels", "regression"} <= losses
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", marked(HEADS))
 def test_labels_count_and_do_not(name):
     """In every setting something counts, and where labels can be ignored something is."""
     from parity_tests.tiny import tiny_config

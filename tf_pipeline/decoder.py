@@ -240,7 +240,7 @@ class DecoderBody:
         return [capacity if window is None else min(window, capacity) for window in self.windows]
 
     def prompt_positions(self, mask: tf.Tensor) -> tf.Tensor:
-        """Positions int32 ``[rows, prompt]`` under a mask of that shape; -1 before the first token, if padding has none."""
+        """Positions int32 ``[rows, prompt]`` under a mask of that shape; -1 for padding in front, if it has none."""
         return tf.cumsum(tf.cast(mask, tf.int32), axis=1) - 1
 
     def read_prompt(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, DecoderState]:

@@ -1,7 +1,7 @@
 """BART (https://arxiv.org/abs/1910.13461), and the layers of the families that follow it.
 
 Attribute paths are the keys of ``transformers`` checkpoints. Families differ in where they normalise, in their
-positions and in the factors of their words: each states that in a :class:`BartStack` and a :class:`BartBlock` of its own.
+positions and in the factors of their words: each says so in a :class:`BartStack` and a :class:`BartBlock` of its own.
 """
 
 import copy
@@ -349,6 +349,8 @@ class BartDecoderBody(DecoderBody, keras.layers.Layer):
     def __init__(self, config, stack_class, dtype=None):
         super().__init__(dtype=dtype)
         self.decoder = stack_class(config, is_decoder=True, has_words=True, dtype=dtype)
+        for block in self.blocks:  # whose attention to an encoder is not used
+            block.encoder_attn.trainable = block.encoder_attn_layer_norm.trainable = False
 
     @property
     def blocks(self) -> list[BartBlock]:

@@ -25,7 +25,7 @@ class LanguageFirst:
         """Ids ``[batch, seq]``, padded on the right, one place later behind the last token; padding where -100."""
         if (pad := self.config.pad_token_id) is None:
             raise ValueError(
-                f"{type(self).__name__} makes decoder_input_ids with pad_token_id, but the config has none."
+                f"{type(self).__name__} needs pad_token_id to make decoder_input_ids; the config has none."
             )
         ids = tf.where(ids == -100, tf.cast(pad, ids.dtype), ids)
         last = tf.reduce_sum(tf.cast(ids != tf.cast(pad, ids.dtype), tf.int32), axis=1, keepdims=True) - 1

@@ -6,7 +6,7 @@ from tf_pipeline.reference.precision import lifted_upcasts
 
 
 def widen_tables(model) -> None:
-    """Compute again values that stay float32 in PyTorch's float64 models: tables of positions, factors of embeddings."""
+    """Compute again values that stay float32 in PyTorch's float64 models: positions, factors of embeddings."""
     import torch
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
