@@ -10,7 +10,7 @@ import torch
 from parity_tests.generation_helpers import ENDS, IDS, KINDS, MASK, assert_same, generate, pair
 
 slow = pytest.mark.slow
-QUICK = ("gpt2", "bart", "t5", "plbart")
+QUICK = ("gpt2", "bart", "plbart")
 MANY_ENDS = list(range(20, 60, 4))
 EACH = [pytest.param(name, marks=() if name in QUICK else slow) for name in KINDS]
 # Texts of random models come to repeat a token, the same in all of them.

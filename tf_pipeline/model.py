@@ -232,6 +232,11 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         return self.num_positions
 
     @property
+    def num_mask_heads(self) -> int:
+        """Number of heads that an attention mask of rank 4 may tell apart (config: ``num_attention_heads``)."""
+        return getattr(self.config, "num_attention_heads", 1)
+
+    @property
     def embedding_size(self) -> int:
         """Size of the vectors that ``inputs_embeds`` holds."""
         return getattr(self.config, "embedding_size", self.config.hidden_size)

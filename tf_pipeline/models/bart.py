@@ -390,6 +390,11 @@ class TFBartForCausalLM(CausalLM, TFBartPreTrainedModel, TFDecoderPreTrainedMode
             config.d_model, config.vocab_size, config.init_std, config.tie_word_embeddings, use_bias=False, dtype=dtype
         )
 
+    @property
+    def num_mask_heads(self) -> int:
+        """Number of heads that an attention mask of rank 4 may tell apart (config: ``decoder_attention_heads``)."""
+        return self.config.decoder_attention_heads
+
     def tied_weights(self) -> dict[str, str]:
         """The vocabulary is scored by the word embeddings, unless the config unties them."""
         return {"lm_head.weight": "model.decoder.embed_tokens.weight"} if self.config.tie_word_embeddings else {}

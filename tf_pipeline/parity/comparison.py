@@ -222,8 +222,7 @@ class Comparison:
     def _masks_of_pairs(self, right: Inputs) -> dict[str, Inputs]:
         """Masks of the keys that each query, or each query of each head, may see; PyTorch adds theirs to the scores."""
         rows, length = right["input_ids"].shape[0], right["input_ids"].shape[-1]
-        heads = getattr(self.ours().config, "num_attention_heads", 1)
-        visible = np.random.default_rng(3).random((rows, heads, length, length)) < 0.7
+        visible = np.random.default_rng(3).random((rows, self.ours().num_mask_heads, length, length)) < 0.7
         visible |= np.eye(length, dtype=bool)
         masks = {"mask by head": visible, "mask for all heads": visible[:, :1], "mask of pairs": visible[:, 0]}
         if (reason := self._refuses_masks_of_pairs(right)) is not None:
@@ -240,7 +239,9 @@ class Comparison:
 
     def _refuses_masks_of_pairs(self, right: Inputs) -> str | None:
         """Why masks of pairs cannot be compared: who does not take them."""
-        if self.ours().input_rank != 2 or getattr(self.ours(), "graph", None) is not None:
+        model = self.ours()
+        has_encoder = "decoder_input_ids" in model.tensor_names
+        if model.input_rank != 2 or has_encoder or getattr(model, "graph", None) is not None:
             return f"{self.class_name} takes a mask of tokens alone."
         everything = np.ones((*right["input_ids"].shape, right["input_ids"].shape[-1]), np.int64)
         try:
@@ -259,7 +260,7 @@ class Comparison:
             types = rng.integers(0, token_types(model), shape)
             settings["token_type_ids"] = right | {"token_type_ids": types}
             settings["no token_type_ids"] = {k: v for k, v in right.items() if k != "token_type_ids"}
-        if "inputs_embeds" not in model.tensor_names:
+        if "inputs_embeds" not in model.tensor_names or getattr(model, "reads_end_token", False):
             return settings
         embedded = {name: value for name, value in right.items() if name != "input_ids"}
         embedded["inputs_embeds"] = self._embeddings_beside(right["input_ids"], rng)
