@@ -43,6 +43,11 @@ from tf_pipeline.model import TFPreTrainedModel
 LAYER_NORM_EPS = 1e-5  # PyTorch's default
 
 
+def initial_std(config) -> float:
+    """Standard deviation of initial weights: ``init_std``, unless the config has an ``initializer_range`` as well."""
+    return getattr(config, "initializer_range", config.init_std)
+
+
 def scaled(vectors: tf.Tensor, scale: float) -> tf.Tensor:
     """``vectors`` times ``scale``, in their own dtype."""
     return vectors if scale == 1 else vectors * tf.constant(scale, vectors.dtype)
@@ -53,7 +58,7 @@ class BartAttention(keras.layers.Layer):
 
     def __init__(self, config, num_heads, dtype=None):
         super().__init__(dtype=dtype)
-        size, std, self.num_heads = config.d_model, config.init_std, num_heads
+        size, std, self.num_heads = config.d_model, initial_std(config), num_heads
         if size % num_heads:
             raise ValueError(f"d_model {size} is not a multiple of the number of attention heads {num_heads}.")
         self.k_proj = Linear(size, size, std, dtype=dtype)
@@ -88,7 +93,7 @@ class BartBlock(keras.layers.Layer):
     def __init__(self, config, is_decoder, dtype=None):
         super().__init__(dtype=dtype)
         half = "decoder" if is_decoder else "encoder"
-        size, std, self.is_decoder = config.d_model, config.init_std, is_decoder
+        size, std, self.is_decoder = config.d_model, initial_std(config), is_decoder
         num_heads, wide = getattr(config, f"{half}_attention_heads"), getattr(config, f"{half}_ffn_dim")
         self.self_attn = BartAttention(config, num_heads, dtype=dtype)
         self.self_attn_layer_norm = LayerNorm(size, LAYER_NORM_EPS, dtype=dtype)
@@ -174,7 +179,7 @@ class BartStack(Stack):
         self.scale = math.sqrt(size) if config.scale_embedding else 1.0
         if has_words:
             words = self.num_words(config)
-            self.embed_tokens = Embedding(words, size, config.init_std, config.pad_token_id, dtype=dtype)
+            self.embed_tokens = Embedding(words, size, initial_std(config), config.pad_token_id, dtype=dtype)
         self.add_positions(config)
         count = config.decoder_layers if is_decoder else config.encoder_layers
         self.layers_ = [self.block_class(config, is_decoder, dtype=dtype) for _ in range(count)]
@@ -196,7 +201,7 @@ class BartStack(Stack):
     def add_positions(self, config) -> None:
         """Construct the table of positions."""
         rows = config.max_position_embeddings + self.first_position
-        self.embed_positions = Embedding(rows, config.d_model, config.init_std, dtype=self.dtype_policy)
+        self.embed_positions = Embedding(rows, config.d_model, initial_std(config), dtype=self.dtype_policy)
 
     def positions(self, vectors, offset, input_ids) -> tf.Tensor:
         """Vectors ``[batch or 1, seq, hidden]`` of positions from ``offset`` on."""
@@ -259,7 +264,7 @@ class TFBartModel(EncoderDecoderBody, TFBartPreTrainedModel):
         dtype = self.dtype_policy
         if self.shares_words:
             self.shared = Embedding(
-                config.vocab_size, config.d_model, config.init_std, config.pad_token_id, dtype=dtype
+                config.vocab_size, config.d_model, initial_std(config), config.pad_token_id, dtype=dtype
             )
         self.ties_words = self.shares_words and config.tie_word_embeddings
         self.encoder = self.stack_class(config, is_decoder=False, has_words=not self.ties_words, dtype=dtype)
@@ -310,7 +315,12 @@ class TFBartForConditionalGeneration(Seq2SeqLM, BartHead):
         if self.has_bias:
             self.final_logits_bias = FinalLogitsBias(words, dtype=self.dtype_policy)
         self.lm_head = VocabularyProjector(
-            config.d_model, words, config.init_std, config.tie_word_embeddings, use_bias=False, dtype=self.dtype_policy
+            config.d_model,
+            words,
+            initial_std(config),
+            config.tie_word_embeddings,
+            use_bias=False,
+            dtype=self.dtype_policy,
         )
 
     def prediction_logits(self, hidden_states: tf.Tensor) -> tf.Tensor:
@@ -330,7 +340,7 @@ class TFBartForSequenceClassification(Seq2SeqSequenceClassification, BartHead):
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
-        self.classification_head = Seq2SeqClassificationHead(config, config.init_std, dtype=self.dtype_policy)
+        self.classification_head = Seq2SeqClassificationHead(config, initial_std(config), dtype=self.dtype_policy)
 
 
 class TFBartForQuestionAnswering(Seq2SeqQuestionAnswering, BartHead):
@@ -340,7 +350,7 @@ class TFBartForQuestionAnswering(Seq2SeqQuestionAnswering, BartHead):
         config = copy.deepcopy(config)
         config.num_labels = 2  # whatever the checkpoint says, as in PyTorch: the config's default is 3
         super().__init__(config, **kwargs)
-        self.qa_outputs = Linear(config.d_model, 2, config.init_std, dtype=self.dtype_policy)
+        self.qa_outputs = Linear(config.d_model, 2, initial_std(config), dtype=self.dtype_policy)
 
 
 class BartDecoderBody(DecoderBody, keras.layers.Layer):
@@ -387,7 +397,12 @@ class TFBartForCausalLM(CausalLM, TFBartPreTrainedModel, TFDecoderPreTrainedMode
         dtype, stack_class = self.dtype_policy, TFAutoModel.model_class(config).stack_class
         self.model = BartDecoderBody(config, stack_class, dtype=dtype)
         self.lm_head = VocabularyProjector(
-            config.d_model, config.vocab_size, config.init_std, config.tie_word_embeddings, use_bias=False, dtype=dtype
+            config.d_model,
+            config.vocab_size,
+            initial_std(config),
+            config.tie_word_embeddings,
+            use_bias=False,
+            dtype=dtype,
         )
 
     @property
