@@ -196,7 +196,7 @@ def theirs(class_name: str, folder: Path, rank: int, rng: random.Random):
         torch.manual_seed(rng.randrange(2**31))
         model = getattr(transformers, class_name.removeprefix("TF"))(config).double().eval()
         with torch.no_grad():
-            for parameter in model.parameters():
+            for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
                 parameter += 0.2 * torch.randn(parameter.shape, dtype=parameter.dtype)
         inputs = inputs_of(getattr(tf_pipeline, class_name), config, rng)
         widen_tables(model)
@@ -208,7 +208,9 @@ def theirs(class_name: str, folder: Path, rank: int, rng: random.Random):
         (folder / "config.json").write_text(raw)
         return inputs, outputs
     except Exception as error:
-        return inputs_of(getattr(tf_pipeline, class_name), transformers.BertConfig(vocab_size=9), rng), error
+        return inputs_of(
+            getattr(tf_pipeline, class_name), transformers.BertConfig(vocab_size=9, eos_token_id=3), rng
+        ), error
 
 
 def ours(class_name: str, folder: Path, inputs):

@@ -185,7 +185,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     def _check_numbers(self, config: PreTrainedConfig) -> None:
         """Refuse sizes and probabilities that no layer can have."""
         limits = {config.attribute_map.get(key, key): (least, math.inf) for key, least in self.least_config.items()}
-        limits |= {key: (0, 1) for key in config.to_dict() if "dropout" in key and hasattr(type(config), key)}
+        limits |= {key: (0, 1) for key in config.to_dict() if "drop" in key and hasattr(type(config), key)}
         for key, (least, greatest) in limits.items():
             value = getattr(config, key, None)
             if value is not None and not (isinstance(value, (int, float)) and least <= value <= greatest):
