@@ -134,16 +134,16 @@ class BartBlock(keras.layers.Layer):
         return self.after(self.encoder_attn_layer_norm, attended, rows, training), attentions, cross
 
     def before(self, norm, rows):
-        """What a branch reads: rows of the residual stream, normalised if that comes first."""
+        """Rows of the residual stream as a branch reads them: normalised, if that comes first."""
         return norm(rows) if self.norm_first else rows
 
     def after(self, norm, branch, rows, training):
-        """The residual stream with a branch's result, normalised unless that comes first."""
+        """Rows of the residual stream with a branch's result: normalised, unless that comes first."""
         total = add_residual(self.dropout(branch, training=training), rows)
         return total if self.norm_first else norm(total)
 
     def within_range(self, rows):
-        """In float16, numbers that stay finite when more are added: all of them, or all if any is infinite."""
+        """Cut float16 so that more can be added to it: always with ``norm_first``, else if some number is infinite."""
         if rows.dtype != tf.float16:
             return rows
         least = tf.constant(rows.dtype.max - 1000, rows.dtype)
@@ -152,7 +152,7 @@ class BartBlock(keras.layers.Layer):
         return tf.clip_by_value(rows, -limit, limit)
 
     def unless_dropped(self, states, rows, training):
-        """The result, or ``rows`` in training, by the chance that LayerDrop (https://arxiv.org/abs/1909.11556) has."""
+        """Return the new states, or at random in training the old rows: LayerDrop, https://arxiv.org/abs/1909.11556."""
         if not training or not self.layerdrop.rate:
             return states
         return tf.where(self.layerdrop(tf.ones([1], rows.dtype), training=True) > 0, states, rows)

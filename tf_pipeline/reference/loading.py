@@ -75,9 +75,17 @@ def torch_model(
     model = model.double() if dtype == "float64" else model
     if not keeps_tables:
         widen_tables(model)
+        freeze_positions(model)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # a cache is no result
     return model
+
+
+def freeze_positions(model) -> None:
+    """Freeze tables of sines that a class freezes itself (Marian's); PyTorch forgets it when it loads a checkpoint."""
+    for module in model.modules():
+        if type(module).__name__.endswith("SinusoidalPositionalEmbedding"):
+            module.requires_grad_(False)
 
 
 def load_torch_model(
