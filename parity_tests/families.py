@@ -16,11 +16,15 @@ CLASSES = tuple(FAMILY)
 HEADS = tuple(name for name in CLASSES if getattr(tf_pipeline, name).label_names)
 
 
+def _modules(family: str) -> set[str]:
+    """The families whose code the family's body has, its own among them."""
+    body, package = getattr(tf_pipeline, MODELS[family][0]), "tf_pipeline.models."
+    return {base.__module__.removeprefix(package) for base in body.__mro__ if base.__module__.startswith(package)}
+
+
 def _has_own_code(family: str) -> bool:
     """Whether the family's body is more than a subclass of another family's, as XLM-RoBERTa's is of RoBERTa's."""
-    body = getattr(tf_pipeline, MODELS[family][0])
-    bases = {base.__module__ for base in body.__mro__ if base.__module__.startswith("tf_pipeline.models.")}
-    return bases == {body.__module__}
+    return len(_modules(family)) == 1
 
 
 # Families whose computation no other has, and their classes.
@@ -46,6 +50,9 @@ REPRESENTATIVES = tuple(
 # What a test looks at that would only be slower for all: the body of each family, every head of BERT's, and what is
 # unusual.
 STAND_INS = {*REPRESENTATIVES, *MODELS["bert"], *(names[0] for names in MODELS.values())}
+
+# Encoder–decoders after BART's pattern, whose differences `test_encoder_decoders.py` shows.
+FOLLOWERS = tuple(family for family in MODELS if "bart" in _modules(family) - {family})
 
 
 def marked(names: Iterable[str]) -> list:

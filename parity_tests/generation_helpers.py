@@ -14,7 +14,7 @@ MASK = (IDS != 0).astype(np.int64)
 ENDS = [9, 2, 33]
 CAUSAL, SEQ_TO_SEQ = "TFAutoModelForCausalLM", "TFAutoModelForSeq2SeqLM"
 KINDS = dict.fromkeys(("gpt2", "llama", "mistral", "gemma3_text", "gpt_neo"), CAUSAL)
-KINDS |= dict.fromkeys(("t5", "bart"), SEQ_TO_SEQ)
+KINDS |= dict.fromkeys(("t5", "bart", "mbart", "m2m_100", "marian", "plbart"), SEQ_TO_SEQ)
 
 
 @cache

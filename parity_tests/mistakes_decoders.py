@@ -2,10 +2,24 @@
 
 import tensorflow as tf
 
-from parity_tests.mistakes import mistake, results, wrapped
-from tf_pipeline import decoder
+from parity_tests.mistakes import loss, mistake, mistake_in_the_loss, results, wrapped
+from tf_pipeline import decoder, encoder_decoder, losses
 from tf_pipeline.layers import activations
-from tf_pipeline.models import gemma2, gpt2, granite, llama, olmo2, qwen3, smollm3, t5
+from tf_pipeline.models import (
+    bart,
+    blenderbot_small,
+    gemma2,
+    gpt2,
+    granite,
+    llama,
+    m2m_100,
+    marian,
+    mbart,
+    olmo2,
+    qwen3,
+    smollm3,
+    t5,
+)
 
 
 @mistake("gpt2", "TFGPT2Model", sample=True)
@@ -190,6 +204,81 @@ def the_source_is_not_masked(patch):
 @mistake("t5", "TFT5EncoderModel")
 def the_last_normalisation_of_the_encoder_left_out(patch):
     patch.setattr(t5.T5Stack, "finish", lambda self, hidden_states, training=False: hidden_states)
+
+
+@mistake("bart", "TFBartForConditionalGeneration", sample=True)
+def positions_from_the_first_row(patch):
+    patch.setattr(bart.BartStack, "positions", lambda self, vectors, offset, input_ids: self.embed_positions(
+        (tf.range(tf.shape(vectors)[1]) + offset)[tf.newaxis]
+    ))  # fmt: skip
+
+
+@mistake("bart", "TFBartForConditionalGeneration")
+def words_not_multiplied(patch):
+    patch.setattr(bart, "scaled", lambda vectors, scale: vectors)
+
+
+@mistake("bart", "TFBartModel")
+def the_heads_of_the_encoder_in_the_decoder(patch):
+    def constructor(own):
+        def init(self, config, num_heads, dtype=None):
+            own(self, config, config.encoder_attention_heads, dtype=dtype)
+
+        return init
+
+    wrapped(patch, bart.BartAttention, "__init__", constructor)
+
+
+@mistake("bart", "TFBartForSequenceClassification")
+def the_first_end_of_a_text(patch):
+    own = encoder_decoder.Seq2SeqSequenceClassification._last_ends
+    patch.setattr(
+        encoder_decoder.Seq2SeqSequenceClassification, "_last_ends", lambda *args: tf.maximum(own(*args) - 1, 0)
+    )
+
+
+@mistake_in_the_loss("bart", "TFBartForCausalLM")
+def labels_of_a_lone_decoder_shifted(patch):
+    loss(patch, "TFBartForCausalLM", losses.causal_lm)
+
+
+@mistake("mbart", "TFMBartForConditionalGeneration")
+def sums_normalised(patch):
+    patch.setattr(mbart.MBartBlock, "norm_first", False)
+
+
+@mistake("mbart", "TFMBartModel")
+def the_end_not_normalised(patch):
+    patch.setattr(bart.BartStack, "finish", lambda self, hidden_states, training=False: hidden_states)
+
+
+@mistake("marian", "TFMarianMTModel", sample=True)
+def sines_and_cosines_in_turn(patch):
+    patch.setattr(marian, "sines_then_cosines", marian.sinusoidal_positions)
+
+
+@mistake("pegasus", "TFPegasusForConditionalGeneration")
+def words_of_the_decoder_multiplied_twice(patch):
+    patch.setattr(marian.SinusoidalStack, "word_vectors", bart.BartStack.word_vectors)
+
+
+@mistake("blenderbot", "TFBlenderbotForConditionalGeneration")
+def positions_from_the_second_row(patch):
+    own = bart.BartStack.positions
+    patch.setattr(
+        bart.BartStack, "positions", lambda self, vectors, offset, ids: tf.roll(own(self, vectors, offset, ids), 1, 1)
+    )
+
+
+@mistake("blenderbot-small", "TFBlenderbotSmallForConditionalGeneration")
+def positions_of_the_decoder_normalised(patch):
+    patch.setattr(blenderbot_small.BlenderbotSmallStack, "embed", bart.BartStack.embed)
+
+
+@mistake("m2m_100", "TFM2M100ForConditionalGeneration")
+def padding_has_a_position(patch):
+    own = m2m_100.token_positions
+    patch.setattr(m2m_100, "token_positions", lambda ids, vectors, *rest: own(None, vectors, *rest))
 
 
 class _Replaced:

@@ -22,7 +22,7 @@ from parity_tests.checkpoint_helpers import (
     twin,
     weights,
 )
-from parity_tests.families import MODELS
+from parity_tests.families import FOLLOWERS, MODELS
 from parity_tests.test_arguments import HEADS, INPUTS, TEXT, folder_of
 from parity_tests.test_arguments import ours as pipe_of
 from tf_pipeline import pipeline
@@ -78,7 +78,7 @@ def test_a_value_of_another_kind(key, value):
         tf_pipeline.TFAutoModel.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("family", sorted(set(MODELS) - {"deberta-v2", "modernbert", "t5", "mt5"}))
+@pytest.mark.parametrize("family", sorted(set(MODELS) - {"deberta-v2", "modernbert", "t5", "mt5", "bart", *FOLLOWERS}))
 def test_a_body_of_no_layers(family):
     body = MODELS[family][0]
     source = checkpoint(body, **{"n_layers" if family == "distilbert" else "num_hidden_layers": 0})
@@ -89,9 +89,15 @@ def test_a_body_of_no_layers(family):
     assert len(model(ids, output_hidden_states=True).hidden_states) == len(states) == (family == "mpnet")
 
 
-@pytest.mark.parametrize("body", ["TFT5Model", "TFMT5Model"])
-def test_an_encoder_decoder_of_no_layers(body):
-    source = checkpoint(body, num_layers=0, num_decoder_layers=0)
+@pytest.mark.parametrize(
+    ("body", "counts"),
+    [
+        *((body, ("num_layers", "num_decoder_layers")) for body in ("TFT5Model", "TFMT5Model")),
+        ("TFBartModel", ("encoder_layers", "decoder_layers")),
+    ],
+)
+def test_an_encoder_decoder_of_no_layers(body, counts):
+    source = checkpoint(body, **dict.fromkeys(counts, 0))
     inputs = random_inputs(ours(body, source))
     report = compare_outputs(source, body, settings={"right padding": inputs}, dtypes=["float64"], mode="eager")
     report.raise_if_unequal()

@@ -129,6 +129,17 @@ OWN |= {
         "layer_norm_epsilon": (1e-12, 1e-2), "dropout_rate": (0.0, 0.4), "initializer_factor": (0.1, 1.0),
         "feed_forward_proj": ("relu", "gated-gelu", "silu", "gated-silu"), "classifier_dropout": (0.0, 0.3),
     }),
+    **dict.fromkeys(
+        ("bart", "mbart", "marian", "pegasus", "blenderbot", "blenderbot-small", "m2m_100"), _NOT_OF_DECODERS | {
+            "hidden_act": None, "hidden_size": None, "num_attention_heads": None, "intermediate_size": None,
+            "initializer_range": None, "d_model": (8, 16, 32), "activation_function": ACTIVATIONS,
+            "encoder_layers": (3, 4), "decoder_layers": (1, 2, 3), "encoder_attention_heads": (1, 2, 4),
+            "decoder_attention_heads": (1, 2, 4), "encoder_ffn_dim": (1, 5, 37), "decoder_ffn_dim": (1, 5, 37),
+            "encoder_layerdrop": (0.0, 0.5), "decoder_layerdrop": (0.0, 0.5), "scale_embedding": _BOTH,
+            "dropout": (0.0, 0.4), "attention_dropout": (0.0, 0.4), "activation_dropout": (0.0, 0.4),
+            "init_std": (0.02, 1.0),
+        }
+    ),
 }  # fmt: skip
 WRONG = (0, -1, -8, 3, 2.5, "4", "nonsense", None, True, [], {}, [1, 2], {"0": "a", "7": "b"}, float("nan"))
 ALSO_WRONG = ("id2label", "label2id", "architectures", "dtype", "position_embedding_type", "add_cross_attention",
@@ -185,7 +196,7 @@ def theirs(class_name: str, folder: Path, rank: int, rng: random.Random):
         torch.manual_seed(rng.randrange(2**31))
         model = getattr(transformers, class_name.removeprefix("TF"))(config).double().eval()
         with torch.no_grad():
-            for parameter in model.parameters():
+            for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
                 parameter += 0.2 * torch.randn(parameter.shape, dtype=parameter.dtype)
         inputs = inputs_of(getattr(tf_pipeline, class_name), config, rng)
         widen_tables(model)
@@ -198,7 +209,7 @@ def theirs(class_name: str, folder: Path, rank: int, rng: random.Random):
         return inputs, outputs
     except Exception as error:
         return inputs_of(
-            getattr(tf_pipeline, class_name), transformers.BertConfig(vocab_size=9, eos_token_id=1), rng
+            getattr(tf_pipeline, class_name), transformers.BertConfig(vocab_size=9, eos_token_id=3), rng
         ), error
 
 

@@ -8,6 +8,7 @@ import torch
 import tf_pipeline
 from parity_tests.checkpoint_helpers import assert_same_outputs, checkpoint, ours, twin
 from parity_tests.families import FAMILY, MODELS, OWN_FAMILIES
+from parity_tests.tiers import exhaustive
 from parity_tests.tiny import tiny_config
 from tf_pipeline.decoder import CausalLM
 from tf_pipeline.generation.stepper import Stepper
@@ -20,8 +21,15 @@ STEPPERS = {
     family: name
     for family, names in MODELS.items()
     for name in names
-    if issubclass(getattr(tf_pipeline, name), CausalLM)
+    if issubclass(getattr(tf_pipeline, name), CausalLM) and "position_ids" in getattr(tf_pipeline, name).tensor_names
 }
+# Those that count padding and take no positions.
+COUNTING = tuple(
+    name
+    for family, names in MODELS.items()
+    for name in names
+    if issubclass(getattr(tf_pipeline, name), CausalLM) and family not in STEPPERS
+)
 PROMPT, CAPACITY = 9, 16
 # Prompts that are padded on the left, one not at all and one to a single token; windows are of 4 tokens.
 MASK = (np.arange(PROMPT) >= np.array([0, 4, 8])[:, None]).astype(np.int32)
@@ -86,6 +94,22 @@ def test_steps_of_a_loop_are_the_whole(stepper, family):
     assert_equal(loop(IDS, MASK), whole)
     assert_equal(loop(IDS[:1], MASK[:1]), whole[:, :1])
     assert loop.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("name", exhaustive(COUNTING, ["TFBartForCausalLM"]))
+def test_steps_where_padding_has_positions_too(name):
+    model = ours(name, checkpoint(name), dtype="float64")
+    whole = model(IDS, attention_mask=WHOLE_MASK, use_cache=True)
+    expected = whole.logits.numpy()[:, PROMPT - 1 :].swapaxes(0, 1)
+    loop = tf.function(looped(model), input_signature=SPECS)
+    assert_equal(loop(IDS, MASK), expected)
+    assert_equal(loop(IDS[:1], MASK[:1]), expected[:, :1])
+    first = model(IDS[:, :PROMPT], attention_mask=MASK, use_cache=True)
+    rest = model(IDS[:, PROMPT:], attention_mask=WHOLE_MASK, past_key_values=first.past_key_values)
+    assert_equal(rest.logits, whole.logits[:, PROMPT:])
+    assert len(whole.past_key_values.layers) == model.config.decoder_layers
+    with pytest.raises(ValueError, match=f"give the Cache of {model.config.decoder_layers} layers"):
+        model(IDS, past_key_values=())
 
 
 @pytest.mark.parametrize("family", families())

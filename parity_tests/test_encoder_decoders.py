@@ -18,8 +18,9 @@ from parity_tests.checkpoint_helpers import (
     twin,
     weights,
 )
-from parity_tests.families import FAMILY, MODELS
+from parity_tests.families import FAMILY, FOLLOWERS, MODELS
 from parity_tests.keras_helpers import tiny_inputs, tiny_labels, tiny_model
+from parity_tests.tiers import exhaustive
 from parity_tests.tiny import tiny_config
 from tf_pipeline.encoder_decoder import Seq2SeqLM
 from tf_pipeline.generation.stepper import Stepper
@@ -32,6 +33,7 @@ WRITERS = {
     for name in names
     if issubclass(getattr(tf_pipeline, name), Seq2SeqLM)
 }
+EACH = exhaustive(WRITERS, [family for family in WRITERS if family not in FOLLOWERS])
 T5 = "TFT5ForConditionalGeneration"
 CAPACITY = 16
 # Sources that are padded on the left, one not at all and one to a single token.
@@ -90,7 +92,7 @@ def test_steps_of_a_loop_are_the_whole(writer, family):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", WRITERS)
+@pytest.mark.parametrize("family", EACH)
 def test_steps_under_xla_and_in_a_saved_model(writer, family, tmp_path):
     model, whole = writer(family)
     module = tf.Module()
@@ -104,7 +106,7 @@ def test_steps_under_xla_and_in_a_saved_model(writer, family, tmp_path):
     assert_equal(step(tf.constant(WRITTEN[:, 5]), state)[0], whole[5])
 
 
-@pytest.mark.parametrize("family", WRITERS)
+@pytest.mark.parametrize("family", EACH)
 def test_rows_can_be_reordered_and_repeated(writer, family):
     model, whole = writer(family)
     inputs = {"input_ids": IDS, "attention_mask": MASK, "decoder_input_ids": WRITTEN[:, :1]}
@@ -116,7 +118,7 @@ def test_rows_can_be_reordered_and_repeated(writer, family):
         assert_equal(logits, whole[index][rows])
 
 
-@pytest.mark.parametrize("family", WRITERS)
+@pytest.mark.parametrize("family", EACH)
 def test_what_was_computed_before_can_be_given(writer, family):
     """The encoder's outputs, and the cache, which then needs the encoder's text no more."""
     model, whole = writer(family)
@@ -287,3 +289,177 @@ def test_what_does_not_fit_is_refused(writer):
     folder = new_folder()
     ours("TFT5Model", checkpoint("TFT5Model")).save_pretrained(folder)
     assert_same_weights(ours(T5, folder), twin(T5, folder))
+
+
+# ---------------------------------------------------------------------------------------------------------------- BART
+
+BART, MBART, M2M100, MARIAN = (
+    "TFBartForConditionalGeneration", "TFMBartForConditionalGeneration", "TFM2M100ForConditionalGeneration",
+    "TFMarianMTModel",
+)  # fmt: skip
+SOURCE = {"input_ids": IDS.astype(np.int64)}
+BOTH = SOURCE | {"decoder_input_ids": WRITTEN[:, :6].astype(np.int64)}
+
+
+def both(name, source, **options):
+    return tuple(load(name, source, dtype="float64", **options) for load in (ours, twin))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (BART, {"scale_embedding": False}),
+        (BART, {"activation_function": "silu"}),
+        (BART, {"tie_word_embeddings": False}),
+        (MARIAN, {"tie_word_embeddings": False}),
+        (MARIAN, {"share_encoder_decoder_embeddings": False}),
+        (MARIAN, {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False}),
+    ],
+)
+def test_options_of_bart_and_its_followers(name, change):
+    source = checkpoint(name, **change)
+    model, theirs = both(name, source)
+    assert_same_outputs(model, theirs)
+    folder = new_folder()
+    ours(name, source).save_pretrained(folder)
+    assert_same_weights(ours(name, source), twin(name, folder))
+
+
+def test_a_decoder_of_other_words():
+    source = checkpoint(MARIAN, share_encoder_decoder_embeddings=False, decoder_vocab_size=61)
+    model, theirs = both(MARIAN, source)
+    inputs = {"input_ids": IDS.astype(np.int64), "labels": WRITTEN[:, :6].astype(np.int64) % 61}
+    assert_same_outputs(model, theirs, inputs)
+    assert model(**inputs).logits.shape == (3, 6, 61)
+    with pytest.raises(ValueError, match=r"decoder_input_ids holds 61, which is outside 0 … 60 \(decoder_vocab_size"):
+        model(IDS, decoder_input_ids=[[61]] * 3)
+
+
+@pytest.mark.parametrize("name", [BART, "TFBartModel", MBART, "TFMBartModel"])
+def test_a_decoder_that_reads_the_text_itself(name):
+    assert_same_outputs(*both(name, checkpoint(name)), SOURCE)
+
+
+@pytest.mark.parametrize("family", FOLLOWERS)
+def test_a_decoder_that_has_to_be_given_something(family):
+    model = getattr(tf_pipeline, MODELS[family][0])(tiny_config(family, MODELS[family][0]))
+    if family == "mbart":
+        return
+    with pytest.raises(ValueError, match="needs decoder_input_ids; give them or decoder_inputs_embeds"):
+        model(IDS)
+
+
+def test_the_last_bias_is_loaded_kept_and_may_be_left_out():
+    def bias(tensors):
+        tensors["final_logits_bias"] = torch.arange(99.0)[None]
+
+    model, theirs = both(BART, source := edited(checkpoint(BART), bias))
+    assert_same_outputs(model, theirs, BOTH)
+    folder = new_folder()
+    ours(BART, source).save_pretrained(folder)
+    assert_same_weights(ours(BART, source), twin(BART, folder))
+    assert not any("final_logits_bias" in variable.path for variable in model.trainable_variables)
+    without = edited(checkpoint(BART), lambda tensors: tensors.pop("final_logits_bias"))
+    model, report = ours(BART, without, output_loading_info=True)
+    assert (report.missing, report.unused) == ([], [])
+    assert not weights(model)["final_logits_bias"].any()
+
+
+def test_checkpoints_of_old():
+    """Both halves hold the words, under their own names, and numbers of a version."""
+
+    def old(tensors):
+        for half in ("encoder", "decoder"):
+            tensors[f"model.{half}.embed_tokens.weight"] = tensors["model.shared.weight"].clone()
+            tensors[f"model.{half}.version"] = torch.tensor([2.0])
+
+    model, report = ours(BART, edited(checkpoint(BART), old), output_loading_info=True)
+    assert (report.missing, report.unused) == ([], [])
+    assert_same_weights(model, twin(BART, checkpoint(BART)))
+
+
+@pytest.mark.parametrize("name", [MARIAN, "TFMarianModel", "TFPegasusModel"])
+def test_positions_are_loaded_or_computed_and_never_trained(name):
+    prefix = "model." if name == MARIAN else ""
+    keys = [f"{prefix}{half}.embed_positions.weight" for half in ("encoder", "decoder")]
+    source = edited(checkpoint(name), lambda tensors: [tensors.pop(key, None) for key in keys])
+    model, report = ours(name, source, output_loading_info=True)
+    assert report.missing == []
+    assert_same_weights(model, twin(name, source))
+    other = edited(source, lambda tensors: tensors.update({key: torch.full([48, 32], 0.5) for key in keys}))
+    assert_same_outputs(*both(name, other), BOTH)
+    assert not any("embed_positions" in variable.path for variable in model.trainable_variables)
+
+
+@pytest.mark.parametrize("name", [M2M100, MARIAN, MBART])
+def test_padding_within_a_text_and_vectors_in_place_of_words(name):
+    """M2M100 gives padding no position, on whichever side and of either half; the others count it."""
+    model, theirs = both(name, checkpoint(name))
+    inputs = {key: value.copy() for key, value in BOTH.items()}
+    inputs["input_ids"][0, :3] = inputs["input_ids"][1, 6:] = inputs["input_ids"][2, 4] = 1
+    inputs["decoder_input_ids"][1, 2:4] = 1
+    assert_same_outputs(model, theirs, inputs)
+    vectors = np.random.default_rng(2).normal(size=(3, 9, 32))
+    assert_same_outputs(model, theirs, {"inputs_embeds": vectors, "decoder_input_ids": inputs["decoder_input_ids"]})
+    assert_same_outputs(model, theirs, {"inputs_embeds": vectors, "decoder_inputs_embeds": vectors[:, :4]})
+
+
+def test_positions_of_m2m100_have_no_end_and_those_of_bart_do():
+    model, theirs = both(M2M100, checkpoint(M2M100))
+    ids = np.tile(IDS, (1, 9)).astype(np.int64)
+    assert_same_outputs(model, theirs, {"input_ids": ids, "decoder_input_ids": ids[:, :70]})
+    bart = ours(BART, checkpoint(BART))
+    for inputs in ({"input_ids": ids}, {"input_ids": IDS, "decoder_input_ids": ids}):
+        with pytest.raises(ValueError, match=r"longer than the 48 positions"):
+            bart(**inputs)
+
+
+def test_odd_sizes_of_m2m100():
+    change = {"d_model": 35, "encoder_attention_heads": 5, "decoder_attention_heads": 7}
+    assert_same_outputs(*both(M2M100, checkpoint(M2M100, **change)), BOTH)
+    for wrong in ({"d_model": 2}, {"pad_token_id": None}):
+        with pytest.raises(ValueError, match="take d_model of 4 or more and a pad_token_id, not"):
+            tf_pipeline.TFM2M100Model(tiny_config("m2m_100", "TFM2M100Model", **wrong))
+
+
+def test_labels_of_mbart_start_with_their_language():
+    model = ours(MBART, checkpoint(MBART))
+    labels = tf.constant([[5, 6, 3, 70], [8, 3, 71, -100]])
+    np.testing.assert_array_equal(model.shifted_right(labels), [[70, 5, 6, 3], [71, 8, 3, 71]])
+    with pytest.raises(ValueError, match="needs pad_token_id to make decoder_input_ids"):
+        tf_pipeline.TFMBartModel(tiny_config("mbart", "TFMBartModel", pad_token_id=None))(IDS)
+
+
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+def test_layers_are_dropped_in_training_alone(half):
+    config = tiny_config("bart", "TFBartModel", dropout=0.0, **{f"{half}_layerdrop": 1.0})
+    model = tf_pipeline.TFBartModel(config)
+    plain, dropped = (model(BOTH, training=training, output_hidden_states=True) for training in (False, True))
+    first, *others = dropped[f"{half}_hidden_states"]
+    for state in others:
+        assert_equal(state, first, atol=0)
+    assert np.abs(plain[f"{half}_hidden_states"][1] - first).max() > 1e-3
+    model = tf_pipeline.TFBartModel(tiny_config("bart", "TFBartModel", dropout=0.0, **{f"{half}_layerdrop": 0.5}))
+    results = {model(BOTH, training=True).last_hidden_state.numpy().tobytes() for _ in range(20)}
+    assert 2 <= len(results) <= 2 ** len(others)
+
+
+@pytest.mark.parametrize("name", ["TFBartModel", "TFMBartModel"])
+def test_numbers_that_float16_cannot_hold(name):
+    """The encoder's are cut where PyTorch cuts them; the last normalisation of mBART's would hide it."""
+
+    def large(tensors):
+        key = "final_layer_norm" if name == "TFBartModel" else "fc2"
+        tensors[f"encoder.layers.1.{key}.bias"][:4] = torch.tensor([70000.0, -80000.0, 65000.0, 3.0])
+
+    source = edited(checkpoint(name, encoder_layers=2), large)
+    model, theirs = (load(name, source, dtype="float16") for load in (ours, twin))
+    rows = model.encoder.layers_[1].within_range(tf.constant([[np.inf, -np.inf, 65504.0, 3.0]], tf.float16))
+    np.testing.assert_array_equal(rows, np.array([[64512, -64512, 64512, 3]], np.float16))
+    finite = model.encoder.layers_[1].within_range(tf.constant([[65504.0, 3.0]], tf.float16))
+    assert float(finite[0, 0]) == (65504 if name == "TFBartModel" else 64512)
+    states = model(BOTH).encoder_last_hidden_state.numpy()
+    with torch.no_grad():
+        expected = theirs(**{key: torch.tensor(x) for key, x in BOTH.items()}).encoder_last_hidden_state.numpy()
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(states, expected, rtol=0.01, atol=0.02)

@@ -17,6 +17,7 @@ from transformers.generation.streamers import BaseStreamer
 import tf_pipeline
 from parity_tests.generation_helpers import IDS, MASK, generate, pair
 from parity_tests.sentences import film_reviews
+from parity_tests.tiers import exhaustive
 from tf_pipeline.generation import processors
 from tf_pipeline.generation.config import _IDLE, _RULES, DEFAULTS, REFUSED, options_of
 from tf_pipeline.generation.loop import bucket
@@ -281,7 +282,7 @@ def test_generate_runs_inside_a_graph(gpt2):
     np.testing.assert_array_equal(result, generate(gpt2, max_new_tokens=5, **PAD))
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", pytest.param("bart", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model_type", exhaustive(["gpt2", "bart", "plbart"], ["gpt2"]))
 def test_a_saved_model_generates(model_type, tmp_path):
     ours, theirs = pair(model_type)
     options = {"max_new_tokens": 6, "num_beams": 2, "eos_token_id": [5, 17]} | PAD

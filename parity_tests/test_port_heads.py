@@ -7,9 +7,10 @@ import torch
 import transformers
 
 import tf_pipeline
-from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of
+from parity_tests.port_helpers import checkpoint, shared_cache, torch_name, use_cache_of
 from tf_pipeline import auto, heads
 from tf_pipeline.port.mappings import mapping
+from tf_pipeline.port.model import ported_class
 from tf_pipeline.reference.precision import lifted_upcasts
 from tf_pipeline.serving.export import resolve_task
 
@@ -25,9 +26,10 @@ def cache(monkeypatch):
 
 
 def pair_of(model_type: str, kind: str, **changes):
-    """A checkpoint as our model and as PyTorch's, both in float64."""
+    """A checkpoint as a port, whether there is a native class or not, and as PyTorch's model, both in float64."""
     folder = checkpoint(model_type, kind, **changes)
-    ours = getattr(tf_pipeline, kind).from_pretrained(folder, dtype="float64")
+    name = torch_name(tf_pipeline.AutoConfig.from_pretrained(folder), kind)
+    ours = ported_class(name).from_pretrained(folder, dtype="float64")
     theirs = getattr(transformers, ours.torch_name()).from_pretrained(folder).double().eval()
     return ours, theirs
 
@@ -85,7 +87,7 @@ def test_a_class_of_any_name_generates_as_torch_does(model_type, kind, changes):
 
 def test_a_body_does_not_generate():
     with pytest.raises(ValueError, match="predicts no tokens"):
-        tf_pipeline.TFAutoModel.from_pretrained(checkpoint("marian")).generate(IDS)
+        ported_class("MarianModel").from_pretrained(checkpoint("marian")).generate(IDS)
 
 
 def test_every_listed_class_has_the_head_of_its_list():

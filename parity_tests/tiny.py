@@ -7,6 +7,28 @@ config value belongs shows. A new family adds its row here and is tested everywh
 import os
 from typing import Any
 
+_BART: dict[str, Any] = {
+    "vocab_size": 99,
+    "d_model": 32,
+    "encoder_layers": 4,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 37,
+    "decoder_ffn_dim": 41,
+    "encoder_layerdrop": 0.0,
+    "decoder_layerdrop": 0.0,
+    "activation_function": "gelu_new",
+    "max_position_embeddings": 48,
+    "scale_embedding": True,
+    "bos_token_id": 4,
+    "pad_token_id": 1,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": None,
+    "num_labels": 5,
+}
+
 TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {
         "vocab_size": 99,
@@ -396,6 +418,13 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         "decoder_start_token_id": 2,
         "num_labels": 5,
     },
+    "bart": _BART,
+    "mbart": _BART | {"activation_function": "gelu", "decoder_start_token_id": None},
+    "marian": _BART | {"activation_function": "silu"},
+    "pegasus": _BART | {"activation_function": "relu"},
+    "blenderbot": _BART | {"activation_function": "gelu"},
+    "blenderbot-small": _BART,
+    "m2m_100": _BART | {"activation_function": "relu"},
 }
 
 

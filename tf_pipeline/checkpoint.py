@@ -565,7 +565,7 @@ def load(
                 f"{source}: {key} holds {tensors.dtype(key).name} rather than floats; is the checkpoint quantized?"
             )
     wrong = {key for key, *_ in report.mismatched}
-    report.missing = sorted(set(slots) - set(tensors))
+    report.missing = sorted(key for key in set(slots) - set(tensors) if not model.implied_keys.search(key))
     report.unused = sorted(name for key, name in names.items() if key not in slots)
     _check_body(model, source, slots, names, strict)
     create_variables(model, RenamedReader(reader, {k: n for k, n in names.items() if k in slots and k not in wrong}))
@@ -614,7 +614,7 @@ def _modern_norm(match: re.Match) -> str:
 
 def _check_body(model, source, slots: Mapping[str, Slot], names: Mapping[str, str], strict: bool) -> None:
     """Refuse a checkpoint whose body is not exactly the model's, whole layers more or fewer excepted if not strict."""
-    missing = [key for key in slots if key not in names and model.in_body(key)]
+    missing = [key for key in slots if key not in names and model.in_body(key) and not model.implied_keys.search(key)]
     unexpected = [key for key in names if key not in slots and model.in_body(key)]
     if not strict:
         missing = [key for key in missing if _layer(key) in set(map(_layer, names))]

@@ -30,7 +30,7 @@ class DecoderInputs:
     """Inputs of a decoder's layer besides its rows ``[batch * length, hidden]``.
 
     A layer is called as ``layer(rows, inputs=inputs, training=training)``. It returns the new rows, its attentions
-    ``[batch, heads, length, keys]``, and the result of :meth:`remember`.
+    ``[batch, heads, length, keys]``, and the result of :meth:`remember`; anything more is left alone.
 
     Attributes:
         length: number of tokens of each sequence that are computed, a scalar.
@@ -108,10 +108,11 @@ class TFDecoderPreTrainedModel(TFPreTrainedModel):
         """Refuse inputs of a wrong shape or value; a mask has a column for each token of the past too."""
         if past_key_values is None:
             return super().check(inputs)
-        if not isinstance(past_key_values, Cache) or len(past_key_values.layers) != self.config.num_hidden_layers:
+        layers = len(self.base_model.blocks)
+        if not isinstance(past_key_values, Cache) or len(past_key_values.layers) != layers:
             raise ValueError(
-                f"past_key_values is a {type(past_key_values).__name__}; give the Cache of "
-                f"{self.config.num_hidden_layers} layers that an earlier call returned as outputs.past_key_values."
+                f"past_key_values is a {type(past_key_values).__name__}; give the Cache of {layers} layers that an "
+                "earlier call returned as outputs.past_key_values."
             )
         masks = {name: value for name, value in inputs.items() if name == "attention_mask"}
         checked = super().check({name: value for name, value in inputs.items() if name not in masks})
@@ -216,7 +217,7 @@ class DecoderBody:
         rows, all_states, all_attentions, caches = tf.reshape(hidden_states, [-1, size]), [], [], []
         for block, block_inputs in zip(self.blocks, inputs, strict=True):
             all_states.append(hidden_states)
-            rows, attentions, cache = block(rows, inputs=block_inputs, training=training)
+            rows, attentions, cache, *_ = block(rows, inputs=block_inputs, training=training)
             hidden_states = tf.reshape(rows, [-1, block_inputs.length, size])
             all_attentions.append(attentions)
             caches.append(cache)
@@ -238,16 +239,20 @@ class DecoderBody:
         """Number of slots in each layer's cache: no more than the layer sees."""
         return [capacity if window is None else min(window, capacity) for window in self.windows]
 
+    def prompt_positions(self, mask: tf.Tensor) -> tf.Tensor:
+        """Positions int32 ``[rows, prompt]`` under a mask of that shape; -1 for padding in front, if it has none."""
+        return tf.cumsum(tf.cast(mask, tf.int32), axis=1) - 1
+
     def read_prompt(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, DecoderState]:
         """The hidden states ``[rows, prompt, hidden]`` of prompts that are padded on the left, and the state."""
         mask = inputs.get("attention_mask")
         mask = tf.ones_like(inputs["input_ids"], tf.bool) if mask is None else tf.cast(mask, tf.bool)
-        counted = tf.cast(mask, tf.int32)
+        positions = self.prompt_positions(mask)
         length = tf.shape(mask)[1]
         outputs = self.forward(
             input_ids=inputs["input_ids"],
             attention_mask=mask,
-            position_ids=tf.maximum(tf.cumsum(counted, axis=1) - 1, 0),
+            position_ids=tf.maximum(positions, 0),
             use_cache=True,
         )
         layers = tuple(
@@ -256,7 +261,7 @@ class DecoderBody:
         )
         free = tf.ones([tf.shape(mask)[0], capacity - length], tf.bool)
         mask = tf.ensure_shape(tf.concat([mask, free], axis=1), [None, capacity])
-        return outputs.last_hidden_state, DecoderState(Cache(layers, length), mask, tf.reduce_sum(counted, axis=1))
+        return outputs.last_hidden_state, DecoderState(Cache(layers, length), mask, positions[:, -1] + 1)
 
     def read_token(self, tokens: tf.Tensor, state: DecoderState) -> tuple[tf.Tensor, DecoderState]:
         """The hidden state ``[rows, 1, hidden]`` of one more token of each row, and the new state."""

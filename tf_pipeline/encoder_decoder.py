@@ -15,7 +15,7 @@ import tensorflow as tf
 from tf_pipeline import heads
 from tf_pipeline.decoder import DecoderInputs
 from tf_pipeline.inputs import check_ids, check_size
-from tf_pipeline.layers import Cache, LayerCache, attention_bias
+from tf_pipeline.layers import Cache, LayerCache, Linear, attention_bias
 from tf_pipeline.layers.cache import allocate, reorder
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import (
@@ -85,8 +85,21 @@ class Stack(keras.layers.Layer):
         """The layers, called as :class:`StackInputs` says."""
         raise NotImplementedError
 
-    def embed(self, vectors: tf.Tensor, offset: tf.Tensor | int = 0, training: bool = False) -> tf.Tensor:
-        """Input of the first layer, given vectors of words ``[batch, seq, hidden]`` from position ``offset`` on."""
+    def embed(
+        self,
+        vectors: tf.Tensor,
+        offset: tf.Tensor | int = 0,
+        training: bool = False,
+        input_ids: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Input of the first layer.
+
+        Args:
+            vectors: of words, ``[batch, seq, hidden]``.
+            offset: number of tokens before them, a scalar.
+            training: whether dropout is active.
+            input_ids: the words ``[batch, seq]``, unless vectors were given in their place.
+        """
         return vectors
 
     def finish(self, hidden_states: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -105,7 +118,12 @@ class Stack(keras.layers.Layer):
         return scores if hidden is None else hidden if scores is None else scores + hidden
 
     def encode(
-        self, vectors: tf.Tensor, attention_mask: tf.Tensor | None, training: bool = False, **flags: Any
+        self,
+        vectors: tf.Tensor,
+        attention_mask: tf.Tensor | None,
+        training: bool = False,
+        input_ids: tf.Tensor | None = None,
+        **flags: Any,
     ) -> BaseModelOutput:
         """Run as an encoder.
 
@@ -113,10 +131,11 @@ class Stack(keras.layers.Layer):
             vectors: of words, ``[batch, seq, hidden]``.
             attention_mask: as for :func:`~tf_pipeline.layers.attention_bias`.
             training: whether dropout is active.
+            input_ids: as for :meth:`embed`.
             **flags: ``output_hidden_states`` and ``output_attentions``.
         """
         length = tf.shape(vectors)[1]
-        hidden_states = self.embed(vectors, training=training)
+        hidden_states = self.embed(vectors, training=training, input_ids=input_ids)
         hidden = attention_bias(attention_mask, hidden_states.dtype, queries=length, keys=length)
         inputs = StackInputs(length=length, bias=self.bias(hidden, length, length, 0))
         return self.run(hidden_states, [inputs] * len(self.blocks), training, **flags)[0]
@@ -154,13 +173,15 @@ class EncoderDecoder:
     """Base of all encoder–decoders: how they are called.
 
     Attributes:
-        decoder_reads: the input that the decoder reads, one place later, if it is given nothing else; ``None`` if it
-            has to be given something.
+        decoder_reads: inputs of which the decoder reads the first that there is, one place later, if it is given
+            nothing else; none if it has to be given something.
+        decoder_words: key of the config that is the number of words that the decoder knows.
     """
 
     tensor_names: tuple[str, ...] = INPUT_NAMES
     option_names = (*TFPreTrainedModel.option_names, "encoder_outputs", "past_key_values", "use_cache")
-    decoder_reads: str | None = None
+    decoder_reads: tuple[str, ...] = ()
+    decoder_words = "vocab_size"
 
     def call(
         self,
@@ -194,7 +215,7 @@ class EncoderDecoder:
 
     def with_decoder_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs, and those of the decoder, made from :attr:`decoder_reads` if none are given."""
-        given = inputs.get(self.decoder_reads)
+        given = next((inputs[name] for name in self.decoder_reads if inputs.get(name) is not None), None)
         if given is None or "decoder_input_ids" in inputs or "decoder_inputs_embeds" in inputs:
             return dict(inputs)
         return dict(inputs) | {"decoder_input_ids": self.shifted_right(tf.convert_to_tensor(given))}
@@ -204,8 +225,8 @@ class EncoderDecoder:
         start, pad = (getattr(self.config, f"{name}_token_id", None) for name in ("decoder_start", "pad"))
         if start is None or pad is None:
             raise ValueError(
-                f"{type(self).__name__} makes decoder_input_ids from {self.decoder_reads} with decoder_start_token_id "
-                f"and pad_token_id, but the config has {start} and {pad}."
+                f"{type(self).__name__} makes decoder_input_ids from {' or '.join(self.decoder_reads)} with "
+                f"decoder_start_token_id and pad_token_id, but the config has {start} and {pad}."
             )
         shifted = tf.concat([tf.fill([tf.shape(ids)[0], 1], tf.cast(start, ids.dtype)), ids[:, :-1]], 1)
         return tf.where(shifted == -100, tf.cast(pad, ids.dtype), shifted)
@@ -220,8 +241,9 @@ class EncoderDecoder:
 
     def _with_targets(self, data):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-        if y is not None and isinstance(x, Mapping) and self.decoder_reads in self.label_names:
-            read = {name: label for name, label in self._labels(x, y).items() if name == self.decoder_reads}
+        read = {*self.decoder_reads} & {*self.label_names}
+        if y is not None and isinstance(x, Mapping) and read:
+            read = {name: label for name, label in self._labels(x, y).items() if name in read}
             made = self.with_decoder_inputs(dict(x) | read)
             x = {name: value for name, value in made.items() if name in x or name not in read}
         return keras.utils.pack_x_y_sample_weight(x, y, weights)
@@ -229,7 +251,7 @@ class EncoderDecoder:
     def default_signature(self) -> dict[str, tf.TensorSpec]:
         """Inputs of an exported model: those of the decoder too, unless they are made from ``input_ids``."""
         signature = super().default_signature()
-        if self.decoder_reads != "input_ids":
+        if self.decoder_reads != ("input_ids",):
             signature["decoder_input_ids"] = tf.TensorSpec([None, None], tf.int32, "decoder_input_ids")
         return signature
 
@@ -243,10 +265,9 @@ class EncoderDecoder:
         """Refuse inputs of a wrong shape or value, of either half."""
         inputs = dict(inputs)
         if ("decoder_input_ids" in inputs) == ("decoder_inputs_embeds" in inputs):
-            made = {"labels": ", or labels to make them from", "input_ids": ", or input_ids to make them from"}
+            made = f", or {' or '.join(self.decoder_reads)} to make them from" if self.decoder_reads else ""
             raise ValueError(
-                f"{type(self).__name__} needs decoder_input_ids{made.get(self.decoder_reads, '')}; give them or "
-                "decoder_inputs_embeds."
+                f"{type(self).__name__} needs decoder_input_ids{made}; give them or decoder_inputs_embeds."
             )
         stands_in = encoder_outputs is not None and not {"input_ids", "inputs_embeds"} & inputs.keys()
         if stands_in:
@@ -254,7 +275,7 @@ class EncoderDecoder:
         whole = self._mask_of_past(inputs, past_key_values)
         checked = super().check(inputs)
         if "decoder_input_ids" in checked:
-            check_ids(self, "decoder_input_ids", checked["decoder_input_ids"], "vocab_size")
+            check_ids(self, "decoder_input_ids", checked["decoder_input_ids"], self.decoder_words)
         if "attention_mask" in checked and checked["attention_mask"].shape.rank != 2:
             raise ValueError(
                 f"{type(self).__name__} takes an attention_mask [batch, seq], which the decoder goes by as well, not "
@@ -333,7 +354,7 @@ class EncoderDecoderBody(EncoderDecoder):
         encoded = encoder_outputs
         if encoded is None:
             vectors = self.word_vectors(input_ids, decoder=False) if inputs_embeds is None else inputs_embeds
-            encoded = self.encoder.encode(vectors, attention_mask, training, **flags)
+            encoded = self.encoder.encode(vectors, attention_mask, training, input_ids, **flags)
         decoded, results, length = self.decode(
             encoded.last_hidden_state, attention_mask, training=training, **flags, **decoder_inputs
         )
@@ -372,7 +393,7 @@ class EncoderDecoderBody(EncoderDecoder):
         past, layers, cross = 0, [None] * blocks, [None] * blocks
         if past_key_values is not None:
             past, layers, cross = past_key_values.length, past_key_values.layers, past_key_values.cross
-        hidden_states = self.decoder.embed(vectors, past, training=training)
+        hidden_states = self.decoder.embed(vectors, past, training=training, input_ids=decoder_input_ids)
         hidden = attention_bias(
             decoder_attention_mask, hidden_states.dtype, queries=length, keys=past + length, offset=past, causal=True
         )
@@ -393,7 +414,7 @@ class EncoderDecoderBody(EncoderDecoder):
         """The hidden states ``[rows, start, hidden]`` of the decoder's first tokens, and the state."""
         ids, mask = inputs["input_ids"], inputs.get("attention_mask")
         mask = tf.ones_like(ids, tf.bool) if mask is None else tf.cast(mask, tf.bool)
-        encoded = self.encoder.encode(self.word_vectors(ids, decoder=False), mask)
+        encoded = self.encoder.encode(self.word_vectors(ids, decoder=False), mask, input_ids=ids)
         outputs, results, length = self.decode(
             encoded.last_hidden_state, mask, decoder_input_ids=inputs["decoder_input_ids"]
         )
@@ -404,8 +425,8 @@ class EncoderDecoderBody(EncoderDecoder):
     def read_token(self, tokens: tf.Tensor, state: WrittenState) -> tuple[tf.Tensor, WrittenState]:
         """The hidden state ``[rows, 1, hidden]`` of one more token of each row, and the new state."""
         cache = state.cache
-        vectors = self.word_vectors(tokens[:, tf.newaxis], decoder=True)
-        hidden_states = self.decoder.embed(vectors, cache.length)
+        ids = tokens[:, tf.newaxis]
+        hidden_states = self.decoder.embed(self.word_vectors(ids, decoder=True), cache.length, input_ids=ids)
         capacity = cache.layers[0].keys.shape[2] if cache.layers else 0
         free = attention_bias(
             None, hidden_states.dtype, queries=1, keys=capacity, offset=cache.length, causal=True
@@ -444,7 +465,7 @@ class Seq2SeqLM(EncoderDecoder):
     ``prediction_logits``: ``[batch, target, hidden]`` to ``[batch, target, vocab]``.
     """
 
-    decoder_reads = "labels"
+    decoder_reads = ("labels",)
 
     def forward(self, **inputs: Any) -> Seq2SeqLMOutput:
         """Scores of every token of the vocabulary."""
@@ -481,6 +502,27 @@ class Seq2SeqLM(EncoderDecoder):
         return tf.squeeze(self.prediction_logits(hidden_states), axis=1)
 
 
+class Seq2SeqClassificationHead(keras.layers.Layer):
+    """Scores of a text from one state.
+
+    Args:
+        config: a config with ``d_model``, ``num_labels`` and ``classifier_dropout``.
+        std: standard deviation of the initial weights.
+        dtype: Keras dtype policy.
+    """
+
+    def __init__(self, config, std: float, dtype=None):
+        super().__init__(dtype=dtype)
+        self.dense = Linear(config.d_model, config.d_model, std, dtype=dtype)
+        self.dropout = keras.layers.Dropout(config.classifier_dropout, dtype=dtype)
+        self.out_proj = Linear(config.d_model, config.num_labels, std, dtype=dtype)
+
+    def call(self, hidden_states, training=None):
+        """``[batch, hidden]`` to ``[batch, num_labels]``."""
+        inner = tf.tanh(self.dense(self.dropout(hidden_states, training=training)))
+        return self.out_proj(self.dropout(inner, training=training))
+
+
 @heads.SEQUENCE_CLASSIFICATION
 class Seq2SeqSequenceClassification(EncoderDecoder):
     """Scores a text by the decoder's state at its last ``eos_token_id``; the decoder reads the text one place later.
@@ -489,7 +531,7 @@ class Seq2SeqSequenceClassification(EncoderDecoder):
     ``classification_head``.
     """
 
-    decoder_reads = "input_ids"
+    decoder_reads = ("input_ids",)
     reads_end_token = True
 
     def forward(self, input_ids=None, training=False, **inputs: Any) -> Seq2SeqSequenceClassifierOutput:
@@ -530,7 +572,7 @@ class Seq2SeqQuestionAnswering(EncoderDecoder):
     """
 
     supported_config = {"num_labels": (2,)}
-    decoder_reads = "input_ids"
+    decoder_reads = ("input_ids",)
 
     def forward(self, **inputs: Any) -> Seq2SeqQuestionAnsweringModelOutput:
         """Start and end logits of each token."""
@@ -543,6 +585,7 @@ __all__ = [
     "EncoderDecoder",
     "EncoderDecoderBody",
     "LayerResult",
+    "Seq2SeqClassificationHead",
     "Seq2SeqLM",
     "Seq2SeqQuestionAnswering",
     "Seq2SeqSequenceClassification",

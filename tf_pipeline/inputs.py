@@ -211,7 +211,7 @@ def _check_shapes(model, inputs: Mapping[str, Any], leading: str) -> None:
             seq = expected[-1]
             fits = shape.is_compatible_with(
                 [expected[0], seq, seq] if shape.rank == 3 else [expected[0], None, seq, seq]
-            ) and (shape.rank == 3 or shape[1] in (None, 1, model.config.num_attention_heads))
+            ) and (shape.rank == 3 or shape[1] in (None, 1, model.num_mask_heads))
         else:
             fits = shape.is_compatible_with(expected) or (
                 name == "position_ids" and shape[0] == 1 and shape[-1] == expected[-1]

@@ -142,6 +142,8 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     keeps_tables = False
     # Parts of a body that checkpoints made for another head leave out.
     optional_body = re.compile(r"^pooler\.")
+    # Keys that checkpoints leave out where the initial values are meant.
+    implied_keys = re.compile(r"(?!)")
     # Keys that checkpoints have and no model of the family uses, which PyTorch passes over too.
     ignored_keys = re.compile(r"(?!)")
 
@@ -183,7 +185,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     def _check_numbers(self, config: PreTrainedConfig) -> None:
         """Refuse sizes and probabilities that no layer can have."""
         limits = {config.attribute_map.get(key, key): (least, math.inf) for key, least in self.least_config.items()}
-        limits |= {key: (0, 1) for key in config.to_dict() if "dropout" in key and hasattr(type(config), key)}
+        limits |= {key: (0, 1) for key in config.to_dict() if "drop" in key and hasattr(type(config), key)}
         for key, (least, greatest) in limits.items():
             value = getattr(config, key, None)
             if value is not None and not (isinstance(value, (int, float)) and least <= value <= greatest):
@@ -228,6 +230,11 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     def max_length(self) -> int | None:
         """Maximum number of tokens in a sequence, or ``None`` if positions do not limit it."""
         return self.num_positions
+
+    @property
+    def num_mask_heads(self) -> int:
+        """Number of heads that an attention mask of rank 4 may tell apart (config: ``num_attention_heads``)."""
+        return getattr(self.config, "num_attention_heads", 1)
 
     @property
     def embedding_size(self) -> int:

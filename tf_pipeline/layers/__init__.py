@@ -16,7 +16,7 @@ from tf_pipeline.layers.core import (
     VocabularyHead,
     VocabularyProjector,
 )
-from tf_pipeline.layers.embeddings import flatten_choices, position_vectors, token_positions
+from tf_pipeline.layers.embeddings import flatten_choices, position_vectors, sinusoidal_positions, token_positions
 from tf_pipeline.layers.relative import (
     bidirectional_buckets,
     causal_buckets,
@@ -67,6 +67,7 @@ __all__ = [
     "rotate_rows",
     "run_layers",
     "scores_by_distance",
+    "sinusoidal_positions",
     "split_heads",
     "token_positions",
 ]

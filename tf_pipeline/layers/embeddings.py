@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -23,21 +24,32 @@ def position_vectors(table, position_ids: tf.Tensor | None, length: tf.Tensor) -
     return tf.cast(rows, table.compute_dtype)[tf.newaxis]
 
 
-def token_positions(input_ids: tf.Tensor | None, inputs_embeds: tf.Tensor | None, padding_idx: int) -> tf.Tensor:
+def sinusoidal_positions(shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
+    """Initial position table ``[positions, dim]`` of sines and cosines in turn, rounded to float32 as in PyTorch."""
+    positions, dim = shape
+    angles = np.arange(positions)[:, None] / np.power(10000, 2 * (np.arange(dim) // 2) / dim)
+    table = np.where(np.arange(dim) % 2 == 0, np.sin(angles), np.cos(angles))
+    return tf.cast(tf.constant(table, tf.float32), dtype or tf.float32)
+
+
+def token_positions(
+    input_ids: tf.Tensor | None, inputs_embeds: tf.Tensor | None, padding_idx: int, offset: tf.Tensor | int = 0
+) -> tf.Tensor:
     """Positions that count tokens from ``padding_idx + 1`` and skip padding, as RoBERTa's do.
 
     Args:
         input_ids: ``[batch, seq]``; padding, on whichever side, keeps the position ``padding_idx``.
         inputs_embeds: ``[batch, seq, hidden]``, where there are no ids: all of them count.
         padding_idx: id of the padding token (config: ``pad_token_id``).
+        offset: number of tokens before them, a scalar.
 
     Returns:
         int32 ``[batch or 1, seq]``.
     """
     if input_ids is None:
-        return tf.range(tf.shape(inputs_embeds)[1])[tf.newaxis] + padding_idx + 1
+        return tf.range(tf.shape(inputs_embeds)[1])[tf.newaxis] + padding_idx + 1 + offset
     real = tf.cast(tf.not_equal(input_ids, tf.cast(padding_idx, input_ids.dtype)), tf.int32)
-    return tf.cumsum(real, axis=1) * real + padding_idx
+    return (tf.cumsum(real, axis=1) + offset) * real + padding_idx
 
 
 def flatten_choices(inputs: dict[str, Any]) -> tuple[dict[str, Any], tf.Tensor]:

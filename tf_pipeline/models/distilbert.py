@@ -6,7 +6,6 @@ Attribute paths are the keys of ``transformers`` checkpoints.
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tf_pipeline.encoder import (
@@ -28,6 +27,7 @@ from tf_pipeline.layers import (
     get_activation,
     position_vectors,
     run_layers,
+    sinusoidal_positions,
 )
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import BaseModelOutput
@@ -53,14 +53,6 @@ class Embeddings(keras.layers.Layer):
             inputs_embeds = self.word_embeddings(input_ids)
         positions = position_vectors(self.position_embeddings, position_ids, tf.shape(inputs_embeds)[1])
         return self.dropout(self.LayerNorm(inputs_embeds + positions), training=training)
-
-
-def sinusoidal_positions(shape, dtype=None) -> tf.Tensor:
-    """Initial position table ``[positions, dim]`` of ``sinusoidal_pos_embds``: sines and cosines in turn."""
-    positions, dim = shape
-    angles = np.arange(positions)[:, None] / np.power(10000, 2 * (np.arange(dim) // 2) / dim)
-    table = np.where(np.arange(dim) % 2 == 0, np.sin(angles), np.cos(angles))
-    return tf.cast(tf.constant(table, tf.float32), dtype or tf.float32)
 
 
 class DistilBertSelfAttention(keras.layers.Layer):

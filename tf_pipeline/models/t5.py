@@ -16,6 +16,7 @@ from tf_pipeline.encoder import TokenClassification
 from tf_pipeline.encoder_decoder import (
     EncoderDecoderBody,
     LayerResult,
+    Seq2SeqClassificationHead,
     Seq2SeqLM,
     Seq2SeqQuestionAnswering,
     Seq2SeqSequenceClassification,
@@ -202,7 +203,7 @@ class T5Stack(Stack):
         """The layers."""
         return self.block
 
-    def embed(self, vectors, offset=0, training=False):
+    def embed(self, vectors, offset=0, training=False, input_ids=None):
         """The vectors themselves: T5 has no absolute positions."""
         return self.dropout(vectors, training=training)
 
@@ -319,28 +320,14 @@ class TFT5EncoderModel(TFT5PreTrainedModel):
         return self.encoder.encode(vectors, attention_mask, **options)
 
 
-class T5ClassificationHead(keras.layers.Layer):
-    """Scores of a text from one state."""
-
-    def __init__(self, config, dtype=None):
-        super().__init__(dtype=dtype)
-        size, std = config.d_model, initial_std(config, config.d_model)
-        self.dense = Linear(size, size, std, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.classifier_dropout, dtype=dtype)
-        self.out_proj = Linear(size, config.num_labels, std, dtype=dtype)
-
-    def call(self, hidden_states, training=None):
-        inner = tf.tanh(self.dense(self.dropout(hidden_states, training=training)))
-        return self.out_proj(self.dropout(inner, training=training))
-
-
 class TFT5ForSequenceClassification(Seq2SeqSequenceClassification, TFT5PreTrainedModel):
     """Scores a text by its end. Labels: ``[batch]``, or ``[batch, num_labels]`` for multi-label and regression."""
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.transformer = TFAutoModel.model_class(config)(config, dtype=self.dtype_policy)
-        self.classification_head = T5ClassificationHead(config, dtype=self.dtype_policy)
+        std = initial_std(config, config.d_model)
+        self.classification_head = Seq2SeqClassificationHead(config, std, dtype=self.dtype_policy)
 
 
 class TFT5ForTokenClassification(TokenClassification, TFT5PreTrainedModel):

@@ -20,7 +20,8 @@ from tf_pipeline.reference.running import run_torch, torch_parameters
 
 def check_weights(comparison: Comparison) -> None:
     """Every parameter, bit by bit, against the one that PyTorch loads."""
-    ours, theirs = run.parameters(comparison.ours()), torch_parameters(comparison.theirs())
+    ours = run.parameters(comparison.ours())
+    theirs = torch_parameters(comparison.theirs(), ours)
     comparison.report.extend(_judge_parameters("as loaded", ours, theirs, "weights"))
 
 

@@ -222,8 +222,7 @@ class Comparison:
     def _masks_of_pairs(self, right: Inputs) -> dict[str, Inputs]:
         """Masks of the keys that each query, or each query of each head, may see; PyTorch adds theirs to the scores."""
         rows, length = right["input_ids"].shape[0], right["input_ids"].shape[-1]
-        heads = getattr(self.ours().config, "num_attention_heads", 1)
-        visible = np.random.default_rng(3).random((rows, heads, length, length)) < 0.7
+        visible = np.random.default_rng(3).random((rows, self.ours().num_mask_heads, length, length)) < 0.7
         visible |= np.eye(length, dtype=bool)
         masks = {"mask by head": visible, "mask for all heads": visible[:, :1], "mask of pairs": visible[:, 0]}
         if (reason := self._refuses_masks_of_pairs(right)) is not None:
@@ -241,8 +240,9 @@ class Comparison:
     def _refuses_masks_of_pairs(self, right: Inputs) -> str | None:
         """Why masks of pairs cannot be compared: who does not take them."""
         model = self.ours()
-        # A decoder that reads what the encoder reads goes by its mask too.
-        if model.input_rank != 2 or hasattr(model, "graph") or getattr(model, "reads_end_token", False):
+        # A decoder beside an encoder goes by the encoder's mask too.
+        has_encoder = "decoder_input_ids" in model.tensor_names
+        if model.input_rank != 2 or has_encoder or hasattr(model, "graph"):
             return f"{self.class_name} takes a mask of tokens alone."
         everything = np.ones((*right["input_ids"].shape, right["input_ids"].shape[-1]), np.int64)
         try:

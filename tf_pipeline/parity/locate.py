@@ -71,7 +71,8 @@ def feeding_keys(model, inputs: Inputs, name: str) -> list[str]:
 
 
 def _weight_hints(comparison: Comparison, key: str) -> Iterator[str]:
-    ours, theirs = run.parameters(comparison.ours()), torch_parameters(comparison.theirs())
+    ours = run.parameters(comparison.ours())
+    theirs = torch_parameters(comparison.theirs(), ours)
     if key not in ours:
         yield f"our model has no {key}: {'a bias is missing' if key.endswith('bias') else 'the parameter is missing'}."
         return

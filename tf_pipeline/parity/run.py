@@ -40,7 +40,8 @@ class TensorFlowRunner:
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}.")
         self.model, self.gradients = model, gradients
-        self.slots = dict(named_slots(model)) if gradients else {}
+        trained = {id(variable) for variable in model.trainable_variables} if gradients else ()
+        self.slots = {key: slot for key, slot in named_slots(model) if id(slot.variable) in trained}
         self._call = self._run
         if mode == "saved":
             self._call = self._run_saved

@@ -45,7 +45,8 @@ def check_training(comparison: Comparison, steps: int = STEPS) -> None:
             losses.append(pair)
             if step in (1, steps):
                 after = "1 AdamW step" if step == 1 else f"{step} AdamW steps"
-                truth, result = torch_parameters(theirs), run.parameters(ours)
+                result = run.parameters(ours)
+                truth = torch_parameters(theirs, result)
                 comparison.report.extend(judge_float64(f"{setting}, {after}", result, truth, "training"))
     columns = np.array(losses).T
     comparison.report.extend(

@@ -1,4 +1,4 @@
-"""Rotary frequencies of PyTorch's models, which depend on the dtype they were made in and on earlier texts."""
+"""Tables of positions of PyTorch's models, which depend on the dtype they were made in and on earlier texts."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,13 +6,16 @@ from tf_pipeline.reference.precision import lifted_upcasts
 
 
 def widen_tables(model) -> None:
-    """Compute again values that stay float32 in PyTorch's float64 models: rotary frequencies, factors of embeddings."""
+    """Compute again values that stay float32 in PyTorch's float64 models: positions, factors of embeddings."""
     import torch
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     for module in model.modules() if model.dtype == torch.float64 else ():
         if hasattr(module, "scalar_embed_scale"):
             module.embed_scale = torch.tensor(module.scalar_embed_scale, dtype=torch.float64)
+        if type(module).__name__.endswith("SinusoidalPositionalEmbedding") and hasattr(module, "make_weights"):
+            with lifted_upcasts(model):
+                module.make_weights(len(module.weights), module.embedding_dim, module.padding_idx)
         if not hasattr(module, "compute_default_rope_parameters"):
             continue
         for kind in getattr(module, "layer_types", [None]):

@@ -1,6 +1,6 @@
 """Run a PyTorch model: its outputs and gradients as float64 arrays by name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,9 +54,10 @@ def run_reference(model, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return flatten(tensors_of(outputs))
 
 
-def torch_parameters(model) -> dict[str, np.ndarray]:
-    """The parameters of a PyTorch model by checkpoint key."""
-    return {name: parameter.detach().numpy() for name, parameter in named_torch_parameters(model)}
+def torch_parameters(model, names: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """The parameters of a PyTorch model by checkpoint key, and its buffers among ``names``."""
+    buffers = {name: buffer.numpy() for name, buffer in model.named_buffers() if name in names}
+    return buffers | {name: parameter.detach().numpy() for name, parameter in named_torch_parameters(model)}
 
 
 def named_torch_parameters(model) -> Iterator[tuple[str, Any]]:
