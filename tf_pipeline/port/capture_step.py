@@ -6,10 +6,12 @@ prompts, into an empty cache, and single tokens.
 """
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import replace
+import itertools
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import sympy
 import torch
 from transformers import Cache, DynamicCache, PreTrainedConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
@@ -21,15 +23,19 @@ from tf_pipeline.port.capture import (
     build,
     export,
     explained,
-    shared_tensors,
 )
 from tf_pipeline.port.errors import MissingRuleError, PortError
-from tf_pipeline.port.graph import Graph, Input
+from tf_pipeline.port.graph import Graph, Input, Node
 from tf_pipeline.port.sample import token_ids
-from tf_pipeline.port.step import PAST, slot_names
+from tf_pipeline.port.step import PAST, misfit, slot_names
 
 # Sizes of the example: no two the same, none that a model might compute with.
 _BATCH, _NEW, _HELD, _CAPACITY = 3, 5, 7, 23
+# Sizes that conditions of the code are tried at.
+_SIZES = [
+    {"batch": batch, "new": new, "past": past, "capacity": past + new + free}
+    for batch, new, past, free in itertools.product((1, 2, 5), (1, 2, 33), (1, 2, 64, 300), (0, 1, 57))
+]
 # Names that classes have for the argument that takes a cache.
 _CACHES = ("cache", "past_key_values")
 
@@ -153,6 +159,7 @@ def capture_step(model_class: type, config: PreTrainedConfig, whole: Graph) -> C
     """
     attention = attention_implementation(model_class, config)
     cache_argument(model_class)
+    most = whole.limits.get("length", [1, None])[1]
     failure: Exception | None = None
     precise = build(model_class, config, attention, torch.float32).eval()
     for dtype in (torch.bfloat16, torch.float32):
@@ -161,13 +168,14 @@ def capture_step(model_class: type, config: PreTrainedConfig, whole: Graph) -> C
             inputs = _example(model, config)
             wrapper = StepModule(model, list(inputs))
             program = export(wrapper, inputs, _is_open)
-            captured = _StepWriter(program, wrapper, precise, dict.fromkeys(inputs), False).write()
+            captured = _StepWriter(program, wrapper, precise, inputs, most).write()
         except (MissingRuleError, PortError):
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes of symbolic sizes
             failure = error
             continue
-        _check_parameters(captured.graph, whole)
+        if reason := misfit(captured.graph, whole):
+            raise PortError(f"The step of {model_class.__name__} does not fit its graph: {reason}.")
         return captured
     raise explained(model_class, failure) from failure
 
@@ -215,18 +223,16 @@ def _slot_shapes(model: torch.nn.Module, config: PreTrainedConfig) -> list[list[
     return shapes
 
 
-def _check_parameters(step: Graph, whole: Graph) -> None:
-    """Refuse a step whose parameters the model does not hold in the form that the step reads them in."""
-    used = {name.removeprefix("p.") for node in step.nodes for name in node.references() if name.startswith("p.")}
-    shapes = {key: spec.shape for key, spec in whole.parameters.items()}
-    if wrong := sorted(key for key in used if shapes.get(key) != step.parameters[key].shape):
-        raise PortError(f"{step.model_class} reads other parameters from step to step: {wrong[:3]}.")
-    if wrong := sorted((used & whole.kernels()) - step.kernels()):
-        raise PortError(f"{step.model_class} reads matrices differently from step to step: {wrong[:3]}.")
-
-
 class _StepWriter(Writer):
-    """Turns an exported step into a graph."""
+    """Turns an exported step into a graph.
+
+    Args:
+        most: maximum number of tokens that the model takes; ``None`` without a limit.
+    """
+
+    def __init__(self, program, wrapper: StepModule, precise: torch.nn.Module, names: Iterable[str], most: int | None):
+        super().__init__(program, wrapper, precise, dict.fromkeys(names), training=False)
+        self.most = most
 
     def _inputs(self) -> dict[str, Input]:
         inputs = super()._inputs()
@@ -241,11 +247,32 @@ class _StepWriter(Writer):
     def _is_open(self, name: str, axis: int) -> bool:
         return _is_open(name, axis) and (name != PAST or axis == 0)
 
-    def _node(self, fx_node: torch.fx.Node):
-        if str(fx_node.target) == "aten.sym_size.int" and fx_node.args[0].name == PAST:
+    def _node(self, fx_node: torch.fx.Node) -> Node | None:
+        op = str(fx_node.target)
+        if op == "aten.sym_size.int" and fx_node.args[0].name == PAST:
             self.references[fx_node.name] = f"%{PAST}"
             return None
+        if op == "aten._assert_scalar.default":
+            self._check_open(fx_node.args[0])
+            return None
         return super()._node(fx_node)
+
+    def _check_open(self, condition: Any) -> None:
+        """Refuse a condition that does not hold for every text that fits into the slots."""
+        if not self._is_limit(condition):
+            return
+        named = self._named(condition.meta["val"].node.expr)
+        last = [] if self.most is None else [{"batch": 2, "new": 1, "past": self.most - 1, "capacity": self.most}]
+        for sizes in [*(sizes for sizes in _SIZES if self.most is None or sizes["capacity"] <= self.most), *last]:
+            if named.subs({symbol: sizes.get(str(symbol)) for symbol in named.free_symbols}) != sympy.true:
+                raise PortError(f"{type(self.wrapper.model).__name__} takes only {self._in_words(condition.meta['val'])}.")
+
+    def _limits(self) -> dict[str, list[int | None]]:
+        limits = super()._limits()
+        last = math.inf if self.most is None else self.most
+        if closed := {name: (a, b) for name, (a, b) in limits.items() if a > 1 or (b or math.inf) < last}:
+            raise PortError(f"{type(self.wrapper.model).__name__} takes only sizes within {closed} from step to step.")
+        return limits
 
     def _notes(self) -> list[str]:
         return []

@@ -17,6 +17,20 @@ def slot_names(layer: int) -> tuple[str, str]:
     return f"keys_{layer}", f"values_{layer}"
 
 
+def misfit(step: Graph, whole: Graph) -> str:
+    """Why a step does not belong to the model that a graph describes, in words; empty if it does."""
+    used = {name.removeprefix("p.") for node in step.nodes for name in node.references() if name.startswith("p.")}
+    shapes = {key: spec.shape for key, spec in whole.parameters.items()}
+    if step.model_class != whole.model_class or PAST not in step.inputs:
+        return f"it is no step of {whole.model_class}"
+    if wrong := sorted(key for key in used if shapes.get(key) != step.parameters[key].shape):
+        return f"it reads other parameters: {wrong[:3]}"
+    # The model holds these in the form that `linear` reads.
+    if wrong := sorted((used & whole.kernels()) - step.kernels()):
+        return f"it reads matrices in another form: {wrong[:3]}"
+    return ""
+
+
 class Held(NamedTuple):
     """The state of :class:`CachedSteps`.
 
@@ -49,12 +63,9 @@ class CachedSteps:
         run: Callable[[Mapping[str, tf.Tensor]], Mapping[str, Any]],
         dtype: Callable[[str], tf.DType],
     ):
-        self._run, self._names = run, frozenset(graph.inputs)
-        self._slots = {
-            name: (spec.shape[1], spec.shape[3], dtype(spec.dtype))
-            for name, spec in graph.inputs.items()
-            if name in graph.outputs
-        }
+        self._run = run
+        self._kinds = {name: dtype(spec.dtype) for name, spec in graph.inputs.items()}
+        self._slots = {name: spec.shape[1::2] for name, spec in graph.inputs.items() if name in graph.outputs}
 
     def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, Held]:
         """See :class:`~tf_pipeline.generation.stepper.Stepper`."""
@@ -62,8 +73,10 @@ class CachedSteps:
         mask = tf.cast(inputs.get("attention_mask", tf.ones_like(ids)), tf.int32)
         rows, length = tf.unstack(tf.shape(ids))
         slots = {
-            name: tf.ensure_shape(tf.zeros([rows, heads, capacity, size], kind), [None, heads, capacity, size])
-            for name, (heads, size, kind) in self._slots.items()
+            name: tf.ensure_shape(
+                tf.zeros([rows, heads, capacity, size], self._kinds[name]), [None, heads, capacity, size]
+            )
+            for name, (heads, size) in self._slots.items()
         }
         room = tf.pad(mask, [[0, 0], [0, capacity - length]], constant_values=1)
         room = tf.ensure_shape(room, [None, capacity])
@@ -83,7 +96,7 @@ class CachedSteps:
     ) -> tuple[tf.Tensor, Held]:
         """Logits of the token behind some, and the state that holds these too."""
         inputs = {"input_ids": ids, "attention_mask": state.mask, "position_ids": places, PAST: state.length}
-        inputs = {name: value for name, value in inputs.items() if name in self._names} | state.slots
-        outputs = self._run(inputs)
+        inputs |= state.slots
+        outputs = self._run({name: tf.cast(inputs[name], kind) for name, kind in self._kinds.items()})
         slots = {name: tf.ensure_shape(outputs[name], old.shape) for name, old in state.slots.items()}
         return outputs["logits"], state._replace(slots=slots, length=state.length + count)
