@@ -325,6 +325,8 @@ class Writer:
         graph.constants = {key: value for key, value in graph.constants.items() if f"c.{key}" in used}
         graph = Graph.from_dict(json.loads(json.dumps(graph.to_dict())))  # as it will be read
         least, most = graph.limits.get("length", [1, None])
+        if len(self.lengths) == max(self.lengths, default=-1) < _LENGTHS:  # a table that the code slices, say
+            most = graph.limits["length"][1] = min(most or _LENGTHS, len(self.lengths))
         taken = sorted(length for length in self.lengths if least <= length <= (most or length))
         return Captured(graph, {key: self.constants[key] for key in graph.constants}, taken)
 

@@ -3,6 +3,9 @@
 The cache has a fixed number of slots. Its keys and values are inputs and outputs of the graph, and new ones are
 written at a position (``tf_pipeline.write``), so that shapes stay as they are from token to token. One graph reads
 prompts, into an empty cache, and single tokens.
+
+Attention sees all slots, of which the model's own mask hides those that are free. Code that takes the number of keys for
+the length of the text gets the filled slots alone (``filled``), which TensorFlow has to copy for each token.
 """
 
 import inspect
@@ -24,7 +27,7 @@ from tf_pipeline.port.capture import (
     export,
     explained,
 )
-from tf_pipeline.port.errors import MissingRuleError, PortError
+from tf_pipeline.port.errors import MissingRuleError, PortError, UncachedError
 from tf_pipeline.port.graph import Graph, Input, Node
 from tf_pipeline.port.sample import token_ids
 from tf_pipeline.port.step import PAST, misfit, slot_names
@@ -60,28 +63,30 @@ class SlotsLayer(CacheLayerMixin):
         keys: ``[batch, heads, slots, size]``.
         values: ``[batch, heads, slots, size]``.
         held: number of filled slots.
+        filled: whether attention sees the filled slots alone.
     """
 
     is_sliding = False
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, held: int):
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, held: int, filled: bool):
         super().__init__()
-        self.keys, self.values, self.held = keys, values, held
+        self.keys, self.values, self.held, self.filled = keys, values, held, filled
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Do nothing: the slots are there."""
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any):
-        """Write tokens behind the others, and return all slots."""
+        """Write tokens behind the others, and return the slots that attention sees."""
         self.keys = torch.ops.tf_pipeline.write(self.keys, key_states, self.held)
         self.values = torch.ops.tf_pipeline.write(self.values, value_states, self.held)
         self.held = self.held + key_states.shape[2]
-        return self.keys, self.values
+        seen = slice(self.held if self.filled else None)
+        return self.keys[:, :, seen], self.values[:, :, seen]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Number of slots, and the position of the first."""
-        return self.keys.shape[2], 0
+        """Number of slots that attention sees with the next tokens, and the position of the first."""
+        return (self.held + query_length if self.filled else self.keys.shape[2]), 0
 
     def get_seq_length(self) -> int:
         """Number of filled slots."""
@@ -98,11 +103,12 @@ class StepModule(torch.nn.Module):
     Args:
         model: the PyTorch model.
         names: inputs, which become the signature that ``torch.export`` reads.
+        filled: whether attention sees the filled slots alone.
     """
 
-    def __init__(self, model: torch.nn.Module, names: list[str]):
+    def __init__(self, model: torch.nn.Module, names: list[str], filled: bool):
         super().__init__()
-        self.model, self.output_class = model, ""
+        self.model, self.output_class, self.filled = model, "", filled
         taken = inspect.signature(type(model).forward).parameters
         self.options = {"return_dict": True, "use_cache": True}
         if "logits_to_keep" in taken:
@@ -120,8 +126,10 @@ class StepModule(torch.nn.Module):
     def _run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         held = inputs[PAST].shape[0]
         count = sum(name.startswith("keys_") for name in inputs)
-        layers = [SlotsLayer(*(inputs[name] for name in slot_names(i)), held) for i in range(count)]
+        layers = [SlotsLayer(*(inputs[name] for name in slot_names(i)), held, self.filled) for i in range(count)]
         texts = {name: value for name, value in inputs.items() if name in _TEXTS}
+        if self.filled and "attention_mask" in texts:
+            texts["attention_mask"] = texts["attention_mask"][:, : held + texts["input_ids"].shape[1]]
         outputs = self.model(**texts, **{self.cache_name: Cache(layers=layers)}, **self.options)
         self.output_class = type(outputs).__name__
         results = {"logits": outputs.logits[:, -1]}
@@ -137,22 +145,23 @@ def cache_argument(model_class: type) -> str:
     """The name of the argument of a class that takes a cache.
 
     Raises:
-        PortError: if it takes none.
+        UncachedError: if it takes none.
     """
     taken = inspect.signature(model_class.forward).parameters
     name = next((name for name in _CACHES if name in taken), None)
     if name is None:
-        raise PortError(f"{model_class.__name__} takes no cache of keys and values.")
+        raise UncachedError(f"{model_class.__name__} takes no cache of keys and values.")
     return name
 
 
-def capture_step(model_class: type, config: PreTrainedConfig, whole: Graph) -> Captured:
+def capture_step(model_class: type, config: PreTrainedConfig, whole: Graph, filled: bool = False) -> Captured:
     """Capture one step of a PyTorch class with a config; the weights do not matter.
 
     Args:
         model_class: a class of ``transformers`` that predicts tokens from those before them.
         config: its config.
         whole: the graph that computes a whole text, whose parameters the step shares.
+        filled: whether attention sees the filled slots alone; see the module's docstring.
 
     Raises:
         PortError: if it has no cache of keys and values, or ``torch.export`` cannot capture it; the message says why.
@@ -166,7 +175,7 @@ def capture_step(model_class: type, config: PreTrainedConfig, whole: Graph) -> C
         try:
             model = build(model_class, config, attention, dtype).eval()
             inputs = _example(model, config)
-            wrapper = StepModule(model, list(inputs))
+            wrapper = StepModule(model, list(inputs), filled)
             program = export(wrapper, inputs, _is_open)
             captured = _StepWriter(program, wrapper, precise, inputs, most).write()
         except (MissingRuleError, PortError):
@@ -213,13 +222,13 @@ def _slot_shapes(model: torch.nn.Module, config: PreTrainedConfig) -> list[list[
     shapes = []
     for layer in cache.layers:
         if not isinstance(layer, DynamicLayer) or not layer.is_initialized or hasattr(layer, "conv_states"):
-            raise PortError(f"{type(model).__name__} caches more than keys and values ({type(layer).__name__}).")
+            raise UncachedError(f"{type(model).__name__} caches more than keys and values ({type(layer).__name__}).")
         pair = (layer.keys, layer.values)
         if any(part.ndim != 4 or part.shape[::2] != (_BATCH, _NEW) for part in pair):
-            raise PortError(f"{type(model).__name__} caches tensors of {[tuple(x.shape) for x in pair]}.")
+            raise UncachedError(f"{type(model).__name__} caches tensors of {[tuple(x.shape) for x in pair]}.")
         shapes.append([(part.shape[1], part.shape[3], part.dtype) for part in pair])
     if not shapes:
-        raise PortError(f"{type(model).__name__} fills no cache.")
+        raise UncachedError(f"{type(model).__name__} fills no cache.")
     return shapes
 
 
@@ -269,8 +278,9 @@ class _StepWriter(Writer):
 
     def _limits(self) -> dict[str, list[int | None]]:
         limits = super()._limits()
-        last = math.inf if self.most is None else self.most
-        if closed := {name: (a, b) for name, (a, b) in limits.items() if a > 1 or (b or math.inf) < last}:
+        # PyTorch takes every open size for 2 or more, which leaves less for the others. The gate tries 0 and 1.
+        last = math.inf if self.most is None else self.most - 2
+        if closed := {name: (a, b) for name, (a, b) in limits.items() if a > 4 or (b or math.inf) < last}:
             raise PortError(f"{type(self.wrapper.model).__name__} takes only sizes within {closed} from step to step.")
         return limits
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 from tf_pipeline import checkpoint
 from tf_pipeline.files import atomic_folder
 from tf_pipeline.hub import repository_file
-from tf_pipeline.port.errors import PortError
+from tf_pipeline.port.errors import PortError, UncachedError
 from tf_pipeline.port.graph import CONSTANTS, GRAPH, STEP, STEP_CONSTANTS, VERSION, Graph, GraphError, Layout
 from tf_pipeline.port.layout import ConvertedReader, fits
 from tf_pipeline.port.step import misfit
@@ -129,19 +129,33 @@ def find_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: s
         return step
     if importlib.util.find_spec("torch") is None:
         return None
-    from tf_pipeline.port.capture_step import capture_step
-    from tf_pipeline.port.gate_step import check_step
-
-    logger.info("Capturing the step of %s from PyTorch, for generation.", torch_name)
-    torch_class = find_torch_class(torch_name, config, source)
-    captured = capture_step(torch_class, config, whole)
-    check_step(captured, torch_class, config, whole)
+    captured = _make_step(torch_name, config, whole, source)
     try:
         with atomic_folder(_step_folder(torch_name, config), seal=STEP) as staging:
             captured.graph.write(staging, captured.constants, (STEP, STEP_CONSTANTS))
     except OSError as error:
         logger.warning("The step of %s is not remembered: %s.", torch_name, error)
     return FoundStep(captured.graph, captured.constants)
+
+
+def _make_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: str | os.PathLike):
+    """Capture a step whose attention sees all slots, or, if that is not equal to PyTorch, the filled ones alone."""
+    from tf_pipeline.port.capture_step import capture_step
+    from tf_pipeline.port.gate_step import check_step
+
+    logger.info("Capturing the step of %s from PyTorch, for generation.", torch_name)
+    torch_class = find_torch_class(torch_name, config, source)
+    failure = None
+    for filled in (False, True):
+        try:
+            captured = capture_step(torch_class, config, whole, filled)
+            check_step(captured, torch_class, config, whole)
+            return captured
+        except UncachedError:
+            raise
+        except PortError as error:
+            failure = error
+    raise failure
 
 
 def _step_folder(torch_name: str, config: PreTrainedConfig) -> Path:

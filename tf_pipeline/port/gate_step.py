@@ -19,7 +19,7 @@ from tf_pipeline.port.complete import FUSED_ALONE, set_attention
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import Graph
 from tf_pipeline.port.runner import GraphRunner
-from tf_pipeline.port.sample import boundaries, token_ids
+from tf_pipeline.port.sample import LONGEST, boundaries, token_ids
 from tf_pipeline.port.step import CachedSteps
 from tf_pipeline.reference.inputs import padding_mask
 from tf_pipeline.reference.loading import load_torch_model
@@ -127,10 +127,12 @@ def generated_logits(stepper: Stepper, ids: torch.Tensor, mask: torch.Tensor, pr
 
 
 def _texts(config: PreTrainedConfig, whole: Graph) -> Iterator[_Text]:
-    """Texts of a few shapes, and some that cross the lengths which the config names, before and behind the prompt."""
+    """Texts of a few shapes, some that cross the lengths which the config names, and one that fills the table."""
     least, most = whole.limits.get("length", [1, None])
     edges = [edge for edge in boundaries(config) if most is None or edge + 3 < most]
     crossing = [(2, size, 4) for edge in edges for size in (max(1, edge - 2), edge + 3)]
+    if most is not None and 8 < most <= LONGEST:
+        crossing.append((2, most - 3, 3))
     generator = torch.Generator().manual_seed(3)
     for rows, prompt, new in dict.fromkeys([*_SHAPES, *crossing]):
         length = prompt + new if most is None else min(prompt + new, most)
