@@ -286,7 +286,12 @@ class Writer:
     """Turns an exported program into a graph."""
 
     def __init__(
-        self, program, wrapper: torch.nn.Module, precise: torch.nn.Module, defaults: dict[str, str | None], training: bool
+        self,
+        program,
+        wrapper: torch.nn.Module,
+        precise: torch.nn.Module,
+        defaults: dict[str, str | None],
+        training: bool,
     ):
         self.program, self.wrapper, self.defaults, self.training = program, wrapper, defaults, training
         self.dtype = wrapper.model.dtype

@@ -251,7 +251,9 @@ class _StepWriter(Writer):
     def _axis_names(self, name: str, value: torch.Tensor) -> list[str]:
         if name == PAST:
             return [PAST]
-        return ["batch", {"attention_mask": "capacity"}.get(name, "new")] if value.ndim == 2 else ["batch", "", "capacity"]
+        return (
+            ["batch", {"attention_mask": "capacity"}.get(name, "new")] if value.ndim == 2 else ["batch", "", "capacity"]
+        )
 
     def _is_open(self, name: str, axis: int) -> bool:
         return _is_open(name, axis) and (name != PAST or axis == 0)
@@ -274,7 +276,9 @@ class _StepWriter(Writer):
         last = [] if self.most is None else [{"batch": 2, "new": 1, "past": self.most - 1, "capacity": self.most}]
         for sizes in [*(sizes for sizes in _SIZES if self.most is None or sizes["capacity"] <= self.most), *last]:
             if named.subs({symbol: sizes.get(str(symbol)) for symbol in named.free_symbols}) != sympy.true:
-                raise PortError(f"{type(self.wrapper.model).__name__} takes only {self._in_words(condition.meta['val'])}.")
+                raise PortError(
+                    f"{type(self.wrapper.model).__name__} takes only {self._in_words(condition.meta['val'])}."
+                )
 
     def _limits(self) -> dict[str, list[int | None]]:
         limits = super()._limits()

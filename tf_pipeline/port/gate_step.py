@@ -102,7 +102,9 @@ def check_step(step: Captured, model_class: type, config: PreTrainedConfig, whol
         narrow.append((text.name, "logits", (rounded, single, truth)))
     checks += judge_envelopes(narrow, "float32", rules.HARSH_RMS_FACTOR)
     if failures := [str(check) for check in checks if not check.passed]:
-        raise PortError(f"{step.graph.model_class}: the step does not compute what PyTorch does.\n" + "\n".join(failures))
+        raise PortError(
+            f"{step.graph.model_class}: the step does not compute what PyTorch does.\n" + "\n".join(failures)
+        )
     return checks
 
 
@@ -146,7 +148,9 @@ def _texts(config: PreTrainedConfig, whole: Graph) -> Iterator[_Text]:
         yield _Text(token_ids(config.get_text_config(), (rows, length), generator), mask, prompt)
 
 
-def _run(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, **options) -> torch.Tensor:
+def _run(
+    model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, **options
+) -> torch.Tensor:
     taken = inspect.signature(type(model).forward).parameters
     given = {"position_ids": places} if "position_ids" in taken else {}
     with torch.no_grad(), lifted_upcasts(model):

@@ -364,7 +364,9 @@ def _read_constants(graph: Graph, path: str | os.PathLike, checksum: str) -> dic
     if expected != {key: value.shape for key, value in values.items()}:
         raise GraphError(f"{path} does not belong to the graph beside it: the constants differ.")
     if hashlib.sha256(content).hexdigest() != checksum:
-        raise GraphError(f"{path} was altered: its checksum is not the one in the graph beside it. Port the checkpoint again.")
+        raise GraphError(
+            f"{path} was altered: its checksum is not the one in the graph beside it. Port the checkpoint again."
+        )
     return values
 
 

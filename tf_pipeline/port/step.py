@@ -91,9 +91,7 @@ class CachedSteps:
         """See :class:`~tf_pipeline.generation.stepper.Stepper`."""
         return tf.nest.map_structure(lambda x: x if x.shape.rank == 0 else tf.gather(x, rows), state)
 
-    def _read(
-        self, ids: tf.Tensor, places: tf.Tensor, state: Held, count: tf.Tensor | int
-    ) -> tuple[tf.Tensor, Held]:
+    def _read(self, ids: tf.Tensor, places: tf.Tensor, state: Held, count: tf.Tensor | int) -> tuple[tf.Tensor, Held]:
         """Logits of the token behind some, and the state that holds these too."""
         inputs = {"input_ids": ids, "attention_mask": state.mask, "position_ids": places, PAST: state.length}
         inputs |= state.slots
