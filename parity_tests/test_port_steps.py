@@ -30,8 +30,8 @@ CAUSAL = "TFAutoModelForCausalLM"
 QUICK = ["gpt_neox", "opt"]
 # Rotary embeddings, tables of positions, ALiBi, one head of keys, windows, experts, and a table of visible tokens.
 OTHERS = [
-    "bart", "bloom", "codegen", "cohere", "exaone4", "falcon", "gemma", "glm", "gpt_bigcode", "gpt_neo", "gpt_oss", "gptj",
-    "ministral", "mpt", "persimmon", "phi", "qwen2_moe", "stablelm", "starcoder2",
+    "bart", "bloom", "codegen", "cohere", "exaone4", "falcon", "gemma", "glm", "gpt_bigcode", "gpt_neo", "gpt_oss",
+    "gptj", "ministral", "mpt", "persimmon", "phi", "qwen2_moe", "stablelm", "starcoder2",
 ]  # fmt: skip
 MODELS = exhaustive([*QUICK, *OTHERS], QUICK)
 IDS = np.array([[0, 0, 0, 11, 12], [21, 22, 23, 24, 25], [0, 31, 32, 33, 34]])
@@ -61,7 +61,7 @@ def written(model, ids=IDS, mask=MASK, **options) -> np.ndarray:
     return model.generate(ids, attention_mask=mask, **options).numpy()
 
 
-# ------------------------------------------------------------------------------------------------------ equal to PyTorch
+# ----------------------------------------------------------------------------------------------------- equal to PyTorch
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 2}], ids=["greedy", "beams"])
@@ -101,7 +101,7 @@ def test_cache_is_written_in_place_and_keeps_its_shape():
     assert not any(operator.startswith("aten._assert") for operator in operators)
 
 
-# -------------------------------------------------------------------------------------------------------------- the gate
+# ------------------------------------------------------------------------------------------------------------- the gate
 
 
 def _mistaken(step: Captured, operator: str, place: int, value) -> Captured:

@@ -283,7 +283,15 @@ def explained(model_class: type, error: Exception) -> PortError:
 
 
 class Writer:
-    """Turns an exported program into a graph."""
+    """Turns an exported program into a graph.
+
+    Args:
+        program: the program.
+        wrapper: the module that was exported, which holds the PyTorch model as ``model``.
+        precise: the same model in float32.
+        defaults: the default of each input.
+        training: whether dropout is in the program.
+    """
 
     def __init__(
         self,
@@ -305,6 +313,11 @@ class Writer:
         self.precise = {**self.initial, **dict(precise.named_buffers())}
 
     def write(self) -> Captured:
+        """The graph.
+
+        Raises:
+            PortError: if it would be right for the example alone, or lacks a rule.
+        """
         parameters, tied = self._parameters()
         inputs = self._inputs()
         nodes = [node for fx_node in self.program.graph.nodes if (node := self._node(fx_node)) is not None]

@@ -4,8 +4,8 @@ The cache has a fixed number of slots. Its keys and values are inputs and output
 written at a position (``tf_pipeline.write``), so that shapes stay as they are from token to token. One graph reads
 prompts, into an empty cache, and single tokens.
 
-Attention sees all slots, of which the model's own mask hides those that are free. Code that takes the number of keys for
-the length of the text gets the filled slots alone (``filled``), which TensorFlow has to copy for each token.
+Attention sees all slots, of which the model's own mask hides those that are free. Code that takes the number of keys
+for the length of the text gets the filled slots alone (``filled``), which TensorFlow has to copy for each token.
 """
 
 import inspect
@@ -24,8 +24,8 @@ from tf_pipeline.port.capture import (
     Writer,
     attention_implementation,
     build,
-    export,
     explained,
+    export,
 )
 from tf_pipeline.port.errors import MissingRuleError, PortError, UncachedError
 from tf_pipeline.port.graph import Graph, Input, Node

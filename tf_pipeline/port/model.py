@@ -97,8 +97,9 @@ class PortedModel(TFPreTrainedModel):
     """A model that runs a graph captured from PyTorch; see :mod:`tf_pipeline.port`.
 
     It is called, trained, saved and exported as the models that have a module of their own are. Differences:
-    ``inputs_embeds`` and caches are not taken by calls. ``generate`` has a cache if one step could be captured too, which
-    is tried when it is first called; else it computes the text so far again for every token, and the notes say why.
+    ``inputs_embeds`` and caches are not taken by calls. ``generate`` has a cache if one step could be captured too,
+    which is tried when it is first called; else it computes the text so far again for every token, and the notes say
+    why.
 
     Subclasses, named as PyTorch's with ``TF`` in front, are made by :func:`ported_class`.
 
@@ -127,7 +128,7 @@ class PortedModel(TFPreTrainedModel):
         if graph is None:
             from tf_pipeline.port.find import find_graph
 
-            graph, constants, _ = find_graph(self.torch_name(), config)
+            graph, constants = find_graph(self.torch_name(), config)[:2]
         self._graph = graph
         self._layout = graph.layouts[0] if graph.layouts else None
         self._values = constants
