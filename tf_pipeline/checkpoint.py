@@ -41,7 +41,7 @@ TORCH_BIN_INDEX = "pytorch_model.bin.index.json"
 # Buffers that old checkpoints carry and that hold no information.
 _BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
 # Files of an earlier checkpoint that a new one replaces, and that would not belong to its config.
-_REPLACED = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|graph\.(json|safetensors)")
+_REPLACED = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|(graph|step)\.(json|safetensors)")
 # Names that safetensors gives to dtypes.
 _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,

@@ -74,9 +74,15 @@ def prepared_call(
         search = BeamSearch(is_random, beams, own.processors, stopping)
     copies = beams if beams > 1 else config.num_return_sequences
     kept = [bool(config.return_dict_in_generate and flag) for flag in (config.output_scores, config.output_logits)]
-    stepper = model if isinstance(model, Stepper) else _kept(model, "stepper", lambda: Recomputing(model))
+    stepper = _kept(model, ("stepper", "token_type_ids" in inputs), lambda: _stepper(model, inputs))
     key = (capacity, copies, beams, is_random, bool(ends), tf.is_tensor(rules.stops), own, *kept)
     return Call(inputs, rules, Loop(stepper, search, capacity, copies, *kept), (*key, *rules.options, *inputs))
+
+
+def _stepper(model, inputs: dict[str, tf.Tensor]) -> Stepper:
+    """The model with its cache, or, without one or for token types, reading the text so far again and again."""
+    stepper = None if "token_type_ids" in inputs else model.stepper()
+    return Recomputing(model) if stepper is None else stepper
 
 
 def _lengths(model, inputs: dict[str, tf.Tensor], config: GenerationConfig) -> tuple[dict, tf.Tensor, int]:

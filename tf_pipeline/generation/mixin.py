@@ -55,6 +55,10 @@ class GenerationMixin:
         """Maximum number of tokens that the model reads of a text that it writes; ``None`` without a limit."""
         return self.max_length
 
+    def stepper(self) -> Stepper | None:
+        """The model as one that reads token after token with a cache, if it has one."""
+        return self if isinstance(self, Stepper) else None
+
     def generate(
         self,
         inputs: Any = None,

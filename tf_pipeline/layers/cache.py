@@ -90,19 +90,29 @@ def write(cache: LayerCache, new: LayerCache, slot: tf.Tensor) -> LayerCache:
     Returns:
         A cache of the same shape.
     """
-    return LayerCache(*(_write(old, token, slot) for old, token in zip(cache, new, strict=True)))
+    return LayerCache(*(write_slots(old, token, slot) for old, token in zip(cache, new, strict=True)))
 
 
-def _write(buffer: tf.Tensor, token: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
-    token = tf.cast(token, buffer.dtype)
+def write_slots(buffer: tf.Tensor, new: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
+    """Put keys or values of tokens into slots, as :func:`write` does.
+
+    Args:
+        buffer: ``[batch, kv_heads, slots, size]``.
+        new: ``[batch, kv_heads, tokens, size]``.
+        slot: the first slot, int32 scalar.
+
+    Returns:
+        A tensor of the shape of ``buffer``.
+    """
+    new = tf.cast(new, buffer.dtype)
     if GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
         # XLA's own, which is in place too; it compiles the other one for known slots alone.
-        return tf.ensure_shape(dynamic_update_slice(buffer, token, tf.stack([0, 0, slot, 0])), buffer.shape)
+        return tf.ensure_shape(dynamic_update_slice(buffer, new, tf.stack([0, 0, slot, 0])), buffer.shape)
     # Of TensorFlow's own ops this one alone takes over a buffer that a loop carries: a scatter copies it for each
     # token, and a choice by tf.where reads and writes all of it.
-    begin, end = tf.stack([0, 0, slot]), tf.stack([0, 0, slot + 1])
+    begin, end = tf.stack([0, 0, slot]), tf.stack([0, 0, slot + tf.shape(new)[2]])
     return tf.raw_ops.TensorStridedSliceUpdate(
-        input=buffer, begin=begin, end=end, strides=[1, 1, 1], value=token, begin_mask=0b011, end_mask=0b011
+        input=buffer, begin=begin, end=end, strides=[1, 1, 1], value=new, begin_mask=0b011, end_mask=0b011
     )
 
 

@@ -17,7 +17,7 @@ import logging
 import math
 import operator
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -69,7 +69,7 @@ def capture(model_class: type, config: PreTrainedConfig) -> Captured:
     try:
         precise = build(model_class, config, attention, torch.float32).eval()
     except Exception as error:  # whatever the model's code makes of the config
-        raise _explained(model_class, error) from error
+        raise explained(model_class, error) from error
     short = example_lengths(precise, config)
     defaults = default_inputs(precise, config, short)
     captured = _capture_by_example(model_class, config, precise, attention, defaults, short)
@@ -106,7 +106,7 @@ def _capture_by_example(
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes of symbolic sizes
             failures.append(error)
-    raise _explained(model_class, failures[-1]) from failures[-1]
+    raise explained(model_class, failures[-1]) from failures[-1]
 
 
 def attention_implementation(model_class: type, config: PreTrainedConfig) -> str:
@@ -179,19 +179,31 @@ def _capture_as(model, precise, config, defaults: dict, sizes: dict, attention: 
     if training:
         _train_dropout_only(model)
     wrapper = Exported(model, list(samples), attentions=attention == "eager")
-    program = _export(wrapper, samples)
-    return _Writer(program, wrapper, precise, defaults, training).write()
+    own = {name: x.to(model.dtype) if x.is_floating_point() else x for name, x in samples.items()}
+    program = export(wrapper, own)
+    return Writer(program, wrapper, precise, defaults, training).write()
 
 
-def _export(wrapper: Exported, samples: Mapping[str, torch.Tensor]) -> torch.export.ExportedProgram:
+def _is_open(name: str, axis: int) -> bool:
+    """Whether an axis of an input may have any size: the batch, and the length of text and sound."""
+    return axis == 0 or name not in ("pixel_values", "input_features")
+
+
+def export(
+    wrapper: torch.nn.Module, inputs: Mapping[str, torch.Tensor], is_open: Callable[[str, int], bool] = _is_open
+) -> torch.export.ExportedProgram:
+    """Export a module as ATen operators, composite ones as they are.
+
+    Args:
+        wrapper: a module that holds the PyTorch model as ``model``, and takes and returns tensors by name.
+        inputs: an example of its inputs.
+        is_open: whether an axis of an input may have any size.
+    """
     from transformers.exporters.exporter_dynamo import apply_patches, reset_model_state
 
     dynamic = torch.export.Dim.AUTO
-    inputs = {
-        name: value.to(wrapper.model.dtype) if value.is_floating_point() else value for name, value in samples.items()
-    }
     shapes = {
-        name: {axis: dynamic for axis in range(value.ndim) if _is_open(name, axis)} for name, value in inputs.items()
+        name: {axis: dynamic for axis in range(value.ndim) if is_open(name, axis)} for name, value in inputs.items()
     }
     with (
         torch.no_grad(), _quiet(), _unrounded_numbers(), _open_one_hot(), apply_patches("dynamo"),
@@ -211,11 +223,6 @@ def _own_decompositions(program: torch.export.ExportedProgram) -> dict[Any, Any]
     missing = {target for target in used if find_rule(_operator_name(target)) is None}
     known = torch.export.default_decompositions() if missing else {}
     return {target: known[target] for target in missing if target in known}
-
-
-def _is_open(name: str, axis: int) -> bool:
-    """Whether an axis of an input may have any size: the batch, and the length of text and sound."""
-    return axis == 0 or name not in ("pixel_values", "input_features")
 
 
 @contextlib.contextmanager
@@ -266,7 +273,7 @@ def _quiet():
         logging.disable(disabled)
 
 
-def _explained(model_class: type, error: Exception) -> PortError:
+def explained(model_class: type, error: Exception) -> PortError:
     """Why a model cannot be captured, in a sentence."""
     kind, text = type(error).__name__, " ".join(str(error).split())
     reason = f"torch.export raised {kind}: {text[:400]}"
@@ -275,10 +282,25 @@ def _explained(model_class: type, error: Exception) -> PortError:
     return PortError(f"{model_class.__name__} cannot be ported: {reason}")
 
 
-class _Writer:
-    """Turns an exported program into a graph."""
+class Writer:
+    """Turns an exported program into a graph.
 
-    def __init__(self, program, wrapper: Exported, precise: torch.nn.Module, defaults: dict[str, str | None], training):
+    Args:
+        program: the program.
+        wrapper: the module that was exported, which holds the PyTorch model as ``model``.
+        precise: the same model in float32.
+        defaults: the default of each input.
+        training: whether dropout is in the program.
+    """
+
+    def __init__(
+        self,
+        program,
+        wrapper: torch.nn.Module,
+        precise: torch.nn.Module,
+        defaults: dict[str, str | None],
+        training: bool,
+    ):
         self.program, self.wrapper, self.defaults, self.training = program, wrapper, defaults, training
         self.dtype = wrapper.model.dtype
         self.references: dict[str, str] = {}
@@ -291,6 +313,11 @@ class _Writer:
         self.precise = {**self.initial, **dict(precise.named_buffers())}
 
     def write(self) -> Captured:
+        """The graph.
+
+        Raises:
+            PortError: if it would be right for the example alone, or lacks a rule.
+        """
         parameters, tied = self._parameters()
         inputs = self._inputs()
         nodes = [node for fx_node in self.program.graph.nodes if (node := self._node(fx_node)) is not None]
@@ -316,6 +343,8 @@ class _Writer:
         graph.constants = {key: value for key, value in graph.constants.items() if f"c.{key}" in used}
         graph = Graph.from_dict(json.loads(json.dumps(graph.to_dict())))  # as it will be read
         least, most = graph.limits.get("length", [1, None])
+        if len(self.lengths) == max(self.lengths, default=-1) < _LENGTHS:  # a table that the code slices, say
+            most = graph.limits["length"][1] = min(most or _LENGTHS, len(self.lengths))
         taken = sorted(length for length in self.lengths if least <= length <= (most or length))
         return Captured(graph, {key: self.constants[key] for key in graph.constants}, taken)
 
@@ -366,10 +395,9 @@ class _Writer:
         return inputs
 
     def _name_axes(self, name: str, value: torch.Tensor) -> None:
-        prefix = "decoder_" if name.startswith("decoder_") else ""
-        names = ["batch", *["choices"] * (value.ndim == 3 and "input_ids" in name), f"{prefix}length"]
+        names = self._axis_names(name, value)
         for axis, size in enumerate(value.shape):
-            open_axis = _is_open(name, axis)
+            open_axis = self._is_open(name, axis)
             if open_axis and (isinstance(size, int) or self._range(size.node.expr) == (size.node.hint,) * 2):
                 what = names[axis] if axis < len(names) else f"axis {axis}"
                 raise PortError(
@@ -378,6 +406,13 @@ class _Writer:
                 )
             if not isinstance(size, int):
                 self.symbols.setdefault(str(size.node.expr), names[axis] if axis < len(names) else f"size_{axis}")
+
+    def _axis_names(self, name: str, value: torch.Tensor) -> list[str]:
+        prefix = "decoder_" if name.startswith("decoder_") else ""
+        return ["batch", *["choices"] * (value.ndim == 3 and "input_ids" in name), f"{prefix}length"]
+
+    def _is_open(self, name: str, axis: int) -> bool:
+        return _is_open(name, axis)
 
     def _add_constant(self, name: str, target: str, placed: torch.Tensor) -> None:
         """A tensor that no checkpoint holds: a table, or a number in the code."""

@@ -7,3 +7,7 @@ class PortError(ValueError):
 
 class MissingRuleError(PortError):
     """An operator that has no rule; the message lists them all, and where they come from."""
+
+
+class UncachedError(PortError):
+    """A language model keeps no cache of keys and values; the message says what it keeps."""

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +18,10 @@ from transformers import PreTrainedConfig
 from tf_pipeline import checkpoint
 from tf_pipeline.files import atomic_folder
 from tf_pipeline.hub import repository_file
-from tf_pipeline.port.errors import PortError
-from tf_pipeline.port.graph import CONSTANTS, GRAPH, VERSION, Graph, GraphError, Layout
+from tf_pipeline.port.errors import PortError, UncachedError
+from tf_pipeline.port.graph import CONSTANTS, GRAPH, STEP, STEP_CONSTANTS, VERSION, Graph, GraphError, Layout
 from tf_pipeline.port.layout import ConvertedReader, fits
+from tf_pipeline.port.step import misfit
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,21 @@ _IRRELEVANT = (
 )
 
 
+@dataclass(frozen=True)
+class FoundStep:
+    """The graph of one step of a language model, and the values of its constants."""
+
+    graph: Graph
+    constants: Constants
+
+
 class FoundGraph(NamedTuple):
-    """A graph, the values of its constants, and whether it lies next to the checkpoint."""
+    """A graph, the values of its constants, whether it lies next to the checkpoint, and the step that lies there."""
 
     graph: Graph
     constants: Constants
     beside: bool = False
+    step: FoundStep | None = None
 
 
 def find_graph(
@@ -66,18 +76,95 @@ def find_graph(
         if path is not None:
             graph, constants = Graph.read(path, repository_file(source, CONSTANTS, **hub_options))
             if graph.model_class == torch_name:
-                return FoundGraph(graph, constants, beside=True)
+                return FoundGraph(graph, constants, True, _step_beside(source, graph, **hub_options))
             logger.warning(
                 "%s holds the graph of %s, not of %s, which is ported anew.", source, graph.model_class, torch_name
             )
     if (found := _read_cached(_cache_folder(torch_name, config))) is not None:
         return found
     found = make_graph(torch_name, config, source, **hub_options)
-    _remember(*found[:2], torch_name, config)
+    remember(*found[:2], torch_name, config)
     return found
 
 
-def _remember(graph: Graph, constants: Constants, torch_name: str, config: PreTrainedConfig) -> None:
+def _step_beside(source: str | os.PathLike, whole: Graph, **hub_options: Any) -> FoundStep | None:
+    path = repository_file(source, STEP, required=False, **hub_options)
+    if path is None:
+        return None
+    step = FoundStep(*Graph.read(path, repository_file(source, STEP_CONSTANTS, **hub_options)))
+    if misfit(step.graph, whole):
+        raise GraphError(f"{path} does not belong to the graph beside it. Port the checkpoint again.")
+    return step
+
+
+def remembered_step(torch_name: str, config: PreTrainedConfig, whole: Graph) -> FoundStep | None:
+    """The step of a class with a config that was captured before, if any; the arguments are as of :func:`find_step`."""
+    folder = _step_folder(torch_name, config)
+    if not (folder / STEP).is_file():
+        return None
+    try:
+        step = FoundStep(*Graph.read(folder / STEP, folder / STEP_CONSTANTS))
+    except (GraphError, OSError) as error:
+        logger.warning("%s is captured again: what was remembered is damaged (%s).", folder.name, error)
+        return None
+    return None if misfit(step.graph, whole) else step
+
+
+def find_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: str | os.PathLike) -> FoundStep | None:
+    """The graph of one step of a language model: one that is remembered, or captured now and proven.
+
+    Args:
+        torch_name: PyTorch's class, such as ``"OPTForCausalLM"``.
+        config: the config.
+        whole: the graph that computes a whole text.
+        source: the checkpoint, whose own code may hold the class.
+
+    Returns:
+        The step; ``None`` if PyTorch is not installed.
+
+    Raises:
+        PortError: if it cannot be captured or is not equal to PyTorch; the message says why.
+    """
+    if (step := remembered_step(torch_name, config, whole)) is not None:
+        return step
+    if importlib.util.find_spec("torch") is None:
+        return None
+    captured = _make_step(torch_name, config, whole, source)
+    try:
+        with atomic_folder(_step_folder(torch_name, config), seal=STEP) as staging:
+            captured.graph.write(staging, captured.constants, (STEP, STEP_CONSTANTS))
+    except OSError as error:
+        logger.warning("The step of %s is not remembered: %s.", torch_name, error)
+    return FoundStep(captured.graph, captured.constants)
+
+
+def _make_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: str | os.PathLike):
+    """Capture a step whose attention sees all slots, or, if that is not equal to PyTorch, the filled ones alone."""
+    from tf_pipeline.port.capture_step import capture_step
+    from tf_pipeline.port.gate_step import check_step
+
+    logger.info("Capturing the step of %s from PyTorch, for generation.", torch_name)
+    torch_class = find_torch_class(torch_name, config, source)
+    failure = None
+    for filled in (False, True):
+        try:
+            captured = capture_step(torch_class, config, whole, filled)
+            check_step(captured, torch_class, config, whole)
+            return captured
+        except UncachedError:
+            raise
+        except PortError as error:
+            failure = error
+    raise failure
+
+
+def _step_folder(torch_name: str, config: PreTrainedConfig) -> Path:
+    folder = _cache_folder(torch_name, config)
+    return folder.with_name(f"{folder.name}-step")
+
+
+def remember(graph: Graph, constants: Constants, torch_name: str, config: PreTrainedConfig) -> None:
+    """Keep a graph for the next load of a class with a config."""
     try:
         with atomic_folder(_cache_folder(torch_name, config), seal=GRAPH) as staging:
             graph.write(staging, constants)
@@ -226,4 +313,4 @@ def check_loaded(model, report: checkpoint.LoadingReport, source: str | os.PathL
     layouts = model.graph.layouts
     layouts[layouts.index(layout)] = compared = replace(layout, compared=True)
     model.use_layout(compared)
-    _remember(model.graph, model.constants(), model.torch_name(), model.config)
+    remember(model.graph, model.constants(), model.torch_name(), model.config)

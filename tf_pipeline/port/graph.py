@@ -32,6 +32,10 @@ normalization is computed in half precision; in a float64 model those float32 ar
 
 The values of constants, which no checkpoint holds, are in ``graph.safetensors``.
 
+A second graph in ``step.json`` and ``step.safetensors``, of the same form, is a language model that reads tokens behind
+those in a cache; :mod:`tf_pipeline.port.step` says what its inputs and outputs are. It is not there if it could not be
+captured; the notes then say why.
+
 Layouts say how checkpoints store the parameters: under which names, and which tensors are joined, split and turned on
 the way. In ``loading``, ``"%p.name"`` is a tensor of the file; in ``saving``, a parameter. The first layout is that of
 a checkpoint which PyTorch writes.
@@ -55,6 +59,7 @@ from tf_pipeline.port.rules import find_rule
 
 FORMAT, VERSION = "tf_pipeline.port", 2
 GRAPH, CONSTANTS = "graph.json", "graph.safetensors"
+STEP, STEP_CONSTANTS = "step.json", "step.safetensors"
 _CHECKSUMS = {"graph", "constants"}
 COMPUTE = "compute"
 LINEAR = "aten.linear.default"
@@ -307,11 +312,16 @@ class Graph:
             layout.loading.check(layout.stored, source)
             layout.saving.check([*self.parameters, *self.tied], source)
 
-    def write(self, folder: str | os.PathLike, constants: Mapping[str, np.ndarray]) -> None:
-        """Write ``graph.json``, one node a line, and ``graph.safetensors``."""
+    def write(
+        self,
+        folder: str | os.PathLike,
+        constants: Mapping[str, np.ndarray],
+        names: tuple[str, str] = (GRAPH, CONSTANTS),
+    ) -> None:
+        """Write the graph, one node a line, and the values of its constants, to files of these names."""
         # Not `ascontiguousarray`, which gives a scalar an axis.
         tables = save({key: np.array(value, order="C") for key, value in constants.items()})
-        (Path(folder) / CONSTANTS).write_bytes(tables)
+        (Path(folder) / names[1]).write_bytes(tables)
         values = self.to_dict()
         checksums = {"graph": _checksum(values), "constants": hashlib.sha256(tables).hexdigest()}
         layouts = values.pop("layouts")
@@ -319,7 +329,7 @@ class Graph:
         sections = {key: _section(value) for key, value in values.items()}
         sections |= {"checksums": _section(checksums), "nodes": _lines(nodes), "layouts": _lines(layouts)}
         text = "{\n" + ",\n".join(f'"{key}": {value}' for key, value in sections.items()) + "\n}\n"
-        (Path(folder) / GRAPH).write_text(text, encoding="utf-8")
+        (Path(folder) / names[0]).write_text(text, encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | os.PathLike, constants: str | os.PathLike) -> tuple["Graph", dict[str, np.ndarray]]:
@@ -354,7 +364,9 @@ def _read_constants(graph: Graph, path: str | os.PathLike, checksum: str) -> dic
     if expected != {key: value.shape for key, value in values.items()}:
         raise GraphError(f"{path} does not belong to the graph beside it: the constants differ.")
     if hashlib.sha256(content).hexdigest() != checksum:
-        raise GraphError(f"{path} was altered: its checksum is not the one in {GRAPH}. Port the checkpoint again.")
+        raise GraphError(
+            f"{path} was altered: its checksum is not the one in the graph beside it. Port the checkpoint again."
+        )
     return values
 
 

@@ -1,7 +1,7 @@
 """Models whose architecture has no module of its own: a graph, run with TensorFlow, on the checkpoint's own weights."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -11,13 +11,19 @@ import tensorflow as tf
 from transformers import PreTrainedConfig
 
 from tf_pipeline import checkpoint, outputs
+from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.heads import head_of
 from tf_pipeline.layers import Parameter
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import ModelOutput
-from tf_pipeline.port.graph import Graph, Layout, Tensor, WeightTensor
+from tf_pipeline.port.errors import PortError
+from tf_pipeline.port.graph import STEP, STEP_CONSTANTS, Graph, Layout, Tensor, WeightTensor
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.layout import ConvertedWriter
+from tf_pipeline.port.step import CachedSteps
+
+# Begins the note of a graph that has no step.
+NO_STEP = "generate computes the text so far again for every token"
 
 
 class Weight(keras.layers.Layer):
@@ -91,7 +97,9 @@ class PortedModel(TFPreTrainedModel):
     """A model that runs a graph captured from PyTorch; see :mod:`tf_pipeline.port`.
 
     It is called, trained, saved and exported as the models that have a module of their own are. Differences:
-    ``inputs_embeds`` is not taken, and ``generate`` has no cache: it computes the text so far again for every token.
+    ``inputs_embeds`` and caches are not taken by calls. ``generate`` has a cache if one step could be captured too,
+    which is tried when it is first called; else it computes the text so far again for every token, and the notes say
+    why.
 
     Subclasses, named as PyTorch's with ``TF`` in front, are made by :func:`ported_class`.
 
@@ -120,10 +128,11 @@ class PortedModel(TFPreTrainedModel):
         if graph is None:
             from tf_pipeline.port.find import find_graph
 
-            graph, constants, _ = find_graph(self.torch_name(), config)
+            graph, constants = find_graph(self.torch_name(), config)[:2]
         self._graph = graph
         self._layout = graph.layouts[0] if graph.layouts else None
         self._values = constants
+        self._step: Any = None
         kernels = graph.kernels()
         self._interpreter = Interpreter(graph, self.compute_dtype, kernels)
         self._set_inputs(graph)
@@ -201,16 +210,63 @@ class PortedModel(TFPreTrainedModel):
         asked = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         left_out = tuple(name for name, wanted in asked.items() if not wanted)
         fields = tuple(name for name in self._graph.outputs if not name.endswith(left_out))
-        slots = dict(checkpoint.named_slots(self))
         constants = dict(zip(self._graph.constants, self._constants, strict=True))
         results = self._interpreter.run(
             fields,
             self._complete(inputs),
-            lambda key: tf.convert_to_tensor(slots[key].variable),
+            self._parameters(),
             lambda key: tf.convert_to_tensor(constants[key].value),
             training,
         )
         return self.output_type(results)
+
+    def _parameters(self) -> Callable[[str], tf.Tensor]:
+        """The values of parameters by checkpoint key."""
+        slots = dict(checkpoint.named_slots(self))
+        return lambda key: tf.convert_to_tensor(slots[key].variable)
+
+    # ------------------------------------------------------------------------------------------------------ one by one
+
+    def stepper(self) -> Stepper | None:
+        """The model as one that reads token after token with a cache; ``None`` if its step is not known.
+
+        The step is captured now, if it was not before and PyTorch is installed.
+        """
+        step = self.find_step()
+        if step is None:
+            return None
+        interpreter = Interpreter(step.graph, self.compute_dtype, self._graph.kernels())
+        fields = tuple(step.graph.outputs)
+
+        def run(inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
+            return interpreter.run(fields, inputs, self._parameters(), lambda key: tf.constant(step.constants[key]))
+
+        return CachedSteps(step.graph, run, interpreter.dtype)
+
+    def find_step(self) -> Any:
+        """The graph of one step and its constants, captured if need be; ``None`` if there is none.
+
+        Why it could not be captured is added to the graph's notes, and not tried again.
+        """
+        if self._step is not None or not self._may_step():
+            return self._step
+        from tf_pipeline.port.find import find_step, remember
+
+        try:
+            with tf.init_scope():  # the step is compared with PyTorch, also while another graph is traced
+                self._step = find_step(self.torch_name(), self.config, self._graph, self.config._name_or_path)
+        except PortError as error:
+            reason = str(error).splitlines()[0]
+            self._graph.notes = [*self._graph.notes, f"{NO_STEP}: {reason}"]
+            if not self.graph_beside:
+                remember(self._graph, self.constants(), self.torch_name(), self.config)
+        return self._step
+
+    def _may_step(self) -> bool:
+        """Whether the model continues texts, and its step was not given up."""
+        continues = self.can_generate() and self.main_input_name == "input_ids"
+        given_up = any(note.startswith(NO_STEP) for note in self._graph.notes)
+        return continues and "decoder_input_ids" not in self._graph.inputs and not given_up
 
     def _complete(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs that were left out, from those that were given."""
@@ -277,7 +333,7 @@ class PortedModel(TFPreTrainedModel):
 
         found_graph = find_graph(cls.torch_name(), config, source, **hub_options)
         model = cls(config, found_graph.graph, found_graph.constants, dtype=dtype)
-        model.graph_beside = found_graph.beside
+        model.graph_beside, model._step = found_graph.beside, found_graph.step
         return model
 
     def _open_weights(self, reader, source: str | os.PathLike, **hub_options: Any):
@@ -305,7 +361,14 @@ class PortedModel(TFPreTrainedModel):
         return ConvertedWriter(slots, self._graph.tied, self._layout.saving)
 
     def _save_extras(self, folder) -> None:
+        from tf_pipeline.port.find import remembered_step
+
         self._graph.write(folder, self.constants())
+        step = self._step
+        if step is None and self._may_step():
+            step = remembered_step(self.torch_name(), self.config, self._graph)
+        if step is not None:
+            step.graph.write(folder, step.constants, (STEP, STEP_CONSTANTS))
 
 
 def _place(layer: keras.layers.Layer, path: list[str], leaf: keras.layers.Layer, policy) -> None:

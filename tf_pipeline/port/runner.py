@@ -9,7 +9,7 @@ import tensorflow as tf
 import torch
 
 from tf_pipeline.port.capture import Captured
-from tf_pipeline.port.graph import COMPUTE, Input
+from tf_pipeline.port.graph import COMPUTE
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.reference.outputs import flatten
 
@@ -24,6 +24,10 @@ class GraphRunner:
         weights: arrays by checkpoint key.
         dtype: dtype that the graph runs in.
         outputs: references by name, instead of the graph's own outputs.
+
+    Attributes:
+        compute: computes all outputs by name from TensorFlow's tensors by name, floats in ``dtype``.
+        dtype: the dtype that a graph's name for it stands for.
     """
 
     def __init__(
@@ -37,8 +41,9 @@ class GraphRunner:
             for key, spec in graph.parameters.items()
         }
         constants = {key: tf.constant(value) for key, value in captured.constants.items()}
+        self._kinds = {name: dtype if spec.dtype == COMPUTE else spec.dtype for name, spec in graph.inputs.items()}
         signature = {
-            name: tf.TensorSpec([None if isinstance(size, str) else size for size in spec.shape], _kind(spec), name)
+            name: tf.TensorSpec([None if isinstance(s, str) else s for s in spec.shape], self._kinds[name], name)
             for name, spec in graph.inputs.items()
         }
 
@@ -46,13 +51,8 @@ class GraphRunner:
         def compute(tensors):
             return interpreter.run(tuple(graph.outputs), tensors, held.__getitem__, constants.__getitem__)
 
-        self._compute = compute
+        self.compute, self.dtype = compute, interpreter.dtype
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Arrays:
         """Every output, as float64 arrays by name."""
-        return flatten(self._compute({name: tf.constant(value.numpy()) for name, value in inputs.items()}))
-
-
-def _kind(spec: Input) -> str:
-    """The dtype of an example input: floats are given in float32."""
-    return "float32" if spec.dtype == COMPUTE else spec.dtype
+        return flatten(self.compute({name: tf.cast(x.numpy(), self._kinds[name]) for name, x in inputs.items()}))

@@ -52,14 +52,14 @@ def sample_inputs(
     text = config.get_text_config()
     decoder = {}
     if "decoder_input_ids" in taken and config.is_encoder_decoder:
-        decoder["decoder_input_ids"] = _ids(text, (batch, decoder_length), generator)
+        decoder["decoder_input_ids"] = token_ids(text, (batch, decoder_length), generator)
         decoder["decoder_attention_mask"] = torch.ones(batch, decoder_length, dtype=torch.int64)
     if main != "input_ids":
         inputs = {main: _signal(main, config, batch, length, generator)} | decoder
         return {name: value for name, value in inputs.items() if name in taken}
     head = head_of(type(model).__name__)
     shape = (batch, CHOICES, length) if head is not None and head.input_rank == 3 else (batch, length)
-    inputs = {"input_ids": _ids(text, shape, generator), "attention_mask": _mask(shape, padding_side, generator)}
+    inputs = {"input_ids": token_ids(text, shape, generator), "attention_mask": _mask(shape, padding_side, generator)}
     if "attention_mask" in taken and padding_side is not None:
         inputs["input_ids"] = torch.where(
             inputs["attention_mask"] != 0, inputs["input_ids"], getattr(text, "pad_token_id", None) or 0
@@ -113,7 +113,7 @@ def example_lengths(model: torch.nn.Module, config: PreTrainedConfig, least: int
     return {"length": LENGTH, "decoder_length": DECODER_LENGTH}
 
 
-def _ids(config: PreTrainedConfig, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+def token_ids(config: PreTrainedConfig, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     """Token ids without those that mean something of their own, which some models look for."""
     special = [getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos", "mask", "sep", "cls")]
     taken = {i for value in special for i in (value if isinstance(value, list) else [value])}

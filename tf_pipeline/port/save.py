@@ -37,6 +37,7 @@ def load_ported(
 
 def save_ported(model: PortedModel, source: str | os.PathLike, folder: str | os.PathLike, **options: Any) -> None:
     """Write a ported model, and the tokenizer of the checkpoint it comes from, as a whole."""
+    model.find_step()
     with checkpoint_folder(folder) as staging:
         model.write_checkpoint(staging)
         _save_tokenizer(source, staging, **options)

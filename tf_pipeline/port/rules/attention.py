@@ -5,8 +5,9 @@ import math
 import tensorflow as tf
 
 from tf_pipeline.layers.attention import attend
+from tf_pipeline.layers.cache import write_slots
 from tf_pipeline.port.rules.neural import dropout
-from tf_pipeline.port.rules.registry import constant, rule, size_of
+from tf_pipeline.port.rules.registry import Size, constant, rule, size_of
 
 
 @rule("scaled_dot_product_attention.default")
@@ -49,3 +50,14 @@ def scaled_dot_product_attention(
     )
     attentions.append(probabilities)
     return context
+
+
+@rule("tf_pipeline.write.default")
+def write(buffer: tf.Tensor, new: tf.Tensor, start: Size) -> tf.Tensor:
+    """Slots ``[batch, heads, slots, size]`` that hold the keys or values of new tokens from ``start`` on.
+
+    Schema::
+
+        tf_pipeline::write(Tensor buffer, Tensor new, SymInt start) -> Tensor
+    """
+    return write_slots(buffer, new, tf.cast(start, tf.int32))

@@ -30,12 +30,12 @@ _EXTRAS = frozenset({"out_dtype", "training", "attentions", "pieces"})
 
 
 def rule(*operators: str) -> Callable[[Callable], Callable]:
-    """Register a function for operators, named as ``"add.Tensor"`` for ``aten.add.Tensor``."""
+    """Register a function for operators, named as ``"add.Tensor"`` for ``aten.add.Tensor``, others in full."""
 
     def register(function: Callable) -> Callable:
         extras = _EXTRAS & set(inspect.signature(function).parameters)
         for operator in operators:
-            name = operator if operator.startswith("sym.") else f"aten.{operator}"
+            name = operator if operator.startswith(("sym.", "tf_pipeline.")) else f"aten.{operator}"
             if name in RULES:
                 raise ValueError(f"{name} has two rules.")
             RULES[name] = Rule(function, extras)

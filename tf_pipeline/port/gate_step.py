@@ -1,0 +1,175 @@
+"""Compare the graph of one step with PyTorch before anybody generates with it, and refuse it if they differ."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+import torch
+from transformers import DynamicCache, PreTrainedConfig
+
+from tf_pipeline.generation.stepper import Stepper
+from tf_pipeline.judging import rules
+from tf_pipeline.judging.check import Check
+from tf_pipeline.judging.tensors import judge_envelopes
+from tf_pipeline.port.capture import Captured, shared_tensors
+from tf_pipeline.port.capture_step import cache_argument
+from tf_pipeline.port.complete import FUSED_ALONE, set_attention
+from tf_pipeline.port.errors import PortError
+from tf_pipeline.port.graph import Graph
+from tf_pipeline.port.runner import GraphRunner
+from tf_pipeline.port.sample import LONGEST, boundaries, token_ids
+from tf_pipeline.port.step import CachedSteps
+from tf_pipeline.reference.inputs import padding_mask
+from tf_pipeline.reference.loading import load_torch_model
+from tf_pipeline.reference.precision import lifted_upcasts
+from tf_pipeline.reference.rotary import forget_lengths
+
+# Rows, tokens of the prompt and tokens behind it. All rows but the first are padded on the left.
+_SHAPES = ((1, 1, 4), (3, 9, 6))
+_FREE = 5  # slots that stay free
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A prompt and its continuation.
+
+    Attributes:
+        ids: ``[rows, tokens]``.
+        mask: the same, 0 where the prompt is padded.
+        prompt: number of tokens of the prompt.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    prompt: int
+
+    @property
+    def name(self) -> str:
+        """The shape, in words."""
+        return f"{self.ids.shape[0]} × {self.prompt} + {self.ids.shape[1] - self.prompt}"
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """The positions that ``generate`` of PyTorch gives: ``[rows, tokens]``."""
+        return (self.mask.cumsum(1) - 1).clamp(min=0) * self.mask
+
+
+def check_step(step: Captured, model_class: type, config: PreTrainedConfig, whole: Graph) -> list[Check]:
+    """Prove that a model which reads token after token computes what PyTorch does.
+
+    Compared are the logits behind the prompt and behind each further token, of random weights: in float64 to 1e-10 with
+    PyTorch's own cache and with PyTorch reading the whole text at once, and in float32 inside the envelope of
+    PyTorch's own rounding. The texts cross every length that the config names.
+
+    Args:
+        step: the graph of one step.
+        model_class: PyTorch's class.
+        config: its config.
+        whole: the graph that computes a whole text.
+
+    Returns:
+        The checks.
+
+    Raises:
+        PortError: if something is unequal.
+    """
+    attention = "sdpa" if FUSED_ALONE in whole.notes else "eager"
+    model = load_torch_model(model_class, None, config, torch.float32, attn_implementation="eager")
+    set_attention(model, attention)
+    weights = {key: tensor.detach().numpy().copy() for key, tensor in shared_tensors(model)}
+    texts = list(_texts(config, whole))
+    own = [_stepwise(model, text) for text in texts]
+    model = model.double()
+    truths, at_once = ([run(model, text) for text in texts] for run in (_stepwise, _at_once))
+    steppers = {}
+    for dtype in ("float64", "float32"):
+        runner = GraphRunner(step, weights, dtype)
+        steppers[dtype] = CachedSteps(step.graph, runner.compute, runner.dtype)
+    most = whole.limits.get("length", [1, None])[1]
+
+    def capacity(text: _Text) -> int:
+        free = text.ids.shape[1] + _FREE
+        return free if most is None else min(free, most)
+
+    checks, narrow = [], []
+    for text, single, truth, whole_text in zip(texts, own, truths, at_once, strict=True):
+        exact = generated_logits(steppers["float64"], text.ids, text.mask, text.prompt, capacity(text))
+        checks += [rules.judge_float64("logits", f"{text.name}, cached", exact, truth)]
+        checks += [rules.judge_float64("logits", f"{text.name}, at once", exact, whole_text)]
+        rounded = generated_logits(steppers["float32"], text.ids, text.mask, text.prompt, capacity(text))
+        narrow.append((text.name, "logits", (rounded, single, truth)))
+    checks += judge_envelopes(narrow, "float32", rules.HARSH_RMS_FACTOR)
+    if failures := [str(check) for check in checks if not check.passed]:
+        raise PortError(
+            f"{step.graph.model_class}: the step does not compute what PyTorch does.\n" + "\n".join(failures)
+        )
+    return checks
+
+
+def generated_logits(stepper: Stepper, ids: torch.Tensor, mask: torch.Tensor, prompt: int, capacity: int) -> np.ndarray:
+    """Logits behind a prompt and behind each token after it, float64 ``[rows, 1 + tokens, vocab]``.
+
+    Args:
+        stepper: reads the tokens.
+        ids: ``[rows, prompt + tokens]``.
+        mask: the same, 0 where the prompt is padded.
+        prompt: number of tokens of the prompt.
+        capacity: number of slots.
+    """
+    tokens = tf.constant(ids.numpy(), tf.int32)
+    inputs = {"input_ids": tokens[:, :prompt], "attention_mask": tf.constant(mask[:, :prompt].numpy(), tf.int32)}
+    logits, state = stepper.prefill(inputs, capacity)
+    every = [logits]
+    for place in range(prompt, ids.shape[1]):
+        logits, state = stepper.step(tokens[:, place], state)
+        every.append(logits)
+    return np.stack([x.numpy().astype(np.float64) for x in every], axis=1)
+
+
+def _texts(config: PreTrainedConfig, whole: Graph) -> Iterator[_Text]:
+    """Texts of a few shapes, some that cross the lengths which the config names, and one that fills the table."""
+    least, most = whole.limits.get("length", [1, None])
+    edges = [edge for edge in boundaries(config) if most is None or edge + 3 < most]
+    crossing = [(2, size, 4) for edge in edges for size in (max(1, edge - 2), edge + 3)]
+    if most is not None and 8 < most <= LONGEST:
+        crossing.append((2, most - 3, 3))
+    generator = torch.Generator().manual_seed(3)
+    for rows, prompt, new in dict.fromkeys([*_SHAPES, *crossing]):
+        length = prompt + new if most is None else min(prompt + new, most)
+        prompt = min(prompt, length - 1)
+        if prompt < max(1, least):
+            continue
+        real = torch.randint(max(1, prompt // 2), prompt + 1, (rows,), generator=generator)
+        real[0] = prompt
+        mask = torch.ones(rows, length, dtype=torch.int64)
+        mask[:, :prompt] = torch.tensor(padding_mask(real.numpy(), prompt, "left"))
+        yield _Text(token_ids(config.get_text_config(), (rows, length), generator), mask, prompt)
+
+
+def _run(
+    model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, **options
+) -> torch.Tensor:
+    taken = inspect.signature(type(model).forward).parameters
+    given = {"position_ids": places} if "position_ids" in taken else {}
+    with torch.no_grad(), lifted_upcasts(model):
+        return model(input_ids=ids, attention_mask=mask, return_dict=True, **given, **options).logits.double()
+
+
+def _stepwise(model: torch.nn.Module, text: _Text) -> np.ndarray:
+    """PyTorch's logits behind the prompt and each further token, with its own cache."""
+    forget_lengths(model)
+    options = {cache_argument(type(model)): DynamicCache(config=model.config), "use_cache": True}
+    every, length = [], text.ids.shape[1]
+    for start, end in [(0, text.prompt), *((place, place + 1) for place in range(text.prompt, length))]:
+        span = slice(start, end)
+        logits = _run(model, text.ids[:, span], text.mask[:, :end], text.positions[:, span], **options)
+        every.append(logits[:, -1].numpy())
+    return np.stack(every, axis=1)
+
+
+def _at_once(model: torch.nn.Module, text: _Text) -> np.ndarray:
+    """The same from one call with the whole text."""
+    forget_lengths(model)
+    return _run(model, text.ids, text.mask, text.positions, use_cache=False)[:, text.prompt - 1 :].numpy()
