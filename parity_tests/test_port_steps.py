@@ -154,6 +154,13 @@ def test_without_a_cache_the_text_is_read_again(tmp_path, monkeypatch):
     assert not (tmp_path / "saved" / STEP).exists()
 
 
+def test_an_error_of_the_code_is_a_reason_to_read_again(monkeypatch):
+    ours, _ = pair("gpt_neox")
+    monkeypatch.setattr(gate_step, "check_step", lambda *_: [][0])
+    with pytest.raises(PortError, match="GPTNeoXForCausalLM raised IndexError"):
+        find._make_step("GPTNeoXForCausalLM", ours.config, ours.graph, "")
+
+
 def test_a_model_that_does_not_generate_has_no_step(monkeypatch):
     monkeypatch.setattr(find, "find_step", lambda *_: pytest.fail("a step is captured"))
     model = tf_pipeline.TFAutoModel.from_pretrained(checkpoint("gpt_neox"))

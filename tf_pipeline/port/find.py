@@ -155,6 +155,8 @@ def _make_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: 
             raise
         except PortError as error:
             failure = error
+        except Exception as error:  # whatever the code makes of a cache: the model generates without one
+            failure = PortError(f"{torch_name} raised {type(error).__name__}: {' '.join(str(error).split())[:300]}")
     raise failure
 
 
