@@ -47,8 +47,8 @@ REPRESENTATIVES = tuple(
     if name in BODIES or name.endswith("ForSequenceClassification") or _computes_by_itself(name)
 )
 
-# What a test looks at that would only be slower for all: the body of each family, every head of BERT's, and what is
-# unusual.
+# Classes that stand for all in tests that would only be slower with more: the body of each family, every head of
+# BERT's, and unusual heads.
 STAND_INS = {*REPRESENTATIVES, *MODELS["bert"], *(names[0] for names in MODELS.values())}
 
 # Encoder–decoders after BART's pattern, whose differences `test_encoder_decoders.py` shows.

@@ -138,6 +138,9 @@ def test_images_and_sound_are_inputs_by_position_and_survive_saving(model_type, 
         model(signal.reshape(2, -1)[:, :3])
     with pytest.raises(ValueError, match=f"needs {name}; its processor returns it"):
         model({})
+    unknown = tf.function(lambda x: model(x)[0], input_signature=[tf.TensorSpec(None)], autograph=False)
+    with pytest.raises(ValueError, match=f"{name} has no known rank; state it where it is lost"):
+        unknown(signal)
 
 
 # ----------------------------------------------------------------------------------------------------- what is compared

@@ -351,6 +351,18 @@ def test_a_second_run_is_refused(answer, tmp_path):
     assert answer(None).exit_code == 0
 
 
+def test_advice_counts_the_rows_that_are_kept(tmp_path, monkeypatch):
+    asked = {"input": {"size": 1}}
+    with Unfinished(tmp_path / "out.jsonl", tmp_path / "out.errors.jsonl", asked, False, False) as outputs:
+        outputs.answers.write({"line": 1, "result": "good"})
+        outputs.answers.file.write(b'{"line": 2, "result": "good"}\n')  # interrupted before it is counted
+        assert outputs.advice().startswith("2 answered rows are kept")
+    with Unfinished(tmp_path / "out.jsonl", tmp_path / "out.errors.jsonl", asked, False, True) as outputs:
+        monkeypatch.setattr(Unfinished, "__exit__", lambda *_: None)  # the folder of a run that is not over
+        outputs.finish()
+        assert outputs.advice().startswith("2 answered rows are kept")  # where the file is, no count is read
+
+
 @pytest.mark.parametrize("options", [["--overwrite"], ["--resume"]])
 def test_options_that_need_an_output(answer, options):
     result = answer('"good"\n', *options, output=None)

@@ -173,9 +173,9 @@ class EncoderDecoder:
     """Base of all encoder–decoders: how they are called.
 
     Attributes:
-        decoder_reads: inputs of which the decoder reads the first that there is, one place later, if it is given
-            nothing else; none if it has to be given something.
-        decoder_words: key of the config that is the number of words that the decoder knows.
+        decoder_reads: inputs that can stand in for the decoder's: it reads the first that is given, one place later.
+            Empty if it needs inputs of its own.
+        decoder_words: key of the config for the size of the decoder's vocabulary.
     """
 
     tensor_names: tuple[str, ...] = INPUT_NAMES

@@ -1,6 +1,5 @@
 """Turn a caller's inputs into tensors, with clear messages about invalid ones."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -171,9 +170,7 @@ def _check_rank(model, name: str, value: tf.Tensor) -> None:
         allowed = (2, 3, 4) if model.input_rank == 2 else (3,)
     if rank in allowed:
         return
-    if rank is None:
-        axes = ", ".join(["None"] * allowed[0])
-        raise ValueError(f"{name} has no known rank; state it where it is lost: tf.ensure_shape({name}, [{axes}]).")
+    _check_rank_known(name, value, allowed[0])
     shape = ["batch", "choices", "seq"] if model.input_rank == 3 else ["batch", "seq"]
     wanted = ", ".join(shape + ["hidden"] * is_embedded)
     hint = ""
@@ -186,12 +183,18 @@ def _check_rank(model, name: str, value: tf.Tensor) -> None:
     raise ValueError(f"{name} has shape {tuple(value.shape)}, but {type(model).__name__} takes [{wanted}].{hint}")
 
 
+def _check_rank_known(name: str, value: tf.Tensor, rank: int) -> None:
+    if value.shape.rank is None:
+        axes = ", ".join(["None"] * rank)
+        raise ValueError(f"{name} has no known rank; state it where it is lost: tf.ensure_shape({name}, [{axes}]).")
+
+
 def _check_signal(model, name: str, value: tf.Tensor) -> None:
-    wanted = model.signal_shapes[name]
-    fits = value.shape.is_compatible_with(wanted)
-    if fits and all((size or math.inf) >= model.least_samples for size in value.shape[1:2]):
+    wanted, least = model.signal_shapes[name], model.least_samples
+    _check_rank_known(name, value, len(wanted))
+    if value.shape.is_compatible_with(wanted) and (value.shape[1] is None or value.shape[1] >= least):
         return
-    axes = ", ".join(f"{model.least_samples} or more" if size is None else str(size) for size in wanted[1:])
+    axes = ", ".join(f"{least} or more" if size is None else str(size) for size in wanted[1:])
     raise ValueError(f"{name} has shape {tuple(value.shape)}, but {type(model).__name__} takes [batch, {axes}].")
 
 

@@ -212,8 +212,9 @@ class Unfinished:
         """Tell the user how to go on after an interruption."""
         if not self._keeps_rows():
             return "Nothing was answered yet."
-        # Counted in the file: an interruption may come between writing a row and counting it.
-        done = f"{len(_kept_numbers(self.folder / ANSWERS))} answered rows are kept in {self.folder}; "
+        # An interruption may come between writing a row and counting it; a complete file may be in its place already.
+        count = self.answers.count if self.complete else len(_kept_numbers(self.folder / ANSWERS))
+        done = f"{count} answered rows are kept in {self.folder}; "
         if self.asked["input"] is None:
             return done + "as --input is not a file, they cannot be resumed, and --overwrite discards them."
         return done + "the same command with --resume goes on."

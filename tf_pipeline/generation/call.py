@@ -80,7 +80,7 @@ def prepared_call(
 
 
 def _stepper(model, inputs: dict[str, tf.Tensor]) -> Stepper:
-    """The model with its cache, or, without one or for token types, reading the text so far again and again."""
+    """The model with its cache; without one, or with token types, it computes the text so far again for every token."""
     stepper = None if "token_type_ids" in inputs else model.stepper()
     return Recomputing(model) if stepper is None else stepper
 

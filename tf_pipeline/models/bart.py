@@ -195,7 +195,7 @@ class BartStack(Stack):
         return self.layers_
 
     def num_words(self, config) -> int:
-        """Number of words that the half knows."""
+        """Size of the vocabulary of the half."""
         return config.vocab_size
 
     def add_positions(self, config) -> None:
@@ -272,7 +272,7 @@ class TFBartModel(EncoderDecoderBody, TFBartPreTrainedModel):
 
     @property
     def shares_words(self) -> bool:
-        """Whether the halves know the same words."""
+        """Whether the halves share one vocabulary."""
         return True
 
     def words(self, decoder: bool) -> Embedding:

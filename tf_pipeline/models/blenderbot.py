@@ -11,7 +11,7 @@ class BlenderbotStack(mbart.MBartStack):
 
 
 class TFBlenderbotModel(bart.TFBartModel):
-    """The body. See :class:`~tf_pipeline.models.bart.TFBartModel`; the decoder has to be given what it reads."""
+    """The body. See :class:`~tf_pipeline.models.bart.TFBartModel`; the decoder needs inputs of its own."""
 
     decoder_reads = ()
     stack_class = BlenderbotStack

@@ -24,7 +24,7 @@ class BlenderbotSmallStack(bart.BartStack):
 
 
 class TFBlenderbotSmallModel(bart.TFBartModel):
-    """The body. See :class:`~tf_pipeline.models.bart.TFBartModel`; the decoder has to be given what it reads."""
+    """The body. See :class:`~tf_pipeline.models.bart.TFBartModel`; the decoder needs inputs of its own."""
 
     decoder_reads = ()
     stack_class = BlenderbotSmallStack

@@ -16,7 +16,7 @@ class M2M100Stack(mbart.MBartStack):
     normalises_embeddings = False
 
     def add_positions(self, config):
-        """Keep the size of the vectors, and the position of padding, which has none."""
+        """Keep the size of the vectors, and the position of padding, whose vector is zero."""
         if config.d_model < 4 or config.pad_token_id is None:
             raise ValueError(
                 f"Positions of M2M100 take d_model of 4 or more and a pad_token_id, not {config.d_model} and "
@@ -36,7 +36,7 @@ class M2M100Stack(mbart.MBartStack):
 
 
 class TFM2M100Model(bart.TFBartModel):
-    """The body. See :class:`~tf_pipeline.models.bart.TFBartModel`; the decoder has to be given what it reads."""
+    """The body. See :class:`~tf_pipeline.models.bart.TFBartModel`; the decoder needs inputs of its own."""
 
     decoder_reads = ()
     stack_class = M2M100Stack

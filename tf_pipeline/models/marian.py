@@ -37,10 +37,10 @@ class SinusoidalStack(bart.BartStack):
 
 
 class MarianStack(SinusoidalStack):
-    """The encoder, or the decoder, whose vocabulary may be another."""
+    """The encoder, or the decoder, whose vocabularies may differ."""
 
     def num_words(self, config):
-        """Number of words that the half knows."""
+        """Size of the vocabulary of the half."""
         return config.decoder_vocab_size if self.is_decoder else config.vocab_size
 
 
@@ -51,7 +51,7 @@ class FixedPositions:
 
 
 class TFMarianModel(FixedPositions, bart.TFBartModel):
-    """The body. See :class:`~tf_pipeline.models.bart.TFBartModel`; the decoder has to be given what it reads."""
+    """The body. See :class:`~tf_pipeline.models.bart.TFBartModel`; the decoder needs inputs of its own."""
 
     decoder_reads = ()
     decoder_words = "decoder_vocab_size"
@@ -59,7 +59,7 @@ class TFMarianModel(FixedPositions, bart.TFBartModel):
 
     @property
     def shares_words(self) -> bool:
-        """Whether the halves know the same words (config: ``share_encoder_decoder_embeddings``)."""
+        """Whether the halves share one vocabulary (config: ``share_encoder_decoder_embeddings``)."""
         return self.config.share_encoder_decoder_embeddings
 
 

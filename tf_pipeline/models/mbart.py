@@ -6,7 +6,7 @@ from tf_pipeline.models import bart
 
 
 class MBartBlock(bart.BartBlock):
-    """One layer, which normalises what its parts read."""
+    """One layer, which normalises the inputs of its parts."""
 
     norm_first = True
 

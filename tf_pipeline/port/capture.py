@@ -17,7 +17,7 @@ import logging
 import math
 import operator
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -130,6 +130,22 @@ def build(model_class: type, config: PreTrainedConfig, attention: str, dtype: to
         return model_class._from_config(caching_off(config), dtype=dtype, attn_implementation=attention)
 
 
+def by_name(run: Callable[[Mapping[str, Any]], Any], names: Iterable[str]) -> Callable[..., Any]:
+    """A function of arguments of these names, which ``torch.export`` reads off its signature.
+
+    Args:
+        run: takes the arguments by name.
+        names: the names.
+    """
+
+    def forward(**inputs):
+        return run(inputs)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind, default=None) for name in names])
+    return forward
+
+
 class Exported(torch.nn.Module):
     """A model that takes its inputs by name and returns a dictionary of tensors, without caches.
 
@@ -144,14 +160,7 @@ class Exported(torch.nn.Module):
         self.model = model
         self.options = output_options(model, attentions)
         self.output_class = ""
-        run = self._run
-
-        def forward(**inputs):
-            return run(inputs)
-
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind, default=None) for name in names])
-        self.forward = forward
+        self.forward = by_name(self._run, names)
 
     def _run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         outputs = self.model(**inputs, **self.options)

@@ -24,10 +24,11 @@ from tf_pipeline.port.capture import (
     Writer,
     attention_implementation,
     build,
+    by_name,
     explained,
     export,
 )
-from tf_pipeline.port.errors import MissingRuleError, PortError, UncachedError
+from tf_pipeline.port.errors import PortError, UncachedError
 from tf_pipeline.port.graph import Graph, Input, Node
 from tf_pipeline.port.sample import token_ids
 from tf_pipeline.port.step import PAST, misfit, slot_names
@@ -41,6 +42,8 @@ _SIZES = [
 ]
 # Names that classes have for the argument that takes a cache.
 _CACHES = ("cache", "past_key_values")
+# Inputs of a step that are not its cache.
+_TEXTS = ("input_ids", "attention_mask", "position_ids")
 
 
 @torch.library.custom_op("tf_pipeline::write", mutates_args=())
@@ -114,14 +117,7 @@ class StepModule(torch.nn.Module):
         if "logits_to_keep" in taken:
             self.options["logits_to_keep"] = 1
         self.cache_name = cache_argument(type(model))
-        run = self._run
-
-        def forward(**inputs):
-            return run(inputs)
-
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])
-        self.forward = forward
+        self.forward = by_name(self._run, names)
 
     def _run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         held = inputs[PAST].shape[0]
@@ -136,9 +132,6 @@ class StepModule(torch.nn.Module):
         for i, layer in enumerate(layers):
             results |= dict(zip(slot_names(i), (layer.keys, layer.values), strict=True))
         return results
-
-
-_TEXTS = ("input_ids", "attention_mask", "position_ids")
 
 
 def cache_argument(model_class: type) -> str:
@@ -178,7 +171,7 @@ def capture_step(model_class: type, config: PreTrainedConfig, whole: Graph, fill
             wrapper = StepModule(model, list(inputs), filled)
             program = export(wrapper, inputs, _is_open)
             captured = _StepWriter(program, wrapper, precise, inputs, most).write()
-        except (MissingRuleError, PortError):
+        except PortError:
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes of symbolic sizes
             failure = error

@@ -10,4 +10,4 @@ class MissingRuleError(PortError):
 
 
 class UncachedError(PortError):
-    """A language model keeps no cache of keys and values; the message says what it keeps."""
+    """A language model without a cache of keys and values; the message names the cache that it has."""

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,18 @@ from tf_pipeline import checkpoint
 from tf_pipeline.files import atomic_folder
 from tf_pipeline.hub import repository_file
 from tf_pipeline.port.errors import PortError, UncachedError
-from tf_pipeline.port.graph import CONSTANTS, GRAPH, STEP, STEP_CONSTANTS, VERSION, Graph, GraphError, Layout
+from tf_pipeline.port.graph import (
+    CONSTANTS,
+    GRAPH,
+    GRAPH_FILES,
+    STEP,
+    STEP_CONSTANTS,
+    STEP_FILES,
+    VERSION,
+    Graph,
+    GraphError,
+    Layout,
+)
 from tf_pipeline.port.layout import ConvertedReader, fits
 from tf_pipeline.port.step import misfit
 
@@ -39,21 +50,13 @@ _IRRELEVANT = (
 )
 
 
-@dataclass(frozen=True)
-class FoundStep:
-    """The graph of one step of a language model, and the values of its constants."""
-
-    graph: Graph
-    constants: Constants
-
-
 class FoundGraph(NamedTuple):
     """A graph, the values of its constants, whether it lies next to the checkpoint, and the step that lies there."""
 
     graph: Graph
     constants: Constants
     beside: bool = False
-    step: FoundStep | None = None
+    step: "FoundGraph | None" = None
 
 
 def find_graph(
@@ -78,39 +81,32 @@ def find_graph(
             if graph.model_class == torch_name:
                 return FoundGraph(graph, constants, True, _step_beside(source, graph, **hub_options))
             logger.warning(
-                "%s holds the graph of %s, not of %s, which is ported anew.", source, graph.model_class, torch_name
+                "%s holds the graph of %s, not of %s, which is ported again.", source, graph.model_class, torch_name
             )
-    if (found := _read_cached(_cache_folder(torch_name, config))) is not None:
+    if (found := _read_cached(torch_name, config)) is not None:
         return found
     found = make_graph(torch_name, config, source, **hub_options)
     remember(*found[:2], torch_name, config)
     return found
 
 
-def _step_beside(source: str | os.PathLike, whole: Graph, **hub_options: Any) -> FoundStep | None:
+def _step_beside(source: str | os.PathLike, whole: Graph, **hub_options: Any) -> FoundGraph | None:
     path = repository_file(source, STEP, required=False, **hub_options)
     if path is None:
         return None
-    step = FoundStep(*Graph.read(path, repository_file(source, STEP_CONSTANTS, **hub_options)))
+    step = FoundGraph(*Graph.read(path, repository_file(source, STEP_CONSTANTS, **hub_options)))
     if misfit(step.graph, whole):
         raise GraphError(f"{path} does not belong to the graph beside it. Port the checkpoint again.")
     return step
 
 
-def remembered_step(torch_name: str, config: PreTrainedConfig, whole: Graph) -> FoundStep | None:
-    """The step of a class with a config that was captured before, if any; the arguments are as of :func:`find_step`."""
-    folder = _step_folder(torch_name, config)
-    if not (folder / STEP).is_file():
-        return None
-    try:
-        step = FoundStep(*Graph.read(folder / STEP, folder / STEP_CONSTANTS))
-    except (GraphError, OSError) as error:
-        logger.warning("%s is captured again: what was remembered is damaged (%s).", folder.name, error)
-        return None
-    return None if misfit(step.graph, whole) else step
+def remembered_step(torch_name: str, config: PreTrainedConfig, whole: Graph) -> FoundGraph | None:
+    """The step of a class with a config that was captured before, if any; arguments are those of :func:`find_step`."""
+    step = _read_cached(torch_name, config, STEP_FILES)
+    return None if step is None or misfit(step.graph, whole) else step
 
 
-def find_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: str | os.PathLike) -> FoundStep | None:
+def find_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: str | os.PathLike) -> FoundGraph | None:
     """The graph of one step of a language model: one that is remembered, or captured now and proven.
 
     Args:
@@ -130,12 +126,8 @@ def find_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: s
     if importlib.util.find_spec("torch") is None:
         return None
     captured = _make_step(torch_name, config, whole, source)
-    try:
-        with atomic_folder(_step_folder(torch_name, config), seal=STEP) as staging:
-            captured.graph.write(staging, captured.constants, (STEP, STEP_CONSTANTS))
-    except OSError as error:
-        logger.warning("The step of %s is not remembered: %s.", torch_name, error)
-    return FoundStep(captured.graph, captured.constants)
+    remember(captured.graph, captured.constants, torch_name, config, STEP_FILES)
+    return FoundGraph(captured.graph, captured.constants)
 
 
 def _make_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: str | os.PathLike):
@@ -160,18 +152,19 @@ def _make_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: 
     raise failure
 
 
-def _step_folder(torch_name: str, config: PreTrainedConfig) -> Path:
-    folder = _cache_folder(torch_name, config)
-    return folder.with_name(f"{folder.name}-step")
-
-
-def remember(graph: Graph, constants: Constants, torch_name: str, config: PreTrainedConfig) -> None:
-    """Keep a graph for the next load of a class with a config."""
+def remember(
+    graph: Graph,
+    constants: Constants,
+    torch_name: str,
+    config: PreTrainedConfig,
+    files: tuple[str, str] = GRAPH_FILES,
+) -> None:
+    """Keep a graph for the next load of a class with a config, in files of these names."""
     try:
-        with atomic_folder(_cache_folder(torch_name, config), seal=GRAPH) as staging:
-            graph.write(staging, constants)
+        with atomic_folder(_cache_folder(torch_name, config, files), seal=files[0]) as staging:
+            graph.write(staging, constants, files)
     except OSError as error:
-        logger.warning("The graph of %s is not remembered: %s.", torch_name, error)
+        logger.warning("%s of %s is not remembered: %s.", files[0], torch_name, error)
 
 
 def make_graph(
@@ -226,12 +219,13 @@ def cache_root() -> Path:
     return Path(os.environ.get("TF_PIPELINE_CACHE") or Path.home() / ".cache" / "tf_pipeline")
 
 
-def _cache_folder(torch_name: str, config: PreTrainedConfig) -> Path:
-    """One folder for each class, config and code that makes graphs."""
+def _cache_folder(torch_name: str, config: PreTrainedConfig, files: tuple[str, str] = GRAPH_FILES) -> Path:
+    """One folder for each class, config and code that makes graphs, and for each of the two graphs."""
     values = {key: value for key, value in config.to_dict().items() if key not in _IRRELEVANT}
     values["id2label"] = len(values.get("id2label") or ())
     key = json.dumps([torch_name, values, VERSION, _code(), transformers.__version__], sort_keys=True, default=str)
-    return cache_root() / "ports" / f"{torch_name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    kind = "-step" if files == STEP_FILES else ""
+    return cache_root() / "ports" / f"{torch_name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}{kind}"
 
 
 @cache
@@ -242,13 +236,14 @@ def _code() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _read_cached(folder: Path) -> FoundGraph | None:
-    if not (folder / GRAPH).is_file():
+def _read_cached(torch_name: str, config: PreTrainedConfig, files: tuple[str, str] = GRAPH_FILES) -> FoundGraph | None:
+    graph, constants = (_cache_folder(torch_name, config, files) / name for name in files)
+    if not graph.is_file():
         return None
     try:
-        return FoundGraph(*Graph.read(folder / GRAPH, folder / CONSTANTS))
+        return FoundGraph(*Graph.read(graph, constants))
     except (GraphError, OSError) as error:
-        logger.warning("%s is ported again: what was remembered is damaged (%s).", folder.name, error)
+        logger.warning("%s is ported again: what was remembered is damaged (%s).", graph.parent.name, error)
         return None
 
 

@@ -33,8 +33,8 @@ normalization is computed in half precision; in a float64 model those float32 ar
 The values of constants, which no checkpoint holds, are in ``graph.safetensors``.
 
 A second graph in ``step.json`` and ``step.safetensors``, of the same form, is a language model that reads tokens behind
-those in a cache; :mod:`tf_pipeline.port.step` says what its inputs and outputs are. It is not there if it could not be
-captured; the notes then say why.
+those in a cache; :mod:`tf_pipeline.port.step` describes its inputs and outputs. It is left out if it could not be
+captured; the notes then give the reason.
 
 Layouts say how checkpoints store the parameters: under which names, and which tensors are joined, split and turned on
 the way. In ``loading``, ``"%p.name"`` is a tensor of the file; in ``saving``, a parameter. The first layout is that of
@@ -60,6 +60,7 @@ from tf_pipeline.port.rules import find_rule
 FORMAT, VERSION = "tf_pipeline.port", 2
 GRAPH, CONSTANTS = "graph.json", "graph.safetensors"
 STEP, STEP_CONSTANTS = "step.json", "step.safetensors"
+GRAPH_FILES, STEP_FILES = (GRAPH, CONSTANTS), (STEP, STEP_CONSTANTS)
 _CHECKSUMS = {"graph", "constants"}
 COMPUTE = "compute"
 LINEAR = "aten.linear.default"
@@ -316,12 +317,12 @@ class Graph:
         self,
         folder: str | os.PathLike,
         constants: Mapping[str, np.ndarray],
-        names: tuple[str, str] = (GRAPH, CONSTANTS),
+        files: tuple[str, str] = GRAPH_FILES,
     ) -> None:
         """Write the graph, one node a line, and the values of its constants, to files of these names."""
         # Not `ascontiguousarray`, which gives a scalar an axis.
         tables = save({key: np.array(value, order="C") for key, value in constants.items()})
-        (Path(folder) / names[1]).write_bytes(tables)
+        (Path(folder) / files[1]).write_bytes(tables)
         values = self.to_dict()
         checksums = {"graph": _checksum(values), "constants": hashlib.sha256(tables).hexdigest()}
         layouts = values.pop("layouts")
@@ -329,7 +330,7 @@ class Graph:
         sections = {key: _section(value) for key, value in values.items()}
         sections |= {"checksums": _section(checksums), "nodes": _lines(nodes), "layouts": _lines(layouts)}
         text = "{\n" + ",\n".join(f'"{key}": {value}' for key, value in sections.items()) + "\n}\n"
-        (Path(folder) / names[0]).write_text(text, encoding="utf-8")
+        (Path(folder) / files[0]).write_text(text, encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | os.PathLike, constants: str | os.PathLike) -> tuple["Graph", dict[str, np.ndarray]]:

@@ -17,7 +17,7 @@ from tf_pipeline.layers import Parameter
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.port.errors import PortError
-from tf_pipeline.port.graph import STEP, STEP_CONSTANTS, Graph, Layout, Tensor, WeightTensor
+from tf_pipeline.port.graph import STEP_FILES, Graph, Layout, Tensor, WeightTensor
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.layout import ConvertedWriter
 from tf_pipeline.port.step import CachedSteps
@@ -246,7 +246,7 @@ class PortedModel(TFPreTrainedModel):
     def find_step(self) -> Any:
         """The graph of one step and its constants, captured if need be; ``None`` if there is none.
 
-        Why it could not be captured is added to the graph's notes, and not tried again.
+        A capture that fails is not tried again; the graph's notes then give the reason.
         """
         if self._step is not None or not self._may_step():
             return self._step
@@ -368,7 +368,7 @@ class PortedModel(TFPreTrainedModel):
         if step is None and self._may_step():
             step = remembered_step(self.torch_name(), self.config, self._graph)
         if step is not None:
-            step.graph.write(folder, step.constants, (STEP, STEP_CONSTANTS))
+            step.graph.write(folder, step.constants, STEP_FILES)
 
 
 def _place(layer: keras.layers.Layer, path: list[str], leaf: keras.layers.Layer, policy) -> None:

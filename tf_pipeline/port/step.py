@@ -18,7 +18,7 @@ def slot_names(layer: int) -> tuple[str, str]:
 
 
 def misfit(step: Graph, whole: Graph) -> str:
-    """Why a step does not belong to the model that a graph describes, in words; empty if it does."""
+    """Reason that a step does not belong to the model of a graph, in words; empty if it does."""
     used = {name.removeprefix("p.") for node in step.nodes for name in node.references() if name.startswith("p.")}
     shapes = {key: spec.shape for key, spec in whole.parameters.items()}
     if step.model_class != whole.model_class or PAST not in step.inputs:
