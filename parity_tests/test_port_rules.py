@@ -722,6 +722,7 @@ case("conv1d.default")(
         g,
     ]
 )
+case("conv1d.default#steps and gaps")(lambda d: [*_floats(d, (2, 4, 9), (6, 4, 3), (6,)), [2], [1], [2], 1])
 case("conv1d.padding")(lambda d: [*_floats(d, (2, 4, 9), (6, 4, d.choice(3, 4)), (6,)), [1], d.choice("same", "valid")])
 case("conv2d.default")(
     lambda d: [

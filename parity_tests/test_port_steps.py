@@ -30,8 +30,8 @@ CAUSAL = "TFAutoModelForCausalLM"
 QUICK = ["gpt_neox", "opt"]
 # Rotary embeddings, tables of positions, ALiBi, one head of keys, windows, experts, and a table of visible tokens.
 OTHERS = [
-    "bart", "bloom", "codegen", "cohere", "exaone4", "falcon", "gemma", "glm", "gpt_bigcode", "gpt_neo", "gpt_oss",
-    "gptj", "ministral", "mpt", "persimmon", "phi", "qwen2_moe", "stablelm", "starcoder2",
+    "bloom", "codegen", "cohere", "exaone4", "falcon", "gemma", "glm", "gpt_bigcode", "gpt_neo", "gpt_oss", "gptj",
+    "ministral", "mpt", "persimmon", "phi", "plbart", "qwen2_moe", "stablelm", "starcoder2",
 ]  # fmt: skip
 MODELS = exhaustive([*QUICK, *OTHERS], QUICK)
 IDS = np.array([[0, 0, 0, 11, 12], [21, 22, 23, 24, 25], [0, 31, 32, 33, 34]])

@@ -235,9 +235,9 @@ def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups: int = 1)
     pads = _same_padding(padding, kernel, dilation)
     last = tf.pad(_channels_last(x), [[0, 0], *pads, [0, 0]])
     filters = tf.transpose(weight, [*range(2, rank + 2), 1, 0])
-    if groups == 1:
+    if groups == 1 and 1 in (max(stride), max(dilation)):
         result = tf.nn.convolution(last, filters, stride, "VALID", _FORMATS[rank], dilation)
-    else:  # TensorFlow's CPU kernels have no groups
+    else:  # TensorFlow's CPU kernels have no groups, and no steps between windows together with gaps inside them
         result = _grouped(last, filters, stride, dilation, groups)
     result = _channels_first(result)
     return result if bias is None else result + tf.reshape(bias, [1, -1] + [1] * rank)
