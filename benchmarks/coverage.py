@@ -228,8 +228,9 @@ def attempt(
         changes: values of the config to change.
 
     Returns:
-        ``outcome`` (a key of ``OUTCOMES``) and ``reason``; of a port also its ``class``, ``nodes`` and ``operators``,
-        and of one that PyTorch can generate with ``generates``: ``"equal"``, or what is not.
+        ``outcome`` (a key of ``OUTCOMES``) and ``reason``; of a port also its ``class``, ``nodes`` and ``operators``;
+        of one that PyTorch can generate with ``generates`` (``"equal"``, or the difference) and ``cache`` (``"yes"``,
+        or the reason that it has none).
     """
     from tf_pipeline.port import capture
     from tf_pipeline.port.errors import MissingRuleError
@@ -293,6 +294,7 @@ def _compare_files(model, report, torch_class: type, folder: Path):
     _require(not (report.missing or report.unused or report.mismatched), f"our report is not empty: {report}")
     _require(not any(seen.values()), f"PyTorch does not read what it saved: {seen}")
     theirs.save_pretrained(folder / "theirs again")
+    model.find_step()  # saved too, so that the model generates with a cache where PyTorch is not installed
     model.save_pretrained(folder / "ours")
     ours, again = open_checkpoint(folder / "ours"), open_checkpoint(folder / "theirs again")
     _require(set(ours) == set(again), f"other names are saved: {sorted(set(ours) ^ set(again))[:4]}")
@@ -307,7 +309,7 @@ def _compare_reloaded(model, theirs, class_name: str, folder: Path, reloader: "R
     """Load what ours saved without PyTorch, and compare it, and ours itself, with PyTorch's model.
 
     Returns:
-        ``generates``, if PyTorch's model can.
+        ``generates`` and ``cache``, if PyTorch's model can generate.
 
     Raises:
         ValueError: saying what differs.
@@ -332,7 +334,16 @@ def _compare_reloaded(model, theirs, class_name: str, folder: Path, reloader: "R
         _require(_same_bits(copy.parameters[key], value), f"{key} is read again with other values")
     gate.compare_outputs(model, theirs, SEED)
     gate.compare_outputs(model, theirs, SEED, lambda same_inputs: copy.outputs)
-    return {} if expected is None else {"generates": _as_expected(copy, expected)}
+    return {} if expected is None else {"generates": _as_expected(copy, expected), "cache": _cache(model)}
+
+
+def _cache(model) -> str:
+    """``"yes"``, or the reason that the model generates without a cache."""
+    from tf_pipeline.port.model import NO_STEP
+
+    if model.find_step() is not None:
+        return "yes"
+    return next((note for note in model.graph.notes if note.startswith(NO_STEP)), "")
 
 
 def _generated(theirs, config) -> tuple[dict[str, Any] | None, Any]:
@@ -392,7 +403,10 @@ def _summary(results: dict[str, Any]) -> str:
         lines.append(f"Of {len(chosen)} for {kind}: {_counted(chosen)}.")
     lines.append(f"Of {len(heads)} heads that were tried, tied and untied: {_counted(heads)}.")
     tokens = [head["generates"] for head in heads if "generates" in head]
-    lines.append(f"Of {len(tokens)} heads that generate, {tokens.count('equal')} give PyTorch's tokens.")
+    cached = sum(head["generates"] == "equal" and head.get("cache") == "yes" for head in heads if "generates" in head)
+    lines.append(
+        f"Of {len(tokens)} heads that generate, {tokens.count('equal')} give PyTorch's tokens, {cached} with a cache."
+    )
     return "\n".join(lines)
 
 
@@ -415,13 +429,14 @@ def _write(results: dict[str, Any]) -> None:
         "saved, and its files are compared with PyTorch's. It is loaded again in a process in which PyTorch cannot be",
         "imported, and compared again. Families that have a module of their own are tried as ports.", "",
         "The column generates counts heads whose `generate` gives PyTorch's tokens there, greedily and after prompts",
-        f"padded on the left, {NEW_TOKENS} for each row, of those that PyTorch generates with.",
+        f"padded on the left, {NEW_TOKENS} for each row, of those that PyTorch generates with; the column cached those",
+        "that need not compute the whole text again for every token.",
         *_older(ordered),
         "", _summary(ordered), "",
         *(f"- **{name}**: {meaning}" for name, meaning in OUTCOMES.items()), "",
-        "| model type | outcome | operations | heads | generates | note |", "|---|---|---|---|---|---|",
-        *(f"| {name} | {r['outcome']} | {r.get('nodes', '')} | {_heads(r)} | {_generates(r)} | {_cell(r['reason'])} |"
-          for name, r in ordered.items()), "",
+        "| model type | outcome | operations | heads | generates | cached | note |", "|---|---|---|---|---|---|---|",
+        *(f"| {name} | {r['outcome']} | {r.get('nodes', '')} | {_heads(r)} | {_generates(r)} | {_cached(r)} "
+          f"| {_cell(r['reason'])} |" for name, r in ordered.items()), "",
         "## Heads that are not equal", "",
         "| model type | head | outcome | note |", "|---|---|---|---|",
         *(f"| {name} | {head} | {r['outcome']} | {_cell(r['reason'])} |" for name, result in ordered.items()
@@ -429,7 +444,11 @@ def _write(results: dict[str, Any]) -> None:
         "## Heads that do not generate as PyTorch's", "",
         "| model type | head | note |", "|---|---|---|",
         *(f"| {name} | {head} | {_cell(r['generates'])} |" for name, result in ordered.items()
-          for head, r in result.get("heads", {}).items() if r.get("generates", "equal") != "equal"),
+          for head, r in result.get("heads", {}).items() if r.get("generates", "equal") != "equal"), "",
+        "## Heads that generate without a cache", "",
+        "| model type | head | note |", "|---|---|---|",
+        *(f"| {name} | {head} | {_cell(r['cache'])} |" for name, result in ordered.items()
+          for head, r in result.get("heads", {}).items() if r.get("cache", "yes") != "yes"),
     ]  # fmt: skip
     for path, text in ((RESULTS, json.dumps(ordered, indent=1)), (TABLE, "\n".join(lines))):
         write_text(path, text + "\n")
@@ -455,6 +474,12 @@ def _heads(result: dict[str, Any]) -> str:
 def _generates(result: dict[str, Any]) -> str:
     """How many heads generate PyTorch's tokens, of how many that PyTorch generates with."""
     return _share([head["generates"] for head in result.get("heads", {}).values() if "generates" in head])
+
+
+def _cached(result: dict[str, Any]) -> str:
+    """How many heads generate with a cache, of how many that PyTorch generates with."""
+    heads = [head for head in result.get("heads", {}).values() if "cache" in head]
+    return _share(["equal" if head["cache"] == "yes" else head["cache"] for head in heads])
 
 
 def _share(outcomes: list[str]) -> str:
