@@ -73,6 +73,28 @@ def test_beams_without_an_end_and_with_one(model_type):
         assert_same(model_type, max_new_tokens=10, num_beams=2, pad_token_id=1, eos_token_id=ends)
 
 
+def assert_same_guided(model_type: str) -> None:
+    """Guided by the last token of the prompt, and by another prompt; two scales are values of one graph."""
+    other = np.random.default_rng(5).integers(3, 60, (3, 7))
+    plain = assert_same(model_type, **VARIED)
+    for scale in (1.5, 4.0):
+        assert (assert_same(model_type, **VARIED, guidance_scale=scale) != plain).any()
+    ours, theirs = pair(model_type)
+    options = VARIED | {"guidance_scale": 2.0}
+    written = generate(ours, **options, negative_prompt_ids=other).numpy()
+    np.testing.assert_array_equal(written, generate(theirs, **options, negative_prompt_ids=torch.tensor(other)))
+
+
+def test_guided():
+    assert_same_guided("gpt2")
+
+
+@slow
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt_neo"])
+def test_guided_of_every_kind(model_type):
+    assert_same_guided(model_type)
+
+
 def test_processed():
     """Every option, in two graphs; one by one below."""
     first = {"forced_bos_token_id", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty"}

@@ -38,7 +38,14 @@ def test_every_option_of_transformers_is_known():
     """Each is honoured, refused by name, or has no meaning without one that is refused."""
     honoured = {*DEFAULTS, *_RULES, *_IDLE}
     honoured |= {*processors.PROCESSORS, *processors.SAMPLERS, *processors.LAST}
-    honoured |= {"early_stopping", "pad_token_id", "bos_token_id", "decoder_start_token_id", "transformers_version"}
+    honoured |= {
+        "guidance_scale",
+        "early_stopping",
+        "pad_token_id",
+        "bos_token_id",
+        "decoder_start_token_id",
+        "transformers_version",
+    }
     assert options_of(GenerationConfig()).keys() - honoured - REFUSED.keys() == set()
     assert not honoured & REFUSED.keys()
 
@@ -57,6 +64,15 @@ def test_defaults_are_those_of_torch():
         ({"assistant_model": object()}, ValueError, "each token is computed"),
         ({"output_attentions": True}, ValueError, "call the model on the sequences"),
         ({"cache_implementation": "quantized"}, ValueError, "one kind"),
+        ({"guidance_scale": "strong"}, ValueError, "guidance_scale is 'strong', but has to be a number"),
+        ({"negative_prompt_ids": IDS}, ValueError, "with guidance_scale alone"),
+        ({"guidance_scale": 2.0, "negative_prompt_ids": IDS[:2]}, ValueError, "2 rows, but input_ids have 3"),
+        ({"guidance_scale": 2.0, "negative_prompt_attention_mask": MASK}, ValueError, "without negative_prompt_ids"),
+        (
+            {"guidance_scale": 2.0, "negative_prompt_ids": np.tile(IDS + 1, (1, 12)), "max_new_tokens": 9},
+            ValueError,
+            "exceed 64 positions",
+        ),
         ({"temprature": 0.5}, TypeError, "did you mean temperature"),
         ({"max_new_token": 5}, TypeError, "did you mean max_new_tokens"),
         ({"temperature": 0.0, "do_sample": True}, ValueError, "leave do_sample out"),

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tf_pipeline.arguments import whole_number
 from tf_pipeline.generation import outputs
 from tf_pipeline.generation.config import DEFAULTS, GenerationConfig, check_tokens, lengths, tokens_of
+from tf_pipeline.generation.guidance import SCALE, Guided
 from tf_pipeline.generation.loop import Compiled, Loop, bucket
 from tf_pipeline.generation.processors import prepared
 from tf_pipeline.generation.prompts import prepared_prompts
@@ -75,7 +76,11 @@ def prepared_call(
     copies = beams if beams > 1 else config.num_return_sequences
     kept = [bool(config.return_dict_in_generate and flag) for flag in (config.output_scores, config.output_logits)]
     stepper = _kept(model, ("stepper", "token_type_ids" in inputs), lambda: _stepper(model, inputs))
-    key = (capacity, copies, beams, is_random, bool(ends), tf.is_tensor(rules.stops), own, *kept)
+    room = 0
+    if SCALE in inputs:
+        inputs, room = _negative_capacity(inputs, most, capacity, model.max_generated_length)
+        stepper = Guided(stepper, room)
+    key = (capacity, room, copies, beams, is_random, bool(ends), tf.is_tensor(rules.stops), own, *kept)
     return Call(inputs, rules, Loop(stepper, search, capacity, copies, *kept), (*key, *rules.options, *inputs))
 
 
@@ -106,6 +111,28 @@ def _lengths(model, inputs: dict[str, tf.Tensor], config: GenerationConfig) -> t
             "max_new_tokens, or shorten the prompt."
         )
     return inputs, tf.constant(most, tf.int32), bucket(most - 1, limit)
+
+
+def _negative_capacity(
+    inputs: dict[str, tf.Tensor], most: tf.Tensor, capacity: int, limit: int | None
+) -> tuple[dict, int]:
+    """The inputs, once the new tokens are known to fit behind the prompt that guides, and the capacity for these.
+
+    Raises:
+        ValueError: if they do not fit, or the length of that prompt is not known while a graph is traced.
+    """
+    length = inputs["negative_prompt_ids"].shape[1]
+    if length is None:
+        raise ValueError("The length of negative_prompt_ids has to be known while a graph is traced.")
+    if length == 1:
+        return inputs, capacity
+    if limit is not None:
+        last = most - 1 - tf.shape(inputs["input_ids"])[1] + length
+        message = f"negative_prompt_ids and new tokens exceed {limit} positions (max_position_embeddings)."
+        if tf.executing_eagerly() and last > limit:
+            raise ValueError(message)
+        inputs = waiting(inputs, [tf.debugging.assert_less_equal(last, limit, message)])
+    return inputs, bucket(capacity + length, limit)
 
 
 def _open_lengths(
@@ -165,7 +192,7 @@ def run(model, call: Call, streamer: Any = None, max_time: float | None = None) 
 
 
 def _compiled(model, call: Call) -> Compiled:
-    specs = {name: tf.TensorSpec([None, None], tf.int32, name) for name in call.inputs}
+    specs = {name: tf.TensorSpec([None] * x.shape.rank, x.dtype, name) for name, x in call.inputs.items()}
     return _kept(model, call.key, lambda: Compiled(call.loop, specs, call.rules))
 
 

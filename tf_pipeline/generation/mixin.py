@@ -8,12 +8,13 @@ import tensorflow as tf
 
 from tf_pipeline.generation.call import Own, prepared_call, run, wrapped
 from tf_pipeline.generation.config import GenerationConfig, resolved
+from tf_pipeline.generation.guidance import NEGATIVE
 from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.heads import Head, head_of
 from tf_pipeline.hub import repository_file
 
 _FILE = "generation_config.json"
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids", *NEGATIVE)
 
 
 class GenerationMixin:
@@ -84,7 +85,8 @@ class GenerationMixin:
             streamer: gets each token as soon as it is chosen, by ``put`` and ``end``, as those of ``transformers``.
             tokenizer: for ``stop_strings``.
             seed: makes sampling repeatable: a number, or two.
-            **options: inputs (``attention_mask``, ``decoder_input_ids``, ``token_type_ids``) and values of
+            **options: inputs (``attention_mask``, ``decoder_input_ids``, ``token_type_ids``, and with
+                ``guidance_scale`` also ``negative_prompt_ids`` and ``negative_prompt_attention_mask``) and values of
                 ``GenerationConfig``, such as ``max_new_tokens``, ``num_beams`` or ``do_sample``.
 
         Returns:
@@ -138,7 +140,7 @@ class GenerationMixin:
         if twice := given.keys() & named.keys():
             raise TypeError(f"{sorted(twice)[0]} is given twice.")
         given |= named
-        accepted = {"input_ids", "attention_mask", *(name for name in _INPUTS if name in self.tensor_names)}
+        accepted = {"input_ids", "attention_mask", *NEGATIVE, *(name for name in _INPUTS if name in self.tensor_names)}
         if isinstance(self, Stepper):
             accepted -= {"token_type_ids"}
         if unknown := [name for name in given if name not in accepted and given[name] is not None]:

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_pipeline.generation.config import GenerationConfig, tokens_of
+from tf_pipeline.generation.guidance import NEGATIVE, SCALE
 from tf_pipeline.inputs import as_tensor
 
 # Models that PyTorch's `generate` gives other inputs than the text so far.
@@ -40,7 +41,28 @@ def prepared_prompts(model, given: Mapping[str, Any], config: GenerationConfig) 
         prompts["token_type_ids"] = _like(ids, "token_type_ids", given["token_type_ids"])
     if has_encoder:
         prompts["decoder_input_ids"] = _decoder_ids(model, given.get("decoder_input_ids"), tf.shape(ids)[0], config)
-    return prompts
+    return prompts | _guidance(model, ids, given, config, has_encoder)
+
+
+def _guidance(
+    model, ids: tf.Tensor, given: Mapping[str, Any], config: GenerationConfig, has_encoder: bool
+) -> dict[str, tf.Tensor]:
+    """Inputs of :class:`~tf_pipeline.generation.guidance.Guided`, whose other prompt is the last token by default."""
+    scale, others = config.guidance_scale, {name: given[name] for name in NEGATIVE if given.get(name) is not None}
+    if scale is None or scale == 1:
+        if others:
+            raise ValueError(f"{next(iter(others))} has a meaning with guidance_scale alone; give that too, not 1.")
+        return {}
+    if has_encoder:
+        raise ValueError(f"guidance_scale={scale}: {type(model).__name__} has an encoder; only decoders are guided.")
+    negative, mask = NEGATIVE
+    if mask in others and negative not in others:
+        raise ValueError(f"{mask} is given without {negative}.")
+    against = _ids(model, negative, others[negative], None) if others else ids[:, -1:]
+    if not against.shape[:1].is_compatible_with(ids.shape[:1]):
+        raise ValueError(f"{negative} has {against.shape[0]} rows, but input_ids have {ids.shape[0]}.")
+    shown = _like(against, mask, others[mask], negative) if mask in others else tf.ones_like(against)
+    return {negative: against, mask: shown, SCALE: tf.constant(scale, tf.float32)}
 
 
 def _ids(model, name: str, value: Any, start: int | None) -> tf.Tensor:
@@ -71,11 +93,11 @@ def _outlier(ids: tf.Tensor) -> int:
     return least if least < 0 else int(tf.reduce_max(ids))
 
 
-def _like(ids: tf.Tensor, name: str, value: Any) -> tf.Tensor:
+def _like(ids: tf.Tensor, name: str, value: Any, ids_name: str = "input_ids") -> tf.Tensor:
     value = as_tensor(name, value)
     if not value.shape.is_compatible_with(ids.shape):
         raise ValueError(
-            f"{name} has shape {tuple(value.shape)}, but generate takes that of input_ids, {tuple(ids.shape)}."
+            f"{name} has shape {tuple(value.shape)}, but generate takes that of {ids_name}, {tuple(ids.shape)}."
         )
     return tf.cast(value, tf.int32)
 
