@@ -122,7 +122,10 @@ def resolved(
     refuse_unknown(caller, options, [*known, *inputs], [*REFUSED, *_IDLE])
     options = settled(options, REFUSED)
     config = GenerationConfig() if given is None else copy.deepcopy(given)
-    config.update(**options_of(stored), defaults_only=True, allow_custom_entries=True)
+    stored = options_of(stored)
+    if options.get("max_new_tokens", config.max_new_tokens) is not None and options.get("max_length") is None:
+        stored["max_length"] = None  # the call counts new tokens instead
+    config.update(**stored, defaults_only=True, allow_custom_entries=True)
     config.update(**{name: value for name, value in DEFAULTS.items() if name != "max_length"}, defaults_only=True)
     config.update(**options)
     settled(options_of(config), REFUSED)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from tf_pipeline.arguments import (
     PIPELINE_ARGUMENTS,
@@ -113,16 +114,21 @@ class Pipeline(Calls):
         Raises:
             TypeError: naming one that it does not have, and similar names.
         """
-        parameters = inspect.signature(cls.sanitize_parameters).parameters.values()
-        known = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"]
-        if cls.tokenizer_arguments is True:
-            known += [*TOKENIZER_ARGUMENTS, *TOKENIZER_EXPLAINED]
+        known = cls.argument_names()
         for name in set(names).difference(known):
             hint = ""
             if name in TOKENIZER_ARGUMENTS or name in TOKENIZER_EXPLAINED:
                 goes = f"goes into {cls.tokenizer_arguments}" if cls.tokenizer_arguments else "the task sets itself"
                 hint = f" It is an argument of the tokenizer, which {goes}."
             refuse_unknown(cls.task, [name], [*known, "batch_size"], PIPELINE_ARGUMENTS, hint)
+
+    @classmethod
+    def argument_names(cls) -> list[str]:
+        """Names of the arguments of a call."""
+        functions = [base.__dict__["sanitize_parameters"] for base in cls.__mro__ if "sanitize_parameters" in vars(base)]
+        parameters = [one for function in functions for one in inspect.signature(function).parameters.values()]
+        names = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"]
+        return names + [*TOKENIZER_ARGUMENTS, *TOKENIZER_EXPLAINED] * (cls.tokenizer_arguments is True)
 
     def _split(self, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         given = settled(parameters, PIPELINE_ARGUMENTS)
@@ -219,7 +225,7 @@ class Pipeline(Calls):
         missing = Counter(rows.owners)
         outputs_by_row: list[dict[int, Any]] = [{} for _ in window]
         results: list[Any] = [None] * len(window)
-        for batch in batches_by_length(lengths, self.token_budget, batch_size):
+        for batch in self._batches(rows, lengths, batch_size):
             for row, outputs in zip(batch, self._run_batch(rows, batch), strict=True):
                 owner = rows.owners[row]
                 outputs_by_row[owner][row] = outputs
@@ -229,6 +235,10 @@ class Pipeline(Calls):
                     results[owner] = self._answer([answered[row] for row in sorted(answered)], task_kwargs)
                     bar.update(1)
         return results
+
+    def _batches(self, rows: Rows, lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
+        """Places of the rows that the model runs together."""
+        return batches_by_length(lengths, self.token_budget, batch_size)
 
     def _run_batch(self, rows: Rows, batch: list[int]) -> Iterator[dict[str, Any]]:
         """The model's outputs for some rows, each with a leading axis of 1 and without padding."""
@@ -273,7 +283,7 @@ class Pipeline(Calls):
             layout["multiple"] = kwargs.pop("pad_to_multiple_of", None)
         for name in ("return_tensors", "return_attention_mask"):
             kwargs.pop(name, None)
-        if kwargs.get("truncation") and "max_length" not in kwargs:
+        if kwargs.get("truncation") and "max_length" not in kwargs and self.truncation_length < LARGE_INTEGER:
             kwargs["max_length"] = self.truncation_length
         arguments = self._shortener.shorten_all(dict(arguments), kwargs)
         return self.tokenizer(**arguments, return_attention_mask=True, **kwargs), layout

@@ -152,6 +152,47 @@ class QuestionAnsweringCalls(Calls):
         return super().is_single(inputs) or hasattr(inputs, "question_text")
 
 
+class TextGenerationCalls(Calls):
+    """A chat, which is a list of messages, is one input."""
+
+    task = "text-generation"
+
+    def is_single(self, inputs: Any) -> bool:
+        """Whether this is one prompt or chat rather than several."""
+        return super().is_single(inputs) or as_chat(inputs) is not None
+
+
+class TextToTextCalls(Calls):
+    """A list of texts gives a list of answers where each text has one, as in ``transformers``."""
+
+    task = "text2text-generation"
+
+    def __call__(self, inputs, **parameters: Any):
+        """See the class and :class:`Calls`."""
+        answers = super().__call__(inputs, **parameters)
+        if isinstance(inputs, (list, tuple)) and all(len(answer) == 1 for answer in answers):
+            return [answer[0] for answer in answers]
+        return answers
+
+
+def as_chat(value: Any) -> list[Mapping[str, Any]] | None:
+    """The messages of a chat, or ``None`` if the value is no list of dictionaries.
+
+    Raises:
+        ValueError: for a message without ``role`` or ``content``.
+    """
+    if isinstance(value, Mapping) and set(value) == {"messages"}:
+        value = value["messages"]
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(one, Mapping) for one in value):
+        return None
+    if not any("role" in one or "content" in one for one in value):
+        return None
+    for message in value:
+        if not {"role", "content"} <= set(message):
+            raise ValueError(f"A message of a chat is {{'role': …, 'content': …}}; got {message!r:.80}.")
+    return list(value)
+
+
 def text_arguments(texts: list[Any]) -> dict[str, Any]:
     """Arguments for the tokenizer from texts, or from pairs."""
     if not any(isinstance(text, Mapping) for text in texts):

@@ -22,7 +22,11 @@ logger = logging.getLogger(__name__)
 DEFAULT_CHECKPOINTS = {
     "fill-mask": "distilbert/distilroberta-base",
     "question-answering": "distilbert/distilbert-base-cased-distilled-squad",
+    "summarization": "sshleifer/distilbart-cnn-12-6",
+    "text-generation": "openai-community/gpt2",
+    "text2text-generation": "google-t5/t5-base",
     "token-classification": "dbmdz/bert-large-cased-finetuned-conll03-english",
+    "translation": "google-t5/t5-base",
     "zero-shot-classification": "facebook/bart-large-mnli",
 }
 
@@ -106,6 +110,8 @@ def pipeline(
     elif wrong := [name for name, value in {"config": config, **loading, **hub}.items() if value is not None]:
         raise ValueError(f"{', '.join(wrong)}: only a model that is loaded here takes that, and this one is an object.")
     tokenizer = _tokenizer(tokenizer, use_fast, hub | split_hub_options(loading))
+    if task_pipeline.task != task and task_pipeline.task == "translation":
+        kwargs["task"] = task  # the languages are in its name
     return task_pipeline(model=model, tokenizer=tokenizer, device=device, **kwargs)
 
 

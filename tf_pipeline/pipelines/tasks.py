@@ -1,5 +1,6 @@
 """The names of the tasks, and the test that tells a model on a server from one that runs here."""
 
+import re
 from typing import Any
 
 # Classes by task; their modules, named after the task, are imported when they are needed.
@@ -7,16 +8,24 @@ TASKS = {
     "feature-extraction": "FeatureExtractionPipeline",
     "fill-mask": "FillMaskPipeline",
     "question-answering": "QuestionAnsweringPipeline",
+    "summarization": "SummarizationPipeline",
     "text-classification": "TextClassificationPipeline",
+    "text-generation": "TextGenerationPipeline",
+    "text2text-generation": "Text2TextGenerationPipeline",
     "token-classification": "TokenClassificationPipeline",
+    "translation": "TranslationPipeline",
     "zero-shot-classification": "ZeroShotClassificationPipeline",
 }
+# A task that names the languages of a translation.
+_LANGUAGES = re.compile(r"translation_[^_]+_to_[^_]+")
 ALIASES = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
+# Tasks of transformers that another one does here.
+LEFT_OUT = {"conversational": "text-generation takes chats, as lists of messages"}
 
 
 def supported_tasks() -> list[str]:
-    """Names of the tasks, aliases included."""
-    return sorted([*TASKS, *ALIASES])
+    """Names of the tasks, aliases included; ``xx`` and ``yy`` stand for codes of languages."""
+    return sorted([*TASKS, *ALIASES, "translation_xx_to_yy"])
 
 
 def task_name(task: str) -> str:
@@ -25,7 +34,9 @@ def task_name(task: str) -> str:
     Raises:
         ValueError: for an unknown task.
     """
-    name = ALIASES.get(task, task)
+    name = "translation" if _LANGUAGES.fullmatch(task) else ALIASES.get(task, task)
+    if name in LEFT_OUT:
+        raise ValueError(f"Task {task!r} is not supported: {LEFT_OUT[name]}.")
     if name not in TASKS:
         raise ValueError(f"Task {task!r} is not supported; supported are {', '.join(supported_tasks())}.")
     return name

@@ -1,0 +1,189 @@
+"""Continue texts and chats."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tf_pipeline.arguments import tokenizer_arguments
+from tf_pipeline.pipelines.base import Rows
+from tf_pipeline.pipelines.calls import TextGenerationCalls, as_chat, as_text
+from tf_pipeline.pipelines.generating import GeneratingPipeline, Prompts, Settings
+
+
+class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
+    """Continues prompts, or answers chats: lists of messages ``{"role": …, "content": …}``, by the chat template.
+
+    Unless the checkpoint says differently, 256 new tokens are sampled at a temperature of 0.7; fewer if the model has
+    no positions for as many.
+
+    Arguments of a call besides those of ``generate``:
+
+    - ``return_full_text``: the prompt and its continuation (``True``, the default), or the continuation alone;
+    - ``return_tensors``: token ids, ``generated_token_ids``, in place of text;
+    - ``stop_sequence``: a text, or several, behind which a continuation ends;
+    - ``prefix``: a text in front of every prompt;
+    - ``handle_long_generation="hole"``: leave out the beginning of prompts that leave too little room;
+    - ``continue_final_message``: continue the last message of a chat rather than begin one; by default if it is the
+      assistant's; ``tools`` and ``documents`` for the chat template;
+    - ``truncation``, ``padding``, ``add_special_tokens``, ``max_length`` (of the prompt and, as in ``generate``, of the
+      whole), and ``tokenizer_encode_kwargs`` with further arguments of the tokenizer;
+    - ``clean_up_tokenization_spaces`` and ``skip_special_tokens`` (on) for decoding.
+
+    A prompt gives a list of dictionaries with ``generated_text``, one for each of ``num_return_sequences``; a list of
+    prompts gives a list of those.
+    """
+
+    default_options = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7}
+
+    @classmethod
+    def auto_class(cls) -> type:
+        """Causal language modelling."""
+        from tf_pipeline.auto import TFAutoModelForCausalLM
+
+        return TFAutoModelForCausalLM
+
+    def sanitize_parameters(
+        self,
+        return_full_text: bool | None = None,
+        return_tensors: bool | None = None,
+        return_text: bool | None = None,
+        return_type: Any = None,
+        clean_up_tokenization_spaces: bool | None = None,
+        prefix: str | None = None,
+        handle_long_generation: str | None = None,
+        stop_sequence: str | Sequence[str] | None = None,
+        truncation: Any = None,
+        padding: Any = None,
+        add_special_tokens: bool | None = None,
+        continue_final_message: bool | None = None,
+        skip_special_tokens: bool | None = None,
+        tokenizer_encode_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        **options: Any,
+    ):
+        """See the class."""
+        if handle_long_generation not in (None, "hole"):
+            raise ValueError(f"handle_long_generation is {handle_long_generation!r}, but has to be None or 'hole'.")
+        if stop_sequence is not None:
+            options["stop_strings"] = stop_sequence
+        encoding = {"truncation": truncation, "add_special_tokens": add_special_tokens}
+        encoding |= {"max_length": options.get("max_length")}
+        given = {name: value for name, value in encoding.items() if value is not None}
+        given = tokenizer_arguments(given | dict(tokenizer_encode_kwargs or {}))
+        given.pop("padding", None)
+        chat = {"continue_final_message": continue_final_message, "tools": tools, "documents": documents}
+        preprocess_kwargs = {
+            "settings": self._settings(options),
+            "prefix": self.prefix if prefix is None else prefix,
+            "leaves_hole": handle_long_generation == "hole",
+            "chat": chat,
+            **given,
+        }
+        return preprocess_kwargs, {
+            "return_type": _return_type(return_full_text, return_tensors, return_text, return_type),
+            "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
+            "skip_special_tokens": skip_special_tokens is not False,
+            "continue_final_message": continue_final_message,
+        }
+
+    def encode(
+        self,
+        inputs: list[Any],
+        settings: Settings,
+        prefix: str,
+        leaves_hole: bool,
+        chat: Mapping[str, Any],
+        **tokenizer_kwargs: Any,
+    ) -> Prompts:
+        """Tokenize prompts and chats; an empty prompt becomes the token that begins texts."""
+        prompts = [as_chat(one) or as_text(one) for one in inputs]
+        encoded = [self._ids(one, prefix, chat, tokenizer_kwargs) for one in prompts]
+        if leaves_hole:
+            encoded = [self._with_hole(ids, settings) for ids in encoded]
+        lengths = [len(ids) for ids in encoded]
+        start = settings.config.bos_token_id
+        if not all(lengths) and start is None:
+            raise ValueError("A prompt is empty, and the model has no bos_token_id to begin with.")
+        columns = {"input_ids": [ids or [start] for ids in encoded]}
+        columns["attention_mask"] = [[1] * len(ids) for ids in columns["input_ids"]]
+        beside = {"prompt_text": prompts, "prompt_length": lengths}
+        return Prompts(columns, range(len(inputs)), beside, side="left", settings=settings)
+
+    def _ids(self, prompt: Any, prefix: str, chat: Mapping[str, Any], tokenizer_kwargs: Mapping[str, Any]) -> list[int]:
+        if isinstance(prompt, str):
+            encoded, _ = self._tokenize({"text": [prefix + prompt]}, tokenizer_kwargs)
+            return list(encoded["input_ids"][0])
+        continues = _continues(prompt, chat["continue_final_message"])
+        options = {name: value for name, value in tokenizer_kwargs.items() if name != "add_special_tokens"}
+        encoded = self.tokenizer.apply_chat_template(
+            prompt, tools=chat["tools"], documents=chat["documents"], add_generation_prompt=not continues,
+            continue_final_message=continues, tokenize=True, return_dict=True, **options,
+        )  # fmt: skip
+        return list(encoded["input_ids"])
+
+    def _with_hole(self, ids: list[int], settings: Settings) -> list[int]:
+        """The end of a prompt that leaves room for the new tokens."""
+        new = settings.config.max_new_tokens
+        if new is None:
+            new = (settings.config.max_length or 0) - len(ids)
+            if new < 0:
+                raise ValueError("handle_long_generation='hole' needs max_new_tokens: max_length leaves no room.")
+        most = min(self.tokenizer.model_max_length, self.model.max_generated_length or self.tokenizer.model_max_length)
+        if len(ids) + new <= most:
+            return ids
+        if new >= most:
+            raise ValueError(f"handle_long_generation='hole' leaves no prompt: {new} new tokens of at most {most}.")
+        return ids[new - most :]
+
+    def postprocess(
+        self,
+        model_outputs: Mapping[str, Any],
+        return_type: str = "full",
+        clean_up_tokenization_spaces: bool | None = None,
+        skip_special_tokens: bool = True,
+        continue_final_message: bool | None = None,
+    ) -> list[dict[str, Any]]:
+        """Decode ``generated_sequence`` ``[1, texts, seq]``."""
+        records = []
+        for sequence in model_outputs["generated_sequence"][0]:
+            ids = [int(token) for token in sequence]
+            if return_type == "tensors":
+                records.append({"generated_token_ids": ids})
+                continue
+            text: Any = self.tokenizer.decode(
+                ids[model_outputs["prompt_length"] :],
+                skip_special_tokens=skip_special_tokens,
+                clean_up_tokenization_spaces=clean_up_tokenization_spaces,
+            )
+            if return_type == "full":
+                text = _joined(model_outputs["prompt_text"], text, continue_final_message)
+            records.append({"generated_text": text})
+        return records
+
+    def facts(self) -> dict[str, Any]:
+        """Whether chats have a template."""
+        return {"chats": getattr(self.tokenizer, "chat_template", None) is not None}
+
+
+def _return_type(full: bool | None, tensors: bool | None, text: bool | None, given: Any) -> str:
+    """``"full"``, ``"new"`` or ``"tensors"``."""
+    if given is not None:
+        raise ValueError(f"return_type={given!r} is a constant of transformers; pass return_full_text or return_tensors.")
+    if sum(value is not None for value in (full, tensors, text)) > 1:
+        raise ValueError("Only one of return_full_text, return_text and return_tensors has a meaning at a time.")
+    if tensors:
+        return "tensors"
+    return "new" if full is False else "full"
+
+
+def _continues(chat: Sequence[Mapping[str, Any]], asked: bool | None) -> bool:
+    return chat[-1]["role"] == "assistant" if asked is None else asked
+
+
+def _joined(prompt: Any, text: str, asked: bool | None) -> Any:
+    """A prompt with its continuation, or a chat with its answer."""
+    if isinstance(prompt, str):
+        return prompt + text
+    if not _continues(prompt, asked):
+        return [*prompt, {"role": "assistant", "content": text}]
+    return [*prompt[:-1], {"role": prompt[-1]["role"], "content": prompt[-1]["content"] + text}]
