@@ -7,7 +7,11 @@ import typer
 
 TopK = Annotated[
     int | None,
-    typer.Option(min=1, help="Answers to a text. (text-classification: all, question-answering: 1, fill-mask: 5)"),
+    typer.Option(
+        min=1,
+        help="Answers to a text (text-classification: all, question-answering: 1, fill-mask: 5), or the number of "
+        "likely tokens to draw from. (text-generation: 50)",
+    ),
 ]
 Function = Annotated[
     str | None,
@@ -40,6 +44,26 @@ Targets = Annotated[
 ]
 Normalize = Annotated[bool | None, typer.Option("--normalize", help="Vectors of length 1. (feature-extraction)")]
 
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, help="Maximum number of tokens to write. (tasks that write: 256)")
+]
+NumBeams = Annotated[int | None, typer.Option(min=1, help="Texts that are followed at a time. (tasks that write)")]
+DoSample = Annotated[
+    bool | None, typer.Option(help="Draw tokens, as text-generation does by default, or take the likeliest.")
+]
+Temperature = Annotated[float | None, typer.Option(help="Below 1: likely tokens are drawn more often. (0.7)")]
+TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest tokens of this total probability.")]
+NumReturnSequences = Annotated[int | None, typer.Option(min=1, help="Texts to write for each. (tasks that write: 1)")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Makes what is drawn repeatable. (tasks that write)")]
+ReturnFullText = Annotated[
+    bool | None, typer.Option(help="Print the prompt too, as by default, or what follows alone. (text-generation)")
+]
+SrcLang = Annotated[str | None, typer.Option(help="Language of the texts, as the tokenizer names it. (translation)")]
+TgtLang = Annotated[str | None, typer.Option(help="Language of the translations. (translation)")]
+
+# Of all tasks that write.
+_WRITING = ("max_new_tokens", "num_beams", "do_sample", "temperature", "top_p", "top_k", "num_return_sequences", "seed")
+
 # Which of these a task takes, and their names in its pipeline.
 OPTIONS: dict[str, dict[str, str]] = {
     "text-classification": {"top_k": "top_k", "function": "function_to_apply"},
@@ -58,6 +82,11 @@ def options_with(**more: Sequence[str]) -> dict[str, dict[str, str]]:
     """``OPTIONS`` and more, by task (with ``_`` for ``-``), which are named as in the pipeline."""
     tasks = {name.replace("_", "-"): names for name, names in more.items()}
     return {task: OPTIONS.get(task, {}) | {name: name for name in tasks.get(task, ())} for task in {**OPTIONS, **tasks}}
+
+
+def writing(**more: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The options of tasks that write, and more of each."""
+    return {task: (*_WRITING, *names) for task, names in more.items()}
 
 
 def parameters_of(task: str, given: Mapping[str, Any], options: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:

@@ -16,22 +16,34 @@ from tf_pipeline.cli.options import (
     AggregationStrategy,
     AlignToWords,
     DocStride,
+    DoSample,
     Function,
     HandleImpossibleAnswer,
     IgnoreLabels,
     MaxAnswerLen,
+    MaxNewTokens,
     MaxSeqLen,
     Normalize,
+    NumBeams,
+    NumReturnSequences,
+    ReturnFullText,
+    Seed,
+    SrcLang,
     Stride,
     Targets,
+    Temperature,
+    TgtLang,
     TopK,
+    TopP,
     options_with,
     parameters_of,
+    writing,
 )
 from tf_pipeline.cli.row_files import ReaderGoneError, Records
 from tf_pipeline.cli.rows import InterruptedRunError, answer_rows, escaped, numbered_lines, standard, text_of
+from tf_pipeline.pipelines.calls import as_chat
 from tf_pipeline.pipelines.factory import pipeline
-from tf_pipeline.pipelines.tasks import ALIASES, is_server
+from tf_pipeline.pipelines.tasks import is_server, task_name
 from tf_pipeline.terminal import Verbose, load_frameworks, table_console
 
 # Exit status when every other row was answered but some were not.
@@ -44,6 +56,12 @@ OPTIONS = options_with(
     token_classification=("is_split_into_words",),
     question_answering=("question", "context"),
     zero_shot_classification=("candidate_labels", "hypothesis_template", "multi_label"),
+    **writing(
+        text_generation=("return_full_text",),
+        text2text_generation=("truncation",),
+        summarization=("truncation",),
+        translation=("truncation", "src_lang", "tgt_lang"),
+    ),
 )
 
 
@@ -52,11 +70,16 @@ def run(
         str,
         typer.Argument(
             help="text-classification (sentiment-analysis), token-classification (ner), question-answering, fill-mask, "
-            "zero-shot-classification or feature-extraction."
+            "zero-shot-classification, feature-extraction, text-generation, summarization, translation "
+            "(translation_en_to_fr) or text2text-generation."
         ),
     ],
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts; read from standard input, one per line, if there is no --input.")
+        list[str] | None,
+        typer.Argument(
+            help="Texts; read from standard input, one per line, if there is no --input. Without any, text-generation "
+            "on a terminal is a chat."
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -89,7 +112,7 @@ def run(
         bool | None,
         typer.Option(
             help="Cut texts that are longer than the model takes, as by default, or refuse them. "
-            "(text-classification, feature-extraction, fill-mask)"
+            "(text-classification, feature-extraction, fill-mask, summarization, translation, text2text-generation)"
         ),
     ] = None,
     top_k: TopK = None,
@@ -121,6 +144,16 @@ def run(
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="mean or cls: one vector per text. (feature-extraction)")] = None,
     normalize: Normalize = None,
+    max_new_tokens: MaxNewTokens = None,
+    num_beams: NumBeams = None,
+    do_sample: DoSample = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    num_return_sequences: NumReturnSequences = None,
+    seed: Seed = None,
+    return_full_text: ReturnFullText = None,
+    src_lang: SrcLang = None,
+    tgt_lang: TgtLang = None,
     verbose: Verbose = False,
 ) -> None:
     """Run a pipeline on texts, or on the rows of a file.
@@ -139,8 +172,12 @@ def run(
 
     tf-pipeline run sentiment-analysis --model http://localhost:8501/v1/models/sentiment "What a lovely film."
 
-    A row of --input is a string or an object with the key text (and text_pair for pairs, words with
-    --is-split-into-words, or question and context). Other keys are ignored. Rows are streamed; each answer is a line
+    tf-pipeline run text-generation --model ./gpt2 --max-new-tokens 40 "Once upon a time"
+
+    tf-pipeline run translation_en_to_fr --model ./t5 --input texts.jsonl --output french.jsonl
+
+    The text of text-generation is printed as it is written; several texts are answered in a table. A row of --input is a string or an object with the key text (and text_pair for pairs, words with
+    --is-split-into-words, question and context, or messages of a chat). Other keys are ignored. Rows are streamed; each answer is a line
     {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no UTF-8, a key
     missing, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the sibling file
     that ends in .errors.jsonl (on standard error if there is no --output, or it is a pipe or a device).
@@ -153,7 +190,7 @@ def run(
     and the signal's number if one ended the run.
     """  # noqa: D301
     given = {name: value for name, value in locals().items() if name in _KNOWN and value is not None}
-    name = ALIASES.get(task, task)
+    name = _name(task)
     parameters = _parameters(name, given, is_server(model))
     if input_file is not None and texts:
         raise typer.BadParameter("Give texts or --input, not both.")
@@ -172,6 +209,8 @@ def run(
         if input_file is not None:
             asked = {"task": name, "model": model, "dtype": dtype, "options": given}
             failed = _run_file(load, rows, input_file, output_file, asked, overwrite, resume)
+        elif name == "text-generation" and not as_json and (is_chat := _is_chat(texts)) is not None:
+            failed = _write(load, None if is_chat else texts[0], given.get("return_full_text") is not False)
         else:
             failed = _run_texts(load, rows, texts, as_json or name == "feature-extraction")
         if sys.stdout is not None:
@@ -193,6 +232,14 @@ def fail(error: Exception, status: int) -> None:
     """End with a message and a status."""
     Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
     raise typer.Exit(status) from None
+
+
+def _name(task: str) -> str:
+    """The name of a task; an unknown one as it is, which the pipeline refuses."""
+    try:
+        return task_name(task)
+    except ValueError:
+        return task
 
 
 def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any]:
@@ -239,6 +286,8 @@ class _Rows:
         """
         if self.task == "question-answering":
             return self._question(value)
+        if self.task == "text-generation" and (chat := as_chat(value)):
+            return chat
         if self.words:
             words = value.get("words") if isinstance(value, dict) else value
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
@@ -318,6 +367,25 @@ def _run_texts(load, rows: _Rows, texts: list[str] | None, as_json: bool) -> int
     if answered:
         _print([rows.title(one) for one, _ in answered], [result for _, result in answered], as_json)
     return errors.count
+
+
+def _is_chat(texts: list[str] | None) -> bool | None:
+    """Whether to chat rather than to write behind one text; ``None`` for several texts or lines."""
+    if texts:
+        return False if len(texts) == 1 else None
+    return True if sys.stdin is not None and sys.stdin.isatty() else None
+
+
+def _write(load, text: str | None, is_whole: bool) -> int:
+    """Write behind a text, or chat; nothing fails alone."""
+    from tf_pipeline.cli.writing import chat, write
+
+    pipe = load()
+    if text is None:
+        chat(pipe)
+    else:
+        write(pipe, text, is_whole)
+    return 0
 
 
 def _leave_quietly() -> None:

@@ -90,13 +90,20 @@ class GeneratingPipeline(Pipeline):
         """Names of the arguments of a call: those of the task and those of ``generate``."""
         return [*super().argument_names(), *options_of(GenerationConfig()), *_CALL, *NEGATIVE, *REFUSED]
 
+    def settings(self, **parameters: Any) -> Settings:
+        """The options of ``generate`` for a call with some arguments."""
+        return self._split(parameters)[0]["settings"]
+
     def _settings(self, options: dict[str, Any]) -> Settings:
         """Options of ``generate`` for a call that gives some."""
         if asked := [name for name in _RESULTS if options.get(name)]:
             raise ValueError(f"{asked[0]}: a pipeline answers with texts; call pipe.model.generate for more.")
         given = options.get("generation_config")
         higher = {**({} if given is None else _set_values(given)), **options}
-        known = _set_values(self.model.generation_config) | self._specific | higher
+        specific = {name: value for name, value in self._specific.items() if name not in higher}
+        if "max_new_tokens" in higher:
+            specific.pop("max_length", None)
+        known = _set_values(self.model.generation_config) | specific | higher
         added = {name: value for name, value in self.default_options.items() if name not in known}
         is_default_length = added.pop("max_new_tokens", None) is not None and "max_length" not in known
         if is_default_length:
@@ -105,7 +112,7 @@ class GeneratingPipeline(Pipeline):
             added = {name: value for name, value in added.items() if name not in _SAMPLING}
         if known.get("pad_token_id") is None and self.tokenizer.pad_token_id is not None:
             added["pad_token_id"] = self.tokenizer.pad_token_id
-        merged = added | {name: value for name, value in self._specific.items() if name not in higher} | options
+        merged = added | specific | options
         values = {name: value for name, value in merged.items() if name not in (*_CALL, *NEGATIVE)}
         config = resolved(self.model.generation_config, given, values, self.task, set())
         has_totals = config.max_new_tokens is None or (config.min_length and config.min_new_tokens is None)
@@ -119,7 +126,7 @@ class GeneratingPipeline(Pipeline):
         Returns:
             ``generated_sequence`` int32 ``[1, texts, seq]`` and ``input_ids``, and what else ``preprocess`` returned.
         """
-        settings = self._split(parameters)[0]["settings"]
+        settings = self.settings(**parameters)
         inputs = {name: np.asarray(model_inputs[name]) for name in self.input_names if name in model_inputs}
         inputs.setdefault("attention_mask", np.ones_like(inputs["input_ids"]))
         beside = {name: value for name, value in model_inputs.items() if name not in inputs}
@@ -171,7 +178,9 @@ class GeneratingPipeline(Pipeline):
             ids = np.asarray(rows.columns["input_ids"][row], np.int32)
             beside = {name: values[row] for name, values in rows.beside.items()}
             prompt = ids[:0] if self._has_encoder else ids
-            written = [np.concatenate([prompt, self._ended(text[width:], rows.settings.config)]) for text in texts[place]]
+            written = [
+                np.concatenate([prompt, self._ended(text[width:], rows.settings.config)]) for text in texts[place]
+            ]
             yield {"generated_sequence": [written], "input_ids": ids[np.newaxis], **beside}
 
     def _ended(self, tokens: np.ndarray, config: GenerationConfig) -> np.ndarray:
@@ -193,9 +202,7 @@ class GeneratingPipeline(Pipeline):
     @property
     def trace_count(self) -> int:
         """Number of graphs that the model generates with; new prompts of about a length add none."""
-        return sum(
-            1 for key in vars(self.model).get("_generation_graphs", (None, {}))[1] if key[:1] != ("stepper",)
-        )
+        return sum(1 for key in vars(self.model).get("_generation_graphs", (None, {}))[1] if key[:1] != ("stepper",))
 
 
 def _set_values(config: GenerationConfig) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Text2TextGenerationPipeline(TextToTextCalls, GeneratingPipeline):
     ):
         """See the class."""
         if return_type is not None:
-            raise ValueError(f"return_type={return_type!r} is a constant of transformers; pass return_tensors.")
+            raise ValueError(f"return_type={return_type!r} is transformers' own; pass return_tensors.")
         if return_text is not None and bool(return_text) == bool(return_tensors):
             raise ValueError("return_text and return_tensors exclude each other; pass one of them.")
         if stop_sequence is not None:

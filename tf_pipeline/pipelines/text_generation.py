@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_pipeline.arguments import tokenizer_arguments
-from tf_pipeline.pipelines.base import Rows
 from tf_pipeline.pipelines.calls import TextGenerationCalls, as_chat, as_text
 from tf_pipeline.pipelines.generating import GeneratingPipeline, Prompts, Settings
 
@@ -168,7 +167,7 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
 def _return_type(full: bool | None, tensors: bool | None, text: bool | None, given: Any) -> str:
     """``"full"``, ``"new"`` or ``"tensors"``."""
     if given is not None:
-        raise ValueError(f"return_type={given!r} is a constant of transformers; pass return_full_text or return_tensors.")
+        raise ValueError(f"return_type={given!r} is transformers' own; pass return_full_text or return_tensors.")
     if sum(value is not None for value in (full, tensors, text)) > 1:
         raise ValueError("Only one of return_full_text, return_text and return_tensors has a meaning at a time.")
     if tensors:
