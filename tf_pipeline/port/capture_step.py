@@ -170,7 +170,7 @@ def capture_step(model_class: type, config: PreTrainedConfig, whole: Graph, fill
             inputs = _example(model, config)
             wrapper = StepModule(model, list(inputs), filled)
             program = export(wrapper, inputs, _is_open)
-            captured = _StepWriter(program, wrapper, precise, inputs, most).write()
+            captured = StepWriter(program, wrapper, precise, inputs, most).write()
         except PortError:
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes of symbolic sizes
@@ -225,7 +225,7 @@ def _slot_shapes(model: torch.nn.Module, config: PreTrainedConfig) -> list[list[
     return shapes
 
 
-class _StepWriter(Writer):
+class StepWriter(Writer):
     """Turns an exported step into a graph.
 
     Args:
