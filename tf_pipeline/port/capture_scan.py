@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -123,7 +124,7 @@ def _capture_token(model_class, config, precise, modes, defaults: dict, filled: 
             inputs = _example(states, config, defaults)
             wrapper = TokenModule(model, states, list(inputs), filled, whole)
             with _recurrences_see_padding(model, bool(states.slots)):
-                program = export(wrapper, inputs, lambda name, axis: _is_open(states, name, axis))
+                program = export(wrapper, inputs, partial(_is_open, states))
             return _TokenWriter(program, wrapper, precise, defaults, training).write()
         except MissingRuleError as error:
             failure = error

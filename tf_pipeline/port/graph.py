@@ -37,13 +37,14 @@ A graph with ``states`` is that of one token, and computes a text in a loop over
 
      "states": {"conv_0": {"dtype": "compute", "shape": ["batch", 64, 4], "following": "%slice_4", "initial": 0.0}, …}
 
-Its inputs are those of the text, and its nodes read from them the column of the token (from a mask that attention needs,
-all columns), ``"%past"``, the number of tokens before, and the states behind those. Its outputs are those of the token.
+Its inputs are those of the text. From these, its nodes read the column of the token, and from a mask all columns if
+there is attention; besides, they read ``"%past"``, the number of tokens before, and the states behind those. Its
+outputs are those of the token.
 
 A second graph in ``step.json`` and ``step.safetensors``, of the same form, is a language model that reads tokens behind
-those in a cache; :mod:`tf_pipeline.port.step` describes its inputs and outputs, unless it has states, of which the cache
-then consists. It is left out if it could not be captured, as the notes then say with the reason, and if the first graph
-has states, which is a step itself.
+those in a cache. :mod:`tf_pipeline.port.step` describes its inputs and outputs if it has no states, of which the cache
+consists otherwise. It is left out if the first graph has states, and so is a step itself, and if it could not be
+captured; the notes then give the reason.
 
 Layouts say how checkpoints store the parameters: under which names, and which tensors are joined, split and turned on
 the way. In ``loading``, ``"%p.name"`` is a tensor of the file; in ``saving``, a parameter. The first layout is that of

@@ -65,7 +65,7 @@ class Scanner:
 
 
 def fresh_states(
-    graph: Graph, dtype: Callable[[str], tf.DType], rows: tf.Tensor, capacity: Any
+    graph: Graph, dtype: Callable[[str], tf.DType], rows: tf.Tensor, capacity: int | tf.Tensor
 ) -> dict[str, tf.Tensor]:
     """The states of a graph before the first token.
 

@@ -1,7 +1,8 @@
 """The states in which a PyTorch model keeps the text that it has read: found, taken out by name, and put back.
 
-Models keep them in many ways: in the layers of a ``Cache``, in lists and dictionaries of a cache of their own, in a list
-of tensors, in attributes of modules. All are found by looking at the tensors that a run of the model leaves behind.
+Models keep them in many ways: in the layers of a ``Cache``, in lists and dictionaries of a cache of their own, in a
+list of tensors, in attributes of modules. All are found by looking at the tensors that a run of the model leaves
+behind.
 """
 
 import copy
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedConfig
+from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 from tf_pipeline.port.capture_step import SlotsLayer, cache_argument
