@@ -205,7 +205,7 @@ class _TokenWriter(StepWriter):
         captured = super().write()
         graph = captured.graph
         states = {
-            name: State(spec.dtype, spec.shape, graph.outputs[name])
+            name: State(spec.dtype, spec.shape, graph.outputs[name], self.wrapper.states.initial.get(name, 0.0))
             for name, spec in graph.inputs.items()
             if name in self.wrapper.states.examples
         }

@@ -21,7 +21,7 @@ from tf_pipeline.port.graph import CAPACITY, Graph
 from tf_pipeline.port.runner import GraphRunner
 from tf_pipeline.port.sample import LONGEST, boundaries, token_ids
 from tf_pipeline.port.scan import stepper_of
-from tf_pipeline.port.torch_states import first_arguments, forget
+from tf_pipeline.port.torch_states import LISTED, first_arguments, forget
 from tf_pipeline.reference.inputs import padding_mask
 from tf_pipeline.reference.loading import load_torch_model
 from tf_pipeline.reference.precision import lifted_upcasts
@@ -169,6 +169,9 @@ def _stepwise(model: torch.nn.Module, text: _Text, sees_all: bool = True) -> np.
     """
     forget_lengths(model)
     options = first_arguments(model, model.config)
+    if LISTED in options and len(text.ids) > 1:  # RWKV's code for one token is right for a single row
+        rows = [_Text(text.ids[i : i + 1], text.mask[i : i + 1], text.prompt) for i in range(len(text.ids))]
+        return np.concatenate([_stepwise(model, row, sees_all) for row in rows])
     every, length = [], text.ids.shape[1]
     for start, end in [(0, text.prompt), *((place, place + 1) for place in range(text.prompt, length))]:
         span = slice(start, end)

@@ -21,6 +21,8 @@ from tf_pipeline.reference.outputs import CACHES
 
 # Rows and tokens of the text that a model is tried with.
 ROWS, _TOKENS = 3, 5
+# The argument of RWKV, a list of states: two of the last token, then numerators, denominators and running maxima.
+LISTED, _OF_LAST_TOKEN, _MAXIMA = "state", (0, 1), "held_4"
 
 
 class TorchStates:
@@ -34,6 +36,7 @@ class TorchStates:
         examples: the states behind that text by name, each with the axis of rows first. Keys and values of attention,
             whose names are ``slots``, are ``[rows, heads, tokens, size]``.
         slots: see ``examples``.
+        initial: values of the elements of states before any text, of those that do not start as zeros.
 
     Raises:
         UncachedError: if it keeps none, or in a form that is not known.
@@ -51,6 +54,7 @@ class TorchStates:
             raise UncachedError(f"{type(model).__name__} caches tensors of {[tuple(shape) for shape in wrong[:3]]}.")
         if not self.examples:
             raise UncachedError(f"{type(model).__name__} fills no cache.")
+        self.initial = {_MAXIMA: -1e30} if self._argument == LISTED else {}
         forget(model)
 
     def put(self, states: Mapping[str, torch.Tensor], held: int, filled: bool) -> dict[str, Any]:
@@ -66,15 +70,37 @@ class TorchStates:
         """
         for name, (module, attribute, _) in self._parts.items():
             setattr(module, attribute, states[name].clone())
-        return {self._argument: _rebuilt(self._cache, "", states, held, filled), "use_cache": True}
+        cache = _rebuilt(self._cache, "", states, held, filled)
+        if self._argument == LISTED:
+            cache = [_WithTokenAxis(x) if i in _OF_LAST_TOKEN else x for i, x in enumerate(cache)]
+        return {self._argument: cache, "use_cache": True}
 
     def take(self, arguments: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """The states behind a call with the result of :meth:`put`; those in attributes are taken away."""
-        held = dict(_tensors(arguments[self._argument], ""))
+        cache = arguments[self._argument]
+        if self._argument == LISTED:
+            cache = [x.tensor if isinstance(x, _WithTokenAxis) else x for x in cache]
+        held = dict(_tensors(cache, ""))
         for name, (module, attribute, _) in self._parts.items():
             held[name] = getattr(module, attribute)
             setattr(module, attribute, None)
         return {name: held[name] for name in self.examples}
+
+
+class _WithTokenAxis:
+    """A state of all layers ``[rows, size, layers]`` that gives that of one with an axis for the token.
+
+    RWKV's code for one token leaves that axis out, which is right for a single row alone.
+    """
+
+    def __init__(self, tensor: torch.Tensor):
+        self.tensor = tensor
+
+    def __getitem__(self, place: Any) -> torch.Tensor:
+        return self.tensor[place].unsqueeze(1)
+
+    def __setitem__(self, place: Any, value: torch.Tensor) -> None:
+        self.tensor[place] = value
 
 
 def first_arguments(model: torch.nn.Module, config: PreTrainedConfig) -> dict[str, Any]:
@@ -101,7 +127,7 @@ def _run(model: torch.nn.Module, config: PreTrainedConfig) -> tuple[str, Any]:
     ids = token_ids(config.get_text_config(), (ROWS, _TOKENS), torch.Generator().manual_seed(0))
     taken = inspect.signature(type(model).forward).parameters
     options = {"attention_mask": torch.ones_like(ids)} if "attention_mask" in taken else {}
-    argument = "state" if "state" in taken else cache_argument(type(model))
+    argument = LISTED if LISTED in taken else cache_argument(type(model))
     with torch.no_grad():
         outputs = model(ids, **options, use_cache=True, return_dict=True)
         cache = next((value for name in CACHES if (value := outputs.get(name)) is not None), None)
