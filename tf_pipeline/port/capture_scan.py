@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedConfig
 
 from tf_pipeline.port.capture import (
@@ -30,7 +31,7 @@ from tf_pipeline.port.capture import (
 from tf_pipeline.port.capture_step import StepWriter
 from tf_pipeline.port.errors import MissingRuleError, PortError
 from tf_pipeline.port.graph import CAPACITY, PAST, Graph, State
-from tf_pipeline.port.sample import default_inputs, example_lengths, token_ids
+from tf_pipeline.port.sample import LENGTH, default_inputs, example_lengths, sample_inputs, token_ids
 from tf_pipeline.port.step import misfit
 from tf_pipeline.port.torch_states import ROWS, TorchStates
 from tf_pipeline.reference.inputs import output_options
@@ -91,6 +92,37 @@ def capture_scan(model_class: type, config: PreTrainedConfig, filled: bool = Fal
     defaults = default_inputs(precise, config, example_lengths(precise, config))
     modes = ((torch.bfloat16, True), (torch.float32, True), (torch.bfloat16, False), (torch.float32, False))
     return _capture_token(model_class, config, precise, modes, defaults, filled, whole=True)
+
+
+class _Counter(TorchDispatchMode):
+    """Counts operators."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def loops_over_tokens(model_class: type, config: PreTrainedConfig) -> bool:
+    """Whether the code of a class runs more operators for longer texts, so that none captures it for all lengths.
+
+    Args:
+        model_class: a class of ``transformers``; only one that says that it keeps states is tried.
+        config: its config.
+    """
+    if not getattr(model_class, "_is_stateful", False):
+        return False
+    counts = []
+    try:
+        model = build(model_class, config, attention_implementation(model_class, config), torch.float32).eval()
+        for length in (LENGTH, 2 * LENGTH):
+            with torch.no_grad(), _Counter() as counter:
+                model(**sample_inputs(model, config, length=length), return_dict=True)
+            counts.append(counter.count)
+    except Exception:  # whatever the model's code makes of the config, the capture will say
+        return False
+    return counts[1] > counts[0]
 
 
 def capture_token(model_class: type, config: PreTrainedConfig, whole: Graph, filled: bool = False) -> Captured:
@@ -174,8 +206,7 @@ def _recurrences_see_padding(model: torch.nn.Module, from_all: bool) -> Iterator
     def mask_of_token(config, inputs_embeds, attention_mask, cache=None, **kwargs):
         if attention_mask is None or not from_all:
             return attention_mask
-        held = cache.get_seq_length()
-        return attention_mask[:, held : held + 1]
+        return attention_mask.select(1, cache.get_seq_length())[:, None]
 
     modules = {sys.modules[type(module).__module__] for module in model.modules()}
     changed = [(module, getattr(module, _MASKER)) for module in modules if hasattr(module, _MASKER)]
@@ -192,9 +223,8 @@ class _TokenWriter(StepWriter):
     """Turns an exported token into a graph with states."""
 
     def __init__(self, program, wrapper: TokenModule, precise: torch.nn.Module, defaults: dict, training: bool):
-        names = {*defaults, PAST, *wrapper.states.examples}
-        super().__init__(program, wrapper, precise, dict.fromkeys(names) | defaults, None)
-        self.training = training
+        super().__init__(program, wrapper, precise, (PAST, *wrapper.states.examples), None)
+        self.defaults, self.training = self.defaults | defaults, training
 
     def write(self) -> Captured:
         """The graph.
@@ -213,7 +243,9 @@ class _TokenWriter(StepWriter):
             name: replace(spec, shape=["batch", "length"]) for name, spec in graph.inputs.items() if name in _TEXTS
         }
         outputs = {name: value for name, value in graph.outputs.items() if name not in self.wrapper.states.examples}
-        graph = replace(graph, inputs=texts, states=states, outputs=outputs, limits=_LIMITS)
+        graph = replace(
+            graph, inputs=texts, states=states, outputs=outputs, limits={"batch": [1, None], "length": [1, None]}
+        )
         self._check_outputs(graph)
         graph.nodes = graph.one_token().needed((*outputs, *states))
         return replace(captured, graph=graph)
@@ -235,6 +267,3 @@ class _TokenWriter(StepWriter):
 
     def _notes(self) -> list[str]:
         return Writer._notes(self) if self.wrapper.whole else []
-
-
-_LIMITS: dict[str, list[int | None]] = {"batch": [1, None], "length": [1, None]}

@@ -192,25 +192,33 @@ def make_graph(
 
 
 def _proven(torch_class: type, config: PreTrainedConfig, source: str | os.PathLike | None, **hub_options: Any):
-    """Capture a class as a whole, or, if it cannot be and keeps states, one token of it; proven equal to PyTorch."""
-    from tf_pipeline.port.capture import capture
-    from tf_pipeline.port.capture_scan import capture_scan
+    """Capture a class, and prove the graph equal to PyTorch."""
     from tf_pipeline.port.complete import complete
     from tf_pipeline.port.gate import check
     from tf_pipeline.port.gate_step import check_step
 
-    try:
-        captured = capture(torch_class, config)
-    except PortError as error:
-        try:
-            captured = capture_scan(torch_class, config)
-        except UncachedError:
-            raise error from None
+    captured = _captured(torch_class, config)
     captured, measured = complete(captured, torch_class, config, source, **hub_options)
     check(captured, measured)
     if captured.graph.states and "logits" in captured.graph.outputs:
         check_step(captured, torch_class, config, captured.graph)
     return captured
+
+
+def _captured(torch_class: type, config: PreTrainedConfig):
+    """Capture a class as a graph of whole texts, or, if that cannot be and it keeps states, of one token."""
+    from tf_pipeline.port import capture, capture_scan
+
+    ways = [capture.capture, capture_scan.capture_scan]
+    if capture_scan.loops_over_tokens(torch_class, config):
+        ways.reverse()
+    try:
+        return ways[0](torch_class, config)
+    except PortError as first:
+        try:
+            return ways[1](torch_class, config)
+        except PortError as second:
+            raise (second if isinstance(first, UncachedError) else first) from None
 
 
 def require_torch(torch_name: str) -> None:

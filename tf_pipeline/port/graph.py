@@ -308,6 +308,8 @@ class Graph:
         values = asdict(self)
         for holder in [values, *(layout[name] for layout in values["layouts"] for name in ("loading", "saving"))]:
             holder["nodes"] = [_without_defaults(node) for node in holder["nodes"]]
+        if not self.states:
+            del values["states"]
         values["class"] = values.pop("model_class")
         return {"format": FORMAT, "version": VERSION, "class": values["class"]} | values
 

@@ -104,7 +104,7 @@ def scan(
     arrays = [tf.TensorArray(spec.dtype, count, element_shape=spec.shape, infer_shape=False) for spec in flat]
 
     def read(place: tf.Tensor, states: dict[str, tf.Tensor], arrays: list[tf.TensorArray]):
-        here = {name: x if name == "attention_mask" else x[:, place : place + 1] for name, x in inputs.items()}
+        here = {name: x if name == "attention_mask" else _column(x, place) for name, x in inputs.items()}
         results = run(here | {PAST: place} | states)
         after = {name: tf.ensure_shape(results[name], state.shape) for name, state in states.items()}
         values = tf.nest.flatten({name: results[name] for name in specs})
@@ -122,7 +122,12 @@ def _with_own_mask(token: Graph, inputs: Tensors) -> Tensors:
     spec = token.inputs.get("attention_mask")
     if spec is None or spec.shape[1] == CAPACITY:
         return inputs
-    return {**inputs, "attention_mask": inputs["attention_mask"][:, inputs[PAST] : inputs[PAST] + 1]}
+    return {**inputs, "attention_mask": _column(inputs["attention_mask"], inputs[PAST])}
+
+
+def _column(x: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    """The column ``[rows, 1]`` at a place; a gather, because XLA needs to know its size."""
+    return tf.gather(x, place[tf.newaxis], axis=1)
 
 
 class ScannedSteps(CachedSteps):
