@@ -130,7 +130,7 @@ def test_gradients_through_the_loop_equal_torch():
         result = ours(inputs, training=True).loss
     slots = {key: slot.variable for key, slot in named_slots(ours) if slot.variable.trainable}
     gradients = tape.gradient(result, list(slots.values()))
-    assert abs(float(result) - float(loss)) <= 1e-10
+    assert abs(float(result) - loss.item()) <= 1e-10
     expected = dict(theirs.named_parameters())
     kernels = ours.graph.kernels()
     assert kernels and set(slots) == {key for key in expected if key != "lm_head.weight"}
@@ -190,9 +190,7 @@ def test_planted_mistake_is_caught(mistake):
     elif mistake == "start":
         state = replace(state, initial=0.5)
     else:
-        place = next(
-            i for i, node in enumerate(nodes) if node.op == "aten.select.int" and "%attention_mask" in node.args
-        )
+        place = next(i for i, node in enumerate(nodes) if node.args[:1] == ["%attention_mask"] and "select" in node.op)
         nodes[place] = replace(nodes[place], args=["%attention_mask", 1, -1])
     broken = replace(graph, states=graph.states | {name: state}, nodes=nodes)
     with pytest.raises(PortError, match="the step does not compute what PyTorch does"):
@@ -235,9 +233,9 @@ def test_states_are_found_wherever_a_model_keeps_them():
     states = torch_states.TorchStates(transformers.RwkvForCausalLM._from_config(config).eval(), config)
     assert set(states.examples) == {f"held_{i}" for i in range(5)}
     assert states.initial == {"held_4": -1e30}
-    config = tiny.tiny_config("bert")
-    with pytest.raises(UncachedError):
-        torch_states.TorchStates(transformers.BertModel._from_config(config).eval(), config)
+    config = tiny.tiny_config("distilbert")
+    with pytest.raises(UncachedError, match="takes no cache"):
+        torch_states.TorchStates(transformers.DistilBertModel._from_config(config).eval(), config)
 
 
 # ---------------------------------------------------------------------------------------------------------------- files

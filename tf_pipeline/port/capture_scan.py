@@ -87,9 +87,15 @@ def capture_scan(model_class: type, config: PreTrainedConfig, filled: bool = Fal
         UncachedError: if it keeps no states.
         PortError: if ``torch.export`` cannot capture it; the message says why.
     """
-    precise = build(model_class, config, attention_implementation(model_class, config), torch.float32).eval()
-    TorchStates(precise, config)
-    defaults = default_inputs(precise, config, example_lengths(precise, config))
+    attention = attention_implementation(model_class, config)
+    try:
+        precise = build(model_class, config, attention, torch.float32).eval()
+        TorchStates(precise, config)
+        defaults = default_inputs(precise, config, example_lengths(precise, config))
+    except PortError:
+        raise
+    except Exception as error:  # whatever the model's code makes of a text alone
+        raise explained(model_class, error) from error
     modes = ((torch.bfloat16, True), (torch.float32, True), (torch.bfloat16, False), (torch.float32, False))
     return _capture_token(model_class, config, precise, modes, defaults, filled, whole=True)
 
