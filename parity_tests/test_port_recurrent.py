@@ -33,6 +33,7 @@ CHANGES = {
     "jamba": {"num_hidden_layers": 2},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "mamba": {"num_hidden_layers": 1, "use_bias": True},
+    "rwkv": {"num_hidden_layers": 7},  # from the seventh on, PyTorch halves weights for inference
 }
 QUICK = ["mamba"]
 # Code of theirs for whole texts cannot be captured for all lengths: a graph of one token is all there is.
@@ -233,6 +234,7 @@ def test_states_are_found_wherever_a_model_keeps_them():
     states = torch_states.TorchStates(transformers.RwkvForCausalLM._from_config(config).eval(), config)
     assert set(states.examples) == {f"held_{i}" for i in range(5)}
     assert states.initial == {"held_4": -1e30}
+    assert states.settles
     config = tiny.tiny_config("distilbert")
     with pytest.raises(UncachedError, match="takes no cache"):
         torch_states.TorchStates(transformers.DistilBertModel._from_config(config).eval(), config)

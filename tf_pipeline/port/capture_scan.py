@@ -90,13 +90,14 @@ def capture_scan(model_class: type, config: PreTrainedConfig, filled: bool = Fal
     attention = attention_implementation(model_class, config)
     try:
         precise = build(model_class, config, attention, torch.float32).eval()
-        TorchStates(precise, config)
+        settles = TorchStates(precise, config).settles
         defaults = default_inputs(precise, config, example_lengths(precise, config))
     except PortError:
         raise
     except Exception as error:  # whatever the model's code makes of a text alone
         raise explained(model_class, error) from error
-    modes = ((torch.bfloat16, True), (torch.float32, True), (torch.bfloat16, False), (torch.float32, False))
+    # A model that its first run settles for inference computes something else while training.
+    modes = [(dtype, training) for training in (True, False)[settles:] for dtype in (torch.bfloat16, torch.float32)]
     return _capture_token(model_class, config, precise, modes, defaults, filled, whole=True)
 
 

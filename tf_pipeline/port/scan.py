@@ -14,7 +14,7 @@ Tensors = Mapping[str, tf.Tensor]
 
 
 def interpreter_of(graph: Graph, compute_dtype: str, kernels: frozenset[str] = frozenset()) -> "Interpreter | Scanner":
-    """What runs a graph: the nodes once, or for each token of a text if it has states; see :class:`Interpreter`."""
+    """Return a runner of a graph's nodes, once or, if it has states, for each token; see :class:`Interpreter`."""
     return (Scanner if graph.states else Interpreter)(graph, compute_dtype, kernels)
 
 

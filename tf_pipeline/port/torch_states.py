@@ -36,6 +36,8 @@ class TorchStates:
         examples: the states behind that text by name, each with the axis of rows first. Keys and values of attention,
             whose names are ``slots``, are ``[rows, heads, tokens, size]``.
         slots: see ``examples``.
+        settles: whether the first run of the model changes it, as RWKV halves weights for inference. The change is
+            undone but for the weights.
         initial: values of the elements of states before any text, of those that do not start as zeros.
 
     Raises:
@@ -43,7 +45,11 @@ class TorchStates:
     """
 
     def __init__(self, model: torch.nn.Module, config: PreTrainedConfig):
+        flags = _flags(model)
         self._argument, cache = _run(model, config)
+        self.settles = _flags(model) != flags
+        for module, (name, value) in ((module, item) for module, own in flags.items() for item in own.items()):
+            setattr(module, name, value)
         self._cache = cache
         held = dict(_tensors(cache, ""))
         self._parts = {name: part for name, part in _module_states(model).items() if len(part[2])}
@@ -135,6 +141,14 @@ def _run(model: torch.nn.Module, config: PreTrainedConfig) -> tuple[str, Any]:
             cache = DynamicCache(config=model.config)
             model(ids, **options, use_cache=True, **{argument: cache})
     return argument, cache
+
+
+def _flags(model: torch.nn.Module) -> dict[torch.nn.Module, dict[str, bool]]:
+    """The attributes of modules that are true or false."""
+    return {
+        module: {name: value for name, value in vars(module).items() if isinstance(value, bool)}
+        for module in model.modules()
+    }
 
 
 def _module_states(model: torch.nn.Module) -> dict[str, tuple[torch.nn.Module, str, torch.Tensor]]:
