@@ -26,12 +26,12 @@ from tf_pipeline.port.errors import PortError, UncachedError
 from tf_pipeline.port.graph import GRAPH, STEP, Graph
 from tf_pipeline.port.model import NO_STEP
 from tf_pipeline.port.scan import ScannedSteps
+from tf_pipeline.reference.loading import load_torch_model
 from tf_pipeline.reference.running import run_reference
 
 CAUSAL = "TFAutoModelForCausalLM"
 CHANGES = {
     "jamba": {"num_hidden_layers": 2},
-    "lfm2": {"layer_types": ["conv", "full_attention"]},
     "mamba": {"num_hidden_layers": 1, "use_bias": True},
     "rwkv": {"num_hidden_layers": 7},  # from the seventh on, PyTorch halves weights for inference
 }
@@ -57,8 +57,9 @@ def pair(model_type: str, dtype: str = "float32"):
     folder = checkpoint(model_type, CAUSAL, **CHANGES.get(model_type, {}))
     ours = tf_pipeline.TFAutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     torch_class = getattr(transformers, type(ours).__name__.removeprefix("TF"))
-    theirs = torch_class.from_pretrained(folder, dtype=torch.float32).eval()
-    return ours, theirs.double() if dtype == "float64" else theirs
+    if dtype == "float64":  # which PyTorch's usual code for experts does not take
+        return ours, load_torch_model(torch_class, folder, ours.config, torch.float32).double()
+    return ours, torch_class.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def written(model, ids=IDS, **options) -> np.ndarray:
@@ -166,7 +167,7 @@ def test_body_and_fit():
 @cache
 def hybrid() -> tuple[Captured, type, transformers.PreTrainedConfig]:
     """A convolution's states beside keys and values, as a graph of one token."""
-    config = tiny.tiny_config("lfm2", **CHANGES["lfm2"])
+    config = tiny.tiny_config("lfm2")
     return capture_scan.capture_scan(transformers.Lfm2ForCausalLM, config), transformers.Lfm2ForCausalLM, config
 
 
