@@ -232,7 +232,7 @@ def attempt(
         of one that PyTorch can generate with ``generates`` (``"equal"``, or the difference) and ``cache`` (``"yes"``,
         or the reason that it has none).
     """
-    from tf_pipeline.port import capture
+    from tf_pipeline.port import capture, capture_scan
     from tf_pipeline.port.errors import MissingRuleError
 
     try:
@@ -240,9 +240,15 @@ def attempt(
     except Exception as error:  # PyTorch's models raise all kinds
         return {"outcome": "not tried", "reason": _line(error)}
     captured: list[Any] = []
-    capture_once = capture.capture
+
+    def noted(run):
+        return lambda *given: captured.append(run(*given)) or captured[-1]
+
     try:
-        with mock.patch.object(capture, "capture", lambda *given: captured.append(capture_once(*given)) or captured[0]):
+        with (
+            mock.patch.object(capture, "capture", noted(capture.capture)),
+            mock.patch.object(capture_scan, "capture_scan", noted(capture_scan.capture_scan)),
+        ):
             model, report = loader.from_pretrained(folder / "theirs", output_loading_info=True)
     except Exception as error:
         known = captured or isinstance(error, MissingRuleError)
@@ -341,7 +347,7 @@ def _cache(model) -> str:
     """``"yes"``, or the reason that the model generates without a cache."""
     from tf_pipeline.port.model import NO_STEP
 
-    if model.find_step() is not None:
+    if model.stepper() is not None:
         return "yes"
     return next((note for note in model.graph.notes if note.startswith(NO_STEP)), "")
 

@@ -168,7 +168,7 @@ class Exported(torch.nn.Module):
         return tensors_of(outputs)
 
 
-def _train_dropout_only(model: torch.nn.Module) -> None:
+def train_dropout_only(model: torch.nn.Module) -> None:
     """Training mode, except where it would change more than dropout."""
     model.train()
     for module in model.modules():
@@ -186,7 +186,7 @@ def _capture_as(model, precise, config, defaults: dict, sizes: dict, attention: 
     samples = {name: value for name, value in sample_inputs(model, config, **sizes).items() if name in defaults}
     model.eval()
     if training:
-        _train_dropout_only(model)
+        train_dropout_only(model)
     wrapper = Exported(model, list(samples), attentions=attention == "eager")
     own = {name: x.to(model.dtype) if x.is_floating_point() else x for name, x in samples.items()}
     program = export(wrapper, own)

@@ -170,7 +170,7 @@ def capture_step(model_class: type, config: PreTrainedConfig, whole: Graph, fill
             inputs = _example(model, config)
             wrapper = StepModule(model, list(inputs), filled)
             program = export(wrapper, inputs, _is_open)
-            captured = _StepWriter(program, wrapper, precise, inputs, most).write()
+            captured = StepWriter(program, wrapper, precise, inputs, most).write()
         except PortError:
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes of symbolic sizes
@@ -210,8 +210,12 @@ def _slot_shapes(model: torch.nn.Module, config: PreTrainedConfig) -> list[list[
     """Heads, sizes and dtypes of the keys and values of each layer, as the model itself fills its cache."""
     ids = token_ids(config.get_text_config(), (_BATCH, _NEW), torch.Generator().manual_seed(0))
     cache = DynamicCache(config=model.config)
-    with torch.no_grad():
-        model(ids, attention_mask=torch.ones_like(ids), use_cache=True, **{cache_argument(type(model)): cache})
+    options = {"attention_mask": torch.ones_like(ids), "use_cache": True, cache_argument(type(model)): cache}
+    try:
+        with torch.no_grad():
+            model(ids, **options)
+    except ValueError as error:
+        raise UncachedError(f"{type(model).__name__} refuses a cache of keys and values: {error}") from error
     shapes = []
     for layer in cache.layers:
         if not isinstance(layer, DynamicLayer) or not layer.is_initialized or hasattr(layer, "conv_states"):
@@ -225,7 +229,7 @@ def _slot_shapes(model: torch.nn.Module, config: PreTrainedConfig) -> list[list[
     return shapes
 
 
-class _StepWriter(Writer):
+class StepWriter(Writer):
     """Turns an exported step into a graph.
 
     Args:

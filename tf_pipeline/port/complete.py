@@ -130,7 +130,7 @@ def _attentions(captured: Captured, measured: Measured) -> dict[str, list[str]]:
     inputs, truth = measured.samples[-1], measured.truths[-1]
     nodes = [node.name for node in captured.graph.nodes if node.op == FUSED]
     wanted = {name: value for name, value in truth.items() if is_attention(name)}
-    if not nodes or not wanted:
+    if not nodes or not wanted or captured.graph.states:  # of single tokens
         return {}
     outputs = {name: f"%{name}{ATTENTION}" for name in nodes}
     ours, mask = GraphRunner(captured, measured.weights, "float64", outputs)(inputs), token_mask(inputs)

@@ -5,7 +5,7 @@ import importlib.util
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -131,13 +131,23 @@ def find_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: s
 
 
 def _make_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: str | os.PathLike):
-    """Capture a step whose attention sees all slots, or, if that is not equal to PyTorch, the filled ones alone."""
+    """Capture a step: of models that cache keys and values alone for any number of tokens, of others for one."""
+    from tf_pipeline.port.capture_scan import capture_token
     from tf_pipeline.port.capture_step import capture_step
-    from tf_pipeline.port.gate_step import check_step
 
     logger.info("Capturing the step of %s from PyTorch, for generation.", torch_name)
     torch_class = find_torch_class(torch_name, config, source)
-    failure = None
+    try:
+        return _proven_step(capture_step, torch_class, config, whole)
+    except UncachedError:
+        return _proven_step(capture_token, torch_class, config, whole)
+
+
+def _proven_step(capture_step: Callable[..., Any], torch_class: type, config: PreTrainedConfig, whole: Graph):
+    """Capture a step whose attention sees all slots, or, if that is not equal to PyTorch, the filled ones alone."""
+    from tf_pipeline.port.gate_step import check_step
+
+    torch_name, failure = torch_class.__name__, None
     for filled in (False, True):
         try:
             captured = capture_step(torch_class, config, whole, filled)
@@ -172,17 +182,43 @@ def make_graph(
 ) -> FoundGraph:
     """Port an architecture from PyTorch, and prove it equal; see :func:`find_graph`."""
     require_torch(torch_name)
-    from tf_pipeline.port.capture import capture
-    from tf_pipeline.port.complete import complete
-    from tf_pipeline.port.gate import check
     from tf_pipeline.port.torch_layout import find_layouts
 
     logger.warning("Porting %s from PyTorch; this takes a moment, and is remembered.", torch_name)
     torch_class = find_torch_class(torch_name, config, source)
-    captured, measured = complete(capture(torch_class, config), torch_class, config, source, **hub_options)
-    check(captured, measured)
+    captured = _proven(torch_class, config, source, **hub_options)
     captured.graph.layouts = find_layouts(torch_class, config)
     return FoundGraph(captured.graph, captured.constants)
+
+
+def _proven(torch_class: type, config: PreTrainedConfig, source: str | os.PathLike | None, **hub_options: Any):
+    """Capture a class, and prove the graph equal to PyTorch."""
+    from tf_pipeline.port.complete import complete
+    from tf_pipeline.port.gate import check
+    from tf_pipeline.port.gate_step import check_step
+
+    captured = _captured(torch_class, config)
+    captured, measured = complete(captured, torch_class, config, source, **hub_options)
+    check(captured, measured)
+    if captured.graph.states and "logits" in captured.graph.outputs:
+        check_step(captured, torch_class, config, captured.graph)
+    return captured
+
+
+def _captured(torch_class: type, config: PreTrainedConfig):
+    """Capture a class as a graph of whole texts, or, if that cannot be and it keeps states, of one token."""
+    from tf_pipeline.port import capture, capture_scan
+
+    ways = [capture.capture, capture_scan.capture_scan]
+    if capture_scan.loops_over_tokens(torch_class, config):
+        ways.reverse()
+    try:
+        return ways[0](torch_class, config)
+    except PortError as first:
+        try:
+            return ways[1](torch_class, config)
+        except PortError as second:
+            raise (second if isinstance(first, UncachedError) else first) from None
 
 
 def require_torch(torch_name: str) -> None:

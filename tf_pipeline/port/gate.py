@@ -163,7 +163,9 @@ def _last_nodes(graph: Graph) -> dict[str, Node]:
     """The node that ends each module, by the module's path."""
     ends: dict[str, Node] = {}
     for node in graph.nodes:
-        parts = node.module.split(".") if node.module and isinstance(node.dtype, str) else []
+        of_token = len(node.shape or ()) == 3 and node.shape[:2] == ["batch", 1]
+        comparable = isinstance(node.dtype, str) and (of_token or not graph.states)
+        parts = node.module.split(".") if node.module and comparable else []
         ends |= {".".join(parts[:depth]): node for depth in range(1, len(parts) + 1)}
     return ends
 

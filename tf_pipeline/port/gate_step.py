@@ -1,26 +1,27 @@
 """Compare the graph of one step with PyTorch before anybody generates with it, and refuse it if they differ."""
 
 import inspect
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import torch
-from transformers import DynamicCache, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.judging import rules
 from tf_pipeline.judging.check import Check
 from tf_pipeline.judging.tensors import judge_envelopes
 from tf_pipeline.port.capture import Captured, shared_tensors
-from tf_pipeline.port.capture_step import cache_argument
 from tf_pipeline.port.complete import FUSED_ALONE, set_attention
 from tf_pipeline.port.errors import PortError
-from tf_pipeline.port.graph import Graph
+from tf_pipeline.port.graph import CAPACITY, Graph
 from tf_pipeline.port.runner import GraphRunner
 from tf_pipeline.port.sample import LONGEST, boundaries, token_ids
-from tf_pipeline.port.step import CachedSteps
+from tf_pipeline.port.scan import stepper_of
+from tf_pipeline.port.torch_states import LISTED, first_arguments, forget
 from tf_pipeline.reference.inputs import padding_mask
 from tf_pipeline.reference.loading import load_torch_model
 from tf_pipeline.reference.precision import lifted_upcasts
@@ -80,13 +81,17 @@ def check_step(step: Captured, model_class: type, config: PreTrainedConfig, whol
     set_attention(model, attention)
     weights = {key: tensor.detach().numpy().copy() for key, tensor in shared_tensors(model)}
     texts = list(_texts(config, whole))
-    own = [_stepwise(model, text) for text in texts]
+    sees_all = not step.graph.states or any(CAPACITY in state.shape for state in step.graph.states.values())
+    own = [_stepwise(model, text, sees_all) for text in texts]
     model = model.double()
-    truths, at_once = ([run(model, text) for text in texts] for run in (_stepwise, _at_once))
+    truths, at_once = ([run(model, text, sees_all) for text in texts] for run in (_stepwise, _at_once))
+    if not all(rules.judge_float64("logits", "", *pair).passed for pair in zip(truths, at_once, strict=True)):
+        name = step.graph.model_class
+        raise PortError(f"With its cache, {name} of PyTorch computes something else than from a whole text.")
     steppers = {}
     for dtype in ("float64", "float32"):
-        runner = GraphRunner(step, weights, dtype)
-        steppers[dtype] = CachedSteps(step.graph, runner.compute, runner.dtype)
+        runner = GraphRunner(replace(step, graph=step.graph.one_token()), weights, dtype)
+        steppers[dtype] = stepper_of(step.graph, runner.compute, runner.dtype)
     most = whole.limits.get("length", [1, None])[1]
 
     def capacity(text: _Text) -> int:
@@ -149,27 +154,40 @@ def _texts(config: PreTrainedConfig, whole: Graph) -> Iterator[_Text]:
 
 
 def _run(
-    model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, **options
-) -> torch.Tensor:
+    model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor | None, places: torch.Tensor, **options
+) -> Mapping[str, Any]:
     taken = inspect.signature(type(model).forward).parameters
-    given = {"position_ids": places} if "position_ids" in taken else {}
+    given = {name: x for name, x in (("position_ids", places), ("attention_mask", mask)) if name in taken}
     with torch.no_grad(), lifted_upcasts(model):
-        return model(input_ids=ids, attention_mask=mask, return_dict=True, **given, **options).logits.double()
+        return model(input_ids=ids, return_dict=True, **given, **options)
 
 
-def _stepwise(model: torch.nn.Module, text: _Text) -> np.ndarray:
-    """PyTorch's logits behind the prompt and each further token, with its own cache."""
+def _stepwise(model: torch.nn.Module, text: _Text, sees_all: bool = True) -> np.ndarray:
+    """PyTorch's logits behind the prompt and each further token, with its own cache.
+
+    Args:
+        model: the PyTorch model.
+        text: what it reads.
+        sees_all: whether further tokens need the mask of those before.
+    """
     forget_lengths(model)
-    options = {cache_argument(type(model)): DynamicCache(config=model.config), "use_cache": True}
+    options = first_arguments(model, model.config)
+    if LISTED in options and len(text.ids) > 1:  # RWKV's code for one token is right for a single row
+        rows = [_Text(text.ids[i : i + 1], text.mask[i : i + 1], text.prompt) for i in range(len(text.ids))]
+        return np.concatenate([_stepwise(model, row, sees_all) for row in rows])
     every, length = [], text.ids.shape[1]
     for start, end in [(0, text.prompt), *((place, place + 1) for place in range(text.prompt, length))]:
         span = slice(start, end)
-        logits = _run(model, text.ids[:, span], text.mask[:, :end], text.positions[:, span], **options)
-        every.append(logits[:, -1].numpy())
+        mask = text.mask[:, :end] if sees_all or not start else None
+        outputs = _run(model, text.ids[:, span], mask, text.positions[:, span], **options)
+        options |= {name: outputs[name] for name in options if outputs.get(name) is not None}
+        every.append(outputs.logits[:, -1].double().numpy())
+    forget(model)
     return np.stack(every, axis=1)
 
 
-def _at_once(model: torch.nn.Module, text: _Text) -> np.ndarray:
+def _at_once(model: torch.nn.Module, text: _Text, sees_all: bool = True) -> np.ndarray:
     """The same from one call with the whole text."""
     forget_lengths(model)
-    return _run(model, text.ids, text.mask, text.positions, use_cache=False)[:, text.prompt - 1 :].numpy()
+    outputs = _run(model, text.ids, text.mask, text.positions, use_cache=False)
+    return outputs.logits[:, text.prompt - 1 :].double().numpy()

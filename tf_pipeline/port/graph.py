@@ -32,8 +32,18 @@ normalization is computed in half precision; in a float64 model those float32 ar
 
 The values of constants, which no checkpoint holds, are in ``graph.safetensors``.
 
+A graph with ``states`` is that of one token, and computes a text in a loop over its tokens
+(:mod:`tf_pipeline.port.scan`)::
+
+     "states": {"conv_0": {"dtype": "compute", "shape": ["batch", 64, 4], "following": "%slice_4", "initial": 0.0}, …}
+
+Its inputs are those of the text. From these, its nodes read the column of the token, and from a mask all columns if
+there is attention; besides, they read ``"%past"``, the number of tokens before, and the states behind those. Its
+outputs are those of the token.
+
 A second graph in ``step.json`` and ``step.safetensors``, of the same form, is a language model that reads tokens behind
-those in a cache; :mod:`tf_pipeline.port.step` describes its inputs and outputs. It is left out if it could not be
+those in a cache. :mod:`tf_pipeline.port.step` describes its inputs and outputs if it has no states, of which the cache
+consists otherwise. It is left out if the first graph has states, and so is a step itself, and if it could not be
 captured; the notes then give the reason.
 
 Layouts say how checkpoints store the parameters: under which names, and which tensors are joined, split and turned on
@@ -47,7 +57,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,6 +74,10 @@ GRAPH_FILES, STEP_FILES = (GRAPH, CONSTANTS), (STEP, STEP_CONSTANTS)
 _CHECKSUMS = {"graph", "constants"}
 COMPUTE = "compute"
 LINEAR = "aten.linear.default"
+# The input of a graph of one token, or of several behind others, that says how many were read before.
+PAST = "past"
+# The axis of inputs and states that has one entry for each token that there is room for.
+CAPACITY = "capacity"
 # Behind the name of an attention node: its probabilities.
 ATTENTION = ".attention"
 
@@ -105,6 +119,19 @@ class WeightTensor(Tensor):
     trainable: bool = True
     mean: float = 0.0
     deviation: float = 0.02
+
+
+@dataclass(frozen=True)
+class State(Tensor):
+    """A tensor that a graph of one token hands on to the next token.
+
+    Attributes:
+        following: reference to its value behind the token.
+        initial: value of all its elements before the first token.
+    """
+
+    following: str = ""
+    initial: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -206,6 +233,7 @@ class Graph:
         notes: facts that a user of the model should know.
         layouts: how checkpoints store the parameters; first that of one which PyTorch writes.
         sample: rows, positions, positions of the decoder and padded side of the inputs to compare loaded models on.
+        states: tensors that are handed on from token to token, by name; none if the nodes read the whole text.
     """
 
     model_class: str
@@ -222,6 +250,7 @@ class Graph:
     notes: list[str] = field(default_factory=list)
     layouts: list[Layout] = field(default_factory=list)
     sample: list[int | str | None] = field(default_factory=list)
+    states: dict[str, State] = field(default_factory=dict)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -255,6 +284,23 @@ class Graph:
                 pending.extend(self.by_name[name].references())
         return [node for node in self.nodes if node.name in names]
 
+    def one_token(self) -> "Graph":
+        """The nodes of a graph with states as a graph of their own: states are inputs and outputs, and PAST an input.
+
+        A graph without states is returned as it is.
+        """
+        if not self.states:
+            return self
+        sees_all = any(CAPACITY in state.shape for state in self.states.values())
+        columns = {
+            name: replace(spec, shape=["batch", CAPACITY if sees_all and name == "attention_mask" else 1])
+            for name, spec in self.inputs.items()
+        }
+        states = {name: Input(state.dtype, state.shape) for name, state in self.states.items()}
+        following = {name: state.following for name, state in self.states.items()}
+        inputs = columns | {PAST: Input("int32", [])} | states
+        return replace(self, inputs=inputs, outputs=self.outputs | following, states={})
+
     # ------------------------------------------------------------------------------------------------------ files
 
     def to_dict(self) -> dict[str, Any]:
@@ -262,6 +308,8 @@ class Graph:
         values = asdict(self)
         for holder in [values, *(layout[name] for layout in values["layouts"] for name in ("loading", "saving"))]:
             holder["nodes"] = [_without_defaults(node) for node in holder["nodes"]]
+        if not self.states:
+            del values["states"]
         values["class"] = values.pop("model_class")
         return {"format": FORMAT, "version": VERSION, "class": values["class"]} | values
 
@@ -293,6 +341,7 @@ class Graph:
             rest["inputs"] = {key: Input(**value) for key, value in rest["inputs"].items()}
             rest["parameters"] = {key: WeightTensor(**value) for key, value in rest["parameters"].items()}
             rest["constants"] = {key: Tensor(**value) for key, value in rest["constants"].items()}
+            rest["states"] = {key: State(**value) for key, value in rest.get("states", {}).items()}
             rest["nodes"] = [Node(**node) for node in rest["nodes"]]
             rest["layouts"] = [_layout(layout) for layout in rest["layouts"]]
             graph = cls(model_class=values["class"], **rest)
@@ -308,7 +357,8 @@ class Graph:
             GraphError: naming them.
         """
         known = {*self.inputs, *(f"p.{key}" for key in self.parameters), *(f"c.{key}" for key in self.constants)}
-        _check_nodes(self.nodes, known, self.outputs, source)
+        following = {key: state.following for key, state in self.states.items()}
+        _check_nodes(self.nodes, known | {PAST, *self.states} if following else known, self.outputs | following, source)
         for layout in self.layouts:
             layout.loading.check(layout.stored, source)
             layout.saving.check([*self.parameters, *self.tied], source)
@@ -423,6 +473,8 @@ def listing(graph: Graph) -> Iterator[str]:
     A line names the PyTorch module whenever it changes.
     """
     yield f"{graph.model_class}({', '.join(f'{k}: {_typed(v.dtype, v.shape)}' for k, v in graph.inputs.items())})"
+    for name, state in graph.states.items():
+        yield f"  state {name}: {_typed(state.dtype, state.shape)} = {_argument(state.following)}"
     module = None
     for node in graph.nodes:
         if node.module != module:

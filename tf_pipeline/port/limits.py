@@ -24,7 +24,7 @@ def with_position_limits(captured) -> dict[str, list[int | None]]:
     """
     limits = {name: list(bounds) for name, bounds in captured.graph.limits.items()}
     for axis in ("length", "decoder_length"):
-        if axis not in limits:
+        if axis not in limits or captured.graph.states:
             continue
         for node in captured.graph.nodes:
             most = _most(captured, node, axis)

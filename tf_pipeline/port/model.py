@@ -20,7 +20,7 @@ from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import STEP_FILES, Graph, Layout, Tensor, WeightTensor
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.layout import ConvertedWriter
-from tf_pipeline.port.step import CachedSteps
+from tf_pipeline.port.scan import interpreter_of, stepper_of
 
 # Begins the note of a graph that has no step.
 NO_STEP = "generate computes the text so far again for every token"
@@ -134,7 +134,7 @@ class PortedModel(TFPreTrainedModel):
         self._values = constants
         self._step: Any = None
         kernels = graph.kernels()
-        self._interpreter = Interpreter(graph, self.compute_dtype, kernels)
+        self._interpreter = interpreter_of(graph, self.compute_dtype, kernels)
         self._set_inputs(graph)
         for key, spec in graph.parameters.items():
             _place(self, key.split("."), Weight(spec, key in kernels, dtype=self.dtype_policy), self.dtype_policy)
@@ -232,16 +232,19 @@ class PortedModel(TFPreTrainedModel):
 
         The step is captured now, if it was not before and PyTorch is installed.
         """
-        step = self.find_step()
-        if step is None:
+        if self._graph.states and self._continues():
+            graph, constants = self._graph, self.constants()
+        elif (step := self.find_step()) is not None:
+            graph, constants = step.graph, step.constants
+        else:
             return None
-        interpreter = Interpreter(step.graph, self.compute_dtype, self._graph.kernels())
-        fields = tuple(step.graph.outputs)
+        interpreter = Interpreter(graph.one_token(), self.compute_dtype, self._graph.kernels())
+        fields = tuple(interpreter.graph.outputs)
 
         def run(inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-            return interpreter.run(fields, inputs, self._parameters(), lambda key: tf.constant(step.constants[key]))
+            return interpreter.run(fields, inputs, self._parameters(), lambda key: tf.constant(constants[key]))
 
-        return CachedSteps(step.graph, run, interpreter.dtype)
+        return stepper_of(graph, run, interpreter.dtype)
 
     def find_step(self) -> Any:
         """The graph of one step and its constants, captured if need be; ``None`` if there is none.
@@ -263,10 +266,14 @@ class PortedModel(TFPreTrainedModel):
         return self._step
 
     def _may_step(self) -> bool:
-        """Whether the model continues texts, and its step was not given up."""
-        continues = self.can_generate() and self.main_input_name == "input_ids"
+        """Whether the model continues texts, and its step is another graph and was not given up."""
         given_up = any(note.startswith(NO_STEP) for note in self._graph.notes)
-        return continues and "decoder_input_ids" not in self._graph.inputs and not given_up
+        return self._continues() and not self._graph.states and not given_up
+
+    def _continues(self) -> bool:
+        """Whether the model continues texts."""
+        continues = self.can_generate() and self.main_input_name == "input_ids"
+        return continues and "decoder_input_ids" not in self._graph.inputs
 
     def _complete(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs that were left out, from those that were given."""

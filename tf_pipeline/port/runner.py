@@ -10,7 +10,7 @@ import torch
 
 from tf_pipeline.port.capture import Captured
 from tf_pipeline.port.graph import COMPUTE
-from tf_pipeline.port.interpret import Interpreter
+from tf_pipeline.port.scan import interpreter_of
 from tf_pipeline.reference.outputs import flatten
 
 Arrays = dict[str, np.ndarray]
@@ -34,14 +34,14 @@ class GraphRunner:
         self, captured: Captured, weights: Mapping[str, np.ndarray], dtype: str, outputs: dict[str, Any] | None = None
     ):
         graph = captured.graph if outputs is None else replace(captured.graph, outputs=outputs)
-        interpreter = Interpreter(graph, dtype)
+        interpreter = interpreter_of(graph, dtype)
         # Made outside of the function, which would hold them as constants and be optimized over all of them.
         held = {
             key: tf.constant(weights[key], dtype if spec.dtype == COMPUTE else None)
             for key, spec in graph.parameters.items()
         }
         constants = {key: tf.constant(value) for key, value in captured.constants.items()}
-        self._kinds = {name: dtype if spec.dtype == COMPUTE else spec.dtype for name, spec in graph.inputs.items()}
+        self._kinds = {name: interpreter.dtype(spec.dtype) for name, spec in graph.inputs.items()}
         signature = {
             name: tf.TensorSpec([None if isinstance(s, str) else s for s in spec.shape], self._kinds[name], name)
             for name, spec in graph.inputs.items()

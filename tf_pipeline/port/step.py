@@ -6,10 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tf_pipeline.generation.recompute import positions
-from tf_pipeline.port.graph import Graph
-
-# The input that says how many slots are filled.
-PAST = "past"
+from tf_pipeline.port.graph import PAST, Graph
 
 
 def slot_names(layer: int) -> tuple[str, str]:
@@ -21,7 +18,7 @@ def misfit(step: Graph, whole: Graph) -> str:
     """Reason that a step does not belong to the model of a graph, in words; empty if it does."""
     used = {name.removeprefix("p.") for node in step.nodes for name in node.references() if name.startswith("p.")}
     shapes = {key: spec.shape for key, spec in whole.parameters.items()}
-    if step.model_class != whole.model_class or PAST not in step.inputs:
+    if step.model_class != whole.model_class or not (PAST in step.inputs or step.states):
         return f"it is no step of {whole.model_class}"
     if wrong := sorted(key for key in used if shapes.get(key) != step.parameters[key].shape):
         return f"it reads other parameters: {wrong[:3]}"
