@@ -1,6 +1,7 @@
 """Checkpoints with tokenizers for the tests of pipelines, and what compares answers."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,18 @@ import torch
 import transformers
 
 from parity_tests.checkpoint_helpers import new_folder
+from parity_tests.sentences import film_reviews
 from parity_tests.tiny import random_checkpoint
 from tf_pipeline.parity import answers
 
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+SPECIFIC = {
+    "summarization": {"max_length": 12, "min_length": 5, "no_repeat_ngram_size": 2, "prefix": "summarize: "},
+    "translation_en_to_fr": {"max_length": 9, "num_beams": 2, "prefix": "translate English to French: "},
+}
 CONLL = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
 
 
@@ -67,6 +77,59 @@ def trained_tokenizer(kind: str, texts: list[str], **options):
         **names,
         **options,
     )
+
+
+def _byte_level(specials: list[str], end: str | None = None):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(film_reviews()[:50], trainer)
+    if end:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+        )
+    return tokenizer
+
+
+def saved(model: torch.nn.Module, tokenizer) -> str:
+    """Folder of a PyTorch model, made random, and its tokenizer."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+    folder = new_folder()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@cache
+def decoder_checkpoint() -> str:
+    """A checkpoint of GPT-2 with a chat template and a table of 64 positions."""
+    end = "<|endoftext|>"
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=_byte_level([end]), eos_token=end, bos_token=end, chat_template=TEMPLATE, model_max_length=64
+    )
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=64, eos_token_id=0, bos_token_id=0
+    )
+    return saved(transformers.GPT2LMHeadModel(config), tokenizer)
+
+
+@cache
+def encoder_decoder_checkpoint() -> str:
+    """A checkpoint of T5 with options for two tasks."""
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=_byte_level(["</s>", "<pad>"], "</s>"), eos_token="</s>", pad_token="<pad>"
+    )
+    config = transformers.T5Config(
+        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, eos_token_id=0,
+        pad_token_id=1, decoder_start_token_id=1, task_specific_params=SPECIFIC,
+    )  # fmt: skip
+    return saved(transformers.T5ForConditionalGeneration(config), tokenizer)
 
 
 def assert_same_answers(ours, theirs, tolerance: float = 2e-6) -> None:

@@ -19,7 +19,15 @@ from transformers.pipelines.base import Pipeline as TorchPipeline
 import tf_pipeline
 from parity_tests.checkpoint_helpers import WEIGHTS, copied, weights
 from parity_tests.conftest import ASSETS
-from parity_tests.pipeline_helpers import CONLL, assert_same_answers, labels_of, tiny_with_tokenizer, torch_pipeline
+from parity_tests.pipeline_helpers import (
+    CONLL,
+    assert_same_answers,
+    decoder_checkpoint,
+    encoder_decoder_checkpoint,
+    labels_of,
+    tiny_with_tokenizer,
+    torch_pipeline,
+)
 from tf_pipeline import AutoTokenizer, pipeline
 from tf_pipeline.pipelines.factory import pipeline_class
 from tf_pipeline.pipelines.tasks import TASKS
@@ -47,6 +55,15 @@ FORMER = {
         "handle_impossible_answer", "align_to_words",
     ),
     "text-classification": ("return_all_scores", "function_to_apply", "top_k", "padding", "truncation", "max_length"),
+    "text-generation": (
+        "return_full_text", "return_tensors", "return_text", "return_type", "clean_up_tokenization_spaces", "prefix",
+        "handle_long_generation", "stop_sequence", "truncation", "max_length", "continue_final_message",
+        "skip_special_tokens", "tokenizer_encode_kwargs", "add_special_tokens", "padding", "generation_config",
+    ),
+    **dict.fromkeys(("text2text-generation", "summarization", "translation"), (
+        "return_tensors", "return_text", "return_type", "clean_up_tokenization_spaces", "truncation", "stop_sequence",
+        "max_length", "generation_config",
+    )),
     "token-classification": (
         "ignore_labels", "grouped_entities", "ignore_subwords", "aggregation_strategy", "offset_mapping", "stride",
         "is_split_into_words", "delimiter",
@@ -72,6 +89,9 @@ VALUES = {
     "pad_to_multiple_of": 8, "stride": 0, "targets": ["film"], "text_pair": "Is it?", "token": "hf_x", "top_k": 2,
     "topk": 2, "torch_dtype": "float16", "truncation": True, "use_fast": True, "revision": "main",
     "tokenize_kwargs": {"truncation": True}, "tokenizer_kwargs": {"truncation": True}, "use_auth_token": "hf_x",
+    "handle_long_generation": "hole", "prefix": "Well, ", "stop_sequence": "e", "tokenizer_encode_kwargs": {},
+    "return_type": 1, "clean_up_tokenization_spaces": True, "continue_final_message": True, "skip_special_tokens": False,
+    "generation_config": transformers.GenerationConfig(max_new_tokens=4),
     "model_kwargs": {"output_attentions": False}, "cache_dir": "/tmp", "subfolder": "", "add_special_tokens": False,
 }  # fmt: skip
 BOOLEANS = re.compile(r"^(return_|output_|handle_|align_|multi_|grouped_|ignore_|low_cpu|from_pt|weights_only|verbose)")
@@ -81,6 +101,10 @@ BOOLEANS = re.compile(r"^(return_|output_|handle_|align_|multi_|grouped_|ignore_
 def folder_of(task: str) -> Path:
     """A tiny checkpoint of a task, with the tokenizer of the bundled one."""
     tokenizer = AutoTokenizer.from_pretrained(ASSETS)
+    if task == "text-generation":
+        return decoder_checkpoint()
+    if task not in HEADS:
+        return encoder_decoder_checkpoint()
     names = {"zero-shot-classification": ["contradiction", "neutral", "entailment"], "token-classification": CONLL}
     labels = labels_of(names[task]) if task in names else {}
     return tiny_with_tokenizer(HEADS[task], tokenizer, max_position_embeddings=64, **labels)

@@ -176,11 +176,14 @@ def run(
 
     tf-pipeline run translation_en_to_fr --model ./t5 --input texts.jsonl --output french.jsonl
 
-    The text of text-generation is printed as it is written; several texts are answered in a table. A row of --input is a string or an object with the key text (and text_pair for pairs, words with
-    --is-split-into-words, question and context, or messages of a chat). Other keys are ignored. Rows are streamed; each answer is a line
-    {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no UTF-8, a key
-    missing, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the sibling file
-    that ends in .errors.jsonl (on standard error if there is no --output, or it is a pipe or a device).
+    The text of text-generation is printed as it is written; several texts are answered in a table.
+
+    A row of --input is a string or an object with the key text (and text_pair for pairs, words with --is-split-
+    into-words, question and context, or messages of a chat). Other keys are ignored. Rows are streamed; each answer
+    is a line {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no UTF-8,
+    a key missing, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the
+    sibling file that ends in .errors.jsonl (on standard error if there is no --output, or it is a pipe or a
+    device).
 
     Both files appear when all rows are done; until then answers are in a folder that ends in .unfinished. After an
     interruption the same command with --resume goes on, if the input is a file that has not changed. Files that exist

@@ -228,6 +228,15 @@ def as_text(value: Any) -> str:
     )
 
 
+def lone_text(value: Any) -> str:
+    """A text by itself, or that of ``{"text": …}``.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    return as_text(value["text"] if isinstance(value, Mapping) and set(value) == {"text"} else value)
+
+
 def _encodable(text: str) -> str:
     try:
         text.encode("utf-8")

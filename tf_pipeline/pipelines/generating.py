@@ -205,6 +205,18 @@ class GeneratingPipeline(Pipeline):
         return sum(1 for key in vars(self.model).get("_generation_graphs", (None, {}))[1] if key[:1] != ("stepper",))
 
 
+def choice(name: str, value: Any, allowed: range) -> int:
+    """The number of a choice that is given as a number or as a member of an enumeration.
+
+    Raises:
+        ValueError: if it is not among those that are allowed.
+    """
+    number = getattr(value, "value", value)
+    if number not in allowed:
+        raise ValueError(f"{name} is {value!r:.80}, but has to be a number from 0 to {allowed[-1]}.")
+    return int(number)
+
+
 def _set_values(config: GenerationConfig) -> dict[str, Any]:
     """The options that a config says anything about."""
     values = options_of(config)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.pipelines.calls import TextToTextCalls, as_text
-from tf_pipeline.pipelines.generating import GeneratingPipeline, Prompts, Settings
+from tf_pipeline.pipelines.calls import TextToTextCalls, lone_text
+from tf_pipeline.pipelines.generating import GeneratingPipeline, Prompts, Settings, choice
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ class Text2TextGenerationPipeline(TextToTextCalls, GeneratingPipeline):
         **options: Any,
     ):
         """See the class."""
-        if return_type is not None:
-            raise ValueError(f"return_type={return_type!r} is transformers' own; pass return_tensors.")
+        if return_type is not None:  # transformers' ReturnType
+            return_tensors = choice("return_type", return_type, range(2)) == 0
         if return_text is not None and bool(return_text) == bool(return_tensors):
             raise ValueError("return_text and return_tensors exclude each other; pass one of them.")
         if stop_sequence is not None:
@@ -75,7 +75,7 @@ class Text2TextGenerationPipeline(TextToTextCalls, GeneratingPipeline):
 
     def encode(self, inputs: list[Any], settings: Settings, truncation: Any = False) -> Prompts:
         """Tokenize texts, each with the prefix of the task in front."""
-        arguments = {"text": [self.prefix + as_text(one) for one in inputs]}
+        arguments = {"text": [self.prefix + lone_text(one) for one in inputs]}
         encoded, layout = self._tokenize(arguments, {"truncation": truncation})
         return self._prompts(encoded, settings, layout)
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_pipeline.arguments import tokenizer_arguments
-from tf_pipeline.pipelines.calls import TextGenerationCalls, as_chat, as_text
-from tf_pipeline.pipelines.generating import GeneratingPipeline, Prompts, Settings
+from tf_pipeline.pipelines.calls import TextGenerationCalls, as_chat, lone_text
+from tf_pipeline.pipelines.generating import GeneratingPipeline, Prompts, Settings, choice
 
 
 class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
@@ -95,7 +95,7 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
         **tokenizer_kwargs: Any,
     ) -> Prompts:
         """Tokenize prompts and chats; an empty prompt becomes the token that begins texts."""
-        prompts = [as_chat(one) or as_text(one) for one in inputs]
+        prompts = [as_chat(one) or lone_text(one) for one in inputs]
         encoded = [self._ids(one, prefix, chat, tokenizer_kwargs) for one in prompts]
         if leaves_hole:
             encoded = [self._with_hole(ids, settings) for ids in encoded]
@@ -122,12 +122,14 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
 
     def _with_hole(self, ids: list[int], settings: Settings) -> list[int]:
         """The end of a prompt that leaves room for the new tokens."""
+        most = min(self.tokenizer.model_max_length, self.model.max_generated_length or self.tokenizer.model_max_length)
         new = settings.config.max_new_tokens
+        if settings.is_default_length:
+            new = min(new, most // 2)
         if new is None:
             new = (settings.config.max_length or 0) - len(ids)
             if new < 0:
                 raise ValueError("handle_long_generation='hole' needs max_new_tokens: max_length leaves no room.")
-        most = min(self.tokenizer.model_max_length, self.model.max_generated_length or self.tokenizer.model_max_length)
         if len(ids) + new <= most:
             return ids
         if new >= most:
@@ -167,7 +169,8 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
 def _return_type(full: bool | None, tensors: bool | None, text: bool | None, given: Any) -> str:
     """``"full"``, ``"new"`` or ``"tensors"``."""
     if given is not None:
-        raise ValueError(f"return_type={given!r} is transformers' own; pass return_full_text or return_tensors.")
+        kinds = ("tensors", "new", "full")  # transformers' ReturnType
+        return kinds[choice("return_type", given, range(3))]
     if sum(value is not None for value in (full, tensors, text)) > 1:
         raise ValueError("Only one of return_full_text, return_text and return_tensors has a meaning at a time.")
     if tensors:

@@ -4,7 +4,7 @@ import logging
 import warnings
 from typing import Any
 
-from tf_pipeline.pipelines.calls import as_text
+from tf_pipeline.pipelines.calls import lone_text
 from tf_pipeline.pipelines.generating import Prompts, Settings
 from tf_pipeline.pipelines.text2text_generation import Text2TextGenerationPipeline
 
@@ -61,7 +61,7 @@ class TranslationPipeline(Text2TextGenerationPipeline):
                 f"{_examples(self.tokenizer)}."
             )
         self._check_language(src_lang, tgt_lang)
-        texts = [as_text(one) for one in inputs]
+        texts = [lone_text(one) for one in inputs]
         encoded = build(texts, return_tensors=None, truncation=truncation, src_lang=src_lang, tgt_lang=tgt_lang)
         first = [encoded["forced_bos_token_id"]] * len(texts)
         layout = {"side": self.tokenizer.padding_side}

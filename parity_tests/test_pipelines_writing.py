@@ -1,0 +1,288 @@
+"""Pipelines that write: answers are those of PyTorch's pipeline, or of its parts where ``transformers`` 5 has none."""
+
+import json
+import logging
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers.pipelines.text_generation import ReturnType
+
+from parity_tests.pipeline_helpers import (
+    SPECIFIC,
+    decoder_checkpoint,
+    encoder_decoder_checkpoint,
+    saved,
+    torch_pipeline,
+)
+from tf_pipeline import pipeline
+
+PROMPTS = ["Once upon a time", "My tart", "Hello, how are you doing today my friend? I have", "The answer is"]
+CHAT = [{"role": "user", "content": "Hello"}]
+BEGUN = [*CHAT, {"role": "assistant", "content": "Well, "}]
+GREEDY = {"do_sample": False, "max_new_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def decoder() -> str:
+    return decoder_checkpoint()
+
+
+@pytest.fixture(scope="module")
+def encoder_decoder() -> str:
+    return encoder_decoder_checkpoint()
+
+
+@pytest.fixture(scope="module")
+def generators(decoder):
+    return pipeline("text-generation", decoder), torch_pipeline("text-generation", decoder)
+
+
+@pytest.mark.parametrize("inputs", [PROMPTS[0], PROMPTS, PROMPTS[1:2], CHAT, [CHAT, BEGUN]], ids=repr)
+@pytest.mark.parametrize(
+    "options",
+    [
+        GREEDY,
+        {"do_sample": False, "max_new_tokens": 5, "num_beams": 3, "num_return_sequences": 2},
+        GREEDY | {"return_full_text": False},
+        GREEDY | {"return_tensors": True},
+        GREEDY | {"return_type": ReturnType.NEW_TEXT},
+        {"do_sample": False, "max_length": 40},
+        GREEDY | {"eos_token_id": [5, 270], "skip_special_tokens": False},
+    ],
+    ids=repr,
+)
+def test_continuations(generators, inputs, options):
+    ours, theirs = generators
+    assert ours(inputs, **options) == theirs(inputs, **options)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options"),
+    [
+        ("", GREEDY),
+        (PROMPTS, GREEDY | {"prefix": "Hello "}),
+        (PROMPTS, GREEDY | {"max_new_tokens": 20, "stop_sequence": "a"}),
+        (PROMPTS[2] * 9, GREEDY | {"handle_long_generation": "hole"}),
+        (BEGUN, GREEDY | {"continue_final_message": False}),
+        (CHAT, GREEDY | {"continue_final_message": True}),
+        (PROMPTS, GREEDY | {"truncation": True, "tokenizer_encode_kwargs": {"max_length": 5}}),
+        (PROMPTS, {"do_sample": False, "generation_config": transformers.GenerationConfig(max_new_tokens=4)}),
+    ],
+    ids=repr,
+)
+def test_arguments_of_continuations(generators, inputs, options):
+    ours, theirs = generators
+    assert ours(inputs, **options) == theirs(inputs, **options)
+
+
+def test_forms_of_inputs(generators):
+    ours, _ = generators
+    expected = ours(PROMPTS, **GREEDY)
+    assert list(ours(iter(PROMPTS), **GREEDY)) == expected
+    assert ours([{"text": prompt} for prompt in PROMPTS], **GREEDY) == expected
+    assert ours(PROMPTS, batch_size=2, **GREEDY) == expected
+    assert ours({"messages": CHAT}, **GREEDY) == ours(CHAT, **GREEDY)
+    stages = ours.forward(ours.preprocess(PROMPTS[0]), **GREEDY)
+    assert stages["generated_sequence"].shape[:2] == (1, 1)
+    assert ours.postprocess(stages) == expected[0]
+
+
+def test_samples_by_default_and_within_the_positions(generators):
+    ours, _ = generators
+    config = ours.settings().config
+    assert (config.do_sample, config.temperature, config.max_new_tokens) == (True, 0.7, 256)
+    drawn = ours(PROMPTS[0], seed=1, return_tensors=True)
+    assert len(drawn[0]["generated_token_ids"]) <= 65  # of 64 positions; the last token takes none
+    assert ours(PROMPTS[0], seed=1, return_tensors=True) == drawn
+    assert ours(PROMPTS[0], seed=2, return_tensors=True) != drawn
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"temprature": 2.0}, TypeError, "did you mean temperature"),
+        ({"return_full_text": True, "return_tensors": True}, ValueError, "Only one of return_full_text"),
+        ({"output_scores": True}, ValueError, "call pipe.model.generate"),
+        ({"handle_long_generation": "cut"}, ValueError, "None or 'hole'"),
+        ({"assistant_model": "gpt2"}, ValueError, "each token is computed"),
+        ({"max_new_tokens": 100}, ValueError, "more than the 64 positions"),
+        ({"temperature": -1.0, "do_sample": True}, ValueError, "temperature is -1.0"),
+        ({"return_type": 3}, ValueError, "return_type is 3, but has to be a number from 0 to 2"),
+    ],
+    ids=repr,
+)
+def test_arguments_that_cannot_be_honoured(generators, options, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        generators[0](PROMPTS[0], **options)
+
+
+@pytest.mark.parametrize("chat", [[{"role": "user"}], [CHAT[0], {"content": "a"}]], ids=repr)
+def test_messages_without_role_or_content(generators, chat):
+    with pytest.raises(ValueError, match="A message of a chat is"):
+        generators[0](chat)
+
+
+def expected_texts(folder: str, texts: list[str], prefix: str, **options) -> list[list[str]]:
+    """What PyTorch writes from each text alone."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    written = [model.generate(**tokenizer(prefix + text, return_tensors="pt"), **options) for text in texts]
+    return [tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in written]
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "prefix", "defaults", "options"),
+    [
+        ("text2text-generation", "generated", "", {"num_beams": 4}, {"max_new_tokens": 7}),
+        ("text2text-generation", "generated", "", {}, {"max_new_tokens": 7, "num_beams": 1}),
+        ("summarization", "summary", "summarize: ", {"num_beams": 4, "max_length": 12, "min_length": 5,
+                                                     "no_repeat_ngram_size": 2}, {}),
+        ("summarization", "summary", "summarize: ", {"num_beams": 4, "min_length": 5, "no_repeat_ngram_size": 2},
+         {"max_new_tokens": 6}),
+        ("summarization", "summary", "summarize: ", {"num_beams": 4, "no_repeat_ngram_size": 2},
+         {"max_length": 8, "min_length": 2}),
+        ("translation_en_to_fr", "translation", "translate English to French: ", {"num_beams": 2, "max_length": 9}, {}),
+        ("translation_en_to_de", "translation", "", {"num_beams": 4}, {"max_new_tokens": 5}),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_texts_from_texts(encoder_decoder, task, key, prefix, defaults, options):
+    ours = pipeline(task, encoder_decoder)
+    expected = expected_texts(encoder_decoder, PROMPTS, prefix, **defaults | options)
+    assert ours(PROMPTS, **options) == [{f"{key}_text": texts[0]} for texts in expected]
+    assert ours(PROMPTS[0], **options) == [{f"{key}_text": expected[0][0]}]
+    assert list(ours(iter(PROMPTS), **options)) == [[{f"{key}_text": texts[0]}] for texts in expected]
+    assert ours(PROMPTS, batch_size=1, truncation=True, **options) == ours(PROMPTS, **options)
+
+
+def test_several_texts_and_token_ids(encoder_decoder):
+    ours = pipeline("text2text-generation", encoder_decoder)
+    options = {"max_new_tokens": 6, "num_beams": 3, "num_return_sequences": 2}
+    expected = expected_texts(encoder_decoder, PROMPTS, "", **options)
+    assert ours(PROMPTS, **options) == [[{"generated_text": text} for text in texts] for texts in expected]
+    (tokens,) = ours(PROMPTS[0], max_new_tokens=6, return_tensors=True)
+    assert (
+        ours.tokenizer.decode(tokens["generated_token_ids"], skip_special_tokens=True)
+        == (ours(PROMPTS[0], max_new_tokens=6)[0]["generated_text"])
+    )
+    stages = ours.postprocess(ours.forward(ours.preprocess(PROMPTS[0]), max_new_tokens=6))
+    assert stages == ours(PROMPTS[0], max_new_tokens=6)
+
+
+def test_stop_sequence_is_its_first_token(encoder_decoder):
+    ours = pipeline("text2text-generation", encoder_decoder)
+    plain = ours(PROMPTS[0], max_new_tokens=8, num_beams=1, return_tensors=True)[0]["generated_token_ids"]
+    stop = ours.tokenizer.decode(plain[3:4])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(ours.tokenizer), "encode", lambda *_, **__: [int(plain[3]), 7])
+        with pytest.warns(UserWarning, match="of which the first ends"):
+            cut = ours(PROMPTS[0], max_new_tokens=8, num_beams=1, return_tensors=True, stop_sequence=stop + "!")
+    first = list(plain).index(plain[3])
+    np.testing.assert_array_equal(cut[0]["generated_token_ids"], plain[: first + 1])
+
+
+def test_lengths_that_make_no_sense_are_warned_of(encoder_decoder, caplog):
+    with caplog.at_level(logging.WARNING):
+        pipeline("summarization", encoder_decoder)(PROMPTS, max_length=30, min_length=40)
+        assert "min_length=40 is more than max_length=30" in caplog.text
+        assert "A summary may have 30 tokens, but the shortest text has only" in caplog.text
+        caplog.clear()
+        pipeline("translation_en_to_fr", encoder_decoder)(PROMPTS[0], max_new_tokens=3)
+        assert "a translation may have no more than 3" in caplog.text
+        caplog.clear()
+        pipeline("summarization", encoder_decoder)(PROMPTS[2] * 3, max_new_tokens=3, min_length=0)
+        assert not caplog.text
+    with pytest.warns(UserWarning, match="translation_en_to_fr"):
+        named = pipeline("translation", encoder_decoder)
+    assert named.prefix == SPECIFIC["translation_en_to_fr"]["prefix"]
+
+
+def languages_checkpoint() -> str:
+    """A checkpoint of mBART with two languages."""
+    vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    vocabulary += [(f"▁{word}", -2.0) for word in "once upon a time my tart the answer is hello".split()]
+    vocabulary += [(letter, -5.0) for letter in "▁abcdefghijklmnopqrstuvwxyzOMTH"]
+    tokenizer = transformers.MBartTokenizer(vocab=vocabulary, src_lang="en_XX", tgt_lang="ro_RO")
+    config = transformers.MBartConfig(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=37, decoder_ffn_dim=37, max_position_embeddings=64,
+    )  # fmt: skip
+    return saved(transformers.MBartForConditionalGeneration(config), tokenizer)
+
+
+def test_languages():
+    folder = languages_checkpoint()
+    ours = pipeline("translation", folder)
+    options = {"max_new_tokens": 6, "num_beams": 2}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, src_lang="de_DE")
+    expected = expected_texts_of_language(folder, tokenizer, "fr_XX", **options)
+    given = ours(PROMPTS, src_lang="de_DE", tgt_lang="fr_XX", return_tensors=True, **options)
+    for one, tokens in zip(given, expected, strict=True):
+        np.testing.assert_array_equal(one["translation_token_ids"], tokens)
+    for languages, message in [
+        ({}, "pass src_lang= and tgt_lang="),
+        ({"src_lang": "de_DE"}, "pass src_lang= and tgt_lang="),
+        ({"src_lang": "de_DE", "tgt_lang": "xx_XX"}, "has no language 'xx_XX'"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            ours(PROMPTS[0], **languages)
+
+
+def expected_texts_of_language(folder: str, tokenizer, language: str, **options) -> list[np.ndarray]:
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    first = tokenizer.convert_tokens_to_ids(language)
+    rows = [tokenizer(text, return_tensors="pt") for text in PROMPTS]
+    return [model.generate(**row, forced_bos_token_id=first, **options)[0].numpy() for row in rows]
+
+
+def test_models_and_tasks_that_do_not_fit(encoder_decoder):
+    with pytest.raises(ValueError, match="text-generation takes chats"):
+        pipeline("conversational", encoder_decoder)
+    with pytest.raises(ValueError, match="not supported"):
+        pipeline("translation_en", encoder_decoder)
+
+
+def command(*arguments: str, **options) -> subprocess.CompletedProcess:
+    run = [sys.executable, "-m", "tf_pipeline.cli", "run", *arguments]
+    return subprocess.run(run, capture_output=True, text=True, timeout=300, **options)
+
+
+def test_command_line_writes(decoder, generators, tmp_path):
+    (expected,) = generators[0](PROMPTS[0], **GREEDY)
+    options = ["--model", decoder, "--max-new-tokens", "8", "--no-do-sample"]
+    result = command("text-generation", *options, PROMPTS[0])
+    assert result.returncode == 0 and result.stdout.strip() == expected["generated_text"].strip()
+    rows = [PROMPTS[1], {"messages": CHAT}, 3]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = command("text-generation", *options, "--input", str(tmp_path / "rows.jsonl"))
+    answers = [json.loads(line)["result"] for line in result.stdout.splitlines()]
+    assert result.returncode == 3
+    assert answers == [generators[0](PROMPTS[1], **GREEDY), generators[0](CHAT, **GREEDY)]
+    assert "got a number" in result.stderr
+
+
+@pytest.mark.slow
+def test_command_line_chats(decoder, generators):
+    master, slave = pty.openpty()
+    arguments = ["text-generation", "--model", decoder, "--max-new-tokens", "8", "--no-do-sample"]
+    os.write(master, b"Hello\n/new\nHello\n\n")
+    result = command(*arguments, stdin=slave)
+    os.close(master), os.close(slave)
+    (expected,) = generators[0](CHAT, return_full_text=False, **GREEDY)
+    assert result.returncode == 0 and "/new begins another" in result.stderr
+    assert result.stdout.count(expected["generated_text"].strip()) == 2
+
+
+@pytest.mark.slow
+def test_command_line_translates(encoder_decoder):
+    result = command("translation_en_to_fr", "--model", encoder_decoder, "--json", "--max-new-tokens", "4", *PROMPTS)
+    ours = pipeline("translation_en_to_fr", encoder_decoder)
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert answers == [[one] for one in ours(PROMPTS, max_new_tokens=4)]
