@@ -90,7 +90,8 @@ VALUES = {
     "topk": 2, "torch_dtype": "float16", "truncation": True, "use_fast": True, "revision": "main",
     "tokenize_kwargs": {"truncation": True}, "tokenizer_kwargs": {"truncation": True}, "use_auth_token": "hf_x",
     "handle_long_generation": "hole", "prefix": "Well, ", "stop_sequence": "e", "tokenizer_encode_kwargs": {},
-    "return_type": 1, "clean_up_tokenization_spaces": True, "continue_final_message": True, "skip_special_tokens": False,
+    "return_type": 1, "clean_up_tokenization_spaces": True, "continue_final_message": True,
+    "skip_special_tokens": False,
     "generation_config": transformers.GenerationConfig(max_new_tokens=4),
     "model_kwargs": {"output_attentions": False}, "cache_dir": "/tmp", "subfolder": "", "add_special_tokens": False,
 }  # fmt: skip
