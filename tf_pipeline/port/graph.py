@@ -47,7 +47,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -246,14 +246,38 @@ class Graph:
     def needed(self, fields: tuple[str, ...]) -> list[Node]:
         """The nodes that some of the outputs depend on, in order; checks are always among them."""
         pending = [name for name in fields for name in references(self.outputs[name])]
-        pending += [node.name for node in self.nodes if node.op.startswith("aten._assert")]
-        names: set[str] = set()
+        names = self._behind([*pending, *(node.name for node in self._checks())])
+        return [node for node in self.nodes if node.name in names]
+
+    def part(self, fields: tuple[str, ...]) -> "Graph":
+        """The graph of some of the outputs, with the inputs that these depend on and the checks of such inputs."""
+        outputs = {name: self.outputs[name] for name in fields}
+        direct = set(references(list(outputs.values())))
+        names = self._behind(direct)
+        read = self._read(names) | direct
+        for node in self._checks():
+            if (self._read(behind := self._behind([node.name])) & self.inputs.keys()) <= read:
+                names |= behind
+        inputs = {name: value for name, value in self.inputs.items() if name in read}
+        nodes = [node for node in self.nodes if node.name in names]
+        return replace(self, inputs=inputs, outputs=outputs, nodes=nodes, layouts=[])
+
+    def _checks(self) -> list[Node]:
+        return [node for node in self.nodes if node.op.startswith("aten._assert")]
+
+    def _behind(self, pending: Iterable[str]) -> set[str]:
+        """Names of the nodes that some depend on, these included."""
+        pending, names = list(pending), set()
         while pending:
             name = pending.pop().removesuffix(ATTENTION)
             if name in self.by_name and name not in names:
                 names.add(name)
                 pending.extend(self.by_name[name].references())
-        return [node for node in self.nodes if node.name in names]
+        return names
+
+    def _read(self, names: Iterable[str]) -> set[str]:
+        """Everything that some nodes refer to."""
+        return {reference for name in names for reference in self.by_name[name].references()}
 
     # ------------------------------------------------------------------------------------------------------ files
 

@@ -16,11 +16,12 @@ from tf_pipeline.heads import head_of
 from tf_pipeline.layers import Parameter
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import ModelOutput
+from tf_pipeline.port.cross_step import CrossSteps, Part, parts
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import STEP_FILES, Graph, Layout, Tensor, WeightTensor
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.layout import ConvertedWriter
-from tf_pipeline.port.step import CachedSteps
+from tf_pipeline.port.step import CachedSteps, most_tokens
 
 # Begins the note of a graph that has no step.
 NO_STEP = "generate computes the text so far again for every token"
@@ -180,8 +181,7 @@ class PortedModel(TFPreTrainedModel):
     @property
     def max_generated_length(self) -> int | None:
         """Maximum number of tokens that the decoder takes, or the model if it has no other part."""
-        axis = "decoder_length" if "decoder_input_ids" in self._graph.inputs else "length"
-        return self._graph.limits.get(axis, [1, None])[1]
+        return most_tokens(self._graph)
 
     def constants(self) -> Mapping[str, np.ndarray]:
         """Values of the graph's constants, as captured and not as the model's dtype rounds them.
@@ -210,20 +210,18 @@ class PortedModel(TFPreTrainedModel):
         asked = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         left_out = tuple(name for name, wanted in asked.items() if not wanted)
         fields = tuple(name for name in self._graph.outputs if not name.endswith(left_out))
-        constants = dict(zip(self._graph.constants, self._constants, strict=True))
-        results = self._interpreter.run(
-            fields,
-            self._complete(inputs),
-            self._parameters(),
-            lambda key: tf.convert_to_tensor(constants[key].value),
-            training,
-        )
+        results = self._interpreter.run(fields, self._complete(inputs), self._parameters(), self._tables(), training)
         return self.output_type(results)
 
     def _parameters(self) -> Callable[[str], tf.Tensor]:
         """The values of parameters by checkpoint key."""
         slots = dict(checkpoint.named_slots(self))
         return lambda key: tf.convert_to_tensor(slots[key].variable)
+
+    def _tables(self) -> Callable[[str], tf.Tensor]:
+        """The values of the graph's constants by key."""
+        constants = dict(zip(self._graph.constants, self._constants, strict=True))
+        return lambda key: tf.convert_to_tensor(constants[key].value)
 
     # ------------------------------------------------------------------------------------------------------ one by one
 
@@ -235,6 +233,8 @@ class PortedModel(TFPreTrainedModel):
         step = self.find_step()
         if step is None:
             return None
+        if "decoder_input_ids" in self._graph.inputs:
+            return self._cross_steps(step)
         interpreter = Interpreter(step.graph, self.compute_dtype, self._graph.kernels())
         fields = tuple(step.graph.outputs)
 
@@ -242,6 +242,23 @@ class PortedModel(TFPreTrainedModel):
             return interpreter.run(fields, inputs, self._parameters(), lambda key: tf.constant(step.constants[key]))
 
         return CachedSteps(step.graph, run, interpreter.dtype)
+
+    def _cross_steps(self, step: Any) -> CrossSteps:
+        """The stepper of an encoder–decoder, from the graph of one step and its constants."""
+        kernels = self._graph.kernels()
+
+        def part(graph: Graph, constant: Callable[[str], tf.Tensor]) -> Part:
+            interpreter, fields = Interpreter(graph, self.compute_dtype, kernels), tuple(graph.outputs)
+            run = lambda inputs: interpreter.run(fields, inputs, self._parameters(), constant)  # noqa: E731
+            return Part(graph, run, interpreter.dtype)
+
+        def checked(inputs: Mapping[str, tf.Tensor]) -> Mapping[str, Any]:
+            source = {name: x for name, x in inputs.items() if not name.startswith("decoder_")}
+            return encode({**inputs, **self.check(source)})
+
+        encode, *steps = parts(self._graph, step.graph)
+        encode = part(encode, self._tables())
+        return CrossSteps(checked, *(part(graph, lambda key: tf.constant(step.constants[key])) for graph in steps))
 
     def find_step(self) -> Any:
         """The graph of one step and its constants, captured if need be; ``None`` if there is none.
@@ -254,7 +271,9 @@ class PortedModel(TFPreTrainedModel):
 
         try:
             with tf.init_scope():  # the step is compared with PyTorch, also while another graph is traced
-                self._step = find_step(self.torch_name(), self.config, self._graph, self.config._name_or_path)
+                self._step = find_step(
+                    self.torch_name(), self.config, self._graph, self.config._name_or_path, self.constants()
+                )
         except PortError as error:
             reason = str(error).splitlines()[0]
             self._graph.notes = [*self._graph.notes, f"{NO_STEP}: {reason}"]
@@ -264,9 +283,9 @@ class PortedModel(TFPreTrainedModel):
 
     def _may_step(self) -> bool:
         """Whether the model continues texts, and its step was not given up."""
-        continues = self.can_generate() and self.main_input_name == "input_ids"
+        has_text = self.main_input_name == "input_ids" or "decoder_input_ids" in self._graph.inputs
         given_up = any(note.startswith(NO_STEP) for note in self._graph.notes)
-        return continues and "decoder_input_ids" not in self._graph.inputs and not given_up
+        return self.can_generate() and has_text and not given_up
 
     def _complete(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs that were left out, from those that were given."""
