@@ -88,14 +88,16 @@ class CrossModule(StepModule):
     def _decoded(self, inputs: Mapping[str, torch.Tensor], ids: torch.Tensor, own: list, crossed: list) -> Any:
         given = {name: inputs[name] for name in ("attention_mask",) if name in inputs}
         given[self.cache_name] = EncoderDecoderCache(Cache(layers=own), Cache(layers=crossed))
-        return self.model(
-            decoder_input_ids=ids, encoder_outputs=encoder_outputs(inputs[ENCODED]), **given, **self.options
-        )
+        return self.model(decoder_input_ids=ids, encoder_outputs=Encoded(inputs[ENCODED]), **given, **self.options)
 
 
-def encoder_outputs(encoded: torch.Tensor) -> BaseModelOutput:
-    """The encoder's last states in the form that PyTorch's models take."""
-    return BaseModelOutput(last_hidden_state=encoded)
+class Encoded(BaseModelOutput):
+    """The encoder's last states, and ``None`` for all else that the encoder of a model returns."""
+
+    def __getattr__(self, name: str) -> None:
+        """Nothing, where there is no such field."""
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 def capture_cross(model_class: type, config: PreTrainedConfig, whole: Graph, filled: bool = False) -> Captured:
@@ -162,7 +164,7 @@ def _shapes(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], source: 
     given = {name: inputs[name] for name in ("decoder_input_ids", "attention_mask") if name in inputs}
     name = cache_argument(type(model))
     with torch.no_grad():
-        outputs = model(**given, encoder_outputs=encoder_outputs(inputs[ENCODED]), use_cache=True, return_dict=True)
+        outputs = model(**given, encoder_outputs=Encoded(inputs[ENCODED]), use_cache=True, return_dict=True)
     cache = getattr(outputs, name, None)
     if not isinstance(cache, EncoderDecoderCache):
         raise UncachedError(f"{type(model).__name__} fills a cache of another kind ({type(cache).__name__}).")

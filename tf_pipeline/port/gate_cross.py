@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +12,6 @@ from transformers import PreTrainedConfig
 from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.judging.check import Check
 from tf_pipeline.port.capture import Captured
-from tf_pipeline.port.capture_cross import encoder_outputs
 from tf_pipeline.port.capture_step import cache_argument
 from tf_pipeline.port.cross_step import CrossSteps, Part, parts
 from tf_pipeline.port.gate_step import Runs, compare, lengths
@@ -114,31 +114,29 @@ def _translations(model_class: type, config: PreTrainedConfig, whole: Graph) -> 
         yield _Translation(source, ids, prompt, f"{rows} × {size} → {prompt} + {new}")
 
 
-def _logits(model: torch.nn.Module, source: Mapping[str, torch.Tensor], **options):
-    given = {name: x.to(model.dtype) if x.is_floating_point() else x for name, x in source.items()}
+def _run(module: torch.nn.Module, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], **options: Any) -> Any:
+    """The outputs of a model, or of a part of it."""
+    given = {name: x.to(model.dtype) if x.is_floating_point() else x for name, x in inputs.items()}
     with torch.no_grad(), lifted_upcasts(model):
-        return model(**given, return_dict=True, **options)
+        return module(**given, return_dict=True, **options)
 
 
 def _stepwise(model: torch.nn.Module, text: _Translation) -> np.ndarray:
     """PyTorch's logits behind the prompt and each further token, with its own cache."""
     forget_lengths(model)
-    name, every = cache_argument(type(model)), []
-    outputs = _logits(model, text.source, decoder_input_ids=text.ids[:, : text.prompt], use_cache=True)
-    encoded = encoder_outputs(outputs.encoder_last_hidden_state)
-    source = {key: x for key, x in text.source.items() if key == "attention_mask"}
-    every.append(outputs.logits[:, -1])
-    for place in range(text.prompt, text.ids.shape[1]):
-        outputs = _logits(
-            model, source, encoder_outputs=encoded, decoder_input_ids=text.ids[:, place : place + 1],
-            use_cache=True, **{name: getattr(outputs, name)},
-        )  # fmt: skip
-        every.append(outputs.logits[:, -1])
-    return torch.stack(every, dim=1).double().numpy()
+    encoded = _run(model.get_encoder(), model, text.source)
+    mask = {name: x for name, x in text.source.items() if name == "attention_mask"}
+    name, past, every, length = cache_argument(type(model)), {}, [], text.ids.shape[1]
+    for start, end in [(0, text.prompt), *((place, place + 1) for place in range(text.prompt, length))]:
+        tokens = {"decoder_input_ids": text.ids[:, start:end]}
+        outputs = _run(model, model, mask | tokens, encoder_outputs=encoded, use_cache=True, **past)
+        past = {name: getattr(outputs, name)}
+        every.append(outputs.logits[:, -1].double().numpy())
+    return np.stack(every, axis=1)
 
 
 def _at_once(model: torch.nn.Module, text: _Translation) -> np.ndarray:
     """The same from one call with the whole text."""
     forget_lengths(model)
-    outputs = _logits(model, text.source, decoder_input_ids=text.ids, use_cache=False)
+    outputs = _run(model, model, text.source | {"decoder_input_ids": text.ids}, use_cache=False)
     return outputs.logits[:, text.prompt - 1 :].double().numpy()
