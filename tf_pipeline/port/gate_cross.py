@@ -1,5 +1,6 @@
 """Compare the step of an encoder–decoder with PyTorch before anybody generates with it; refuse it if they differ."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,17 +102,23 @@ def _translations(model_class: type, config: PreTrainedConfig, whole: Graph) -> 
     with torch.device("meta"):
         model = model_class._from_config(config)
     generator = torch.Generator().manual_seed(3)
-    length = whole.sample[1]
-    # What a graph with checks takes is known for its sample alone.
-    others = () if any(node.op.startswith("aten._assert") for node in whole.nodes) else (1, 2 * length)
-    least, most = whole.limits.get("length", [1, None])
-    sizes = [length, *(size for size in others if least <= size <= (most or size))]
-    for seed, (rows, prompt, new) in enumerate(lengths(config, whole)):
-        size, side = sizes[seed % len(sizes)], ("right", "left")[seed % 2]
+    shapes = [*lengths(config, whole), (3, 1, 4), (3, 2, 3)]
+    sources = itertools.cycle(_sources(whole))
+    for seed, ((rows, prompt, new), (size, side)) in enumerate(zip(shapes, sources, strict=False)):
         inputs = sample_inputs(model, config, rows, size, 1, side, seed)
         source = {name: x for name, x in inputs.items() if name in whole.inputs and not name.startswith("decoder_")}
         ids = token_ids(config.get_text_config(decoder=True), (rows, prompt + new), generator)
         yield _Translation(source, ids, prompt, f"{rows} × {size} → {prompt} + {new}")
+
+
+def _sources(whole: Graph) -> list[tuple[int, str]]:
+    """Lengths of sources, and the side on which they are padded."""
+    length, (least, most) = whole.sample[1], whole.limits.get("length", [1, None])
+    others = [(1, "right"), (2 * length, "left")]
+    if any(node.op.startswith("aten._assert") for node in whole.nodes):
+        others = []  # of a graph with checks, the length of its sample alone is known to be taken
+    others = [(size, side) for size, side in others if least <= size <= (most or size)]
+    return [*others, (length, "right"), (length, "left")]
 
 
 def _run(module: torch.nn.Module, model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], **options: Any) -> Any:
