@@ -254,7 +254,7 @@ class PortedModel(TFPreTrainedModel):
 
         def checked(inputs: Mapping[str, tf.Tensor]) -> Mapping[str, Any]:
             source = {name: x for name, x in inputs.items() if not name.startswith("decoder_")}
-            return encode({**inputs, **self.check(source)})
+            return encode(self._complete({**inputs, **self.check(source)}))
 
         encode, *steps = parts(self._graph, step.graph)
         encode = part(encode, self._tables())
