@@ -10,7 +10,7 @@ from tf_pipeline.arguments import whole_number
 from tf_pipeline.generation import outputs
 from tf_pipeline.generation.config import DEFAULTS, GenerationConfig, check_tokens, lengths, tokens_of
 from tf_pipeline.generation.guidance import SCALE, Guided
-from tf_pipeline.generation.loop import Compiled, Loop, bucket
+from tf_pipeline.generation.loop import Compiled, Loop, bucket, text_of
 from tf_pipeline.generation.processors import prepared
 from tf_pipeline.generation.prompts import prepared_prompts
 from tf_pipeline.generation.recompute import Recomputing
@@ -97,7 +97,7 @@ def _lengths(model, inputs: dict[str, tf.Tensor], config: GenerationConfig) -> t
         ValueError: if the model cannot read such a text.
     """
     has_encoder = "decoder_input_ids" in inputs
-    prompt = inputs["decoder_input_ids" if has_encoder else "input_ids"].shape[1]
+    prompt = text_of(inputs).shape[1]
     limit = model.max_generated_length
     if prompt is None:
         return _open_lengths(model, inputs, config, limit)
@@ -139,7 +139,7 @@ def _open_lengths(
     model, inputs: dict[str, tf.Tensor], config: GenerationConfig, limit: int | None
 ) -> tuple[dict, tf.Tensor, int]:
     """The same of a prompt whose length only the graph knows."""
-    prompt = tf.shape(inputs.get("decoder_input_ids", inputs["input_ids"]))[1]
+    prompt = tf.shape(text_of(inputs))[1]
     if config.max_new_tokens is None and config.max_length is not None:
         most, largest = tf.constant(config.max_length), config.max_length - 1
     elif limit is None:
@@ -192,7 +192,10 @@ def run(model, call: Call, streamer: Any = None, max_time: float | None = None) 
 
 
 def _compiled(model, call: Call) -> Compiled:
-    specs = {name: tf.TensorSpec([None] * x.shape.rank, x.dtype, name) for name, x in call.inputs.items()}
+    specs = {
+        name: tf.TensorSpec(model.signal_shapes.get(name, [None] * value.shape.rank), value.dtype, name)
+        for name, value in call.inputs.items()
+    }
     return _kept(model, call.key, lambda: Compiled(call.loop, specs, call.rules))
 
 

@@ -27,6 +27,11 @@ def bucket(length: int, limit: int | None = None) -> int:
     return capacity if limit is None else min(capacity, limit)
 
 
+def text_of(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """The text that is continued, int32 ``[rows, seq]``: the decoder's, of a model that has an encoder."""
+    return inputs["decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"]
+
+
 class Progress(NamedTuple):
     """Progress of the texts that are being generated.
 
@@ -67,13 +72,12 @@ class Loop:
 
     def prompt(self, inputs: Mapping[str, tf.Tensor]) -> Prompt:
         """The prompts that the search starts from."""
-        text = inputs.get("decoder_input_ids", inputs["input_ids"])
+        text = text_of(inputs)
         first = tf.zeros(tf.shape(text)[:1], tf.int32)
         if "decoder_input_ids" not in inputs:
             first = tf.argmax(tf.cast(inputs["attention_mask"] != 0, tf.int32), axis=1, output_type=tf.int32)
-        return tf.nest.map_structure(
-            lambda x: tf.repeat(x, self.copies, axis=0), Prompt(text, first, inputs["input_ids"])
-        )
+        source = inputs.get("input_ids", text[:, :0])  # an encoder may read no tokens
+        return tf.nest.map_structure(lambda x: tf.repeat(x, self.copies, axis=0), Prompt(text, first, source))
 
     def start(self, inputs: Mapping[str, tf.Tensor], rules: Rules, halt: tf.Tensor | bool = False) -> Progress:
         """Read the prompt and choose the first token.

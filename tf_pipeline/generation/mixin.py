@@ -14,7 +14,8 @@ from tf_pipeline.heads import Head, head_of
 from tf_pipeline.hub import repository_file
 
 _FILE = "generation_config.json"
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids", *NEGATIVE)
+# Inputs of ``generate`` next to the one that a model is called with first.
+_INPUTS = ("attention_mask", "token_type_ids", "decoder_input_ids", *NEGATIVE)
 
 
 class GenerationMixin:
@@ -77,7 +78,8 @@ class GenerationMixin:
         a length; see ``docs/generation.md``.
 
         Args:
-            inputs: ``input_ids``, int ``[batch, seq]``, or the dictionary that a tokenizer returns.
+            inputs: ``input_ids``, int ``[batch, seq]``, or of a model that hears, ``input_features``; or the dictionary
+                that a tokenizer or processor returns.
             generation_config: options instead of the checkpoint's.
             logits_processor: callables of ``input_ids`` ``[rows, seq]`` and float32 scores ``[rows, vocab]`` that
                 return scores, made of TensorFlow ops.
@@ -100,9 +102,8 @@ class GenerationMixin:
         """
         self._require_head()
         given, options = self._split(inputs, options)
-        config = resolved(
-            self.generation_config, generation_config, options, f"{type(self).__name__}.generate", set(_INPUTS)
-        )
+        names = {self.main_input_name, *_INPUTS}
+        config = resolved(self.generation_config, generation_config, options, f"{type(self).__name__}.generate", names)
         own = Own(tuple(logits_processor or ()), tuple(stopping_criteria or ()))
         call = prepared_call(self, given, config, own, tokenizer, seed)
         return wrapped(run(self, call, streamer, config.max_time), call, config)
@@ -114,13 +115,16 @@ class GenerationMixin:
             **options: of :meth:`generate`. Without ``seed``, sampling draws differently each time.
 
         Returns:
-            A ``tf.function`` of ``input_ids`` and ``attention_mask``, int32 ``[batch, seq]`` of any size, that returns
-            ``sequences``, and other outputs that the options ask for, by name.
+            A ``tf.function`` of ``input_ids`` and ``attention_mask``, int32 ``[batch, seq]`` of any size, or of the
+            sound that a model takes, that returns ``sequences``, and other outputs that the options ask for, by name.
 
         Raises:
             ValueError: for a model of any number of positions, without ``max_length``.
         """
         specs = {name: tf.TensorSpec([None, None], tf.int32, name) for name in ("input_ids", "attention_mask")}
+        if self.main_input_name != "input_ids":
+            name = self.main_input_name
+            specs = {name: tf.TensorSpec(self.signal_shapes[name], self.compute_dtype, name)}
 
         def generate(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return dict(self.generate(inputs, **options, return_dict_in_generate=True))
@@ -135,12 +139,14 @@ class GenerationMixin:
 
     def _split(self, inputs: Any, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The inputs and the other arguments of a call."""
-        given = dict(inputs) if isinstance(inputs, Mapping) else {} if inputs is None else {"input_ids": inputs}
-        named = {name: options.pop(name) for name in _INPUTS if name in options}
+        main = self.main_input_name
+        given = dict(inputs) if isinstance(inputs, Mapping) else {} if inputs is None else {main: inputs}
+        named = {name: options.pop(name) for name in (main, *_INPUTS) if name in options}
         if twice := given.keys() & named.keys():
             raise TypeError(f"{sorted(twice)[0]} is given twice.")
         given |= named
-        accepted = {"input_ids", "attention_mask", *NEGATIVE, *(name for name in _INPUTS if name in self.tensor_names)}
+        accepted = {main, *NEGATIVE, *(name for name in _INPUTS if name in self.tensor_names)}
+        accepted |= {"attention_mask"} if main == "input_ids" else set()
         if isinstance(self, Stepper):
             accepted -= {"token_type_ids"}
         if unknown := [name for name in given if name not in accepted and given[name] is not None]:

@@ -17,6 +17,9 @@ _READ_DIFFERENTLY = {
     "flaubert": "a mask token behind the text",
 }
 
+# Values of a generation config by which PyTorch's Whisper chooses tokens behind the first.
+_BEGINNINGS = ("lang_to_id", "task_to_id", "no_timestamps_token_id", "forced_decoder_ids")
+
 
 def prepared_prompts(model, given: Mapping[str, Any], config: GenerationConfig) -> dict[str, tf.Tensor]:
     """Inputs that a :class:`~tf_pipeline.generation.stepper.Stepper` reads first.
@@ -34,6 +37,8 @@ def prepared_prompts(model, given: Mapping[str, Any], config: GenerationConfig) 
             f"{type(model).__name__} generates in PyTorch from {_READ_DIFFERENTLY[kind]}, which is not supported here."
         )
     has_encoder = "decoder_input_ids" in model.tensor_names
+    if model.main_input_name != "input_ids":
+        return _heard(model, given, config, has_encoder)
     ids = _ids(model, "input_ids", given.get("input_ids"), None if has_encoder else config.bos_token_id)
     mask = _mask(model, ids, given.get("attention_mask"), config, has_encoder)
     prompts = {"input_ids": ids, "attention_mask": mask}
@@ -63,6 +68,22 @@ def _guidance(
         raise ValueError(f"{negative} has {against.shape[0]} rows, but input_ids have {ids.shape[0]}.")
     shown = _like(against, mask, others[mask], negative) if mask in others else tf.ones_like(against)
     return {negative: against, mask: shown, SCALE: tf.constant(scale, tf.float32)}
+
+
+def _heard(model, given: Mapping[str, Any], config: GenerationConfig, has_encoder: bool) -> dict[str, tf.Tensor]:
+    """The inputs of a model that writes what it hears or sees."""
+    if not has_encoder:
+        raise ValueError(f"{type(model).__name__} does not generate: its text begins with {model.main_input_name}.")
+    given = {name: as_tensor(name, value) for name, value in given.items() if value is not None}
+    start = given.pop("decoder_input_ids", None)
+    prompts = model.check(given)
+    name = model.main_input_name
+    prompts[name] = tf.cast(prompts[name], model.compute_dtype)
+    for option, neutral in (("encoder_repetition_penalty", 1.0), ("encoder_no_repeat_ngram_size", 0)):
+        if getattr(config, option) != neutral:
+            warnings.warn(f"{option} has no effect: the encoder reads no tokens.", stacklevel=4)
+            setattr(config, option, neutral)
+    return prompts | {"decoder_input_ids": _decoder_ids(model, start, tf.shape(prompts[name])[0], config)}
 
 
 def _ids(model, name: str, value: Any, start: int | None) -> tf.Tensor:
@@ -140,6 +161,7 @@ def _decoder_ids(model, given: Any, rows: tf.Tensor, config: GenerationConfig) -
         )
     first = tf.broadcast_to(tf.reshape(tf.constant(start, tf.int32), [-1, 1]), [rows, 1])
     if given is None:
+        _refuse_to_guess(model, config)
         return first
     ids = _ids(model, "decoder_input_ids", given, None)
     if model.config.model_type == "whisper":
@@ -149,3 +171,17 @@ def _decoder_ids(model, given: Any, rows: tf.Tensor, config: GenerationConfig) -
     if tf.executing_eagerly():
         return ids if starts else tf.concat([first, ids], 1)
     return tf.cond(starts, lambda: ids, lambda: tf.concat([first, ids], 1))
+
+
+def _refuse_to_guess(model, config: GenerationConfig) -> None:
+    """Refuse to begin a text of Whisper with the start token alone, if others say the language and the task.
+
+    PyTorch chooses them by arguments of its own, or by a first look at the sound.
+    """
+    said = [name for name in _BEGINNINGS if getattr(config, name, None) is not None]
+    if model.config.model_type == "whisper" and said:
+        raise ValueError(
+            f"{type(model).__name__} begins its text with tokens of a language and a task ({said[0]} in its "
+            "generation_config): pass them as decoder_input_ids, such as those of <|startoftranscript|><|en|>"
+            "<|transcribe|><|notimestamps|>."
+        )

@@ -13,7 +13,7 @@ class Read(NamedTuple):
         ids: the tokens that were read, int32 ``[rows, capacity]``; zeros behind.
         mask: 1 where it is text, int32 ``[rows, capacity]``.
         types: the token types, int32 ``[rows, capacity]``, of a model that was given some, or else ``()``.
-        source: inputs of the encoder, each int32 ``[rows, source]``; empty without an encoder.
+        source: inputs of the encoder, such as int32 ``[rows, source]``; empty without an encoder.
         length: number of columns that are filled, a scalar.
     """
 
@@ -36,7 +36,7 @@ class Recomputing:
 
     def __init__(self, model):
         self._has_encoder = "decoder_input_ids" in model.tensor_names
-        self._taken = model.tensor_names
+        self._taken, self._shapes = model.tensor_names, model.signal_shapes
         self._run = tf.function(lambda inputs: model(inputs, training=False).logits[:, -1], autograph=False)
 
     def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, Read]:
@@ -79,7 +79,7 @@ class Recomputing:
             if tf.is_tensor(state.types):
                 inputs["token_type_ids"] = state.types[:, : state.length]
         inputs = {name: value for name, value in inputs.items() if name in self._taken}
-        specs = {name: tf.TensorSpec([None, None], tf.int32) for name in inputs}
+        specs = {name: tf.TensorSpec(self._shapes.get(name, [None, None]), x.dtype) for name, x in inputs.items()}
         return self._run.get_concrete_function(specs)(inputs)
 
 

@@ -11,7 +11,7 @@ for the length of the text gets the filled slots alone (``filled``), which Tenso
 import inspect
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import sympy
@@ -31,7 +31,7 @@ from tf_pipeline.port.capture import (
 from tf_pipeline.port.errors import PortError, UncachedError
 from tf_pipeline.port.graph import Graph, Input, Node
 from tf_pipeline.port.sample import token_ids
-from tf_pipeline.port.step import PAST, misfit, slot_names
+from tf_pipeline.port.step import PAST, misfit, most_tokens, slot_names
 
 # Sizes of the example: no two the same, none that a model might compute with.
 _BATCH, _NEW, _HELD, _CAPACITY = 3, 5, 7, 23
@@ -159,18 +159,32 @@ def capture_step(model_class: type, config: PreTrainedConfig, whole: Graph, fill
     Raises:
         PortError: if it has no cache of keys and values, or ``torch.export`` cannot capture it; the message says why.
     """
+    return capture_by(_capture_as, model_class, config, whole, filled)
+
+
+def capture_by(
+    capture_as: Callable[..., Captured], model_class: type, config: PreTrainedConfig, whole: Graph, filled: bool
+) -> Captured:
+    """Capture a step in the dtype that the class allows.
+
+    Args:
+        capture_as: captures it with a model in that dtype and the same in float32.
+        model_class: as for :func:`capture_step`.
+        config: the same.
+        whole: the same.
+        filled: the same.
+
+    Raises:
+        PortError: as :func:`capture_step`.
+    """
     attention = attention_implementation(model_class, config)
     cache_argument(model_class)
-    most = whole.limits.get("length", [1, None])[1]
     failure: Exception | None = None
     precise = build(model_class, config, attention, torch.float32).eval()
     for dtype in (torch.bfloat16, torch.float32):
         try:
             model = build(model_class, config, attention, dtype).eval()
-            inputs = _example(model, config)
-            wrapper = StepModule(model, list(inputs), filled)
-            program = export(wrapper, inputs, _is_open)
-            captured = StepWriter(program, wrapper, precise, inputs, most).write()
+            captured = capture_as(model, precise, config, whole, filled)
         except PortError:
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes of symbolic sizes
@@ -180,6 +194,13 @@ def capture_step(model_class: type, config: PreTrainedConfig, whole: Graph, fill
             raise PortError(f"The step of {model_class.__name__} does not fit its graph: {reason}.")
         return captured
     raise explained(model_class, failure) from failure
+
+
+def _capture_as(model, precise, config: PreTrainedConfig, whole: Graph, filled: bool) -> Captured:
+    inputs = _example(model, config)
+    wrapper = StepModule(model, list(inputs), filled)
+    program = export(wrapper, inputs, _is_open)
+    return StepWriter(program, wrapper, precise, inputs, most_tokens(whole)).write()
 
 
 def _is_open(name: str, axis: int) -> bool:
@@ -216,16 +237,31 @@ def _slot_shapes(model: torch.nn.Module, config: PreTrainedConfig) -> list[list[
             model(ids, **options)
     except ValueError as error:
         raise UncachedError(f"{type(model).__name__} refuses a cache of keys and values: {error}") from error
+    return shapes_of(cache, type(model), _BATCH, _NEW)
+
+
+def shapes_of(cache: Cache, model_class: type, batch: int, length: int) -> list[list[tuple[int, int, torch.dtype]]]:
+    """Heads, sizes and dtypes of the keys and values of each layer of a cache.
+
+    Args:
+        cache: filled by PyTorch's model.
+        model_class: its class.
+        batch: number of rows.
+        length: number of tokens that it holds.
+
+    Raises:
+        UncachedError: if it holds something else.
+    """
     shapes = []
     for layer in cache.layers:
         if not isinstance(layer, DynamicLayer) or not layer.is_initialized or hasattr(layer, "conv_states"):
-            raise UncachedError(f"{type(model).__name__} caches more than keys and values ({type(layer).__name__}).")
+            raise UncachedError(f"{model_class.__name__} caches more than keys and values ({type(layer).__name__}).")
         pair = (layer.keys, layer.values)
-        if any(part.ndim != 4 or part.shape[::2] != (_BATCH, _NEW) for part in pair):
-            raise UncachedError(f"{type(model).__name__} caches tensors of {[tuple(x.shape) for x in pair]}.")
+        if any(part.ndim != 4 or part.shape[::2] != (batch, length) for part in pair):
+            raise UncachedError(f"{model_class.__name__} caches tensors of {[tuple(x.shape) for x in pair]}.")
         shapes.append([(part.shape[1], part.shape[3], part.dtype) for part in pair])
     if not shapes:
-        raise UncachedError(f"{type(model).__name__} fills no cache.")
+        raise UncachedError(f"{model_class.__name__} fills no cache.")
     return shapes
 
 
@@ -235,6 +271,8 @@ class StepWriter(Writer):
     Args:
         most: maximum number of tokens that the model takes; ``None`` without a limit.
     """
+
+    sizes = _SIZES
 
     def __init__(self, program, wrapper: StepModule, precise: torch.nn.Module, names: Iterable[str], most: int | None):
         super().__init__(program, wrapper, precise, dict.fromkeys(names), training=False)
@@ -270,8 +308,9 @@ class StepWriter(Writer):
         if not self._is_limit(condition):
             return
         named = self._named(condition.meta["val"].node.expr)
-        last = [] if self.most is None else [{"batch": 2, "new": 1, "past": self.most - 1, "capacity": self.most}]
-        for sizes in [*(sizes for sizes in _SIZES if self.most is None or sizes["capacity"] <= self.most), *last]:
+        fit = [sizes for sizes in self.sizes if self.most is None or sizes["capacity"] <= self.most]
+        last = {} if self.most is None else {"new": 1, "past": self.most - 1, "capacity": self.most}
+        for sizes in [*fit, {**self.sizes[-1], **last}]:
             if named.subs({symbol: sizes.get(str(symbol)) for symbol in named.free_symbols}) != sympy.true:
                 raise PortError(
                     f"{type(self.wrapper.model).__name__} takes only {self._in_words(condition.meta['val'])}."

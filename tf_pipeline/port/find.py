@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,7 +106,13 @@ def remembered_step(torch_name: str, config: PreTrainedConfig, whole: Graph) -> 
     return None if step is None or misfit(step.graph, whole) else step
 
 
-def find_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: str | os.PathLike) -> FoundGraph | None:
+def find_step(
+    torch_name: str,
+    config: PreTrainedConfig,
+    whole: Graph,
+    source: str | os.PathLike,
+    constants: Constants | None = None,
+) -> FoundGraph | None:
     """The graph of one step of a language model: one that is remembered, or captured now and proven.
 
     Args:
@@ -114,6 +120,7 @@ def find_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: s
         config: the config.
         whole: the graph that computes a whole text.
         source: the checkpoint, whose own code may hold the class.
+        constants: values of the constants of ``whole``, of an encoder–decoder.
 
     Returns:
         The step; ``None`` if PyTorch is not installed.
@@ -125,28 +132,44 @@ def find_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: s
         return step
     if importlib.util.find_spec("torch") is None:
         return None
-    captured = _make_step(torch_name, config, whole, source)
+    captured = _make_step(torch_name, config, whole, source, constants)
     remember(captured.graph, captured.constants, torch_name, config, STEP_FILES)
     return FoundGraph(captured.graph, captured.constants)
 
 
-def _make_step(torch_name: str, config: PreTrainedConfig, whole: Graph, source: str | os.PathLike):
+def _make_step(
+    torch_name: str,
+    config: PreTrainedConfig,
+    whole: Graph,
+    source: str | os.PathLike,
+    constants: Constants | None = None,
+):
     """Capture a step: of models that cache keys and values alone for any number of tokens, of others for one."""
-    from tf_pipeline.port.capture_scan import capture_token
-    from tf_pipeline.port.capture_step import capture_step
-
     logger.info("Capturing the step of %s from PyTorch, for generation.", torch_name)
     torch_class = find_torch_class(torch_name, config, source)
-    try:
-        return _proven_step(capture_step, torch_class, config, whole)
-    except UncachedError:
-        return _proven_step(capture_token, torch_class, config, whole)
+    if "decoder_input_ids" in whole.inputs:
+        from tf_pipeline.port.capture_cross import capture_cross
+        from tf_pipeline.port.gate_cross import check_cross
 
-
-def _proven_step(capture_step: Callable[..., Any], torch_class: type, config: PreTrainedConfig, whole: Graph):
-    """Capture a step whose attention sees all slots, or, if that is not equal to PyTorch, the filled ones alone."""
+        return _proven_step(capture_cross, partial(check_cross, constants=constants), torch_class, config, whole)
+    from tf_pipeline.port.capture_scan import capture_token
+    from tf_pipeline.port.capture_step import capture_step
     from tf_pipeline.port.gate_step import check_step
 
+    try:
+        return _proven_step(capture_step, check_step, torch_class, config, whole)
+    except UncachedError:
+        return _proven_step(capture_token, check_step, torch_class, config, whole)
+
+
+def _proven_step(
+    capture_step: Callable[..., Any],
+    check_step: Callable[..., Any],
+    torch_class: type,
+    config: PreTrainedConfig,
+    whole: Graph,
+):
+    """Capture a step whose attention sees all slots, or, if that is not equal to PyTorch, the filled ones alone."""
     torch_name, failure = torch_class.__name__, None
     for filled in (False, True):
         try:

@@ -1,9 +1,10 @@
 """Compare the graph of one step with PyTorch before anybody generates with it, and refuse it if they differ."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +22,7 @@ from tf_pipeline.port.graph import CAPACITY, Graph
 from tf_pipeline.port.runner import GraphRunner
 from tf_pipeline.port.sample import LONGEST, boundaries, token_ids
 from tf_pipeline.port.scan import stepper_of
+from tf_pipeline.port.step import most_tokens
 from tf_pipeline.port.torch_states import LISTED, first_arguments, forget
 from tf_pipeline.reference.inputs import padding_mask
 from tf_pipeline.reference.loading import load_torch_model
@@ -76,40 +78,70 @@ def check_step(step: Captured, model_class: type, config: PreTrainedConfig, whol
     Raises:
         PortError: if something is unequal.
     """
-    attention = "sdpa" if FUSED_ALONE in whole.notes else "eager"
-    model = load_torch_model(model_class, None, config, torch.float32, attn_implementation="eager")
-    set_attention(model, attention)
-    weights = {key: tensor.detach().numpy().copy() for key, tensor in shared_tensors(model)}
-    texts = list(_texts(config, whole))
     sees_all = not step.graph.states or any(CAPACITY in state.shape for state in step.graph.states.values())
-    own = [_stepwise(model, text, sees_all) for text in texts]
-    model = model.double()
-    truths, at_once = ([run(model, text, sees_all) for text in texts] for run in (_stepwise, _at_once))
-    if not all(rules.judge_float64("logits", "", *pair).passed for pair in zip(truths, at_once, strict=True)):
-        name = step.graph.model_class
-        raise PortError(f"With its cache, {name} of PyTorch computes something else than from a whole text.")
-    steppers = {}
-    for dtype in ("float64", "float32"):
+
+    def stepper(weights: Mapping[str, np.ndarray], dtype: str) -> Stepper:
         runner = GraphRunner(replace(step, graph=step.graph.one_token()), weights, dtype)
-        steppers[dtype] = stepper_of(step.graph, runner.compute, runner.dtype)
-    most = whole.limits.get("length", [1, None])[1]
+        return stepper_of(step.graph, runner.compute, runner.dtype)
 
-    def capacity(text: _Text) -> int:
-        free = text.ids.shape[1] + _FREE
-        return free if most is None else min(free, most)
+    def generated(own: Stepper, text: _Text, capacity: int) -> np.ndarray:
+        return generated_logits(own, text.ids, text.mask, text.prompt, capacity)
 
+    runs = Runs(stepper, generated, partial(_stepwise, sees_all=sees_all), _at_once)
+    return compare(runs, list(_texts(config, whole)), model_class, config, whole)
+
+
+class Runs(NamedTuple):
+    """Ways to compute the logits behind the prompt of a text and behind each further token.
+
+    Attributes:
+        stepper: makes ours of weights and a dtype.
+        generated: ours, from that stepper, a text and a number of slots.
+        stepwise: PyTorch's, from its model and a text, with its own cache.
+        at_once: the same from one call with the whole text.
+    """
+
+    stepper: Callable[[Mapping[str, np.ndarray], str], Stepper]
+    generated: Callable[[Stepper, Any, int], np.ndarray]
+    stepwise: Callable[[torch.nn.Module, Any], np.ndarray]
+    at_once: Callable[[torch.nn.Module, Any], np.ndarray]
+
+
+def compare(runs: Runs, texts: Sequence[Any], model_class: type, config: PreTrainedConfig, whole: Graph) -> list[Check]:
+    """Compare our logits of texts with PyTorch's; see :func:`check_step`.
+
+    Args:
+        runs: ways to compute them.
+        texts: texts with ``ids`` and a ``name``.
+        model_class: PyTorch's class.
+        config: its config.
+        whole: the graph that computes a whole text.
+
+    Raises:
+        PortError: if something is unequal.
+    """
+    model = load_torch_model(model_class, None, config, torch.float32, attn_implementation="eager")
+    set_attention(model, "sdpa" if FUSED_ALONE in whole.notes else "eager")
+    weights = {key: tensor.detach().numpy().copy() for key, tensor in shared_tensors(model)}
+    own = [runs.stepwise(model, text) for text in texts]
+    model = model.double()
+    truths, at_once = ([run(model, text) for text in texts] for run in (runs.stepwise, runs.at_once))
+    if not all(rules.judge_float64("logits", "", *pair).passed for pair in zip(truths, at_once, strict=True)):
+        name = whole.model_class
+        raise PortError(f"With its cache, {name} of PyTorch computes something else than from a whole text.")
+    steppers = {dtype: runs.stepper(weights, dtype) for dtype in ("float64", "float32")}
+    most = most_tokens(whole)
     checks, narrow = [], []
     for text, single, truth, whole_text in zip(texts, own, truths, at_once, strict=True):
-        exact = generated_logits(steppers["float64"], text.ids, text.mask, text.prompt, capacity(text))
+        free = text.ids.shape[1] + _FREE
+        capacity = free if most is None else min(free, most)
+        exact = runs.generated(steppers["float64"], text, capacity)
         checks += [rules.judge_float64("logits", f"{text.name}, cached", exact, truth)]
         checks += [rules.judge_float64("logits", f"{text.name}, at once", exact, whole_text)]
-        rounded = generated_logits(steppers["float32"], text.ids, text.mask, text.prompt, capacity(text))
-        narrow.append((text.name, "logits", (rounded, single, truth)))
+        narrow.append((text.name, "logits", (runs.generated(steppers["float32"], text, capacity), single, truth)))
     checks += judge_envelopes(narrow, "float32", rules.HARSH_RMS_FACTOR)
     if failures := [str(check) for check in checks if not check.passed]:
-        raise PortError(
-            f"{step.graph.model_class}: the step does not compute what PyTorch does.\n" + "\n".join(failures)
-        )
+        raise PortError(f"{whole.model_class}: the step does not compute what PyTorch does.\n" + "\n".join(failures))
     return checks
 
 
@@ -133,17 +165,29 @@ def generated_logits(stepper: Stepper, ids: torch.Tensor, mask: torch.Tensor, pr
     return np.stack([x.numpy().astype(np.float64) for x in every], axis=1)
 
 
-def _texts(config: PreTrainedConfig, whole: Graph) -> Iterator[_Text]:
-    """Texts of a few shapes, some that cross the lengths which the config names, and one that fills the table."""
-    least, most = whole.limits.get("length", [1, None])
+def lengths(config: PreTrainedConfig, whole: Graph) -> list[tuple[int, int, int]]:
+    """Rows, tokens of the prompt and tokens behind it of the texts to compare.
+
+    A few shapes, some that cross the lengths which the config names, and one that fills the table of positions.
+    """
+    most = most_tokens(whole)
     edges = [edge for edge in boundaries(config) if most is None or edge + 3 < most]
     crossing = [(2, size, 4) for edge in edges for size in (max(1, edge - 2), edge + 3)]
     if most is not None and 8 < most <= LONGEST:
         crossing.append((2, most - 3, 3))
-    generator = torch.Generator().manual_seed(3)
+    shapes = []
     for rows, prompt, new in dict.fromkeys([*_SHAPES, *crossing]):
         length = prompt + new if most is None else min(prompt + new, most)
-        prompt = min(prompt, length - 1)
+        shapes.append((rows, min(prompt, length - 1), length - min(prompt, length - 1)))
+    return shapes
+
+
+def _texts(config: PreTrainedConfig, whole: Graph) -> Iterator[_Text]:
+    """Texts of these lengths, padded on the left."""
+    least = whole.limits.get("length", [1, None])[0]
+    generator = torch.Generator().manual_seed(3)
+    for rows, prompt, new in lengths(config, whole):
+        length = prompt + new
         if prompt < max(1, least):
             continue
         real = torch.randint(max(1, prompt // 2), prompt + 1, (rows,), generator=generator)
@@ -186,7 +230,7 @@ def _stepwise(model: torch.nn.Module, text: _Text, sees_all: bool = True) -> np.
     return np.stack(every, axis=1)
 
 
-def _at_once(model: torch.nn.Module, text: _Text, sees_all: bool = True) -> np.ndarray:
+def _at_once(model: torch.nn.Module, text: _Text) -> np.ndarray:
     """The same from one call with the whole text."""
     forget_lengths(model)
     outputs = _run(model, text.ids, text.mask, text.positions, use_cache=False)

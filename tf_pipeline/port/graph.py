@@ -42,9 +42,9 @@ there is attention; besides, they read ``"%past"``, the number of tokens before,
 outputs are those of the token.
 
 A second graph in ``step.json`` and ``step.safetensors``, of the same form, is a language model that reads tokens behind
-those in a cache. :mod:`tf_pipeline.port.step` describes its inputs and outputs if it has no states, of which the cache
-consists otherwise. It is left out if the first graph has states, and so is a step itself, and if it could not be
-captured; the notes then give the reason.
+those in a cache. :mod:`tf_pipeline.port.step`, and :mod:`tf_pipeline.port.cross_step` for encoder–decoders, describe
+its inputs and outputs if it has no states, of which the cache consists otherwise. It is left out if the first graph has
+states, and so is a step itself, and if it could not be captured; the notes then give the reason.
 
 Layouts say how checkpoints store the parameters: under which names, and which tensors are joined, split and turned on
 the way. In ``loading``, ``"%p.name"`` is a tensor of the file; in ``saving``, a parameter. The first layout is that of
@@ -275,14 +275,38 @@ class Graph:
     def needed(self, fields: tuple[str, ...]) -> list[Node]:
         """The nodes that some of the outputs depend on, in order; checks are always among them."""
         pending = [name for name in fields for name in references(self.outputs[name])]
-        pending += [node.name for node in self.nodes if node.op.startswith("aten._assert")]
-        names: set[str] = set()
+        names = self._behind([*pending, *(node.name for node in self._checks())])
+        return [node for node in self.nodes if node.name in names]
+
+    def part(self, fields: tuple[str, ...]) -> "Graph":
+        """The graph of some of the outputs, with the inputs that these depend on and the checks of such inputs."""
+        outputs = {name: self.outputs[name] for name in fields}
+        direct = set(references(list(outputs.values())))
+        names = self._behind(direct)
+        read = self._read(names) | direct
+        for node in self._checks():
+            if (self._read(behind := self._behind([node.name])) & self.inputs.keys()) <= read:
+                names |= behind
+        inputs = {name: value for name, value in self.inputs.items() if name in read}
+        nodes = [node for node in self.nodes if node.name in names]
+        return replace(self, inputs=inputs, outputs=outputs, nodes=nodes, layouts=[])
+
+    def _checks(self) -> list[Node]:
+        return [node for node in self.nodes if node.op.startswith("aten._assert")]
+
+    def _behind(self, pending: Iterable[str]) -> set[str]:
+        """Names of the nodes that some depend on, these included."""
+        pending, names = list(pending), set()
         while pending:
             name = pending.pop().removesuffix(ATTENTION)
             if name in self.by_name and name not in names:
                 names.add(name)
                 pending.extend(self.by_name[name].references())
-        return [node for node in self.nodes if node.name in names]
+        return names
+
+    def _read(self, names: Iterable[str]) -> set[str]:
+        """Everything that some nodes refer to."""
+        return {reference for name in names for reference in self.by_name[name].references()}
 
     def one_token(self) -> "Graph":
         """The nodes of a graph with states as a graph of their own: states are inputs and outputs, and PAST an input.

@@ -9,7 +9,7 @@ from tf_pipeline.port.graph import Graph, Node, references
 from tf_pipeline.port.interpret import Interpreter
 
 # Operators that read rows of a table, with the places of the table and the index among the arguments.
-_LOOKUPS = {"aten.embedding.default": (0, 1), "aten.index_select.default": (0, 2)}
+_LOOKUPS = {"aten.embedding.default": (0, 1), "aten.index_select.default": (0, 2), "aten.index.Tensor": (0, 1)}
 _SHORT, _LONG = 8, 12
 
 
@@ -39,6 +39,8 @@ def _most(captured, node: Node, axis: str) -> int | None:
     if node.op not in _LOOKUPS:
         return None
     table, index = (node.args[i] for i in _LOOKUPS[node.op])
+    if isinstance(index, list) and len(index) == 1:
+        (index,) = index
     if not isinstance(index, str) or not _is_counted(graph, index):
         return None
     rows = _rows(graph, table)

@@ -16,11 +16,13 @@ from tf_pipeline.heads import head_of
 from tf_pipeline.layers import Parameter
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import ModelOutput
+from tf_pipeline.port.cross_step import CrossSteps, Part, parts
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import STEP_FILES, Graph, Layout, Tensor, WeightTensor
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.layout import ConvertedWriter
 from tf_pipeline.port.scan import interpreter_of, stepper_of
+from tf_pipeline.port.step import most_tokens
 
 # Begins the note of a graph that has no step.
 NO_STEP = "generate computes the text so far again for every token"
@@ -180,8 +182,7 @@ class PortedModel(TFPreTrainedModel):
     @property
     def max_generated_length(self) -> int | None:
         """Maximum number of tokens that the decoder takes, or the model if it has no other part."""
-        axis = "decoder_length" if "decoder_input_ids" in self._graph.inputs else "length"
-        return self._graph.limits.get(axis, [1, None])[1]
+        return most_tokens(self._graph)
 
     def constants(self) -> Mapping[str, np.ndarray]:
         """Values of the graph's constants, as captured and not as the model's dtype rounds them.
@@ -210,20 +211,18 @@ class PortedModel(TFPreTrainedModel):
         asked = {"hidden_states": output_hidden_states, "attentions": output_attentions}
         left_out = tuple(name for name, wanted in asked.items() if not wanted)
         fields = tuple(name for name in self._graph.outputs if not name.endswith(left_out))
-        constants = dict(zip(self._graph.constants, self._constants, strict=True))
-        results = self._interpreter.run(
-            fields,
-            self._complete(inputs),
-            self._parameters(),
-            lambda key: tf.convert_to_tensor(constants[key].value),
-            training,
-        )
+        results = self._interpreter.run(fields, self._complete(inputs), self._parameters(), self._tables(), training)
         return self.output_type(results)
 
     def _parameters(self) -> Callable[[str], tf.Tensor]:
         """The values of parameters by checkpoint key."""
         slots = dict(checkpoint.named_slots(self))
         return lambda key: tf.convert_to_tensor(slots[key].variable)
+
+    def _tables(self) -> Callable[[str], tf.Tensor]:
+        """The values of the graph's constants by key."""
+        constants = dict(zip(self._graph.constants, self._constants, strict=True))
+        return lambda key: tf.convert_to_tensor(constants[key].value)
 
     # ------------------------------------------------------------------------------------------------------ one by one
 
@@ -234,10 +233,12 @@ class PortedModel(TFPreTrainedModel):
         """
         if self._graph.states and self._continues():
             graph, constants = self._graph, self.constants()
-        elif (step := self.find_step()) is not None:
-            graph, constants = step.graph, step.constants
-        else:
+        elif (step := self.find_step()) is None:
             return None
+        elif "decoder_input_ids" in self._graph.inputs:
+            return self._cross_steps(step)
+        else:
+            graph, constants = step.graph, step.constants
         interpreter = Interpreter(graph.one_token(), self.compute_dtype, self._graph.kernels())
         fields = tuple(interpreter.graph.outputs)
 
@@ -245,6 +246,23 @@ class PortedModel(TFPreTrainedModel):
             return interpreter.run(fields, inputs, self._parameters(), lambda key: tf.constant(constants[key]))
 
         return stepper_of(graph, run, interpreter.dtype)
+
+    def _cross_steps(self, step: Any) -> CrossSteps:
+        """The stepper of an encoder–decoder, from the graph of one step and its constants."""
+        kernels = self._graph.kernels()
+
+        def part(graph: Graph, constant: Callable[[str], tf.Tensor]) -> Part:
+            interpreter, fields = Interpreter(graph, self.compute_dtype, kernels), tuple(graph.outputs)
+            run = lambda inputs: interpreter.run(fields, inputs, self._parameters(), constant)  # noqa: E731
+            return Part(graph, run, interpreter.dtype)
+
+        def checked(inputs: Mapping[str, tf.Tensor]) -> Mapping[str, Any]:
+            source = {name: x for name, x in inputs.items() if not name.startswith("decoder_")}
+            return encode(self._complete({**inputs, **self.check(source)}))
+
+        encode, *steps = parts(self._graph, step.graph)
+        encode = part(encode, self._tables())
+        return CrossSteps(checked, *(part(graph, lambda key: tf.constant(step.constants[key])) for graph in steps))
 
     def find_step(self) -> Any:
         """The graph of one step and its constants, captured if need be; ``None`` if there is none.
@@ -257,7 +275,9 @@ class PortedModel(TFPreTrainedModel):
 
         try:
             with tf.init_scope():  # the step is compared with PyTorch, also while another graph is traced
-                self._step = find_step(self.torch_name(), self.config, self._graph, self.config._name_or_path)
+                self._step = find_step(
+                    self.torch_name(), self.config, self._graph, self.config._name_or_path, self.constants()
+                )
         except PortError as error:
             reason = str(error).splitlines()[0]
             self._graph.notes = [*self._graph.notes, f"{NO_STEP}: {reason}"]
@@ -272,8 +292,8 @@ class PortedModel(TFPreTrainedModel):
 
     def _continues(self) -> bool:
         """Whether the model continues texts."""
-        continues = self.can_generate() and self.main_input_name == "input_ids"
-        return continues and "decoder_input_ids" not in self._graph.inputs
+        has_text = self.main_input_name == "input_ids" or "decoder_input_ids" in self._graph.inputs
+        return self.can_generate() and has_text
 
     def _complete(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs that were left out, from those that were given."""

@@ -14,6 +14,12 @@ def slot_names(layer: int) -> tuple[str, str]:
     return f"keys_{layer}", f"values_{layer}"
 
 
+def most_tokens(whole: Graph) -> int | None:
+    """Maximum number of tokens of a text that the model of a graph writes; ``None`` without a limit."""
+    axis = "decoder_length" if "decoder_input_ids" in whole.inputs else "length"
+    return whole.limits.get(axis, [1, None])[1]
+
+
 def misfit(step: Graph, whole: Graph) -> str:
     """Reason that a step does not belong to the model of a graph, in words; empty if it does."""
     used = {name.removeprefix("p.") for node in step.nodes for name in node.references() if name.startswith("p.")}
