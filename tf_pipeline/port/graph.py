@@ -33,8 +33,8 @@ normalization is computed in half precision; in a float64 model those float32 ar
 The values of constants, which no checkpoint holds, are in ``graph.safetensors``.
 
 A second graph in ``step.json`` and ``step.safetensors``, of the same form, is a language model that reads tokens behind
-those in a cache; :mod:`tf_pipeline.port.step`, and :mod:`tf_pipeline.port.cross_step` for encoder–decoders, describe its
-inputs and outputs. It is left out if it could not be captured; the notes then give the reason.
+those in a cache; :mod:`tf_pipeline.port.step` describes its inputs and outputs, and :mod:`tf_pipeline.port.cross_step`
+those of encoder–decoders. It is left out if it could not be captured; the notes then give the reason.
 
 Layouts say how checkpoints store the parameters: under which names, and which tensors are joined, split and turned on
 the way. In ``loading``, ``"%p.name"`` is a tensor of the file; in ``saving``, a parameter. The first layout is that of
