@@ -192,7 +192,8 @@ def test_gate_pads_sources_of_unequal_lengths_on_either_side():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model_type", "reason"), [("prophetnet", "decoder_input_ids` of length 1"), ("fsmt", "something else than from a whole")]
+    ("model_type", "reason"),
+    [("prophetnet", "decoder_input_ids` of length 1"), ("fsmt", "something else than from a whole")],
 )
 def test_without_a_cache_the_text_is_read_again(model_type, reason):
     ours, theirs = pair(model_type)
