@@ -131,7 +131,7 @@ def _tasks(comparison: Comparison) -> list[str]:
     tasks = [head.task] if head is not None and head.task is not None else []
     if tasks == ["fill-mask"] and comparison.tokenizer is not None and comparison.tokenizer.mask_token is None:
         return []
-    labels = map(str.lower, comparison.ours().config.label2id)
+    labels = map(str.lower, comparison.ours().config.id2label.values())
     if tasks == ["text-classification"] and any(label.startswith("entail") for label in labels):
         tasks.append("zero-shot-classification")
     return tasks

@@ -48,7 +48,8 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
     @property
     def entailment_id(self) -> int:
         """The label that starts with "entail", or -1."""
-        names = self.model.config.label2id.items()
+        config = self.model.config
+        names = (config.label2id or {label: index for index, label in config.id2label.items()}).items()
         return next((index for label, index in names if label.lower().startswith("entail")), -1)
 
     def sanitize_parameters(
