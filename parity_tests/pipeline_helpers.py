@@ -94,7 +94,7 @@ def _byte_level(specials: list[str], end: str | None = None):
     return tokenizer
 
 
-def saved(model: torch.nn.Module, tokenizer) -> str:
+def saved(model: torch.nn.Module, tokenizer) -> Path:
     """Folder of a PyTorch model, made random, and its tokenizer."""
     torch.manual_seed(0)
     with torch.no_grad():
@@ -103,11 +103,11 @@ def saved(model: torch.nn.Module, tokenizer) -> str:
     folder = new_folder()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return str(folder)
+    return folder
 
 
 @cache
-def decoder_checkpoint() -> str:
+def decoder_checkpoint() -> Path:
     """A checkpoint of GPT-2 with a chat template and a table of 64 positions."""
     end = "<|endoftext|>"
     tokenizer = transformers.PreTrainedTokenizerFast(
@@ -120,7 +120,7 @@ def decoder_checkpoint() -> str:
 
 
 @cache
-def encoder_decoder_checkpoint() -> str:
+def encoder_decoder_checkpoint() -> Path:
     """A checkpoint of T5 with options for two tasks."""
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=_byte_level(["</s>", "<pad>"], "</s>"), eos_token="</s>", pad_token="<pad>"

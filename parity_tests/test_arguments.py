@@ -40,6 +40,8 @@ HEADS = {
     "text-classification": "TFBertForSequenceClassification",
     "token-classification": "TFBertForTokenClassification",
     "zero-shot-classification": "TFBertForSequenceClassification",
+    "text-generation": "TFGPT2LMHeadModel",
+    **dict.fromkeys(("text2text-generation", "summarization", "translation"), "TFT5ForConditionalGeneration"),
 }
 INPUTS = {
     "fill-mask": ("A [MASK] of the year.",),
@@ -104,7 +106,7 @@ def folder_of(task: str) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(ASSETS)
     if task == "text-generation":
         return decoder_checkpoint()
-    if task not in HEADS:
+    if HEADS[task] == "TFT5ForConditionalGeneration":
         return encoder_decoder_checkpoint()
     names = {"zero-shot-classification": ["contradiction", "neutral", "entailment"], "token-classification": CONLL}
     labels = labels_of(names[task]) if task in names else {}

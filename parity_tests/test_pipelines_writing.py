@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,12 +31,12 @@ GREEDY = {"do_sample": False, "max_new_tokens": 8}
 
 
 @pytest.fixture(scope="module")
-def decoder() -> str:
+def decoder() -> Path:
     return decoder_checkpoint()
 
 
 @pytest.fixture(scope="module")
-def encoder_decoder() -> str:
+def encoder_decoder() -> Path:
     return encoder_decoder_checkpoint()
 
 
@@ -129,7 +130,7 @@ def test_messages_without_role_or_content(generators, chat):
         generators[0](chat)
 
 
-def expected_texts(folder: str, texts: list[str], prefix: str, **options) -> list[list[str]]:
+def expected_texts(folder: Path, texts: list[str], prefix: str, **options) -> list[list[str]]:
     """What PyTorch writes from each text alone."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -204,7 +205,7 @@ def test_lengths_that_make_no_sense_are_warned_of(encoder_decoder, caplog):
     assert named.prefix == SPECIFIC["translation_en_to_fr"]["prefix"]
 
 
-def languages_checkpoint() -> str:
+def languages_checkpoint() -> Path:
     """A checkpoint of mBART with two languages."""
     vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     vocabulary += [(f"▁{word}", -2.0) for word in "once upon a time my tart the answer is hello".split()]
@@ -235,7 +236,7 @@ def test_languages():
             ours(PROMPTS[0], **languages)
 
 
-def expected_texts_of_language(folder: str, tokenizer, language: str, **options) -> list[np.ndarray]:
+def expected_texts_of_language(folder: Path, tokenizer, language: str, **options) -> list[np.ndarray]:
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
     first = tokenizer.convert_tokens_to_ids(language)
     rows = [tokenizer(text, return_tensors="pt") for text in PROMPTS]
@@ -256,7 +257,7 @@ def command(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 def test_command_line_writes(decoder, generators, tmp_path):
     (expected,) = generators[0](PROMPTS[0], **GREEDY)
-    options = ["--model", decoder, "--max-new-tokens", "8", "--no-do-sample"]
+    options = ["--model", str(decoder), "--max-new-tokens", "8", "--no-do-sample"]
     result = command("text-generation", *options, PROMPTS[0])
     assert result.returncode == 0 and result.stdout.strip() == expected["generated_text"].strip()
     rows = [PROMPTS[1], {"messages": CHAT}, 3]
@@ -271,7 +272,7 @@ def test_command_line_writes(decoder, generators, tmp_path):
 @pytest.mark.slow
 def test_command_line_chats(decoder, generators):
     master, slave = pty.openpty()
-    arguments = ["text-generation", "--model", decoder, "--max-new-tokens", "8", "--no-do-sample"]
+    arguments = ["text-generation", "--model", str(decoder), "--max-new-tokens", "8", "--no-do-sample"]
     os.write(master, b"Hello\n/new\nHello\n\n")
     result = command(*arguments, stdin=slave)
     os.close(master), os.close(slave)
@@ -282,7 +283,9 @@ def test_command_line_chats(decoder, generators):
 
 @pytest.mark.slow
 def test_command_line_translates(encoder_decoder):
-    result = command("translation_en_to_fr", "--model", encoder_decoder, "--json", "--max-new-tokens", "4", *PROMPTS)
+    result = command(
+        "translation_en_to_fr", "--model", str(encoder_decoder), "--json", "--max-new-tokens", "4", *PROMPTS
+    )
     ours = pipeline("translation_en_to_fr", encoder_decoder)
     answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert answers == [[one] for one in ours(PROMPTS, max_new_tokens=4)]

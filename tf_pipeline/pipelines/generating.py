@@ -143,8 +143,15 @@ class GeneratingPipeline(Pipeline):
             options["max_new_tokens"] = min(options["max_new_tokens"], limit + 1 - width)
         if settings.config.stop_strings:
             options["tokenizer"] = self.tokenizer
-        with tf.device(self.device):
-            sequences = self.model.generate(dict(inputs), **options).numpy()
+        options["logits_processor"] = [*(options.get("logits_processor") or ()), _numbers]
+        try:
+            with tf.device(self.device):
+                sequences = self.model.generate(dict(inputs), **options).numpy()
+        except tf.errors.InvalidArgumentError as error:
+            for name, value in _NO_NUMBERS.items():
+                if name in str(error):
+                    self.check_numbers(np.full(1, value), "logits")
+            raise
         return sequences.reshape(len(inputs["input_ids"]), -1, sequences.shape[-1])
 
     def encode(self, inputs: list[Any], settings: Settings, **tokenizer_kwargs: Any) -> Prompts:
@@ -203,6 +210,18 @@ class GeneratingPipeline(Pipeline):
     def trace_count(self) -> int:
         """Number of graphs that the model generates with; new prompts of about a length add none."""
         return sum(1 for key in vars(self.model).get("_generation_graphs", (None, {}))[1] if key[:1] != ("stepper",))
+
+
+# Messages of assertions about logits, and the values that they are of.
+_NO_NUMBERS = {"The logits hold NaN.": np.nan, "The logits hold infinity.": np.inf}
+
+
+def _numbers(input_ids: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """A logits processor that fails for NaN and infinity, of which tokens would be chosen without a word."""
+    wrong = (tf.math.is_nan(scores), tf.equal(scores, np.inf))
+    messages = zip(wrong, _NO_NUMBERS, strict=True)
+    with tf.control_dependencies([tf.debugging.Assert(~tf.reduce_any(x), [message]) for x, message in messages]):
+        return tf.identity(scores)
 
 
 def choice(name: str, value: Any, allowed: range) -> int:
