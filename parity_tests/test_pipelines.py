@@ -402,8 +402,13 @@ def test_tasks_are_listed():
         "ner",
         "question-answering",
         "sentiment-analysis",
+        "summarization",
         "text-classification",
+        "text-generation",
+        "text2text-generation",
         "token-classification",
+        "translation",
+        "translation_xx_to_yy",
         "zero-shot-classification",
     ]
 
