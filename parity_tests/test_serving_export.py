@@ -328,7 +328,8 @@ def test_ids_only_in_bfloat16(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"task": "translation"}, ValueError, "not supported"),
+        ({"task": "summarisation"}, ValueError, "not supported"),
+        ({"task": "translation"}, ValueError, "cannot be exported; feature-extraction"),
         ({"task": "zero-shot-classification"}, ValueError, "cannot be exported; feature-extraction"),
         ({"version": 0}, ValueError, "version=0"),
         ({"name": "a b"}, ValueError, "name='a b' is not supported"),

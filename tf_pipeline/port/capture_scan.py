@@ -1,4 +1,4 @@
-"""Capture one token of a language model that keeps states other than keys and values, or beside them.
+"""Capture one token of a language model that keeps states, alone or with keys and values.
 
 The states behind the tokens before are inputs and outputs of the graph: those of fixed size, such as a recurrence's or
 the last columns of a convolution's input, and keys and values in slots, as in :mod:`tf_pipeline.port.capture_step`. The
