@@ -23,8 +23,8 @@ CAUSAL, MASKED = "TFAutoModelForCausalLM", "TFAutoModelForMaskedLM"
 TOKENS = "TFAutoModelForTokenClassification"
 # A head of another name, tied and not; experts that are joined; projections that are split; prefixes; nothing renamed.
 RENAMED = [
-    ("gpt_neox", CAUSAL), ("esm", MASKED), ("nomic_bert", MASKED), ("mixtral", CAUSAL), ("olmo_hybrid", CAUSAL),
-    ("umt5", "TFAutoModelForSeq2SeqLM"),
+    ("gpt_neox", CAUSAL), ("esm", MASKED), ("nomic_bert", MASKED), ("mixtral", CAUSAL),
+    ("umt5", "TFAutoModelForSeq2SeqLM"), pytest.param("olmo_hybrid", CAUSAL, marks=pytest.mark.slow),
 ]  # fmt: skip
 IDS = np.arange(5, 15)[np.newaxis]
 
