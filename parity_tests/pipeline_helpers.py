@@ -16,7 +16,7 @@ from tf_pipeline.parity import answers
 
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT' if loud else 'assistant' }}: {% endif %}"
 )
 SPECIFIC = {
     "summarization": {"max_length": 12, "min_length": 5, "no_repeat_ngram_size": 2, "prefix": "summarize: "},

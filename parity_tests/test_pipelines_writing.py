@@ -73,6 +73,7 @@ def test_continuations(generators, inputs, options):
         (PROMPTS[2] * 9, GREEDY | {"handle_long_generation": "hole"}),
         (BEGUN, GREEDY | {"continue_final_message": False}),
         (CHAT, GREEDY | {"continue_final_message": True}),
+        (CHAT, GREEDY | {"tokenizer_encode_kwargs": {"loud": True}}),
         (PROMPTS, GREEDY | {"truncation": True, "tokenizer_encode_kwargs": {"max_length": 5}}),
         (PROMPTS, {"do_sample": False, "generation_config": transformers.GenerationConfig(max_new_tokens=4)}),
     ],
@@ -90,6 +91,7 @@ def test_forms_of_inputs(generators):
     assert ours([{"text": prompt} for prompt in PROMPTS], **GREEDY) == expected
     assert ours(PROMPTS, batch_size=2, **GREEDY) == expected
     assert ours({"messages": CHAT}, **GREEDY) == ours(CHAT, **GREEDY)
+    assert ours(text_inputs=PROMPTS, tokenizer=ours.tokenizer, stop_strings="zz", **GREEDY) == expected
     stages = ours.forward(ours.preprocess(PROMPTS[0]), **GREEDY)
     assert stages["generated_sequence"].shape[:2] == (1, 1)
     assert ours.postprocess(stages) == expected[0]
@@ -115,6 +117,9 @@ def test_samples_by_default_and_within_the_positions(generators):
         ({"assistant_model": "gpt2"}, ValueError, "each token is computed"),
         ({"max_new_tokens": 100}, ValueError, "more than the 64 positions"),
         ({"temperature": -1.0, "do_sample": True}, ValueError, "temperature is -1.0"),
+        ({"max_new_tokens": "3"}, ValueError, "max_new_tokens is '3', but has to be a whole number"),
+        ({"generation_config": {"max_new_tokens": 3}}, TypeError, "has to be a GenerationConfig"),
+        ({"tokenizer_encode_kwargs": {"enable_thinking": False}}, TypeError, "no argument 'enable_thinking'"),
         ({"return_type": 3}, ValueError, "return_type is 3, but has to be a number from 0 to 2"),
     ],
     ids=repr,
@@ -241,6 +246,29 @@ def expected_texts_of_language(folder: Path, tokenizer, language: str, **options
     first = tokenizer.convert_tokens_to_ids(language)
     rows = [tokenizer(text, return_tensors="pt") for text in PROMPTS]
     return [model.generate(**row, forced_bos_token_id=first, **options)[0].numpy() for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"messages": []}, "The chat is empty"),
+        ([1, 2], "A text has to be a string; got int: 1."),
+        (" word" * 300, "handle_long_generation='hole'"),
+    ],
+    ids=["empty", "numbers", "long"],
+)
+def test_inputs_that_cannot_be_continued(generators, inputs, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        generators[0](inputs, max_new_tokens=3)
+    assert "text_pair" not in str(caught.value) and "truncation" not in str(caught.value)
+
+
+def test_saved_as_a_whole(generators, tmp_path):
+    generators[0].save_pretrained(tmp_path / "saved")
+    again = pipeline("text-generation", tmp_path / "saved")
+    assert again(PROMPTS[0], **GREEDY) == generators[0](PROMPTS[0], **GREEDY)
+    with pytest.raises(ValueError, match="GPT2LMHeadModel is no model of tf_pipeline"):
+        pipeline("text-generation", generators[1].model, tokenizer=again.tokenizer)
 
 
 def test_models_and_tasks_that_do_not_fit(encoder_decoder):

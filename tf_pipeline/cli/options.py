@@ -8,9 +8,9 @@ import typer
 TopK = Annotated[
     int | None,
     typer.Option(
-        min=1,
+        min=0,
         help="Answers to a text (text-classification: all, question-answering: 1, fill-mask: 5), or the number of "
-        "likely tokens to draw from. (text-generation: 50)",
+        "likely tokens to draw from, 0 for all. (text-generation: 50)",
     ),
 ]
 Function = Annotated[

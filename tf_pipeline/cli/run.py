@@ -289,8 +289,13 @@ class _Rows:
         """
         if self.task == "question-answering":
             return self._question(value)
-        if self.task == "text-generation" and (chat := as_chat(value)):
-            return chat
+        if self.task == "text-generation":
+            if isinstance(value, dict) and "messages" in value:
+                if "text" in value:
+                    raise ValueError("A row has the key text or the key messages, not both.")
+                value = {"messages": value["messages"]}
+            if chat := as_chat(value):
+                return chat
         if self.words:
             words = value.get("words") if isinstance(value, dict) else value
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):

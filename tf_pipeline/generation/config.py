@@ -127,15 +127,20 @@ def resolved(
         stored["max_length"] = None  # the call counts new tokens instead
     config.update(**stored, defaults_only=True, allow_custom_entries=True)
     config.update(**{name: value for name, value in DEFAULTS.items() if name != "max_length"}, defaults_only=True)
+    _check_values(options)
     config.update(**options)
     settled(options_of(config), REFUSED)
-    for name, (is_sound, rule) in _RULES.items():
-        value = getattr(config, name, None)
-        if value is not None and not is_sound(value):
-            raise ValueError(f"{name} is {value!r:.80}, but has to be {rule}.")
+    _check_values(options_of(config))
     if config.exponential_decay_length_penalty is not None and config.eos_token_id is None:
         raise ValueError("exponential_decay_length_penalty raises the score of eos_token_id, which is not set.")
     return config
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    for name, (is_sound, rule) in _RULES.items():
+        value = values.get(name)
+        if value is not None and not is_sound(value):
+            raise ValueError(f"{name} is {value!r:.80}, but has to be {rule}.")
 
 
 def check_tokens(config: GenerationConfig, vocabulary: int) -> None:

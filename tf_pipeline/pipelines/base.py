@@ -1,6 +1,7 @@
 """The base of all pipelines: three stages, one by one or together over many texts."""
 
 import inspect
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,6 +84,7 @@ class Pipeline(Calls):
     output_names: tuple[str, ...] = ("logits",)
     per_token = False
     beside: tuple[str, ...] = ()
+    long_text_hint = "Pass truncation=True to cut it, or split it into windows."
     # How arguments of the tokenizer are given: among the others (``True``), as a dictionary of this name, or not.
     tokenizer_arguments: bool | str = False
 
@@ -302,6 +304,11 @@ class Pipeline(Calls):
             name: inputs[name] if name in inputs else defaults[name](inputs["input_ids"]) for name in self.input_names
         }
 
+    def save_pretrained(self, save_directory: str | os.PathLike) -> None:
+        """Save the model and the tokenizer in a folder, from which the pipeline can be made again."""
+        self.model.save_pretrained(save_directory)
+        self.tokenizer.save_pretrained(save_directory)
+
     @property
     def max_length(self) -> int:
         """Maximum number of tokens that the model takes."""
@@ -326,8 +333,8 @@ class Pipeline(Calls):
             )
         if length > self.max_length:
             raise ValueError(
-                f"{what} has {length} tokens, but {type(self.model).__name__} takes at most {self.max_length}. Pass "
-                "truncation=True to cut it, or split it into windows."
+                f"{what} has {length} tokens, but {type(self.model).__name__} takes at most {self.max_length}. "
+                f"{self.long_text_hint}"
             )
 
     def __repr__(self) -> str:

@@ -157,6 +157,10 @@ class TextGenerationCalls(Calls):
 
     task = "text-generation"
 
+    def __call__(self, text_inputs, **parameters: Any):
+        """See the class and :class:`Calls`."""
+        return super().__call__(text_inputs, **parameters)
+
     def is_single(self, inputs: Any) -> bool:
         """Whether this is one prompt or chat rather than several."""
         return super().is_single(inputs) or as_chat(inputs) is not None
@@ -183,6 +187,8 @@ def as_chat(value: Any) -> list[Mapping[str, Any]] | None:
     """
     if isinstance(value, Mapping) and set(value) == {"messages"}:
         value = value["messages"]
+        if not value:
+            raise ValueError("The chat is empty: messages holds no message.")
     if not isinstance(value, (list, tuple)) or not value or not all(isinstance(one, Mapping) for one in value):
         return None
     if not any("role" in one or "content" in one for one in value):
@@ -207,7 +213,7 @@ def text_arguments(texts: list[Any]) -> dict[str, Any]:
     return {name: [as_text(text[name]) for text in texts] for name in ("text", "text_pair")}
 
 
-def as_text(value: Any) -> str:
+def as_text(value: Any, hint: str = ' For a pair, give {"text": …, "text_pair": …}.') -> str:
     """A text from a string, bytes, or a scalar string tensor.
 
     Raises:
@@ -222,10 +228,7 @@ def as_text(value: Any) -> str:
             return value.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"The bytes {value!r:.80} are not a text in UTF-8: {error}.") from None
-    raise ValueError(
-        f"A text has to be a string; got {type(value).__name__}: {value!r:.80}. For a pair, give "
-        '{"text": …, "text_pair": …}.'
-    )
+    raise ValueError(f"A text has to be a string; got {type(value).__name__}: {value!r:.80}.{hint}")
 
 
 def lone_text(value: Any) -> str:
@@ -234,7 +237,7 @@ def lone_text(value: Any) -> str:
     Raises:
         ValueError: for anything else.
     """
-    return as_text(value["text"] if isinstance(value, Mapping) and set(value) == {"text"} else value)
+    return as_text(value["text"] if isinstance(value, Mapping) and set(value) == {"text"} else value, hint="")
 
 
 def _encodable(text: str) -> str:

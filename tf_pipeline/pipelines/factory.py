@@ -107,6 +107,10 @@ def pipeline(
             model = task_pipeline.auto_class().from_pretrained(model, config=config, **loading, **hub)
     elif tokenizer is None:
         raise ValueError("A model given as an object needs its tokenizer too: pass tokenizer=.")
+    elif not hasattr(model, "tensor_names"):
+        raise ValueError(
+            f"{type(model).__name__} is no model of tf_pipeline. Save it with save_pretrained, and pass the folder."
+        )
     elif wrong := [name for name, value in {"config": config, **loading, **hub}.items() if value is not None]:
         raise ValueError(f"{', '.join(wrong)}: only a model that is loaded here takes that, and this one is an object.")
     tokenizer = _tokenizer(tokenizer, use_fast, hub | split_hub_options(loading))

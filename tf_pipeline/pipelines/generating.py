@@ -15,7 +15,7 @@ from tf_pipeline.pipelines.base import Pipeline, Rows
 from tf_pipeline.pipelines.batching import batches_by_length
 
 # Arguments of `generate` that are no values of a GenerationConfig.
-_CALL = ("generation_config", "logits_processor", "stopping_criteria", "streamer", "seed")
+_CALL = ("generation_config", "logits_processor", "stopping_criteria", "streamer", "seed", "tokenizer")
 # Defaults of a pipeline for these hold if it samples.
 _SAMPLING = {"temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"}
 _RESULTS = ("return_dict_in_generate", "output_scores", "output_logits")
@@ -99,7 +99,7 @@ class GeneratingPipeline(Pipeline):
         if asked := [name for name in _RESULTS if options.get(name)]:
             raise ValueError(f"{asked[0]}: a pipeline answers with texts; call pipe.model.generate for more.")
         given = options.get("generation_config")
-        higher = {**({} if given is None else _set_values(given)), **options}
+        higher = {**(_set_values(given) if isinstance(given, GenerationConfig) else {}), **options}
         specific = {name: value for name, value in self._specific.items() if name not in higher}
         if "max_new_tokens" in higher:
             specific.pop("max_length", None)
@@ -142,7 +142,7 @@ class GeneratingPipeline(Pipeline):
         if settings.is_default_length and limit is not None and width <= limit:
             options["max_new_tokens"] = min(options["max_new_tokens"], limit + 1 - width)
         if settings.config.stop_strings:
-            options["tokenizer"] = self.tokenizer
+            options.setdefault("tokenizer", self.tokenizer)
         options["logits_processor"] = [*(options.get("logits_processor") or ()), _numbers]
         try:
             with tf.device(self.device):

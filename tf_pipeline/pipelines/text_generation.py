@@ -24,13 +24,14 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
     - ``continue_final_message``: continue the last message of a chat rather than begin one; by default if it is the
       assistant's; ``tools`` and ``documents`` for the chat template;
     - ``truncation``, ``padding``, ``add_special_tokens``, ``max_length`` (of the prompt and, as in ``generate``, of the
-      whole), and ``tokenizer_encode_kwargs`` with further arguments of the tokenizer;
+      whole), and ``tokenizer_encode_kwargs`` with further arguments of the tokenizer or variables of the chat template;
     - ``clean_up_tokenization_spaces`` and ``skip_special_tokens`` (on) for decoding.
 
     A prompt gives a list of dictionaries with ``generated_text``, one for each of ``num_return_sequences``; a list of
     prompts gives a list of those.
     """
 
+    long_text_hint = "Pass handle_long_generation='hole' to leave out its beginning, or shorten it."
     default_options = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7}
 
     @classmethod
@@ -67,16 +68,14 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
             options["stop_strings"] = stop_sequence
         encoding = {"truncation": truncation, "add_special_tokens": add_special_tokens}
         encoding |= {"max_length": options.get("max_length")}
-        given = {name: value for name, value in encoding.items() if value is not None}
-        given = tokenizer_arguments(given | dict(tokenizer_encode_kwargs or {}))
-        given.pop("padding", None)
+        encoding = {name: value for name, value in encoding.items() if value is not None}
         chat = {"continue_final_message": continue_final_message, "tools": tools, "documents": documents}
         preprocess_kwargs = {
             "settings": self._settings(options),
             "prefix": self.prefix if prefix is None else prefix,
             "leaves_hole": handle_long_generation == "hole",
             "chat": chat,
-            **given,
+            "encoding": encoding | dict(tokenizer_encode_kwargs or {}),
         }
         return preprocess_kwargs, {
             "return_type": _return_type(return_full_text, return_tensors, return_text, return_type),
@@ -92,11 +91,11 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
         prefix: str,
         leaves_hole: bool,
         chat: Mapping[str, Any],
-        **tokenizer_kwargs: Any,
+        encoding: Mapping[str, Any],
     ) -> Prompts:
         """Tokenize prompts and chats; an empty prompt becomes the token that begins texts."""
         prompts = [as_chat(one) or lone_text(one) for one in inputs]
-        encoded = [self._ids(one, prefix, chat, tokenizer_kwargs) for one in prompts]
+        encoded = [self._ids(one, prefix, chat, encoding) for one in prompts]
         if leaves_hole:
             encoded = [self._with_hole(ids, settings) for ids in encoded]
         lengths = [len(ids) for ids in encoded]
@@ -108,12 +107,14 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
         beside = {"prompt_text": prompts, "prompt_length": lengths}
         return Prompts(columns, range(len(inputs)), beside, side="left", settings=settings)
 
-    def _ids(self, prompt: Any, prefix: str, chat: Mapping[str, Any], tokenizer_kwargs: Mapping[str, Any]) -> list[int]:
+    def _ids(self, prompt: Any, prefix: str, chat: Mapping[str, Any], encoding: Mapping[str, Any]) -> list[int]:
         if isinstance(prompt, str):
-            encoded, _ = self._tokenize({"text": [prefix + prompt]}, tokenizer_kwargs)
+            given = {name: value for name, value in tokenizer_arguments(encoding).items() if name != "padding"}
+            encoded, _ = self._tokenize({"text": [prefix + prompt]}, given)
             return list(encoded["input_ids"][0])
         continues = _continues(prompt, chat["continue_final_message"])
-        options = {name: value for name, value in tokenizer_kwargs.items() if name != "add_special_tokens"}
+        # What the tokenizer does not know is a variable of the template, such as enable_thinking.
+        options = {name: value for name, value in encoding.items() if name not in ("add_special_tokens", "padding")}
         encoded = self.tokenizer.apply_chat_template(
             prompt, tools=chat["tools"], documents=chat["documents"], add_generation_prompt=not continues,
             continue_final_message=continues, tokenize=True, return_dict=True, **options,
