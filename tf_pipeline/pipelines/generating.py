@@ -105,9 +105,9 @@ class GeneratingPipeline(Pipeline):
             specific.pop("max_length", None)
         known = _set_values(self.model.generation_config) | specific | higher
         added = {name: value for name, value in self.default_options.items() if name not in known}
-        is_default_length = added.pop("max_new_tokens", None) is not None and "max_length" not in known
-        if is_default_length:
-            added["max_new_tokens"] = self.default_options["max_new_tokens"]
+        if "max_length" in known:  # which the number of new tokens would override
+            added.pop("max_new_tokens", None)
+        is_default_length = "max_new_tokens" in added
         if not (known | added).get("do_sample"):
             added = {name: value for name, value in added.items() if name not in _SAMPLING}
         if known.get("pad_token_id") is None and self.tokenizer.pad_token_id is not None:
