@@ -28,7 +28,7 @@ from tf_pipeline.reference.loading import load_torch_model
 
 QUICK = ["plbart"]
 # Scores by distance, experts, sparse and local attention of the encoder, several kinds of positions, and windows.
-OTHERS = ["bigbird_pegasus", "longt5", "mvp", "nllb-moe", "pegasus_x", "switch_transformers", "t5gemma", "umt5"]
+OTHERS = ["bigbird_pegasus", "mvp", "nllb-moe", "switch_transformers", "t5gemma", "umt5"]
 MODELS = exhaustive([*QUICK, *OTHERS], QUICK)
 IDS = np.array([[11, 12, 0, 0, 0], [21, 22, 23, 24, 25], [31, 32, 33, 0, 0]])
 MASK = (IDS != 0).astype(int)
