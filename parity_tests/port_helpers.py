@@ -25,6 +25,17 @@ def checkpoint(model_type: str, auto: str = "TFAutoModel", **changes) -> Path:
     return folder
 
 
+@cache
+def causal_pair(model_type: str, dtype: str = "float32", **changes):
+    """Our language model and PyTorch's of a tiny checkpoint; shared, so nobody changes them."""
+    folder = checkpoint(model_type, "TFAutoModelForCausalLM", **changes)
+    ours = tf_pipeline.TFAutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    torch_class = getattr(transformers, type(ours).__name__.removeprefix("TF"))
+    if dtype == "float64":  # which PyTorch's usual code for experts does not take
+        return ours, load_torch_model(torch_class, folder, ours.config, torch.float32).double()
+    return ours, torch_class.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+
+
 def torch_name(config, auto: str) -> str:
     """PyTorch's class of a config for one of our auto classes."""
     return getattr(tf_pipeline, auto).model_class(config).__name__.removeprefix("TF")

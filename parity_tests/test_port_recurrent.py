@@ -16,7 +16,8 @@ import transformers
 import tf_pipeline
 from benchmarks import tiny
 from parity_tests.checkpoint_helpers import WITHOUT_TORCH
-from parity_tests.port_helpers import checkpoint, shared_cache, use_cache_of
+from parity_tests.generation_helpers import IDS, MASK
+from parity_tests.port_helpers import causal_pair, checkpoint, shared_cache, use_cache_of
 from parity_tests.tiers import exhaustive
 from tf_pipeline.checkpoint import named_slots
 from tf_pipeline.generation.recompute import Recomputing
@@ -26,7 +27,6 @@ from tf_pipeline.port.errors import PortError, UncachedError
 from tf_pipeline.port.graph import GRAPH, STEP, Graph
 from tf_pipeline.port.model import NO_STEP
 from tf_pipeline.port.scan import ScannedSteps
-from tf_pipeline.reference.loading import load_torch_model
 from tf_pipeline.reference.running import run_reference
 
 CAUSAL = "TFAutoModelForCausalLM"
@@ -41,8 +41,6 @@ SCANNED = ["mamba", "falcon_mamba", "jamba", "recurrent_gemma", "rwkv", "xlstm",
 # A graph of whole texts, and a step next to it; more of the kind are in `benchmarks/coverage.py`.
 STEPPED = ["bamba", "lfm2", "mamba2", "minimax", "qwen3_next"]
 MODELS = exhaustive([*SCANNED, *STEPPED], QUICK)
-IDS = np.array([[0, 0, 0, 11, 12], [21, 22, 23, 24, 25], [0, 31, 32, 33, 34]])
-MASK = (IDS != 0).astype(int)
 
 
 @pytest.fixture(autouse=True)
@@ -51,15 +49,9 @@ def cache_folder(monkeypatch):
     return use_cache_of(monkeypatch, shared_cache())
 
 
-@cache
 def pair(model_type: str, dtype: str = "float32"):
     """Our model and PyTorch's of a tiny checkpoint."""
-    folder = checkpoint(model_type, CAUSAL, **CHANGES.get(model_type, {}))
-    ours = tf_pipeline.TFAutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    torch_class = getattr(transformers, type(ours).__name__.removeprefix("TF"))
-    if dtype == "float64":  # which PyTorch's usual code for experts does not take
-        return ours, load_torch_model(torch_class, folder, ours.config, torch.float32).double()
-    return ours, torch_class.from_pretrained(folder, dtype=torch.float32).eval()
+    return causal_pair(model_type, dtype, **CHANGES.get(model_type, {}))
 
 
 def written(model, ids=IDS, **options) -> np.ndarray:

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
@@ -16,7 +15,8 @@ import transformers
 import tf_pipeline
 from benchmarks import tiny
 from parity_tests.checkpoint_helpers import WITHOUT_TORCH
-from parity_tests.port_helpers import checkpoint, shared_cache, torch_name, use_cache_of
+from parity_tests.generation_helpers import IDS, MASK
+from parity_tests.port_helpers import causal_pair, checkpoint, shared_cache, torch_name, use_cache_of
 from parity_tests.tiers import exhaustive
 from tf_pipeline.generation.recompute import Recomputing
 from tf_pipeline.port import find, gate_step, port
@@ -34,23 +34,12 @@ OTHERS = [
     "ministral", "mpt", "persimmon", "phi", "plbart", "qwen2_moe", "stablelm", "starcoder2",
 ]  # fmt: skip
 MODELS = exhaustive([*QUICK, *OTHERS], QUICK)
-IDS = np.array([[0, 0, 0, 11, 12], [21, 22, 23, 24, 25], [0, 31, 32, 33, 34]])
-MASK = (IDS != 0).astype(int)
 
 
 @pytest.fixture(autouse=True)
 def cache_folder(monkeypatch):
     """Graphs are remembered for this run, and nowhere else."""
     return use_cache_of(monkeypatch, shared_cache())
-
-
-@cache
-def pair(model_type: str, dtype: str = "float32"):
-    """Our model and PyTorch's of a tiny checkpoint."""
-    folder = checkpoint(model_type, CAUSAL)
-    ours = tf_pipeline.TFAutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    torch_class = getattr(transformers, type(ours).__name__.removeprefix("TF"))
-    return ours, torch_class.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
 
 
 def written(model, ids=IDS, mask=MASK, **options) -> np.ndarray:
@@ -67,14 +56,14 @@ def written(model, ids=IDS, mask=MASK, **options) -> np.ndarray:
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 2}], ids=["greedy", "beams"])
 @pytest.mark.parametrize("model_type", MODELS)
 def test_tokens_equal_torch(model_type, options):
-    ours, theirs = pair(model_type)
+    ours, theirs = causal_pair(model_type)
     assert isinstance(ours.stepper(), CachedSteps), ours.graph.notes
     np.testing.assert_array_equal(written(ours, **options), written(theirs, **options))
 
 
 @pytest.mark.parametrize("model_type", MODELS)
 def test_steps_equal_the_whole_text(model_type):
-    ours, _ = pair(model_type, "float64")
+    ours, _ = causal_pair(model_type, "float64")
     rng = np.random.default_rng(0)
     length, prompt = 22, 8
     ids = torch.tensor(np.concatenate([np.pad(IDS, [[0, 0], [3, 0]]), rng.integers(10, 90, (3, length - prompt))], 1))
@@ -87,7 +76,7 @@ def test_steps_equal_the_whole_text(model_type):
 
 
 def test_cache_is_written_in_place_and_keeps_its_shape():
-    ours, _ = pair("gpt_neox")
+    ours, _ = causal_pair("gpt_neox")
     stepper = ours.stepper()
     _, state = stepper.prefill({"input_ids": tf.constant(IDS, tf.int32)}, 64)
     _, after = stepper.step(tf.constant([5, 6, 7]), state)
@@ -120,7 +109,7 @@ def _mistaken(step: Captured, operator: str, place: int, value) -> Captured:
     ids=["slot", "epsilon"],
 )
 def test_planted_mistake_is_caught(operator, place, value):
-    ours, _ = pair("gpt_neox")
+    ours, _ = causal_pair("gpt_neox")
     config, torch_class = ours.config, transformers.GPTNeoXForCausalLM
     found = ours.find_step()
     step = Captured(found.graph, dict(found.constants))
@@ -132,7 +121,7 @@ def test_planted_mistake_is_caught(operator, place, value):
 
 def test_gate_crosses_windows_and_fills_tables():
     config = tiny.tiny_config("starcoder2", sliding_window=16)
-    whole = pair("opt")[0].graph
+    whole = causal_pair("opt")[0].graph
     lengths = [(text.prompt, text.ids.shape[1]) for text in gate_step._texts(config, whole)]
     assert any(prompt < 16 < length for prompt, length in lengths)
     assert any(prompt > 16 for prompt, _ in lengths)
@@ -140,7 +129,7 @@ def test_gate_crosses_windows_and_fills_tables():
 
 
 def test_without_a_cache_the_text_is_read_again(tmp_path, monkeypatch):
-    expected = written(pair("gpt_neox")[1])
+    expected = written(causal_pair("gpt_neox")[1])
     use_cache_of(monkeypatch, tmp_path / "cache")
     folder = checkpoint("gpt_neox", CAUSAL)
     monkeypatch.setattr(find, "_make_step", lambda *_: (_ for _ in ()).throw(PortError("no step today.\nDetails")))
@@ -156,7 +145,7 @@ def test_without_a_cache_the_text_is_read_again(tmp_path, monkeypatch):
 
 
 def test_an_error_of_the_code_is_a_reason_to_read_again(monkeypatch):
-    ours, _ = pair("gpt_neox")
+    ours, _ = causal_pair("gpt_neox")
     monkeypatch.setattr(gate_step, "check_step", lambda *_: [][0])
     with pytest.raises(PortError, match="GPTNeoXForCausalLM raised IndexError"):
         find._make_step("GPTNeoXForCausalLM", ours.config, ours.graph, "")
@@ -200,7 +189,7 @@ def test_a_saved_step_needs_no_torch(saved, tmp_path):
     environment = os.environ | {"TF_PIPELINE_CACHE": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    np.testing.assert_array_equal(json.loads(done.stdout), written(pair("gpt_neox")[1]))
+    np.testing.assert_array_equal(json.loads(done.stdout), written(causal_pair("gpt_neox")[1]))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +222,7 @@ def test_step_of_another_model_is_refused(saved, tmp_path):
 
 
 def test_a_folder_without_a_step_loads_and_generates(saved, tmp_path, monkeypatch):
-    expected = written(pair("gpt_neox")[1])
+    expected = written(causal_pair("gpt_neox")[1])
     folder = _copy(saved, tmp_path)
     for name in (STEP, STEP_CONSTANTS):
         (folder / name).unlink()
@@ -258,7 +247,7 @@ def _copy(folder, target):
 
 
 def test_step_is_remembered_and_made_again_if_damaged(tmp_path, monkeypatch, caplog):
-    ours, _ = pair("gpt_neox")
+    ours, _ = causal_pair("gpt_neox")
     graph, step, name = ours.graph, ours.find_step(), torch_name(ours.config, CAUSAL)
     use_cache_of(monkeypatch, tmp_path)
     made = []
@@ -274,7 +263,7 @@ def test_step_is_remembered_and_made_again_if_damaged(tmp_path, monkeypatch, cap
 
 
 def test_generate_inside_a_graph_and_from_a_saved_model(tmp_path):
-    ours, _ = pair("opt")
+    ours, _ = causal_pair("opt")
     signature = ours.generate_signature(max_length=17, pad_token_id=0, eos_token_id=9, do_sample=False)
     holder = tf.Module()
     holder.model = ours

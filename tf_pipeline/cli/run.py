@@ -178,12 +178,11 @@ def run(
 
     The text of text-generation is printed as it is written; several texts are answered in a table.
 
-    A row of --input is a string or an object with the key text (and text_pair for pairs, words with --is-split-
-    into-words, question and context, or messages of a chat). Other keys are ignored. Rows are streamed; each answer
-    is a line {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no UTF-8,
-    a key missing, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the
-    sibling file that ends in .errors.jsonl (on standard error if there is no --output, or it is a pipe or a
-    device).
+    A row of --input is a string or an object with the key text (and text_pair for pairs, words with
+    --is-split-into-words, question and context, or messages of a chat). Other keys are ignored. Rows are streamed; each
+    answer is a line {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no
+    UTF-8, a key missing, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the
+    sibling file that ends in .errors.jsonl (on standard error if there is no --output, or it is a pipe or a device).
 
     Both files appear when all rows are done; until then answers are in a folder that ends in .unfinished. After an
     interruption the same command with --resume goes on, if the input is a file that has not changed. Files that exist
@@ -378,14 +377,14 @@ def _run_texts(load, rows: _Rows, texts: list[str] | None, as_json: bool) -> int
 
 
 def _is_chat(texts: list[str] | None) -> bool | None:
-    """Whether to chat rather than to write behind one text; ``None`` for several texts or lines."""
+    """Whether to chat rather than to continue one text; ``None`` for several texts or lines."""
     if texts:
         return False if len(texts) == 1 else None
     return True if sys.stdin is not None and sys.stdin.isatty() else None
 
 
 def _write(load, text: str | None, is_whole: bool) -> int:
-    """Write behind a text, or chat; nothing fails alone."""
+    """Continue a text, or chat; returns how many rows failed, of which there are none."""
     from tf_pipeline.cli.writing import chat, write
 
     pipe = load()

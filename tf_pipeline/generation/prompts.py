@@ -71,7 +71,7 @@ def _guidance(
 
 
 def _heard(model, given: Mapping[str, Any], config: GenerationConfig, has_encoder: bool) -> dict[str, tf.Tensor]:
-    """The inputs of a model that writes what it hears or sees."""
+    """The inputs of a model that transcribes sound or describes images."""
     if not has_encoder:
         raise ValueError(f"{type(model).__name__} does not generate: its text begins with {model.main_input_name}.")
     given = {name: as_tensor(name, value) for name, value in given.items() if value is not None}

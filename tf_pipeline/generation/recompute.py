@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tf_pipeline.generation.stepper import gathered
+
 
 class Read(NamedTuple):
     """The state of :class:`Recomputing`.
@@ -68,7 +70,7 @@ class Recomputing:
 
     def reorder(self, state: Read, rows: tf.Tensor) -> Read:
         """See :class:`~tf_pipeline.generation.stepper.Stepper`."""
-        return tf.nest.map_structure(lambda x: x if x.shape.rank == 0 else tf.gather(x, rows), state)
+        return gathered(state, rows)
 
     def _logits(self, state: Read) -> tf.Tensor:
         ids, mask = state.ids[:, : state.length], state.mask[:, : state.length]

@@ -60,3 +60,16 @@ class Stepper(Protocol[State]):
             The state of ``n`` rows.
         """
         ...
+
+
+def gathered(state: State, rows: tf.Tensor) -> State:
+    """Rows of a state.
+
+    Args:
+        state: a tree of tensors; scalars are of all rows.
+        rows: int32 ``[n]``, which may repeat.
+
+    Returns:
+        The state of ``n`` rows.
+    """
+    return tf.nest.map_structure(lambda x: x if x.shape.rank == 0 else tf.gather(x, rows), state)

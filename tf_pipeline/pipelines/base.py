@@ -127,9 +127,7 @@ class Pipeline(Calls):
     @classmethod
     def argument_names(cls) -> list[str]:
         """Names of the arguments of a call."""
-        functions = [
-            base.__dict__["sanitize_parameters"] for base in cls.__mro__ if "sanitize_parameters" in vars(base)
-        ]
+        functions = [vars(base)["sanitize_parameters"] for base in cls.__mro__ if "sanitize_parameters" in vars(base)]
         parameters = [one for function in functions for one in inspect.signature(function).parameters.values()]
         names = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"]
         return names + [*TOKENIZER_ARGUMENTS, *TOKENIZER_EXPLAINED] * (cls.tokenizer_arguments is True)

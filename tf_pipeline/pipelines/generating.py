@@ -18,6 +18,8 @@ from tf_pipeline.pipelines.batching import batches_by_length
 _CALL = ("generation_config", "logits_processor", "stopping_criteria", "streamer", "seed", "tokenizer")
 # Defaults of a pipeline for these hold if it samples.
 _SAMPLING = {"temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"}
+# Options that a tokenizer of many languages sets.
+_OF_TOKENIZER = ("forced_bos_token_id",)
 _RESULTS = ("return_dict_in_generate", "output_scores", "output_logits")
 
 
@@ -124,20 +126,19 @@ class GeneratingPipeline(Pipeline):
         """Second stage: ``generate``, on int ``[1, seq]`` inputs; ``parameters`` are those of a call.
 
         Returns:
-            ``generated_sequence`` int32 ``[1, texts, seq]`` and ``input_ids``, and what else ``preprocess`` returned.
+            ``generated_sequence`` int32 ``[1, texts, seq]``, ``input_ids``, and the other values of ``preprocess``.
         """
         settings = self.settings(**parameters)
         inputs = {name: np.asarray(model_inputs[name]) for name in self.input_names if name in model_inputs}
         inputs.setdefault("attention_mask", np.ones_like(inputs["input_ids"]))
         beside = {name: value for name, value in model_inputs.items() if name not in inputs}
-        options = {} if "forced_bos_token_id" not in beside else {"forced_bos_token_id": beside["forced_bos_token_id"]}
-        texts = self._generate(inputs, settings, options)[0]
+        texts = self._generate(inputs, settings, beside)[0]
         return {"generated_sequence": texts[np.newaxis], "input_ids": inputs["input_ids"], **beside}
 
-    def _generate(self, inputs: Mapping[str, np.ndarray], settings: Settings, extra: Mapping[str, Any]) -> np.ndarray:
-        """Texts ``[rows, texts, seq]`` for inputs ``[rows, seq]``."""
+    def _generate(self, inputs: Mapping[str, np.ndarray], settings: Settings, beside: Mapping[str, Any]) -> np.ndarray:
+        """Texts ``[rows, texts, seq]`` for inputs ``[rows, seq]``, and the values that go round the model."""
         refuse_if_forked(type(self).__name__)
-        options = settings.options | extra
+        options = settings.options | {name: beside[name] for name in _OF_TOKENIZER if name in beside}
         limit, width = self.model.max_generated_length, 1 if self._has_encoder else inputs["input_ids"].shape[1]
         if settings.is_default_length and limit is not None and width <= limit:
             options["max_new_tokens"] = min(options["max_new_tokens"], limit + 1 - width)
@@ -178,8 +179,7 @@ class GeneratingPipeline(Pipeline):
 
     def _run_batch(self, rows: Prompts, batch: list[int]) -> Iterator[dict[str, Any]]:
         inputs = self._batch(rows, batch)
-        extra = {name: rows.beside[name][0] for name in ("forced_bos_token_id",) if name in rows.beside}
-        texts = self._generate(inputs, rows.settings, extra)
+        texts = self._generate(inputs, rows.settings, {name: values[batch[0]] for name, values in rows.beside.items()})
         width = 0 if self._has_encoder else inputs["input_ids"].shape[1]
         for place, row in enumerate(batch):
             ids = np.asarray(rows.columns["input_ids"][row], np.int32)

@@ -1,6 +1,6 @@
 """Continue texts and chats."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_pipeline.arguments import tokenizer_arguments
@@ -95,7 +95,7 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
     ) -> Prompts:
         """Tokenize prompts and chats; an empty prompt becomes the token that begins texts."""
         prompts = [as_chat(one) or lone_text(one) for one in inputs]
-        encoded = [self._ids(one, prefix, chat, encoding) for one in prompts]
+        encoded = self._ids(prompts, prefix, chat, encoding)
         if leaves_hole:
             encoded = [self._with_hole(ids, settings) for ids in encoded]
         lengths = [len(ids) for ids in encoded]
@@ -107,11 +107,18 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
         beside = {"prompt_text": prompts, "prompt_length": lengths}
         return Prompts(columns, range(len(inputs)), beside, side="left", settings=settings)
 
-    def _ids(self, prompt: Any, prefix: str, chat: Mapping[str, Any], encoding: Mapping[str, Any]) -> list[int]:
-        if isinstance(prompt, str):
+    def _ids(
+        self, prompts: list[Any], prefix: str, chat: Mapping[str, Any], encoding: Mapping[str, Any]
+    ) -> list[list[int]]:
+        """Token ids of each prompt: of texts together, of chats one by one."""
+        texts = [prefix + prompt for prompt in prompts if isinstance(prompt, str)]
+        ids: Iterator[list[int]] = iter(())
+        if texts:
             given = {name: value for name, value in tokenizer_arguments(encoding).items() if name != "padding"}
-            encoded, _ = self._tokenize({"text": [prefix + prompt]}, given)
-            return list(encoded["input_ids"][0])
+            ids = iter(self._tokenize({"text": texts}, given)[0]["input_ids"])
+        return [next(ids) if isinstance(one, str) else self._ids_of_chat(one, chat, encoding) for one in prompts]
+
+    def _ids_of_chat(self, prompt: Any, chat: Mapping[str, Any], encoding: Mapping[str, Any]) -> list[int]:
         continues = _continues(prompt, chat["continue_final_message"])
         # What the tokenizer does not know is a variable of the template, such as enable_thinking.
         options = {name: value for name, value in encoding.items() if name not in ("add_special_tokens", "padding")}

@@ -55,9 +55,10 @@ class FreshLayer(CacheLayerMixin):
 
 
 class CrossModule(StepModule):
-    """A language model that takes its cache, and what its decoder attends to, as tensors by name.
+    """A language model that takes its cache, and the keys and values of the source, as tensors by name.
 
-    It returns the cache so with the last token's logits, and the keys and values that it makes of the encoder's states.
+    It returns the cache in that form with the last token's logits, and makes the keys and values of the source from the
+    encoder's states.
     """
 
     def _run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

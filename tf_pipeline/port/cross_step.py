@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_pipeline.port.graph import Graph
-from tf_pipeline.port.step import PAST
+from tf_pipeline.generation.stepper import gathered
+from tf_pipeline.port.graph import PAST, Graph
+from tf_pipeline.port.step import empty_slots, slot_shapes
 
 # The encoder's last states among the inputs of a step.
 ENCODED = "encoded"
@@ -60,7 +61,7 @@ class Written(NamedTuple):
 
     Attributes:
         slots: the decoder's keys and values by name, ``[rows, heads, capacity, size]``.
-        source: what the decoder reads of the source by name, ``[rows, …]``: its mask, and keys and values.
+        source: the mask, keys and values of the source that the decoder reads, by name, ``[rows, …]``.
         length: int32 scalar, the number of filled slots.
     """
 
@@ -81,7 +82,7 @@ class CrossSteps:
     def __init__(self, encode: Callable[[Mapping[str, tf.Tensor]], Mapping[str, Any]], cross: Part, decode: Part):
         self._encode, self._cross, self._decode = encode, cross, decode
         graph = decode.graph
-        self._slots = {name: spec.shape[1::2] for name, spec in graph.inputs.items() if name in graph.outputs}
+        self._slots = slot_shapes(graph)
         self._sourced = [name for name in graph.inputs if name not in {*self._slots, "decoder_input_ids", PAST}]
 
     def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, Written]:
@@ -92,13 +93,7 @@ class CrossSteps:
         known[ENCODED] = self._encode(known)[LAST_STATES]
         known |= self._cross(known)
         ids = known["decoder_input_ids"]
-        slots = {
-            name: tf.ensure_shape(
-                tf.zeros([tf.shape(ids)[0], heads, capacity, size], self._decode.kinds[name]),
-                [None, heads, capacity, size],
-            )
-            for name, (heads, size) in self._slots.items()
-        }
+        slots = empty_slots(self._slots, self._decode.kinds, tf.shape(ids)[0], capacity)
         source = {name: tf.cast(known[name], self._decode.kinds[name]) for name in self._sourced}
         return self._read(ids, Written(slots, source, tf.constant(0)))
 
@@ -108,7 +103,7 @@ class CrossSteps:
 
     def reorder(self, state: Written, rows: tf.Tensor) -> Written:
         """See :class:`~tf_pipeline.generation.stepper.Stepper`."""
-        return tf.nest.map_structure(lambda x: x if x.shape.rank == 0 else tf.gather(x, rows), state)
+        return gathered(state, rows)
 
     def _read(self, ids: tf.Tensor, state: Written) -> tuple[tf.Tensor, Written]:
         """Logits of the token behind some, and the state that holds these too."""

@@ -45,8 +45,8 @@ def check_cross(
 ) -> list[Check]:
     """Prove that an encoder–decoder which writes token after token computes what PyTorch does.
 
-    What is compared is that of :func:`~tf_pipeline.port.gate_step.check_step`, over sources of unequal lengths that
-    are padded on either side.
+    The comparison is that of :func:`~tf_pipeline.port.gate_step.check_step`, over sources of unequal lengths that are
+    padded on either side.
 
     Args:
         step: the graph of one step.

@@ -5,7 +5,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_pipeline.generation.recompute import positions
 from tf_pipeline.port.graph import CAPACITY, PAST, Graph
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.step import CachedSteps, Held
@@ -151,18 +150,14 @@ class ScannedSteps(CachedSteps):
 
     def prefill(self, inputs: Tensors, capacity: int) -> tuple[tf.Tensor, Held]:
         """See :class:`~tf_pipeline.generation.stepper.Stepper`."""
-        ids = inputs["input_ids"]
-        mask = tf.cast(inputs.get("attention_mask", tf.ones_like(ids)), tf.int32)
+        ids, places, state = self._begun(inputs, capacity)
         rows, length = tf.unstack(tf.shape(ids))
-        room = tf.pad(mask, [[0, 0], [0, capacity - length]], constant_values=1)
-        room, places = tf.ensure_shape(room, [None, capacity]), positions(mask)
-        texts = {"input_ids": ids, "attention_mask": room, "position_ids": places}
+        texts = {"input_ids": ids, "attention_mask": state.mask, "position_ids": places}
         states = fresh_states(self._graph, self._dtype, rows, capacity)
         # The last token apart, as only its logits are needed.
         texts = {name: tf.cast(texts[name], self._kinds[name]) for name in self._graph.inputs}
         _, states = scan(self._run, texts, states, length - 1, {})
-        state = Held(states, room, tf.reduce_sum(mask, axis=1), length - 1)
-        return self._read(ids[:, -1:], places[:, -1:], state, 1)
+        return self._read(ids[:, -1:], places[:, -1:], state._replace(slots=states, length=length - 1), 1)
 
 
 def stepper_of(

@@ -6,12 +6,35 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tf_pipeline.generation.recompute import positions
+from tf_pipeline.generation.stepper import gathered
 from tf_pipeline.port.graph import PAST, Graph
 
 
 def slot_names(layer: int) -> tuple[str, str]:
     """Names of the keys and values of a layer among inputs and outputs of a step."""
     return f"keys_{layer}", f"values_{layer}"
+
+
+def slot_shapes(graph: Graph) -> dict[str, tuple[int, int]]:
+    """Heads and size of the slots of a step, by name."""
+    return {name: tuple(spec.shape[1::2]) for name, spec in graph.inputs.items() if name in graph.outputs}
+
+
+def empty_slots(
+    shapes: Mapping[str, tuple[int, int]], kinds: Mapping[str, tf.DType], rows: tf.Tensor, capacity: int
+) -> dict[str, tf.Tensor]:
+    """Slots ``[rows, heads, capacity, size]`` that hold nothing.
+
+    Args:
+        shapes: the result of :func:`slot_shapes`.
+        kinds: dtypes by name.
+        rows: number of texts.
+        capacity: number of tokens that they have room for.
+    """
+    return {
+        name: tf.ensure_shape(tf.zeros([rows, heads, capacity, size], kinds[name]), [None, heads, capacity, size])
+        for name, (heads, size) in shapes.items()
+    }
 
 
 def most_tokens(whole: Graph) -> int | None:
@@ -68,22 +91,22 @@ class CachedSteps:
     ):
         self._run = run
         self._kinds = {name: dtype(spec.dtype) for name, spec in graph.inputs.items()}
-        self._slots = {name: spec.shape[1::2] for name, spec in graph.inputs.items() if name in graph.outputs}
+        self._slots = slot_shapes(graph)
 
     def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, Held]:
         """See :class:`~tf_pipeline.generation.stepper.Stepper`."""
+        ids, places, state = self._begun(inputs, capacity)
+        rows, length = tf.unstack(tf.shape(ids))
+        slots = empty_slots(self._slots, self._kinds, rows, capacity)
+        return self._read(ids, places, state._replace(slots=slots), length)
+
+    def _begun(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, tf.Tensor, Held]:
+        """Tokens and positions ``[rows, prompt]`` of prompts, and the state before them, without its slots."""
         ids = inputs["input_ids"]
         mask = tf.cast(inputs.get("attention_mask", tf.ones_like(ids)), tf.int32)
-        rows, length = tf.unstack(tf.shape(ids))
-        slots = {
-            name: tf.ensure_shape(
-                tf.zeros([rows, heads, capacity, size], self._kinds[name]), [None, heads, capacity, size]
-            )
-            for name, (heads, size) in self._slots.items()
-        }
-        room = tf.pad(mask, [[0, 0], [0, capacity - length]], constant_values=1)
+        room = tf.pad(mask, [[0, 0], [0, capacity - tf.shape(ids)[1]]], constant_values=1)
         room = tf.ensure_shape(room, [None, capacity])
-        return self._read(ids, positions(mask), Held(slots, room, tf.reduce_sum(mask, axis=1), tf.constant(0)), length)
+        return ids, positions(mask), Held({}, room, tf.reduce_sum(mask, axis=1), tf.constant(0))
 
     def step(self, tokens: tf.Tensor, state: Held) -> tuple[tf.Tensor, Held]:
         """See :class:`~tf_pipeline.generation.stepper.Stepper`."""
@@ -92,7 +115,7 @@ class CachedSteps:
 
     def reorder(self, state: Held, rows: tf.Tensor) -> Held:
         """See :class:`~tf_pipeline.generation.stepper.Stepper`."""
-        return tf.nest.map_structure(lambda x: x if x.shape.rank == 0 else tf.gather(x, rows), state)
+        return gathered(state, rows)
 
     def _read(self, ids: tf.Tensor, places: tf.Tensor, state: Held, count: tf.Tensor | int) -> tuple[tf.Tensor, Held]:
         """Logits of the token behind some, and the state that holds these too."""

@@ -162,7 +162,7 @@ def _module_states(model: torch.nn.Module) -> dict[str, tuple[torch.nn.Module, s
 
 
 def _children(holder: Any) -> Iterator[tuple[Any, Any]]:
-    """The parts of what a cache consists of, by key."""
+    """The parts of a cache, or of a part of it, by key."""
     if isinstance(holder, Mapping):
         yield from holder.items()
     elif isinstance(holder, (list, tuple)):
