@@ -252,10 +252,11 @@ def expected_texts_of_language(folder: Path, tokenizer, language: str, **options
     ("inputs", "message"),
     [
         ({"messages": []}, "The chat is empty"),
+        ([CHAT[0] | {"content": 3}], "The tokenizer's chat template does not take this chat: "),
         ([1, 2], "A text has to be a string; got int: 1."),
         (" word" * 300, "handle_long_generation='hole'"),
     ],
-    ids=["empty", "numbers", "long"],
+    ids=["empty", "template", "numbers", "long"],
 )
 def test_inputs_that_cannot_be_continued(generators, inputs, message):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:

@@ -122,10 +122,13 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
         continues = _continues(prompt, chat["continue_final_message"])
         # What the tokenizer does not know is a variable of the template, such as enable_thinking.
         options = {name: value for name, value in encoding.items() if name not in ("add_special_tokens", "padding")}
-        encoded = self.tokenizer.apply_chat_template(
-            prompt, tools=chat["tools"], documents=chat["documents"], add_generation_prompt=not continues,
-            continue_final_message=continues, tokenize=True, return_dict=True, **options,
-        )  # fmt: skip
+        try:
+            encoded = self.tokenizer.apply_chat_template(
+                prompt, tools=chat["tools"], documents=chat["documents"], add_generation_prompt=not continues,
+                continue_final_message=continues, tokenize=True, return_dict=True, **options,
+            )  # fmt: skip
+        except Exception as error:  # templates raise whatever their code makes of a chat
+            raise ValueError(f"The tokenizer's chat template does not take this chat: {error}") from error
         return list(encoded["input_ids"])
 
     def _with_hole(self, ids: list[int], settings: Settings) -> list[int]:
