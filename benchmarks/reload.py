@@ -112,7 +112,11 @@ def hide_torch() -> None:
     from importlib.machinery import PathFinder
 
     find_spec = PathFinder.find_spec
-    PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] == "torch" else find_spec(name, *rest)
+
+    def without_torch(name, *rest, **named):
+        return None if name.split(".")[0] == "torch" else find_spec(name, *rest, **named)
+
+    PathFinder.find_spec = staticmethod(without_torch)  # of instances too
 
 
 def _serve(listener: socket.socket) -> None:

@@ -18,12 +18,13 @@ inputs = AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINT)("A lovely film.", ret
 # %% The body: one vector for each token
 body = TFAutoModel.from_pretrained(BUNDLED_CHECKPOINT)
 hidden = body(**inputs).last_hidden_state
-print("body:", list(body(**inputs)), hidden.shape, f"{body.num_parameters:,} parameters")
+print("body:", list(body(**inputs)), hidden.shape, f"{body.num_parameters():,} parameters")
 
 # %% Body and head: one row of logits for the text
 model = TFAutoModelForSequenceClassification.from_pretrained(BUNDLED_CHECKPOINT)
 logits = model(**inputs).logits
-print("text classification:", logits.shape, f"{model.num_parameters - body.num_parameters:,} parameters in the head")
+in_the_head = model.num_parameters() - body.num_parameters()
+print("text classification:", logits.shape, f"{in_the_head:,} parameters in the head")
 
 # %% The head is small enough to compute by hand, from the vector of the first token
 first = hidden[:, 0]

@@ -436,7 +436,7 @@ def train_teacher(source: Path, tokenizer: PreTrainedTokenizerBase, corpus: Corp
     teacher = TFBertForSequenceClassification.from_pretrained(source, num_labels=2)
     teacher.bert.embeddings.trainable = False  # half of its weights; a few thousand sentences teach them little
     sentences = rated(corpus.train + corpus.others)
-    print(f"Teacher: {teacher.num_parameters:,} parameters, {len(sentences):,} sentences.")
+    print(f"Teacher: {teacher.num_parameters():,} parameters, {len(sentences):,} sentences.")
     ids = encode(tokenizer, [sentence.text for sentence in sentences])
     train(teacher, ids, one_hot(sentences), labelled_batches(tokenizer, corpus.validation), epochs, TEACHER_RATE)
     return teacher
@@ -555,7 +555,7 @@ def distil(student, tokenizer, teacher, teacher_tokenizer, corpus: Corpus, epoch
     texts += fragments(texts, np.random.default_rng(seed))
     texts += [sentence.text for sentence in corpus.others]
     texts += everyday(min(EVERYDAY_COUNT, len(texts)), np.random.default_rng(seed))
-    print(f"Student: {student.num_parameters:,} parameters, {len(texts):,} texts. The teacher labels them.")
+    print(f"Student: {student.num_parameters():,} parameters, {len(texts):,} texts. The teacher labels them.")
     targets = tf.nn.softmax(predict(teacher, encode(teacher_tokenizer, texts))).numpy()
     train(
         student, encode(tokenizer, texts), targets, labelled_batches(tokenizer, corpus.validation), epochs, STUDENT_RATE
@@ -613,7 +613,7 @@ def measure(folder: Path, corpus: Corpus, teacher_validation: float) -> Results:
         test_by_sign=accuracy(model, tokenizer, signed),
         test_by_sign_size=len(signed),
         plain_wrong=wrong,
-        parameters=model.num_parameters,
+        parameters=model.num_parameters(),
     )
 
 

@@ -8,13 +8,21 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
+import tempfile
+
+if "TF_PIPELINE_TEST_CACHE" not in os.environ:  # this is the first process of a run, whose graphs the others share
+    _GRAPHS = tempfile.TemporaryDirectory(prefix="graphs-")
+    os.environ["TF_PIPELINE_TEST_CACHE"] = _GRAPHS.name
+
 import gc
 import logging
 from importlib.resources import files
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
+from parity_tests import generation_helpers, port_helpers
 from parity_tests.sentences import film_reviews
 from parity_tests.tiny import random_checkpoint, tiny_config
 from tf_pipeline.parity import Report
@@ -73,6 +81,17 @@ def checkpoint(tmp_path_factory):
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models_let_go(request):
+    """Let go of the models that a module keeps in caches, with their graphs; folders of checkpoints stay."""
+    yield
+    for module in (request.module, generation_helpers, port_helpers):
+        for function in vars(module).values():
+            if hasattr(function, "cache_clear") and get_type_hints(function.__wrapped__).get("return") is not Path:
+                function.cache_clear()
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -49,12 +49,15 @@ REPRESENTATIVES = tuple(
 
 # Classes that stand for all in tests that would only be slower with more: the body of each family, every head of
 # BERT's, and unusual heads.
-STAND_INS = {*REPRESENTATIVES, *MODELS["bert"], *(names[0] for names in MODELS.values())}
+STAND_INS = {*filter(_computes_by_itself, OWN_CLASSES), *MODELS["bert"], *(names[0] for names in MODELS.values())}
+
+# Classes that differ in more than their names: all of families with code of their own, and the bodies of the others.
+DISTINCT = tuple(name for name in CLASSES if name in OWN_CLASSES or name in STAND_INS)
 
 # Encoder–decoders after BART's pattern, whose differences `test_encoder_decoders.py` shows.
 FOLLOWERS = tuple(family for family in MODELS if "bart" in _modules(family) - {family})
 
 
 def marked(names: Iterable[str]) -> list:
-    """Names of classes as parameters of tests, all of which but :data:`STAND_INS` are marked slow."""
-    return exhaustive(names, STAND_INS.intersection(names))
+    """Those of :data:`DISTINCT` as parameters of tests, all of which but :data:`STAND_INS` are marked slow."""
+    return exhaustive([name for name in names if name in DISTINCT], STAND_INS.intersection(names))

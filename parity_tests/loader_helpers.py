@@ -42,8 +42,8 @@ def run(loader: str, folder: Path, signature: str, batches: Sequence[Batch]) -> 
     """Run a signature with another program than this package.
 
     Args:
-        loader: ``"c"``, TensorFlow's C API; ``"session"``, its loader of version 1; ``"openvino"``; or ``"cli"``,
-            ``saved_model_cli run``.
+        loader: ``"c"``, TensorFlow's C API; ``"session"``, its loader of version 1; ``"load"``, that of version 2;
+            ``"openvino"``; or ``"cli"``, ``saved_model_cli run``.
         folder: version folder of an export.
         signature: its name; OpenVINO reads ``serving_default`` only.
         batches: for each request the inputs by name; strings as objects of type bytes.
@@ -157,6 +157,7 @@ def _run_cli(folder: Path, signature: str, batches: Sequence[Batch]) -> list[dic
 _LOADERS: dict[str, Callable] = {
     "c": _run_c,
     "session": functools.partial(_run_worker, "session"),
+    "load": functools.partial(_run_worker, "load"),
     "openvino": _run_openvino,
     "cli": _run_cli,
 }

@@ -174,9 +174,19 @@ def loss_over_padding(patch):
     loss(patch, "TFElectraForPreTraining", everywhere)
 
 
-@mistake_in_the_loss("albert", "TFAlbertForPreTraining", sample=True)
+@mistake_in_the_loss("albert", "TFAlbertForPreTraining")
 def losses_of_words_and_pair_averaged(patch):
     loss(patch, "TFAlbertForPreTraining", lambda *args: losses.pre_training(*args) / 2)
+
+
+@mistake_in_the_loss("bert", "TFBertForPreTraining")
+def loss_of_words_without_a_pair(patch):
+    def partial_loss(outputs, labels, config):
+        if set(labels) == {"labels"}:
+            return losses.cross_entropy(outputs.prediction_logits, labels["labels"])
+        return losses.pre_training(outputs, labels, config)
+
+    loss(patch, "TFBertForPreTraining", partial_loss)
 
 
 @mistake_in_the_loss("bert", "TFBertForPreTraining")
@@ -255,7 +265,7 @@ def regression_of_the_first_value_alone(patch):
     loss(patch, "TFModernBertForSequenceClassification", first)
 
 
-@mistake_in_the_loss("deberta-v2", "TFDebertaV2ForSequenceClassification", sample=True)
+@mistake_in_the_loss("deberta-v2", "TFDebertaV2ForSequenceClassification")
 def labels_below_zero_counted(patch):
     def counted(outputs, labels, config):
         target = labels["labels"]
@@ -291,7 +301,7 @@ def labels_smoothed(patch):
 # --------------------------------------------------------------------------------------------- heads and their layers
 
 
-@mistake("roberta", "TFRobertaForMaskedLM", sample=True)
+@mistake("roberta", "TFRobertaForMaskedLM")
 @mistake("mpnet", "TFMPNetForMaskedLM")
 def activation_of_the_config_in_the_head(patch):
     wrapped(
@@ -305,6 +315,20 @@ def activation_of_the_config_in_the_head(patch):
             )[0]
         ),
     )
+
+
+@mistake("roberta", "TFRobertaForTokenClassification")
+def padding_inside_a_text_has_a_position(patch):
+    own = roberta.token_positions
+
+    def positions(ids, vectors, padding_idx, *rest):
+        if ids is not None:
+            real = tf.cast(ids != padding_idx, tf.int32)
+            inside = (tf.cumsum(real, axis=1) > 0) & (tf.cumsum(real, axis=1, reverse=True) > 0)
+            ids = tf.where(inside, tf.cast(padding_idx + 1, ids.dtype), ids)
+        return own(ids, vectors, padding_idx, *rest)
+
+    patch.setattr(roberta, "token_positions", positions)
 
 
 @mistake("electra", "TFElectraForMaskedLM")
@@ -322,7 +346,7 @@ def generator_activated_by_the_config(patch):
     )
 
 
-@mistake("electra", "TFElectraForPreTraining", sample=True)
+@mistake("electra", "TFElectraForPreTraining")
 def discriminator_always_gelu(patch):
     def call(self, hidden_states):
         return tf.squeeze(self.dense_prediction(activations.gelu(self.dense(hidden_states))), axis=-1)
@@ -350,7 +374,7 @@ def classifier_not_activated(patch):
     )
 
 
-@mistake("distilbert", "TFDistilBertForSequenceClassification", sample=True)
+@mistake("distilbert", "TFDistilBertForSequenceClassification")
 @mistake("distilbert", "TFDistilBertForMultipleChoice")
 def classifier_without_relu(patch):
     def text_logits(self, body, training=False):
@@ -397,7 +421,7 @@ def head_activated_as_the_layers(patch):
     )
 
 
-@mistake("albert", "TFAlbertForMaskedLM", sample=True)
+@mistake("albert", "TFAlbertForMaskedLM")
 def norm_left_out_of_the_head(patch):
     patch.setattr(
         albert.AlbertMLMHead,
@@ -432,7 +456,7 @@ def wrong_one_of_two_biases(patch):
 
 
 @mistake("camembert", "TFCamembertModel")
-@mistake("bert", "TFBertForNextSentencePrediction", sample=True)
+@mistake("bert", "TFBertForNextSentencePrediction")
 def pooler_reads_the_mean(patch):
     patch.setattr(bert.BertPooler, "call", lambda self, states: tf.tanh(self.dense(tf.reduce_mean(states, axis=1))))
 
@@ -480,7 +504,7 @@ def choices_and_texts_exchanged(patch):
     patch.setattr(encoder.MultipleChoice, "forward", forward)
 
 
-@mistake("xlm-roberta", "TFXLMRobertaForQuestionAnswering", sample=True)
+@mistake("xlm-roberta", "TFXLMRobertaForQuestionAnswering")
 def start_and_end_exchanged(patch):
     def exchanged(own):
         def forward(self, *args, **kwargs):
@@ -589,7 +613,7 @@ def positions_counted_from_the_padding_of_the_config(patch):
     patch.setattr(mpnet.MPNetEmbeddings, "call", call)
 
 
-@mistake("xlm-roberta", "TFXLMRobertaModel", sample=True)
+@mistake("xlm-roberta", "TFXLMRobertaModel")
 def positions_of_embeddings_from_zero(patch):
     own = roberta.token_positions
 
@@ -601,7 +625,7 @@ def positions_of_embeddings_from_zero(patch):
     patch.setattr(roberta, "token_positions", zero)
 
 
-@mistake("distilbert", "TFDistilBertModel", sample=True)
+@mistake("distilbert", "TFDistilBertModel")
 def positions_given_ignored(patch):
     wrapped(
         patch,
@@ -645,7 +669,7 @@ def tokens_are_of_the_second_text_by_default(patch):
     wrapped(patch, deberta_v2.DebertaV2Embeddings, "call", call)
 
 
-@mistake("electra", "TFElectraModel", sample=True)
+@mistake("electra", "TFElectraModel")
 def types_of_the_first_text_for_all(patch):
     def call(own):
         def embed(self, input_ids=None, token_type_ids=None, **kwargs):
@@ -1069,7 +1093,7 @@ def tied_weights_learn_from_lookups_alone(patch):
     wrapped(patch, Embedding, "table", results(tf.stop_gradient))
 
 
-@mistake("distilbert", "TFDistilBertForMultipleChoice", "gradients", sample=True)
+@mistake("distilbert", "TFDistilBertForMultipleChoice", "gradients")
 def body_frozen(patch):
     wrapped(
         patch,
@@ -1172,7 +1196,7 @@ def graph_without_a_mask(patch):
 # ------------------------------------------------------------------------------------------------------------- ported
 
 
-@mistake("ported", "TFRoFormerForSequenceClassification", sample=True)
+@mistake("ported", "TFRoFormerForSequenceClassification")
 @mistake("ported", "TFRoFormerForQuestionAnswering")
 def ported_norm_without_a_bias(patch):
     rule = RULES["aten.layer_norm.default"]

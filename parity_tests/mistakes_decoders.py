@@ -1,10 +1,13 @@
 """Mistakes in decoders, as patches of this side alone; see :mod:`parity_tests.mistakes`."""
 
 import tensorflow as tf
+import transformers
 
 from parity_tests.mistakes import loss, mistake, mistake_in_the_loss, results, wrapped
 from tf_pipeline import decoder, encoder_decoder, losses
-from tf_pipeline.layers import activations
+from tf_pipeline.generation import search
+from tf_pipeline.generation.mixin import GenerationMixin
+from tf_pipeline.layers import RotaryEmbedding, activations
 from tf_pipeline.models import (
     bart,
     blenderbot_small,
@@ -53,11 +56,24 @@ def last_normalisation_left_out(patch):
     patch.setattr(gpt2.TFGPT2Model, "finish", lambda self, hidden_states: hidden_states)
 
 
-@mistake("gpt2", "TFGPT2ForSequenceClassification", sample=True)
+@mistake("gpt2", "TFGPT2ForSequenceClassification")
 def last_position_instead_of_the_last_token(patch):
     patch.setattr(
         decoder.SequenceClassification, "_last_tokens", lambda self, hidden_states, input_ids: hidden_states[:, -1]
     )
+
+
+@mistake("qwen3", "TFQwen3ForSequenceClassification")
+def a_text_ends_before_its_first_padding(patch):
+    def last_tokens(self, hidden_states, input_ids):
+        if input_ids is None:
+            return hidden_states[:, -1]
+        real = input_ids != self.config.pad_token_id
+        after = tf.cumsum(tf.cast(real, tf.int32), axis=1) > 0
+        ends = tf.concat([after & ~real, tf.ones_like(real[:, :1])], axis=1)
+        return tf.gather(hidden_states, tf.argmax(tf.cast(ends, tf.int32), axis=1) - 1, batch_dims=1)
+
+    patch.setattr(decoder.SequenceClassification, "_last_tokens", last_tokens)
 
 
 @mistake("gpt2", "TFGPT2ForTokenClassification")
@@ -65,7 +81,7 @@ def a_token_late(patch):
     wrapped(patch, decoder.TokenClassification, "token_logits", results(lambda x: tf.roll(x, 1, 1)))
 
 
-@mistake("llama", "TFLlamaForCausalLM", sample=True)
+@mistake("llama", "TFLlamaForCausalLM")
 def pairs_of_neighbours_are_turned(patch):
     def rotate(states, table):
         half = table[0].shape[-1] // 2
@@ -237,6 +253,28 @@ def the_first_end_of_a_text(patch):
     )
 
 
+@mistake("bart", "TFBartForSequenceClassification")
+def the_first_of_two_ends(patch):
+    def first(self, input_ids, length):
+        return tf.argmax(tf.cast(input_ids == self.config.eos_token_id, tf.int32), axis=1, output_type=tf.int32)
+
+    patch.setattr(encoder_decoder.Seq2SeqSequenceClassification, "_last_ends", first)
+
+
+@mistake("bart", "TFBartForConditionalGeneration")
+def the_id_of_padding_hidden_in_the_decoder(patch):
+    def decode(own):
+        def call(self, encoded, mask=None, decoder_input_ids=None, decoder_attention_mask=None, **inputs):
+            if decoder_attention_mask is None and decoder_input_ids is not None:
+                decoder_attention_mask = decoder_input_ids != self.config.pad_token_id
+            inputs |= {"decoder_input_ids": decoder_input_ids, "decoder_attention_mask": decoder_attention_mask}
+            return own(self, encoded, mask, **inputs)
+
+        return call
+
+    wrapped(patch, encoder_decoder.EncoderDecoderBody, "decode", decode)
+
+
 @mistake_in_the_loss("bart", "TFBartForCausalLM")
 def labels_of_a_lone_decoder_shifted(patch):
     loss(patch, "TFBartForCausalLM", losses.causal_lm)
@@ -252,7 +290,7 @@ def the_end_not_normalised(patch):
     patch.setattr(bart.BartStack, "finish", lambda self, hidden_states, training=False: hidden_states)
 
 
-@mistake("marian", "TFMarianMTModel", sample=True)
+@mistake("marian", "TFMarianMTModel")
 def sines_and_cosines_in_turn(patch):
     patch.setattr(marian, "sines_then_cosines", marian.sinusoidal_positions)
 
@@ -279,6 +317,114 @@ def positions_of_the_decoder_normalised(patch):
 def padding_has_a_position(patch):
     own = m2m_100.token_positions
     patch.setattr(m2m_100, "token_positions", lambda ids, vectors, *rest: own(None, vectors, *rest))
+
+
+# -------------------------------------------------------------------------------------------------- one after the other
+
+
+@mistake("llama", "TFLlamaForCausalLM", "generation")
+def padding_seen_after_a_cache(patch):
+    def forward(own):
+        def call(self, attention_mask=None, past_key_values=None, **inputs):
+            mask = attention_mask if past_key_values is None else None
+            return own(self, attention_mask=mask, past_key_values=past_key_values, **inputs)
+
+        return call
+
+    wrapped(patch, decoder.DecoderBody, "forward", forward)
+
+
+@mistake(
+    "llama",
+    "TFLlamaForCausalLM",
+    "generation",
+    max_position_embeddings=14,
+    rope_parameters={"rope_type": "dynamic", "rope_theta": 50.0, "factor": 2.0},
+)
+def length_of_the_call_taken_for_that_of_the_text(patch):
+    def call(own):
+        def table(self, positions, dtype, heads_axis=1):
+            limit = self.frequencies.limit + tf.cast(tf.reduce_min(positions), dtype)
+            frequencies, self.frequencies = self.frequencies, self.frequencies._replace(limit=limit)
+            result = own(self, positions, dtype, heads_axis)
+            self.frequencies = frequencies
+            return result
+
+        return table
+
+    wrapped(patch, RotaryEmbedding, "__call__", call)
+
+
+@mistake("gemma2", "TFGemma2ForCausalLM", "generation")
+def window_after_a_cache_a_token_too_wide(patch):
+    own = decoder.attention_bias
+
+    def bias(mask, dtype, *, offset=0, window=None, **options):
+        is_first = isinstance(offset, int)
+        return own(mask, dtype, offset=offset, window=window if is_first or not window else window + 1, **options)
+
+    patch.setattr(decoder, "attention_bias", bias)
+
+
+@mistake("mistral", "TFMistralForCausalLM", "generation")
+def the_beginning_of_a_long_prompt_kept(patch):
+    own = decoder.allocate
+    patch.setattr(decoder, "allocate", lambda cache, length, slots: own(cache, tf.minimum(length, slots), slots))
+
+
+@mistake("gpt2", "TFGPT2LMHeadModel", "generation")
+def padding_in_front_counted_in_positions(patch):
+    patch.setattr(
+        decoder.DecoderBody,
+        "prompt_positions",
+        lambda self, mask: tf.broadcast_to(tf.range(tf.shape(mask)[1]), tf.shape(mask)),
+    )
+
+
+@mistake("t5", "TFT5ForConditionalGeneration", "generation")
+def distances_after_a_cache_from_its_beginning(patch):
+    wrapped(
+        patch, t5.T5Stack, "position_bias", lambda own: lambda self, queries, keys, offset: own(self, queries, keys, 0)
+    )
+
+
+@mistake("bart", "TFBartForConditionalGeneration", "generation")
+def padding_seen_in_states_of_an_encoder_that_are_given(patch):
+    def read(own):
+        def call(self, attention_mask=None, encoder_outputs=None, **inputs):
+            mask = attention_mask if encoder_outputs is None else None
+            return own(self, attention_mask=mask, encoder_outputs=encoder_outputs, **inputs)
+
+        return call
+
+    wrapped(patch, encoder_decoder.EncoderDecoderBody, "read", read)
+
+
+@mistake("m2m_100", "TFM2M100ForConditionalGeneration", "generation")
+def the_first_end_alone_ends_a_text(patch):
+    own = search._ended
+    patch.setattr(
+        search,
+        "_ended",
+        lambda ids, tokens, length, rules, stopping: own(
+            ids, tokens, length, rules._replace(ends=rules.ends[:1]), stopping
+        ),
+    )
+
+
+@mistake("marian", "TFMarianMTModel", "generation")
+def the_start_counted_in_the_length_of_beams(patch):
+    own = search._lengthened
+    patch.setattr(search, "_lengthened", lambda length, penalty: own(length + 1, penalty))
+
+
+@mistake("granite", "TFGraniteForCausalLM", "round trip")
+def options_of_generation_not_saved(patch):
+    patch.setattr(
+        GenerationMixin,
+        "_save_generation_config",
+        lambda self, folder: transformers.GenerationConfig().save_pretrained(folder),
+    )
 
 
 class _Replaced:

@@ -132,6 +132,20 @@ def encoder_decoder_checkpoint() -> Path:
     return saved(transformers.T5ForConditionalGeneration(config), tokenizer)
 
 
+@cache
+def bart_checkpoint() -> Path:
+    """A checkpoint of BART, whose decoder starts from the token that ends texts."""
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=_byte_level(["<s>", "<pad>", "</s>"], "</s>"), bos_token="<s>", eos_token="</s>",
+        pad_token="<pad>", model_max_length=64,
+    )  # fmt: skip
+    config = transformers.BartConfig(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64,
+    )  # fmt: skip
+    return saved(transformers.BartForConditionalGeneration(config), tokenizer)
+
+
 def assert_same_answers(ours, theirs, tolerance: float = 2e-6) -> None:
     """The same structure, keys in the same order and values; scores up to float32 rounding."""
     if isinstance(theirs, Mapping):

@@ -49,10 +49,9 @@ def use_cache_of(monkeypatch, folder: Path) -> Path:
 
 @cache
 def shared_cache() -> Path:
-    """Where the graphs of this run are kept, so that each architecture is captured once."""
-    folder = new_folder()
-    os.environ["TF_PIPELINE_CACHE"] = str(folder)
-    return folder
+    """Where the graphs of this run are kept, by all of its processes, so that each architecture is captured once."""
+    os.environ["TF_PIPELINE_CACHE"] = os.environ["TF_PIPELINE_TEST_CACHE"]
+    return Path(os.environ["TF_PIPELINE_CACHE"])
 
 
 def proven(captured, model_class: type, config) -> list:

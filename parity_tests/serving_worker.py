@@ -1,6 +1,6 @@
 """Runs a SavedModel in a process of its own, without this package. ``loader_helpers`` starts it.
 
-    python -I serving_worker.py session|openvino MODEL_DIR SIGNATURE < batches > answers
+    python -I serving_worker.py session|load|openvino MODEL_DIR SIGNATURE < batches > answers
 
 Batches are a pickled list of dictionaries of NumPy arrays, and so are answers.
 """
@@ -20,6 +20,16 @@ def run_in_session(folder, signature, batches):
             yield session.run(names, {loaded.inputs[key].name: value for key, value in batch.items()})
 
 
+def run_loaded(folder, signature, batches):
+    """TensorFlow's loader of version 2."""
+    import tensorflow as tf
+
+    function = tf.saved_model.load(folder).signatures[signature]
+    for batch in batches:
+        answers = function(**{name: tf.constant(value) for name, value in batch.items()})
+        yield {name: value.numpy() for name, value in answers.items()}
+
+
 def run_in_openvino(folder, signature, batches):
     """OpenVINO's own reader of SavedModels, which knows serving_default only; no TensorFlow in the process."""
     import openvino
@@ -35,8 +45,8 @@ def run_in_openvino(folder, signature, batches):
 
 if __name__ == "__main__":
     how, folder, signature = sys.argv[1:]
-    runner = {"session": run_in_session, "openvino": run_in_openvino}[how]
+    runner = {"session": run_in_session, "load": run_loaded, "openvino": run_in_openvino}[how]
     answers = list(runner(folder, signature, pickle.load(sys.stdin.buffer)))
     assert "tf_pipeline" not in sys.modules
-    assert how == "session" or "tensorflow" not in sys.modules
+    assert how != "openvino" or "tensorflow" not in sys.modules
     pickle.dump(answers, sys.stdout.buffer)

@@ -5,11 +5,14 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from parity_tests.checkpoint_helpers import WITHOUT_TORCH
 from parity_tests.conftest import ASSETS
 from tf_pipeline.cli.main import app
+from tf_pipeline.cli.options import as_options
+from tf_pipeline.pipelines.tasks import TASKS
 
 HEAVY = ("tensorflow", "torch", "keras", "transformers")
 COURSE = "I've been waiting for a HuggingFace course my whole life."
@@ -47,6 +50,7 @@ def test_importing_and_help_load_nothing_heavy(code):
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_without_torch_everything_but_parity_works():
     code = WITHOUT_TORCH + (
         "import tf_pipeline\n"
@@ -86,7 +90,6 @@ def test_run_feature_extraction():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("run", "summarise", "text"), "supported are"),
         (("run", "sentiment-analysis", "--model", "/nowhere/at/all", "text"), "/nowhere/at/all"),
         (("run", "sentiment-analysis", "--dtype", "int3", "text"), "int3"),
         (("run", "sentiment-analysis", "--no-truncation", "word " * 600), "truncation"),
@@ -98,6 +101,55 @@ def test_errors_are_one_line_and_a_status(arguments, message):
     assert result.exit_code != 0
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("summarise", "text"), "supported are"),
+        (("zero-shot-classification", "text"), "Pass --candidate-labels"),
+        (("sentiment-analysis", "--top-k", "0", "text"), "--top-k is 0, but has to be a whole number of at least 1."),
+        (("sentiment-analysis", "--dtype", "int3", "text"), "--dtype 'int3' is not supported"),
+        (("sentiment-analysis", "--function", "tanh", "text"), "--function"),
+        (("feature-extraction", "--pooling", "max", "text"), "--pooling 'max' is not one of"),
+    ],
+)
+def test_wrong_usage_has_a_status_of_its_own_and_names_options(arguments, message):
+    result = run("run", *arguments)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+@pytest.mark.parametrize("command", [["export", str(ASSETS), "out"], ["port", str(ASSETS), "out"], ["parity", "x"]])
+def test_an_unknown_task_is_wrong_usage(command):
+    result = run(*command, "--task", "summarise")
+    assert result.exit_code == 2 and "supported are" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("stride reads a text, which aggregation_strategy='none' cannot.", "--stride reads a text, which "
+         "--aggregation-strategy none cannot."),
+        ("A text has a stride; pass truncation=True.", "A text has a stride; pass --truncation."),
+        ("`align_to_words`, align_to_words=False", "--align-to-words, --no-align-to-words"),
+        ("ignore_labels and realign_to_words", "--ignore-label and realign_to_words"),
+    ],
+)  # fmt: skip
+def test_messages_about_arguments_name_options(said, meant):
+    names = ("stride", "aggregation_strategy", "truncation", "align_to_words", "ignore_labels")
+    assert as_options(said, {name: name for name in names}) == meant
+
+
+@pytest.mark.parametrize("command", ["run", "export", "parity", "port", "convert"])
+def test_help_breaks_no_name(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(command, "--help").stdout.splitlines()
+    assert max(map(len, lines)) <= 80 and not any(line.endswith(("-", "…")) for line in lines)
+    parameters = typer.main.get_command(app).commands[command].params
+    shown = {word.strip(",") for line in lines for word in line.split()}
+    assert {option for one in parameters for option in (*one.opts, *one.secondary_opts)} <= shown
+    if command == "run":
+        assert set(TASKS) <= {word.strip(".,:()[]") for word in shown}
 
 
 def test_version():
@@ -196,7 +248,7 @@ def test_export_writes_a_version_and_prints_its_signatures(tmp_path):
     [
         (["--stride", "3"], 2, "--stride is an option of token-classification, not of text-classification"),
         (["--batch-sizes", "one"], 2, "such as 1,32; got 'one'"),
-        (["--task", "translation"], 1, "translation"),
+        (["--task", "image-classification"], 1, "cannot be exported"),
         (["--task", "fill-mask"], 1, "would be random"),
         (["--server-version", "9.9.9"], 1, "9.9"),
     ],

@@ -16,6 +16,7 @@ from concurrent import futures
 import pytest
 
 from parity_tests.kill_helpers import ended, forked
+from parity_tests.tiers import thinned
 from tf_pipeline.serving import Client, ServingError
 
 METADATA = json.dumps(
@@ -122,17 +123,20 @@ def drip(*parts: bytes, pause: float = 0.1) -> Callable[[socket.socket], None]:
 
 @pytest.mark.parametrize(
     "talk",
-    [
-        drip(b"", b"HTTP/1.1 200 OK\r\n"),
-        drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
-        drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n", pause=0.01),
-        drip(http(length=10**6), b" "),
-        drip(http(headers={"Transfer-Encoding": "chunked"}, body=b"", length=-1), b"1\r\n \r\n"),
-        drip(http(body=b"", length=-1), b" "),
-        drip(http(b"", headers={"Content-Encoding": "gzip"}, length=10**6) + gzip.compress(b" " * 99)[:10], b"\0"),
-        drip(http(b"", "500 Oh", length=10**6), b"x"),
-        lambda connection: time.sleep(FOREVER),
-    ],
+    thinned(
+        [
+            drip(b"", b"HTTP/1.1 200 OK\r\n"),
+            drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+            drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n", pause=0.01),
+            drip(http(length=10**6), b" "),
+            drip(http(headers={"Transfer-Encoding": "chunked"}, body=b"", length=-1), b"1\r\n \r\n"),
+            drip(http(body=b"", length=-1), b" "),
+            drip(http(b"", headers={"Content-Encoding": "gzip"}, length=10**6) + gzip.compress(b" " * 99)[:10], b"\0"),
+            drip(http(b"", "500 Oh", length=10**6), b"x"),
+            lambda connection: time.sleep(FOREVER),
+        ],
+        3,
+    ),
     ids=["status", "headers", "continue", "body", "chunks", "to the end", "gzip", "error", "nothing"],
 )
 def test_an_answer_has_to_be_complete_in_time(wire, talk):
@@ -222,6 +226,7 @@ def test_a_bomb_is_not_inflated(wire):
     assert server.requests == 2  # it is not asked again
 
 
+@pytest.mark.slow
 def test_the_default_refuses_a_bomb_of_300_megabytes(wire):
     server = wire(http(bomb(300 * 2**20), headers={"Content-Encoding": "gzip"}))
     with pytest.raises(ServingError, match=r"127\.0\.0\.1.*has more than 268435456 bytes"):

@@ -20,7 +20,7 @@ from parity_tests.checkpoint_helpers import (
 )
 from parity_tests.families import FAMILY, FOLLOWERS, MODELS
 from parity_tests.keras_helpers import tiny_inputs, tiny_labels, tiny_model
-from parity_tests.tiers import exhaustive
+from parity_tests.tiers import exhaustive, thinned
 from parity_tests.tiny import tiny_config
 from tf_pipeline.encoder_decoder import Seq2SeqLM
 from tf_pipeline.generation.stepper import Stepper
@@ -81,7 +81,7 @@ def looped(model):
 SPECS = [tf.TensorSpec([None, None], tf.int32)] * 3 + [tf.TensorSpec([], tf.int32)]
 
 
-@pytest.mark.parametrize("family", WRITERS)
+@pytest.mark.parametrize("family", EACH)
 def test_steps_of_a_loop_are_the_whole(writer, family):
     model, whole = writer(family)
     assert isinstance(model, Stepper)
@@ -134,7 +134,7 @@ def test_what_was_computed_before_can_be_given(writer, family):
     assert "past_key_values" not in second
 
 
-@pytest.mark.parametrize("family", WRITERS)
+@pytest.mark.parametrize("family", thinned(WRITERS, 3))
 def test_a_decoder_that_is_padded_or_embedded_is_pytorchs(family):
     name = WRITERS[family]
     model, theirs = (load(name, checkpoint(name), dtype="float64") for load in (ours, twin))
@@ -146,7 +146,7 @@ def test_a_decoder_that_is_padded_or_embedded_is_pytorchs(family):
     assert_same_outputs(model, theirs, inputs | {"decoder_inputs_embeds": vectors})
 
 
-@pytest.mark.parametrize("family", WRITERS)
+@pytest.mark.parametrize("family", thinned(WRITERS, 3))
 def test_labels_are_what_the_decoder_reads_one_place_later(family):
     name = WRITERS[family]
     model, theirs = (load(name, checkpoint(name), dtype="float64") for load in (ours, twin))
@@ -243,10 +243,11 @@ def test_texts_are_judged_by_their_last_end(name):
     model, theirs = (load(name, checkpoint(name), dtype="float64") for load in (ours, twin))
     ids = np.array([[3, 8, 3, 9], [5, 3, 3, 7]])
     assert_same_outputs(model, theirs, {"input_ids": ids})
-    for wrong in ([[3, 8, 3, 9], [5, 3, 6, 7]], [[4, 8], [9, 8]]):
-        with pytest.raises(
-            (ValueError, tf.errors.InvalidArgumentError), match="has to have eos_token_id 3, and all rows"
-        ):
+    for wrong, message in (
+        ([[3, 8, 3, 9], [5, 3, 6, 7]], "All rows of input_ids must hold eos_token_id 3 as often"),
+        ([[4, 8], [9, 8]], "Each row of input_ids must hold the end of a text, eos_token_id 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
             model(np.array(wrong))
 
 
@@ -276,7 +277,7 @@ def test_what_does_not_fit_is_refused(writer):
         model(IDS, decoder_input_ids=WRITTEN[:2])
     with pytest.raises(ValueError, match="past_key_values is a tuple; give the Cache of 2 layers"):
         model(IDS, decoder_input_ids=WRITTEN, past_key_values=())
-    with pytest.raises(TypeError, match=r"not \['labels'\]"):
+    with pytest.raises(TypeError, match="decoder_input_ids, not labels"):
         model.prefill({"input_ids": IDS, "labels": WRITTEN}, CAPACITY)
     with pytest.raises(ValueError, match="longer than the 4 slots of the capacity"):
         model.prefill({"input_ids": IDS, "decoder_input_ids": WRITTEN}, 4)
@@ -307,14 +308,17 @@ def both(name, source, **options):
 
 @pytest.mark.parametrize(
     ("name", "change"),
-    [
-        (BART, {"scale_embedding": False}),
-        (BART, {"activation_function": "silu"}),
-        (BART, {"tie_word_embeddings": False}),
-        (MARIAN, {"tie_word_embeddings": False}),
-        (MARIAN, {"share_encoder_decoder_embeddings": False}),
-        (MARIAN, {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False}),
-    ],
+    thinned(
+        [
+            (BART, {"scale_embedding": False}),
+            (BART, {"activation_function": "silu"}),
+            (BART, {"tie_word_embeddings": False}),
+            (MARIAN, {"tie_word_embeddings": False}),
+            (MARIAN, {"share_encoder_decoder_embeddings": False}),
+            (MARIAN, {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False}),
+        ],
+        2,
+    ),
 )
 def test_options_of_bart_and_its_followers(name, change):
     source = checkpoint(name, **change)
@@ -430,7 +434,7 @@ def test_labels_of_mbart_start_with_their_language():
         tf_pipeline.TFMBartModel(tiny_config("mbart", "TFMBartModel", pad_token_id=None))(IDS)
 
 
-@pytest.mark.parametrize("half", ["encoder", "decoder"])
+@pytest.mark.parametrize("half", exhaustive(["encoder", "decoder"], ["decoder"]))
 def test_layers_are_dropped_in_training_alone(half):
     config = tiny_config("bart", "TFBartModel", dropout=0.0, **{f"{half}_layerdrop": 1.0})
     model = tf_pipeline.TFBartModel(config)

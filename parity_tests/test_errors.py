@@ -143,9 +143,7 @@ def test_exactly_one_of_ids_and_embeddings(bert):
 
 @pytest.mark.parametrize("body, name", [(BODIES[0], "labels"), (BODIES[0], "inputs"), (BODIES[1], "token_type_ids")])
 def test_an_unknown_input_lists_the_known_ones(body, name):
-    with pytest.raises(
-        TypeError, match=rf"{body} does not take \['{name}'\]; it takes \['input_ids', 'attention_mask'"
-    ):
+    with pytest.raises(TypeError, match=rf"{body} does not take {name}; it takes input_ids, attention_mask"):
         model_of(body)(ids(2, 7), **{name: ids(2, 7)})
 
 
@@ -324,8 +322,12 @@ def test_config_values_that_are_not_implemented_are_refused(class_name, change, 
 
 def test_an_unknown_problem_type_lists_the_known_ones():
     name = "TFBertForSequenceClassification"
-    model = getattr(tf_pipeline, name)(tiny_config("bert", name, num_hidden_layers=1, problem_type="ranking"))
-    with pytest.raises(ValueError, match=r"problem_type 'ranking' is not supported; supported are .*'regression'"):
+    make, message = getattr(tf_pipeline, name), "problem_type 'ranking' is not supported; supported are regression, "
+    with pytest.raises(ValueError, match=message):
+        make(tiny_config("bert", name, num_hidden_layers=1, problem_type="ranking"))
+    model = make(tiny_config("bert", name, num_hidden_layers=1))
+    model.config.problem_type = "ranking"
+    with pytest.raises(ValueError, match=message):
         model(ids(2, 7), labels=[0, 1])
 
 

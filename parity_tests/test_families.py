@@ -19,6 +19,7 @@ from parity_tests.checkpoint_helpers import (
     twin,
 )
 from parity_tests.families import FAMILY
+from parity_tests.tiers import thinned
 from parity_tests.tiny import tiny_config
 from tf_pipeline.layers import (
     TruncatedNormal,
@@ -234,7 +235,7 @@ def test_mpnet_refusals():
     model = ours("TFMPNetModel", checkpoint("TFMPNetModel"))
     with pytest.raises(ValueError, match="longer than the 46 positions"):
         model(np.full((1, 47), 5))
-    with pytest.raises(TypeError, match=r"does not take \['token_type_ids'\]"):
+    with pytest.raises(TypeError, match=r"does not take token_type_ids"):
         model(np.full((1, 4), 5), token_type_ids=np.zeros((1, 4), int))
 
 
@@ -268,7 +269,7 @@ def test_albert_layers_share_their_parameters():
         tf_pipeline.TFAlbertModel(tiny_config("albert", "TFAlbertModel", num_hidden_groups=groups)) for groups in (1, 3)
     )
     layers = sum(variable.shape.num_elements() for variable in shared.encoder.albert_layer_groups[0].variables)
-    assert own.num_parameters - shared.num_parameters == 2 * layers
+    assert own.num_parameters() - shared.num_parameters() == 2 * layers
     assert len(shared(np.full((1, 4), 5), output_hidden_states=True).hidden_states) == 1 + 3 * 2
 
 
@@ -311,25 +312,28 @@ DEBERTA = "TFDebertaV2Model"
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"share_att_key": True},
-        {"pos_att_type": "c2p"},
-        {"pos_att_type": "p2c"},
-        {"pos_att_type": "c2p|p2c"},
-        {"pos_att_type": None},
-        {"pos_att_type": "c2p", "share_att_key": True},
-        {"relative_attention": False},
-        {"relative_attention": False, "pos_att_type": None},
-        {"position_buckets": -1},
-        {"position_buckets": -1, "max_relative_positions": 5},
-        {"position_buckets": 6},
-        {"norm_rel_ebd": "none"},
-        {"conv_kernel_size": 0},
-        {"conv_kernel_size": 5, "conv_groups": 4},
-        {"position_biased_input": True},
-        {"type_vocab_size": 0},
-        {"embedding_size": 24},
-    ],
+    thinned(
+        [
+            {"share_att_key": True},
+            {"pos_att_type": "c2p"},
+            {"pos_att_type": "p2c"},
+            {"pos_att_type": "c2p|p2c"},
+            {"pos_att_type": None},
+            {"pos_att_type": "c2p", "share_att_key": True},
+            {"relative_attention": False},
+            {"relative_attention": False, "pos_att_type": None},
+            {"position_buckets": -1},
+            {"position_buckets": -1, "max_relative_positions": 5},
+            {"position_buckets": 6},
+            {"norm_rel_ebd": "none"},
+            {"conv_kernel_size": 0},
+            {"conv_kernel_size": 5, "conv_groups": 4},
+            {"position_biased_input": True},
+            {"type_vocab_size": 0},
+            {"embedding_size": 24},
+        ],
+        3,
+    ),
     ids=str,
 )
 def test_deberta_options_of_structure(change):

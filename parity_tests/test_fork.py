@@ -39,6 +39,7 @@ def run(program: str, *arguments: str) -> dict[str, str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_what_was_loaded_before_a_fork_says_that_it_cannot_run(minilm):
     said = run(

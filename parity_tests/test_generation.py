@@ -8,14 +8,14 @@ import tensorflow as tf
 import torch
 
 from parity_tests.generation_helpers import ENDS, IDS, KINDS, MASK, assert_same, generate, pair
+from parity_tests.tiers import exhaustive
 
 slow = pytest.mark.slow
-QUICK = ("gpt2", "bart", "plbart")
+QUICK = ("gpt2", "bart")
 MANY_ENDS = list(range(20, 60, 4))
 EACH = [pytest.param(name, marks=() if name in QUICK else slow) for name in KINDS]
 # Texts of random models come to repeat a token, the same in all of them.
 VARIED = {"max_new_tokens": 12, "pad_token_id": 1, "no_repeat_ngram_size": 1}
-DTYPES = ["float32", pytest.param("float64", marks=slow)]
 PROCESSED = {
     "repeated": {"repetition_penalty": 1.4, "no_repeat_ngram_size": 2, "bad_words_ids": [[3], [11, 12], [40]]},
     "short": {"min_length": 9, "min_new_tokens": 6, "remove_invalid_values": True},
@@ -33,8 +33,11 @@ def end_of_one(model_type: str) -> list[int]:
     return next([int(token)] for row, rest in zip(new, others, strict=True) for token in row[:-1] if token not in rest)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("model_type", EACH)
+@pytest.mark.parametrize(
+    ("model_type", "dtype"),
+    exhaustive([*itertools.product(KINDS, ["float32"]), ("gpt2", "float64"), ("t5", "float64")],
+               [(name, "float32") for name in QUICK]),
+)  # fmt: skip
 def test_greedy(model_type, dtype):
     assert_same(model_type, dtype, max_new_tokens=12, pad_token_id=1, eos_token_id=None)
     written = assert_same(model_type, dtype, **VARIED, eos_token_id=end_of_one(model_type))
@@ -60,14 +63,15 @@ def test_beams(model_type):
 
 
 @slow
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("model_type", KINDS)
+@pytest.mark.parametrize(
+    ("model_type", "dtype"), [*itertools.product(KINDS, ["float32"]), ("gpt2", "float64"), ("t5", "float64")]
+)
 def test_beams_of_every_kind(model_type, dtype):
     assert_same_beams(model_type, dtype, itertools.product((0.0, 1.0, 2.0, -1.0), (True, False, "never"), (0, 1)))
 
 
 @slow
-@pytest.mark.parametrize("model_type", KINDS)
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "bart", "t5"])
 def test_beams_without_an_end_and_with_one(model_type):
     for ends in (None, 2):
         assert_same(model_type, max_new_tokens=10, num_beams=2, pad_token_id=1, eos_token_id=ends)
@@ -85,6 +89,7 @@ def assert_same_guided(model_type: str) -> None:
     np.testing.assert_array_equal(written, generate(theirs, **options, negative_prompt_ids=torch.tensor(other)))
 
 
+@pytest.mark.slow
 def test_guided():
     assert_same_guided("gpt2")
 
@@ -105,8 +110,13 @@ def test_processed():
 
 
 @slow
-@pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("model_type", KINDS)
+@pytest.mark.parametrize(
+    ("model_type", "beams"),
+    [
+        *itertools.product(["gpt2", "llama", "gpt_neo", "t5", "bart", "plbart"], [1]),
+        *itertools.product(["gpt2", "bart", "gpt_neo"], [3]),
+    ],
+)
 @pytest.mark.parametrize("name", PROCESSED)
 def test_processed_in_groups(model_type, name, beams):
     options = {"max_new_tokens": 8, "pad_token_id": 1, "eos_token_id": ENDS, "num_beams": beams}
@@ -118,6 +128,7 @@ SUMMARY = {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "no_re
 SUMMARY |= {"min_length": 7, "max_length": 14, "forced_bos_token_id": 0, "forced_eos_token_id": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["bart", pytest.param("m2m_100", marks=slow), pytest.param("mbart", marks=slow)])
 def test_a_summary_and_a_translation(model_type):
     """The second starts with the code of a language."""
@@ -144,7 +155,7 @@ def test_scores_and_logits_are_returned():
                 np.testing.assert_allclose(mine.numpy(), other.numpy(), rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("model_type", ["bart", "plbart"])
+@pytest.mark.parametrize("model_type", ["bart", pytest.param("plbart", marks=slow)])
 def test_a_decoder_that_is_given_a_beginning(model_type):
     ours, theirs = pair(model_type)
     for beginning in ([[7, 8], [9, 10], [11, 12]], [[2, 8], [9, 10], [11, 12]]):
@@ -218,6 +229,7 @@ def test_tokens_are_drawn_with_their_probabilities():
     assert_drawn_from(frequencies(written[:, -1]), torch.softmax(scores[0].double(), -1).numpy())
 
 
+@pytest.mark.slow
 def test_beams_are_drawn_with_their_probabilities():
     """Two beams draw a token and another from what is left; of a text of one token, the likelier is returned."""
     ours, theirs = pair("gpt2")

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 import torch
 import transformers
+from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.generation.stopping_criteria import StopStringCriteria
@@ -61,7 +62,7 @@ def test_defaults_are_those_of_torch():
     [
         ({"penalty_alpha": 0.6}, ValueError, "contrastive"),
         ({"num_beam_groups": 2}, ValueError, "groups of beams"),
-        ({"assistant_model": object()}, ValueError, "each token is computed"),
+        ({"assistant_model": object()}, ValueError, "no second model proposes tokens"),
         ({"output_attentions": True}, ValueError, "call the model on the sequences"),
         ({"cache_implementation": "quantized"}, ValueError, "one kind"),
         ({"guidance_scale": "strong"}, ValueError, "guidance_scale is 'strong', but has to be a number"),
@@ -96,13 +97,42 @@ def test_defaults_are_those_of_torch():
         ({"input_ids": IDS}, TypeError, "input_ids is given twice"),
         ({"decoder_input_ids": IDS}, TypeError, "does not take"),
         ({"generation_config": MASK}, TypeError, "pass attention_mask="),
-        ({"streamer": object(), "num_beams": 2}, ValueError, "num_beams=1"),
+        ({"streamer": BaseStreamer(), "num_beams": 2}, ValueError, "num_beams=1"),
+        ({"streamer": 5}, ValueError, "streamer is 5, but has to have put and end"),
+        ({"logits_processor": 5}, ValueError, "logits_processor is 5, but has to be a list of callables"),
+        ({"stopping_criteria": [5]}, ValueError, r"stopping_criteria is \[5\], but has to be a list of callables"),
+        ({"stop_strings": "x", "tokenizer": 5}, ValueError, "pass tokenizer= to generate; got 5"),
+        ({"pad_token_id": "x"}, ValueError, "pad_token_id is 'x', but has to be a token id"),
+        ({"pad_token_id": [1]}, ValueError, "pad_token_id is"),
+        ({"pad_token_id": 1.5}, ValueError, "pad_token_id is 1.5"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(gpt2, options, error, message):
     with warnings.catch_warnings(), pytest.raises(error, match=message):
         warnings.simplefilter("ignore")
         gpt2.generate(IDS, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"no_repeat_ngram_size": 10**9},
+        {"no_repeat_ngram_size": 10**12},
+        {"encoder_no_repeat_ngram_size": 10**9},
+        {"min_length": 10**12, "eos_token_id": 2},
+        {"suppress_tokens": [10**12]},
+        {"eos_token_id": 10**12},
+        {"prompt_lookup_num_tokens": 10**10, "max_matching_ngram_size": 10**10},
+    ],
+)
+def test_numbers_beyond_all_tokens_change_nothing(gpt2, options):
+    expected = gpt2.generate(IDS[1:2], max_new_tokens=9, **PAD)
+    np.testing.assert_array_equal(gpt2.generate(IDS[1:2], max_new_tokens=9, **PAD | options), expected)
+
+
+def test_more_likely_tokens_than_there_are(gpt2):
+    drawn = [gpt2.generate(IDS, max_new_tokens=9, do_sample=True, seed=1, top_k=count, **PAD) for count in (0, 10**12)]
+    np.testing.assert_array_equal(*drawn)
 
 
 @pytest.mark.parametrize(
@@ -320,6 +350,7 @@ def test_a_graph_refuses_what_needs_python(gpt2):
         tf.function(lambda: gpt2.generate(IDS, max_time=1.0, max_new_tokens=2, **PAD), autograph=False)()
 
 
+@pytest.mark.slow
 def test_weights_and_layers_may_change(tmp_path):
     """New values are read by the graph that there is; quantized layers have other variables, and get another graph."""
     pair("gpt2")[0].save_pretrained(tmp_path)
@@ -344,3 +375,18 @@ def test_a_body_does_not_generate():
 
     with pytest.raises(ValueError, match="predicts no tokens"):
         tf_pipeline.TFAutoModel.from_pretrained(checkpoint("gpt2", "TFAutoModelForCausalLM")).generate(IDS)
+
+
+def test_graphs_of_several_kinds_and_models_warn_of_no_retracing(monkeypatch):
+    monkeypatch.setattr(
+        polymorphic_function,
+        "_frequent_tracing_detector_manager",
+        polymorphic_function._FrequentTracingDetectorManager(),
+    )
+    said = []
+    monkeypatch.setattr(tf.get_logger(), "warning", lambda text, *_, **__: said.append(text))
+    kinds = [{"num_beams": beams} for beams in range(1, 8)]  # a graph each
+    model = tf_pipeline.TFAutoModelForCausalLM.from_pretrained(pair("gpt2")[1].config._name_or_path)
+    for options in kinds:
+        model.generate(IDS, max_new_tokens=2, **PAD, **options)
+    assert not said

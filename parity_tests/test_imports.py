@@ -125,3 +125,14 @@ def test_neither_framework_is_imported_before_it_is_needed():
         "print(sorted({'torch', 'tensorflow', 'keras', 'transformers'} & set(sys.modules)))"
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_functions_are_compiled_in_one_place():
+    """Elsewhere TensorFlow would count the traces of all models together, and warn."""
+    makers = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "tf.function"
+    }
+    assert makers == {"tracing.py", "serving/export/base.py"}  # the latter makes concrete functions, which do not count

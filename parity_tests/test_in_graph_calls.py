@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from parity_tests.conftest import ASSETS
 from parity_tests.sentences import film_reviews
+from parity_tests.tiers import thinned
 from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer, compile_tokenizer, verify
 from tf_pipeline.tokenization.in_graph.pre_tokenizers import matches
@@ -162,6 +163,7 @@ json.dump({name: value.numpy().tolist() for name, value in rows.items()}, open(s
 """
 
 
+@pytest.mark.slow
 def test_saved_model_in_a_process_of_its_own(compiled, tmp_path):
     class Module(tf.Module):
         def __init__(self):
@@ -286,7 +288,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", thinned(STAGES, 3))
 def test_stage(stage):
     """A vocabulary of single characters shows every character that a stage makes, and every word."""
     letters = sorted({c for text in adversarial_texts()[::5] for c in text} | {chr(i) for i in range(0x100, 0x144)})

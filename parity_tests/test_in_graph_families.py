@@ -25,7 +25,7 @@ def counted(record_property):
     return count
 
 
-@pytest.mark.parametrize("family", exhaustive(FAMILIES, ["bert", "roberta", "albert", "t5", "deberta-v3", "llama-2"]))
+@pytest.mark.parametrize("family", exhaustive(FAMILIES, ["bert", "roberta", "t5", "llama-2"]))
 def test_family(family, counted):
     tokenizer = FAMILIES[family]()
     texts = adversarial_texts()[::9] + film_reviews()[::24] + RUNS
@@ -37,15 +37,15 @@ def test_family(family, counted):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name in ("bert", "roberta", "xlm-roberta", "llama-3")])
 def test_whole_corpus_and_code_points(family, counted):
-    """Every code point of the scripts that have cases, marks and compositions, and every 17th of the rest."""
+    """Every code point of the scripts that have cases, marks and compositions, and every 51st of the rest."""
     tokenizer = FAMILIES[family]()
     compiled = compile_tokenizer(tokenizer)
     report = counted(verify(compiled, tokenizer, adversarial_texts() + film_reviews()), f"{family}, corpus")
     assert report.counts.pop("offset_mapping") <= COMPOSED.get(family, 0), str(report)
     assert report.texts > 3000 and not any(report.counts.values()), str(report)
-    codes = [*range(0x3400), *range(0x3400, 0x110000, 17)]
+    codes = [*range(0x3400), *range(0x3400, 0x110000, 51)]
     characters = [chr(code) for code in codes if not 0xD800 <= code < 0xE000]
     for around in ("{}", "ra{}in"):
         texts = [around.format(character) for character in characters]

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from parity_tests.fuzzing import BEHAVIORS, FLAGS, STACKS, stack, texts
+from parity_tests.tiers import thinned
 from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer, compile_tokenizer, verify
 from tf_pipeline.tokenization.in_graph.regex import EVERY
 from tf_pipeline.tokenization.in_graph.text import Text
@@ -29,7 +30,7 @@ def agree(record_property):
     return checked
 
 
-@pytest.mark.parametrize("number", [2, 3, 5, 7, 10])
+@pytest.mark.parametrize("number", thinned([2, 3, 5, 7, 10], 3))
 def test_random_texts(number, agree):
     tokenizer = stack(number)
     agree(tokenizer, texts(tokenizer, QUICK, seed=number), "quick")
@@ -63,7 +64,7 @@ def _characters(pre_tokenizer, *added: AddedToken) -> Tokenizer:
 
 
 @pytest.mark.parametrize("invert", [False, True])
-@pytest.mark.parametrize("behavior", BEHAVIORS)
+@pytest.mark.parametrize("behavior", thinned(BEHAVIORS, 3))
 def test_splitting_leaves_added_tokens_alone(behavior, invert, agree):
     tokenizer = _characters(pre_tokenizers.Split(Regex("[a-z]+"), behavior, invert), AddedToken("[S]", special=True))
     agree(tokenizer, ["a[S]b", "[S]", " [S] ", "[S][S]", "a [S]-b", "-[S]-[S]a", "ab"], "added tokens in splits")
@@ -107,6 +108,7 @@ def test_what_would_not_be_exact_is_refused(said):
         compile_tokenizer(tokenizer)
 
 
+@pytest.mark.slow
 def test_texts_of_an_export_show_added_tokens(monkeypatch):
     """The texts that an export compares tell a tokenizer that loses added tokens."""
     tokenizer = _characters(

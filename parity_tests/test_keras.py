@@ -6,6 +6,7 @@ Steps that do not have to be traced run eagerly, which takes a tenth of the time
 
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ import tensorflow as tf
 import transformers
 
 import tf_pipeline
-from parity_tests.families import CLASSES, HEADS, MODELS, OWN_FAMILIES, REPRESENTATIVES, marked
+from parity_tests.families import BODIES, CLASSES, HEADS, MODELS, OWN_FAMILIES, REPRESENTATIVES, marked
 from parity_tests.keras_helpers import (
     assert_same_outputs,
     assert_same_values,
@@ -23,6 +24,7 @@ from parity_tests.keras_helpers import (
     tiny_labels,
     tiny_model,
 )
+from parity_tests.tiers import exhaustive
 from tf_pipeline.checkpoint import named_slots
 
 CLASSIFIER = "TFBertForSequenceClassification"
@@ -458,6 +460,21 @@ def test_int8_quantization_and_its_file(tmp_path):
     assert_same_outputs(keras.models.load_model(tmp_path / "model.keras")(inputs), model(inputs), atol=0)
 
 
+def test_frozen_layers_stay_frozen_in_a_file(tmp_path):
+    model, inputs, labels = compiled(CLASSIFIER, keras.optimizers.Adam(0.01))
+    model.bert.trainable = False
+    model.bert.encoder.layer[0].trainable = True
+    model.fit(inputs | labels, verbose=0)
+    model.save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Keras skips an optimizer of other variables, with a warning
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    trained = [weight.path for weight in model.trainable_weights]
+    assert [weight.path for weight in loaded.trainable_weights] == trained and 2 < len(trained) < len(model.weights)
+    assert loaded.train_on_batch(inputs | labels) == pytest.approx(model.train_on_batch(inputs | labels), rel=1e-5)
+    assert_same_values(values(loaded), values(model))
+
+
 def test_lora_and_its_file(tmp_path):
     model, inputs, labels = compiled(CLASSIFIER)
     model.bert.trainable = False
@@ -579,3 +596,15 @@ class WithExtraLayer(tf_pipeline.TFBertForSequenceClassification):
 def test_a_subclass_with_a_keras_layer_of_its_own():
     model = WithExtraLayer(tiny_model(CLASSIFIER).config)
     assert model(tiny_inputs(model)).logits.shape == (4, 2)
+
+
+@pytest.mark.parametrize("name", exhaustive(BODIES, BODIES[:3]))
+def test_gradients_are_tensors(name):
+    """Keras' optimizers square and clip slices of a table before they add up those of one row."""
+    model = tiny_model(name)
+    inputs = {key: value[:, :1].repeat(5, axis=1) for key, value in tiny_inputs(model).items()}
+    with tf.GradientTape() as tape:
+        total = tf.add_n([tf.reduce_sum(value) for value in tf.nest.flatten(model(inputs)[0])])
+    gradients = tape.gradient(total, [variable.value for variable in model.trainable_variables])
+    assert all(isinstance(value, tf.Tensor | None) for value in gradients)
+    assert sum(value is not None for value in gradients) > 5

@@ -15,6 +15,7 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 from transformers.pytorch_utils import Conv1D as TorchConv1D
 
 from tf_pipeline.layers import Conv1D, RMSNorm
+from tf_pipeline.layers.core import dense
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import BaseModelOutput
 from tf_pipeline.reference.precision import lifted_upcasts
@@ -139,3 +140,23 @@ def test_conv1d_is_trained_and_adapted_as_a_dense_layer():
     layer.enable_lora(2)
     np.testing.assert_allclose(layer(rows), before, atol=1e-5)
     assert isinstance(layer, keras.layers.Dense) and len(layer.trainable_variables) == 3
+
+
+@pytest.mark.parametrize("rows", [1, 3, 511, 512])
+def test_a_transposed_product_of_any_number_of_rows(rows):
+    """Few rows are computed another way, known or not; values and gradients are the same."""
+    rng = np.random.default_rng(0)
+    x, weight, bias = (tf.constant(rng.normal(size=shape)) for shape in ((rows, 6), (40, 6), (40,)))
+    expected = x.numpy() @ weight.numpy().T + bias.numpy()
+    open_rows = tf.function(
+        lambda x: dense(x, weight, bias, transposed=True), [tf.TensorSpec([None, 6], tf.float64)], autograph=False
+    )
+    np.testing.assert_allclose(dense(x, weight, bias, transposed=True), expected, atol=1e-12)
+    np.testing.assert_allclose(open_rows(x), expected, atol=1e-12)
+    with tf.GradientTape() as tape:
+        tape.watch([x, weight])
+        total = tf.reduce_sum(open_rows(x) ** 2)
+    for gradient, truth in zip(
+        tape.gradient(total, [x, weight]), (2 * expected @ weight.numpy(), 2 * expected.T @ x.numpy()), strict=True
+    ):
+        np.testing.assert_allclose(gradient, truth, atol=1e-9)

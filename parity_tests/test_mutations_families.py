@@ -124,16 +124,20 @@ def test_every_other_mistake_is_caught(name, monkeypatch, record_property):
 
 
 def comparisons() -> dict[str, list[Mistake]]:
-    """The mistakes by the checkpoint that they are planted in."""
+    """The mistakes by the checkpoint that they are planted in, if its comparison is not that of ``test_models.py``."""
     found: dict[str, list[Mistake]] = {}
     for mistake in MISTAKES.values():
         changes = [f"{key}={value}" for key, value in sorted(mistake.changes.items())]
         found.setdefault(" ".join([mistake.family, mistake.class_name, *changes]), []).append(mistake)
-    return found
+    return {name: mistakes for name, mistakes in found.items() if any(map(_is_compared_here_alone, mistakes))}
+
+
+def _is_compared_here_alone(mistake: Mistake) -> bool:
+    return bool(mistake.changes) or {*mistake.groups} != {"outputs"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", comparisons())
+@pytest.mark.parametrize("name", [*comparisons()][::4])
 def test_without_a_mistake_all_is_equal(name):
     mistakes = comparisons()[name]
     groups, dtypes = ({value for m in mistakes for value in getattr(m, part)} for part in ("groups", "dtypes"))

@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 import tf_pipeline
 from parity_tests.checkpoint_helpers import checkpoint
-from parity_tests.families import FAMILY, HEADS, OWN_CLASSES, marked
+from parity_tests.families import DISTINCT, FAMILY, HEADS, OWN_CLASSES
 from parity_tests.test_mutations_families import only_the_verdict  # noqa: F401
+from parity_tests.tiers import exhaustive, thinned
 from tf_pipeline import compare
 from tf_pipeline.cli.main import app
 from tf_pipeline.parity.inputs import random_inputs
@@ -33,7 +34,7 @@ def losses_equal(name: str, **changes) -> set[str]:
     return {check.setting for check in report.checks if check.name == "loss"}
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", exhaustive([1, 3], [3]))
 def test_kinds_of_problems(count):
     kind = "multi_label_classification"
     settings = losses_equal(BERT, problem_type=kind, num_labels=count)
@@ -46,16 +47,15 @@ def test_kinds_of_problems(count):
 @pytest.mark.parametrize(
     ("name", "kind", "count"),
     [
-        (name, *problem)
-        for name in CLASSIFIERS
-        for problem in KINDS
-        if problem[1] == 3 or name == "TFBertForSequenceClassification"
+        *((BERT, *problem) for problem in KINDS),  # of other families they are in test_models.py
+        *((name, None, 3) for name in CLASSIFIERS[::4] if name != BERT),
     ],
 )
 def test_kinds_of_problems_in_every_family(name, kind, count):
     assert len(losses_equal(name, problem_type=kind, num_labels=count)) >= 3
 
 
+@pytest.mark.slow
 def test_command_compares_a_classifier_of_several_labels(tmp_path):
     folder = checkpoint(BERT, problem_type="multi_label_classification", num_labels=3)
     report = tmp_path / "parity.json"
@@ -67,7 +67,7 @@ def test_command_compares_a_classifier_of_several_labels(tmp_path):
     assert {"multi-label", "class labels", "regression"} <= losses
 
 
-@pytest.mark.parametrize("name", marked(HEADS))
+@pytest.mark.parametrize("name", thinned([name for name in HEADS if name in DISTINCT], 8))
 def test_labels_count_and_do_not(name):
     """In every setting something counts, and where labels can be ignored something is."""
     from parity_tests.tiny import tiny_config

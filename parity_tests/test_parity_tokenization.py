@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from parity_tests.conftest import ASSETS
+from parity_tests.tiers import thinned
 from tf_pipeline.parity import corpus as corpus_module
 from tf_pipeline.parity.corpus import SENTENCES, adversarial_texts, sentences
 from tf_pipeline.parity.report import Report
@@ -186,7 +187,7 @@ def test_minilm_on_the_whole_corpus(minilm, judge):
     assert rows["windows", "input_ids"] > 1400 and rows["alone", "input_ids"] >= 50
 
 
-@pytest.mark.parametrize("name", ["bundled", "word_piece", "byte_level", "unigram"])
+@pytest.mark.parametrize("name", thinned(["bundled", "word_piece", "byte_level", "unigram"], 2))
 def test_other_fast_tokenizers(name, request, judge):
     report = Report()
     folder = ASSETS if name == "bundled" else request.getfixturevalue(name)
@@ -387,7 +388,7 @@ FAULTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", thinned(FAULTS, 3))
 def test_faults_are_caught(fault, word_piece, monkeypatch):
     make, setting, name = FAULTS[fault]
     for attribute, faulty in make().items():

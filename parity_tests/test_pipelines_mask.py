@@ -4,12 +4,14 @@ import logging
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 import transformers
 
 from parity_tests.pipeline_helpers import assert_same_answers, tiny_with_tokenizer, torch_pipeline, trained_tokenizer
-from tf_pipeline.pipelines import pipeline
-from tf_pipeline.pipelines.fill_mask import top_places
+from tf_pipeline import TFBertForMaskedLM
+from tf_pipeline.pipelines import fill_mask, pipeline
+from tf_pipeline.pipelines.fill_mask import FillMaskPipeline, top_places
 
 TEXTS = ["Paris is the [MASK] of France.", "[MASK] 🤗 e\u0301lan 東京", "[MASK] and [MASK] or [MASK]!", "What a [MASK]"]
 
@@ -73,6 +75,32 @@ def test_batches_in_order_and_of_bounded_size(folder, ours, reviews):
     assert_same_answers(list(ours(text for text in texts)), expected)
     assert_same_answers(pipeline("fill-mask", model=folder, token_budget=50)(texts), expected)
     assert ours.token_budget == 2048 and ours.trace_count == 1
+
+
+def test_the_logits_of_a_batch_are_bounded(folder, ours, monkeypatch):
+    texts = ["[MASK] " * 7, "One [MASK].", *["[MASK] two [MASK]."] * 5]
+    expected = ours(texts)
+    monkeypatch.setattr(fill_mask, "LOGITS_BYTES", 4 * len(ours.tokenizer) * 4)
+    shapes = []
+    monkeypatch.setattr(ours, "score_masks", lambda inputs, count: shapes.append((len(inputs["input_ids"]), count)) or (
+        ours._score_masks(inputs, tf.constant(count))
+    ))  # fmt: skip
+    assert_same_answers(ours(texts), expected)
+    assert max(rows * count for rows, count in shapes if rows > 1) <= 4 and (1, 7) in shapes
+
+
+def test_the_vocabulary_is_scored_at_masks_alone(ours, monkeypatch):
+    sizes = []
+    plain = TFBertForMaskedLM.prediction_logits
+
+    def recorded(self, states):
+        scores = plain(self, states)
+        tf.py_function(lambda shape: sizes.append(shape.numpy().tolist()), [tf.shape(scores)[:2]], [])
+        return scores
+
+    monkeypatch.setattr(TFBertForMaskedLM, "prediction_logits", recorded)
+    FillMaskPipeline(ours.model, ours.tokenizer)(["[MASK] and three more words", "[MASK] or [MASK]"])
+    assert sizes == [[2, 2]]
 
 
 def test_padding_on_the_left(ours, folder):

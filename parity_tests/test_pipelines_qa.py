@@ -196,12 +196,17 @@ def test_a_context_of_spaces_has_no_answer(finder):
     assert finder("paris")(question="Where?", context="  ") == {"score": 0.0, "start": 0, "end": 0, "answer": ""}
 
 
-def test_a_long_question_is_cut_and_said(finder, caplog):
+def test_a_long_question_is_not_cut(finder, caplog):
     question = "where " * 100
-    chunk = finder("paris").preprocess({"question": question, "context": "In Paris."})
-    assert chunk[0]["encoding"].sequence_ids.count(0) == 64
-    assert "100 tokens and was cut to 64" in caplog.text
-    assert finder("paris")(question=question, context="In Paris.", max_question_len=200)["answer"] == "Paris"
+    for length in (None, 9, 200):
+        chunk = finder("paris").preprocess({"question": question, "context": "In Paris."}, max_question_len=length)
+        assert chunk[0]["encoding"].sequence_ids.count(0) == 100
+    assert finder("paris")(question=question, context="In Paris.")["answer"] == "Paris"
+    assert finder("paris")(question="where " * 375, context="In Paris.")["answer"] == "Paris"  # no windows are needed
+    assert not caplog.text
+    message = r"^The question '(where ){13}w…' has 300 tokens, which leaves 81 of max_seq_len=384 .* doc_stride=128"
+    with pytest.raises(ValueError, match=message):
+        finder("paris")(question="where " * 300, context="In Paris. " * 100)
 
 
 # -------------------------------------------------------------------------------------------------------- inputs

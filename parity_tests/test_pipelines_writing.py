@@ -14,15 +14,20 @@ import pytest
 import torch
 import transformers
 from transformers.pipelines.text_generation import ReturnType
+from typer.testing import CliRunner
 
+from parity_tests.checkpoint_helpers import copied
 from parity_tests.pipeline_helpers import (
     SPECIFIC,
+    bart_checkpoint,
     decoder_checkpoint,
     encoder_decoder_checkpoint,
     saved,
     torch_pipeline,
 )
+from parity_tests.tiers import thinned
 from tf_pipeline import pipeline
+from tf_pipeline.cli.main import app
 
 PROMPTS = ["Once upon a time", "My tart", "Hello, how are you doing today my friend? I have", "The answer is"]
 CHAT = [{"role": "user", "content": "Hello"}]
@@ -114,7 +119,7 @@ def test_samples_by_default_and_within_the_positions(generators):
         ({"return_full_text": True, "return_tensors": True}, ValueError, "Only one of return_full_text"),
         ({"output_scores": True}, ValueError, "call pipe.model.generate"),
         ({"handle_long_generation": "cut"}, ValueError, "None or 'hole'"),
-        ({"assistant_model": "gpt2"}, ValueError, "each token is computed"),
+        ({"assistant_model": "gpt2"}, ValueError, "no second model proposes tokens"),
         ({"max_new_tokens": 100}, ValueError, "more than the 64 positions"),
         ({"temperature": -1.0, "do_sample": True}, ValueError, "temperature is -1.0"),
         ({"max_new_tokens": "3"}, ValueError, "max_new_tokens is '3', but has to be a whole number"),
@@ -145,7 +150,7 @@ def expected_texts(folder: Path, texts: list[str], prefix: str, **options) -> li
 
 @pytest.mark.parametrize(
     ("task", "key", "prefix", "defaults", "options"),
-    [
+    thinned([
         ("text2text-generation", "generated", "", {"num_beams": 4}, {"max_new_tokens": 7}),
         ("text2text-generation", "generated", "", {}, {"max_new_tokens": 7, "num_beams": 1}),
         ("summarization", "summary", "summarize: ", {"num_beams": 4, "max_length": 12, "min_length": 5,
@@ -156,7 +161,7 @@ def expected_texts(folder: Path, texts: list[str], prefix: str, **options) -> li
          {"max_length": 8, "min_length": 2}),
         ("translation_en_to_fr", "translation", "translate English to French: ", {"num_beams": 2, "max_length": 9}, {}),
         ("translation_en_to_de", "translation", "", {"num_beams": 4}, {"max_new_tokens": 5}),
-    ],
+    ], 2),
     ids=repr,
 )  # fmt: skip
 def test_texts_from_texts(encoder_decoder, task, key, prefix, defaults, options):
@@ -182,6 +187,17 @@ def test_several_texts_and_token_ids(encoder_decoder):
     assert stages == ours(PROMPTS[0], max_new_tokens=6)
 
 
+def test_a_decoder_that_starts_from_the_token_that_ends_texts():
+    """Its first token is no end of the text."""
+    folder, options = bart_checkpoint(), {"max_new_tokens": 8, "num_beams": 2}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = model.generate(**tokenizer("A film.", return_tensors="pt", return_token_type_ids=False), **options)[0]
+    pipe = pipeline("summarization", model=folder, **options)
+    assert pipe("A film.") == [{"summary_text": tokenizer.decode(ids, skip_special_tokens=True)}]
+    assert pipe("A film.", return_tensors=True)[0]["summary_token_ids"].tolist() == ids.tolist() and len(ids) > 2
+
+
 def test_stop_sequence_is_its_first_token(encoder_decoder):
     ours = pipeline("text2text-generation", encoder_decoder)
     plain = ours(PROMPTS[0], max_new_tokens=8, num_beams=1, return_tensors=True)[0]["generated_token_ids"]
@@ -194,6 +210,7 @@ def test_stop_sequence_is_its_first_token(encoder_decoder):
     np.testing.assert_array_equal(cut[0]["generated_token_ids"], plain[: first + 1])
 
 
+@pytest.mark.slow
 def test_lengths_that_make_no_sense_are_warned_of(encoder_decoder, caplog):
     with caplog.at_level(logging.WARNING):
         pipeline("summarization", encoder_decoder)(PROMPTS, max_length=30, min_length=40)
@@ -284,6 +301,7 @@ def command(*arguments: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(run, capture_output=True, text=True, timeout=300, **options)
 
 
+@pytest.mark.slow
 def test_command_line_writes(decoder, generators, tmp_path):
     (expected,) = generators[0](PROMPTS[0], **GREEDY)
     options = ["--model", str(decoder), "--max-new-tokens", "8", "--no-do-sample"]
@@ -318,3 +336,95 @@ def test_command_line_translates(encoder_decoder):
     ours = pipeline("translation_en_to_fr", encoder_decoder)
     answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert answers == [[one] for one in ours(PROMPTS, max_new_tokens=4)]
+
+
+# ------------------------------------------------------------------------------------------------------ long documents
+
+# Each part is there once, and the end has no spaces.
+LONG = (
+    "\n".join(f"Fox {n}, naïve 日本{n} 🙂, jumps over it {n} times." for n in range(6))
+    + " 東京都は日本の首都です。大阪"
+)
+
+
+@pytest.fixture
+def summarizer():
+    """A pipeline whose tokenizer takes 40 tokens."""
+    pipe = pipeline("summarization", model=str(encoder_decoder_checkpoint()))
+    pipe.tokenizer.model_max_length = 40
+    return pipe
+
+
+def test_windows_on_the_command_line():
+    """A model that takes 40 tokens, and a text of more."""
+    folder = copied(encoder_decoder_checkpoint())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, model_max_length=40)
+    tokenizer.save_pretrained(folder)
+    options = ["--model", str(folder), "--max-new-tokens", "4", "--json"]
+    done = CliRunner().invoke(app, ["run", "summarization", *options, "--stride", "3", "--second-pass", LONG])
+    assert done.exit_code == 0, done.output
+    pipe = pipeline("summarization", model=str(folder), max_new_tokens=4)
+    assert json.loads(done.stdout) == pipe(LONG, stride=3, second_pass=True)
+    refused = CliRunner().invoke(app, ["run", "summarization", *options, "--stride", "3", "--truncation", LONG])
+    assert refused.exit_code == 2 and "truncation" in refused.stderr
+
+
+@pytest.mark.parametrize("stride", [0, 4, 15])
+def test_windows_hold_the_whole_text_and_fit(summarizer, stride):
+    pieces = summarizer.cut(LONG, stride)
+    assert len(pieces) > 5
+    assert all(len(summarizer.tokenizer(summarizer.prefix + piece)["input_ids"]) <= 40 for piece in pieces)
+    place = overlaps = 0
+    for piece in pieces:
+        begin = LONG.index(piece)
+        assert not LONG[place:begin].strip()
+        overlaps += begin < place
+        assert begin == 0 or LONG[begin - 1].isspace() or begin > LONG.index("東京")
+        place = begin + len(piece)
+    assert place == len(LONG) and bool(overlaps) == bool(stride)
+    assert summarizer.cut("A short text.", stride) == ["A short text."]
+
+
+def test_a_long_text_is_summarized_window_by_window(summarizer):
+    options = {"max_new_tokens": 5}
+    texts = [LONG, "A short text.", LONG[:180], ""]
+    for text, answer in zip(texts, summarizer(texts, stride=4, **options), strict=True):
+        alone = [summarizer(piece, **options)[0]["summary_text"] for piece in summarizer.cut(text, 4)]
+        assert answer["summary_text"] == (" ".join(one.strip() for one in alone) if len(alone) > 1 else alone[0])
+
+
+def test_second_passes_go_on_until_a_summary_fits(summarizer, monkeypatch):
+    """With a model whose summary of a window is its first two words."""
+
+    def first_words(outputs, **_):
+        window = summarizer.tokenizer.decode(outputs["input_ids"][0], skip_special_tokens=True)
+        return [{"summary_text": " ".join(window.removeprefix(summarizer.prefix).split()[:2])}]
+
+    monkeypatch.setattr(summarizer, "postprocess", first_words)
+    options = {"stride": 0, "max_new_tokens": 1}
+    texts = [LONG, "Short and sweet it is.", LONG[:120]]
+    passes, answers = 0, [summarizer(text, **options)[0]["summary_text"] for text in texts]
+    for place, text in enumerate(texts):
+        while len(summarizer.cut(text, 0)) > 1 and len(answers[place]) < len(text):
+            text = answers[place]
+            answers[place] = summarizer(text, **options)[0]["summary_text"]
+            passes += 1
+    assert passes >= 3
+    assert summarizer(texts, second_pass=True, **options) == [{"summary_text": answer} for answer in answers]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"second_pass": True}, "pass stride="),
+        ({"stride": -1}, "stride is -1"),
+        ({"stride": 1.5}, "stride is 1.5"),
+        ({"stride": 40}, "less than the 3. tokens of a window"),
+        ({"stride": 4, "truncation": True}, "which truncation does not go with"),
+        ({"stride": 4, "return_tensors": True}, "which return_tensors does not go with"),
+        ({"stride": 4, "num_return_sequences": 2, "num_beams": 2}, "which num_return_sequences does not go with"),
+    ],
+)
+def test_windows_that_make_no_sense_are_refused(summarizer, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        summarizer(LONG, **options)

@@ -32,9 +32,9 @@ from tf_pipeline.port.rules import RULES
 from tf_pipeline.port.rules.registry import Rule
 
 # Diverse in attention, positions, routing, recurrence and shape; `benchmarks/coverage.py` tries all there are.
+# Other decoders are captured in `test_port_steps.py`.
 SAMPLE = [
-    "bloom", "convbert", "deberta", "esm", "falcon", "fnet", "gemma2", "gpt_neo", "gpt_oss", "llama", "gptj", "mixtral",
-    "nystromformer", "opt", "phi3", "roformer", "squeezebert", "t5", "bart", "xlnet",
+    "bart", "deberta", "fnet", "gpt_neo", "mixtral", "roformer", "xlnet",
 ]  # fmt: skip
 SEQUENCE = "TFAutoModelForSequenceClassification"
 
@@ -45,7 +45,7 @@ def cache(monkeypatch):
     return use_cache_of(monkeypatch, shared_cache())
 
 
-@pytest.mark.parametrize("model_type", exhaustive(SAMPLE, ["gpt_neo", "t5"]))
+@pytest.mark.parametrize("model_type", exhaustive(SAMPLE, ["gpt_neo"]))
 def test_architecture_is_ported_and_equal(model_type):
     config = tiny.tiny_config(model_type)
     model_class = tiny.body_class(model_type)
@@ -104,6 +104,7 @@ def test_graph_file_is_the_same_every_time(tmp_path):
     assert Graph.read(tmp_path / "first" / GRAPH, tmp_path / "first" / CONSTANTS)[0] == captured.graph
 
 
+@pytest.mark.slow
 def test_graph_keeps_composite_operators_and_names_modules(gpt_neo):
     operators = [node.op for node in gpt_neo.graph.nodes]
     assert operators.count("aten.layer_norm.default") == 5
@@ -138,6 +139,7 @@ def test_damaged_graph_is_refused(xlnet, tmp_path, change, message):
         tf_pipeline.TFAutoModelForSequenceClassification.from_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 def test_constants_of_another_graph_are_refused(helium, tmp_path):
     helium.save_pretrained(tmp_path)
     (tmp_path / CONSTANTS).write_bytes((tmp_path / CONSTANTS).read_bytes()[:20])
@@ -148,6 +150,7 @@ def test_constants_of_another_graph_are_refused(helium, tmp_path):
 # ---------------------------------------------------------------------------------------------------- the same model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_type", "auto", "groups"),
     [
@@ -157,12 +160,7 @@ def test_constants_of_another_graph_are_refused(helium, tmp_path):
             for values in [
                 ("xlnet", SEQUENCE, ["gradients", "training", "invariance", "round trip"]),
                 ("umt5", "TFAutoModelForSeq2SeqLM", ["outputs", "gradients", "invariance"]),
-                ("helium", "TFAutoModelForCausalLM", ["outputs", "execution"]),
                 ("gpt_neo", "TFAutoModelForCausalLM", ["outputs", "execution"]),
-                ("esm", "TFAutoModelForTokenClassification", ["outputs", "gradients"]),
-                ("roformer", "TFAutoModelForQuestionAnswering", ["outputs", "gradients"]),
-                ("roformer", "TFAutoModelForMultipleChoice", ["outputs", "gradients"]),
-                ("esm", "TFAutoModelForMaskedLM", ["outputs"]),
             ]
         ),
     ],
@@ -175,6 +173,7 @@ def test_parity_of_ported_checkpoints(model_type, auto, groups, judge):
     assert {check.group for check in report.checks} == set(groups)
 
 
+@pytest.mark.slow
 def test_outputs_are_named_as_in_torch(xlnet, t5):
     ids = np.array([[5, 6, 7, 8]])
     assert list(xlnet(ids)) == ["logits"]
@@ -185,6 +184,7 @@ def test_outputs_are_named_as_in_torch(xlnet, t5):
     assert set(outputs) >= {"loss", "logits", "encoder_last_hidden_state", "cross_attentions", "decoder_hidden_states"}
 
 
+@pytest.mark.slow
 def test_inputs_that_do_not_fit_are_refused(t5):
     gpt2 = ported_class("GPT2Model").from_config(tiny.tiny_config("gpt2"))
     with pytest.raises(ValueError, match="longer than the 64 positions"):
@@ -197,7 +197,8 @@ def test_inputs_that_do_not_fit_are_refused(t5):
         t5(np.ones((1, 5), int))
 
 
-@pytest.mark.parametrize("dtype", exhaustive(["bfloat16", "float16", "float64", "mixed_bfloat16"], ["mixed_bfloat16"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "mixed_bfloat16"])
 def test_dtype_policies(dtype):
     folder = checkpoint("esm")
     model = tf_pipeline.TFAutoModel.from_pretrained(folder, dtype=dtype)
@@ -230,6 +231,7 @@ def test_fit_learns_and_freezing_by_prefix_holds():
     assert "logits_proj.weight" in changed
 
 
+@pytest.mark.slow
 def test_dropout_is_live_while_training_only():
     dropouts = {"resid_dropout": 0.4, "embed_dropout": 0.4, "attention_dropout": 0.4}
     model = tf_pipeline.TFAutoModel.from_pretrained(checkpoint("gpt_neo", **dropouts))
@@ -257,6 +259,7 @@ def test_saved_model(xlnet, tmp_path):
     np.testing.assert_allclose(loaded.serve(given)["logits"], xlnet(ids).logits, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_a_torch_checkpoint(t5, tmp_path):
     t5.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -271,6 +274,7 @@ def test_what_is_saved_is_a_torch_checkpoint(t5, tmp_path):
         assert torch.equal(value, original[key]), key
 
 
+@pytest.mark.slow
 def test_tied_weights_are_one_variable(t5):
     assert t5.graph.tied
     keys = [key for key, _ in named_slots(t5)]
@@ -279,45 +283,6 @@ def test_tied_weights_are_one_variable(t5):
 
 
 # ------------------------------------------------------------------------------------------------------------ generate
-
-
-def _left_padded() -> tuple[np.ndarray, np.ndarray]:
-    ids = np.array([[0, 0, 0, 11, 12], [21, 22, 23, 24, 25]])
-    return ids, (ids != 0).astype(int)
-
-
-@pytest.mark.parametrize("model_type", ["gpt_neo", "helium", "opt"])
-def test_greedy_generation_equals_torch(model_type):
-    folder = checkpoint(model_type, "TFAutoModelForCausalLM")
-    model = tf_pipeline.TFAutoModelForCausalLM.from_pretrained(folder)
-    twin = getattr(transformers, type(model).__name__[2:]).from_pretrained(folder).eval()
-    ids, mask = _left_padded()
-    expected = twin.generate(
-        torch.tensor(ids),
-        attention_mask=torch.tensor(mask),
-        max_new_tokens=12,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=1,
-    )
-    result = model.generate(ids, attention_mask=mask, max_new_tokens=12, pad_token_id=1)
-    np.testing.assert_array_equal(result, expected.numpy())
-
-
-def test_greedy_generation_of_a_decoder_with_an_encoder_equals_torch(t5):
-    twin = transformers.T5ForConditionalGeneration.from_pretrained(checkpoint("t5", "TFAutoModelForSeq2SeqLM")).eval()
-    ids, mask = _left_padded()
-    ids, mask = ids[:, ::-1].copy(), mask[:, ::-1].copy()
-    expected = twin.generate(torch.tensor(ids), attention_mask=torch.tensor(mask), max_new_tokens=9, do_sample=False)
-    np.testing.assert_array_equal(t5.generate(ids, attention_mask=mask, max_new_tokens=9), expected.numpy())
-
-
-def test_generation_ends_at_the_end_token(gpt_neo):
-    ids = np.array([[11, 12, 13]])
-    free = gpt_neo.generate(ids, max_new_tokens=6, eos_token_id=[]).numpy()[0]
-    stopped = gpt_neo.generate(ids, max_new_tokens=6, eos_token_id=int(free[4])).numpy()[0]
-    end = list(free[3:]).index(free[4]) + 4
-    np.testing.assert_array_equal(stopped, free[:end])
 
 
 def test_a_model_without_a_language_head_does_not_generate(xlnet):
@@ -342,6 +307,7 @@ print(" ".join(f"{x:.6f}" for x in np.ravel(model(np.arange(5, 15)[np.newaxis])[
 """
 
 
+@pytest.mark.slow
 def test_a_port_loads_without_torch(xlnet, tmp_path):
     xlnet.save_pretrained(tmp_path)
     done = _without_torch(LOAD, str(tmp_path), SEQUENCE)
@@ -365,6 +331,7 @@ def test_without_torch_the_error_says_how_to_port_elsewhere(monkeypatch, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_constants_without_axes_are_read_again(tmp_path):
     captured = capture.capture(transformers.LlamaModel, tiny.tiny_config("llama"))
     constants = captured.constants | {"scale": np.float32(0.3)}
@@ -373,6 +340,7 @@ def test_constants_without_axes_are_read_again(tmp_path):
     assert Graph.read(tmp_path / GRAPH, tmp_path / CONSTANTS)[1]["scale"].shape == ()
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_made_anew(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("TF_PIPELINE_CACHE", str(tmp_path))
     config = tiny.tiny_config("esm")
@@ -384,6 +352,7 @@ def test_a_damaged_cache_is_made_anew(monkeypatch, tmp_path, caplog):
     assert Graph.read(graph, graph.with_name(CONSTANTS))[0].model_class == "EsmModel"
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TF_PIPELINE_CACHE", str(tmp_path / "file"))
@@ -442,6 +411,7 @@ def test_stochastic_depth_is_left_out_and_said():
     assert not any("rand" in op for op in graph.operators())
 
 
+@pytest.mark.slow
 def test_unequal_port_is_refused_with_the_first_node_and_nothing_is_written(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_PIPELINE_CACHE", str(tmp_path / "cache"))
     wrong = Rule(lambda x, approximate="none": tf.nn.relu(x), frozenset())
@@ -536,6 +506,7 @@ def test_a_head_that_transformers_lacks_is_refused():
         tf_pipeline.TFAutoModelForCausalLM.from_config(tiny.tiny_config("fnet"))
 
 
+@pytest.mark.slow
 def test_a_graph_of_another_head_is_not_used(xlnet, tmp_path, caplog):
     xlnet.save_pretrained(tmp_path)
     body = tf_pipeline.TFAutoModel.from_pretrained(tmp_path)
@@ -559,10 +530,10 @@ def test_command_line(tmp_path):
     assert runner.invoke(app, ["port", "x"]).exit_code == 2
 
 
-@pytest.mark.parametrize("model_type", exhaustive(["xlnet", "mamba2"], ["xlnet"]))
-def test_a_model_from_a_config_starts_as_one_of_torch_does(model_type):
-    config = tiny.tiny_config(model_type)
-    model_class = tiny.body_class(model_type)
+@pytest.mark.slow
+def test_a_model_from_a_config_starts_as_one_of_torch_does():
+    config = tiny.tiny_config("xlnet")
+    model_class = tiny.body_class("xlnet")
     theirs = model_class(config).state_dict()
     ours = {key: slot.read() for key, slot in named_slots(ported_class(model_class.__name__)(config))}
     assert ours.keys() == theirs.keys()
@@ -604,18 +575,11 @@ PIPELINES = {
 }  # fmt: skip
 
 
-_QUICK = {("roformer", "question-answering"), ("roformer", "fill-mask"), ("xlnet", "text-classification")}
-
-
-# PyTorch has no ESM that answers questions and no XLNet that fills masks.
+@pytest.mark.slow
+# PyTorch has no XLNet that fills masks.
 @pytest.mark.parametrize(
     ("model_type", "task"),
-    [
-        pytest.param(model_type, task, marks=() if (model_type, task) in _QUICK else pytest.mark.slow)
-        for model_type in ("esm", "roformer", "xlnet")
-        for task in PIPELINES
-        if (model_type, task) not in (("esm", "question-answering"), ("xlnet", "fill-mask"))
-    ],
+    [("roformer" if task in ("fill-mask", "question-answering") else "xlnet", task) for task in PIPELINES],
 )
 def test_pipelines_equal_those_of_transformers(task, model_type):
     # On the left as XLNet's own tokenizer: its head reads the last token.

@@ -37,14 +37,15 @@ def pair_of(model_type: str, kind: str, **changes):
 IDS = np.array([[7, 12, 33, 4, 41], [9, 5, 61, 8, 20]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_type", "kind", "changes"),
     [
-        ("marian", SEQ_TO_SEQ, {}),
         ("biogpt", "TFAutoModelForTokenClassification", {}),
         *(
             pytest.param(*values, marks=pytest.mark.slow)
             for values in [
+                ("marian", SEQ_TO_SEQ, {}),
                 ("bert-generation", CAUSAL, {"is_decoder": True}),
                 ("xlnet", CAUSAL, {}),
                 ("bart", CAUSAL, {"is_decoder": True}),
@@ -70,6 +71,7 @@ def test_loss_is_that_of_torch(model_type, kind, changes):
     np.testing.assert_allclose(loss, expected, rtol=1e-6)  # PyTorch takes some losses in float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_type", "kind", "changes"),
     [("marian", SEQ_TO_SEQ, {}), ("bert-generation", CAUSAL, {"is_decoder": True})],
@@ -85,6 +87,7 @@ def test_a_class_of_any_name_generates_as_torch_does(model_type, kind, changes):
     assert written.shape[1] > 2
 
 
+@pytest.mark.slow
 def test_a_body_does_not_generate():
     with pytest.raises(ValueError, match="predicts no tokens"):
         ported_class("MarianModel").from_pretrained(checkpoint("marian")).generate(IDS)
@@ -111,15 +114,15 @@ def test_every_listed_class_has_the_head_of_its_list():
 @pytest.mark.parametrize(
     ("name", "task"),
     [
-        ("GPT2LMHeadModel", None),
-        ("XLNetLMHeadModel", None),
+        ("GPT2LMHeadModel", "text-generation"),
+        ("XLNetLMHeadModel", "text-generation"),
         ("MarianMTModel", None),
-        ("ReformerModelWithLMHead", None),
+        ("ReformerModelWithLMHead", "text-generation"),
         ("FlaubertWithLMHeadModel", "fill-mask"),
         ("XLNetForQuestionAnsweringSimple", "question-answering"),
         ("MarianModel", "feature-extraction"),
         ("OwnCodeForSequenceClassification", "text-classification"),
-        ("OwnCodeLMHeadModel", None),
+        ("OwnCodeLMHeadModel", "text-generation"),
     ],
 )
 def test_task_of_an_export(tmp_path, name, task):

@@ -15,17 +15,23 @@ import transformers
 import tf_pipeline
 from parity_tests.checkpoint_helpers import WEIGHTS, WITHOUT_TORCH, copied, edited, new_folder
 from parity_tests.port_helpers import checkpoint, shared_cache, torch_name, use_cache_of
+from parity_tests.tiers import exhaustive
 from tf_pipeline.checkpoint import CheckpointError, named_slots, open_checkpoint
 from tf_pipeline.port import find, gate
 from tf_pipeline.port.errors import PortError
 
 CAUSAL, MASKED = "TFAutoModelForCausalLM", "TFAutoModelForMaskedLM"
 TOKENS = "TFAutoModelForTokenClassification"
-# A head of another name, tied and not; experts that are joined; projections that are split; prefixes; nothing renamed.
-RENAMED = [
-    ("gpt_neox", CAUSAL), ("esm", MASKED), ("nomic_bert", MASKED), ("mixtral", CAUSAL),
-    ("umt5", "TFAutoModelForSeq2SeqLM"), pytest.param("olmo_hybrid", CAUSAL, marks=pytest.mark.slow),
-]  # fmt: skip
+# A head of another name, tied and not; experts that are joined; projections that are split; prefixes; nothing renamed;
+# positions that are stored.
+RENAMED = exhaustive(
+    [
+        ("gpt_neox", CAUSAL), ("esm", MASKED), ("mixtral", CAUSAL), ("umt5", "TFAutoModelForSeq2SeqLM"),
+        ("mra", "TFAutoModel"),
+    ],
+    [("gpt_neox", CAUSAL)],
+)  # fmt: skip
+TRAINED = [("gpt_neox", CAUSAL), ("mixtral", CAUSAL)]
 IDS = np.arange(5, 15)[np.newaxis]
 
 
@@ -105,7 +111,8 @@ np.save(sys.argv[2] + "/answer.npy", model(ids[:1])[0].numpy())
 """
 
 
-@pytest.mark.parametrize(("model_type", "auto"), [("gpt_neox", CAUSAL), ("mixtral", CAUSAL), ("nomic_bert", MASKED)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("model_type", "auto"), TRAINED)
 def test_trained_and_saved_without_torch(model_type, auto, tmp_path):
     loaded(model_type, auto)[0].save_pretrained(tmp_path / "first")
     arguments = [str(tmp_path / "first"), str(tmp_path / "second"), auto]
@@ -157,6 +164,7 @@ def test_other_names_are_learned_where_torch_is_and_refused_where_it_is_not(monk
     assert_same_files(again, again / "theirs")
 
 
+@pytest.mark.slow
 def test_a_head_that_the_checkpoint_cannot_have_starts_fresh(caplog):
     folder = checkpoint("gpt_neox")
     model, report = tf_pipeline.TFAutoModelForTokenClassification.from_pretrained(folder, output_loading_info=True)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tf_pipeline.cli import run as cli_run
 from tf_pipeline.cli.row_files import Unfinished, unfinished_folder
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.pipelines.batching import windows
+from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
 
 COMMAND = [sys.executable, "-m", "tf_pipeline.cli", "run", "sentiment-analysis"]
 
@@ -90,6 +92,7 @@ def test_a_pipe_is_read_once(answer, tmp_path, kind):
     assert numbers(tmp_path / "out.jsonl") == [1, 2]
 
 
+@pytest.mark.slow
 def test_standard_input_in_a_process_of_its_own():
     done = subprocess.run([*COMMAND, "--input", "/dev/stdin"], input=b'"good"\n"bad"\n', capture_output=True)
     assert done.returncode == 0, done.stderr
@@ -264,6 +267,36 @@ def test_files_that_exist_are_kept_unless_asked(answer, tmp_path):
     assert (tmp_path / "out.jsonl").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_complete_run_says_so(answer, tmp_path):
+    assert answer('"good"\noops\n').exit_code == 3
+    said = answer(None).stderr
+    assert "out.errors.jsonl and" in said and "out.jsonl exist, as after a run that is complete; --overwrite" in said
+
+
+def test_a_folder_that_is_not_there_is_named(answer, tmp_path):
+    result = answer('"good"\n', output="nodir/x.out")
+    assert result.exit_code == 1 and "nodir/x.out does not exist." in result.stderr
+    assert "unfinished" not in result.stderr and names(tmp_path) == ["in.jsonl"]
+
+
+def test_one_answer_is_no_plural(answer, stopped):
+    assert "1 answered row is kept in" in stopped(CONTENT, after=1, kill=ValueError).stderr
+    assert "1 answer is in" in answer(None).stderr
+
+
+def test_a_dash_is_standard_input(answer, tmp_path):
+    (tmp_path / "in.jsonl").write_text('"good"\n\n"bad"\n')
+    before = os.dup(0)
+    with (tmp_path / "in.jsonl").open("rb") as file:
+        os.dup2(file.fileno(), 0)
+    try:
+        result = answer(None, source="-")
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+    assert result.exit_code == 0 and numbers(tmp_path / "out.jsonl") == [1, 3]
+
+
 def test_links_are_followed(answer, tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "out.jsonl").symlink_to("far/real.jsonl")
@@ -321,6 +354,7 @@ def test_a_descriptor_is_written_where_it_is(answer, tmp_path):
     assert lines[0] == b"before" and lines[2] == b"after" and json.loads(lines[1])["line"] == 1
 
 
+@pytest.mark.slow
 def test_standard_output_by_its_path(tmp_path):
     (tmp_path / "in.jsonl").write_text('"good"\n')
     before = os.readlink("/dev/stdout")
@@ -330,6 +364,7 @@ def test_standard_output_by_its_path(tmp_path):
     assert json.loads(done.stdout)["line"] == 1 and os.readlink("/dev/stdout") == before
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(tmp_path):
     (tmp_path / "in.jsonl").write_text('"good"\n' * 20_000)
     command = [*COMMAND, "--input", str(tmp_path / "in.jsonl")]
@@ -448,6 +483,28 @@ def test_what_changed_is_not_resumed(answer, stopped, tmp_path, change, options,
     assert len(numbers(tmp_path / "out.jsonl")) >= 5 and "out.jsonl.unfinished" not in names(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_answers_of_two_models_are_not_mixed(answer, stopped, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("tf_pipeline.hub._READ", 10_000)  # the weights are larger
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED_CHECKPOINT, folder)
+    stopped(CONTENT, options=["--model", "model"])
+    (folder / "notes.md").write_text("not of the model")
+    before = (folder / name).read_bytes()
+    (folder / name).write_bytes(before.replace(b" ", b"  ") if name == "config.json" else before)
+    result = answer(None, "--resume", "--model", "model")
+    assert result.exit_code == 1 and "files of the model changed" in result.stderr
+    assert answer(None, "--overwrite", "--model", "model").exit_code == 3
+
+
+def test_what_is_no_file_of_the_model_may_change(answer, stopped, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED_CHECKPOINT, folder)
+    stopped(CONTENT, options=["--model", "model"])
+    (folder / "notes.md").write_text("not of the model")
+    assert answer(None, "--resume", "--model", "model").exit_code == 3
+
+
 def test_a_run_that_may_overwrite_may_be_resumed(answer, stopped, tmp_path):
     (tmp_path / "out.jsonl").write_text("earlier")
     stopped(CONTENT, options=["--overwrite"])
@@ -460,7 +517,7 @@ def test_a_file_that_came_in_between_is_kept(answer, stopped, tmp_path):
     stopped(CONTENT)
     (tmp_path / "out.jsonl").write_text("of another program")
     result = answer(None, "--resume")
-    assert result.exit_code == 1 and "exists" in result.stderr and "5 answered rows are kept" in result.stderr
+    assert result.exit_code == 1 and "exists," in result.stderr and "5 answered rows are kept" in result.stderr
     assert (tmp_path / "out.jsonl").read_text() == "of another program"
     assert answer(None, "--resume", "--overwrite").exit_code == 3
     assert numbers(tmp_path / "out.jsonl") == [2, 4, 6, 7, 9]

@@ -151,7 +151,7 @@ def test_many_kills(served, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_kills_of_a_model_in_the_process(tmp_path, capsys):
-    said = run_trials(tmp_path, 6, 20_000, scores=False)
+    said = run_trials(tmp_path, 4, 20_000, scores=False)
     with capsys.disabled():
         print(f"\n{said}")
 

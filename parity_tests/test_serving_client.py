@@ -457,6 +457,7 @@ WRONG_CALLS = [
     (LABELS, lambda c: c(TEXTS, tone="kind"), TypeError, "does not take tone; it takes top_k"),
     (LABELS, lambda c: c(TEXTS, top_k=4), ValueError, "top_k is 4, but the export gives 3 labels"),
     (LABELS, lambda c: c(TEXTS, top_k=0), ValueError, "top_k is 0"),
+    (LABELS, lambda c: c(TEXTS, return_all_scores=True), ValueError, "pass top_k=None for all labels"),
     (LABELS, lambda c: c(["a", "half \ud83e of one"]), ValueError, r"lone surrogate '\\ud83e' at position 5"),
     (LABELS, lambda c: c([b"caf\xe9"]), ValueError, "utf-8"),
     (LABELS, lambda c: c(["a", None]), ValueError, "A text has to be a string; got NoneType"),
@@ -524,8 +525,8 @@ def test_signatures_that_do_not_fit(connect, kind):
         ("http://localhost:8501/v1/models/m", {"retries": -1}, "retries is -1"),
         ("http://localhost:8501/v1/models/m", {"timeout": 0}, "timeout is 0"),
         ("http://localhost:8501/v1/models/m", {"max_batch_size": 0}, "max_batch_size is 0"),
-        ("http://localhost:8501/v1/models/m", {"task": "summarise"}, "supported are feature-extraction"),
-        ("http://localhost:8501/v1/models/m", {"task": "zero-shot-classification"}, "does not run on a server"),
+        ("http://localhost:8501/v1/models/m", {"task": "summarise"}, "supported are audio-classification"),
+        ("http://localhost:8501/v1/models/m", {"task": "image-classification"}, "does not run on a server"),
     ],
 )
 def test_clients_that_cannot_be(url, options, message):
@@ -817,7 +818,7 @@ def test_pipeline_with_an_address(server, local):
     with pytest.raises(ValueError, match="token_budget: only a model"):
         pipeline("ner", server.url("rest"), token_budget=3)
     with pytest.raises(ValueError, match="does not run on a server"):
-        pipeline("zero-shot-classification", server.url("rest"))
+        pipeline("image-classification", server.url("rest"))
     with pytest.raises(ValueError, match="function_to_apply was decided"):
         pipeline("text-classification", server.url("rest"), function_to_apply="none")
 
@@ -959,6 +960,7 @@ def test_paths_that_are_wrong(server):
     assert ask(server, "/v1/models/m/versions/77") == (404, "Could not find version 77 of model m")
 
 
+@pytest.mark.slow
 def test_requests_are_merged_and_split(exports, tmp_path):
     (tmp_path / "1").symlink_to(exports / str(LABELS))
     options = ("--batching", "--max-batch-size", "4", "--batch-timeout-micros", "50000")

@@ -7,7 +7,6 @@ import tf_pipeline
 from parity_tests.pipeline_helpers import CONLL, assert_same_answers, labels_of, tiny_with_tokenizer
 from parity_tests.serving_helpers import loopback_server
 from parity_tests.test_pipelines_tokens import TEXTS
-from parity_tests.tiers import exhaustive
 from tf_pipeline.pipelines import pipeline
 
 # The class, values of its config, what is fixed at export, what only the local pipeline is told, and what both are.
@@ -22,6 +21,10 @@ TASKS = {
     "token-classification": (
         "ForTokenClassification", labels_of(CONLL), {"aggregation_strategy": "first"}, {}, {},
     ),
+    "zero-shot-classification": (
+        "ForSequenceClassification", labels_of(["contradiction", "neutral", "entailment"]), {"multi_label": True}, {},
+        {"candidate_labels": ["art", "public health", "café"]},
+    ),
 }  # fmt: skip
 
 
@@ -31,10 +34,11 @@ def inputs_of(task: str, reviews: list[str]) -> list:
     if task == "question-answering":
         contexts = [*TEXTS, " ".join(reviews[:9])]
         return [{"question": "Who is it?", "context": context} for context in contexts]
-    return [*TEXTS, *reviews[:9]]
+    return [*filter(str.strip, TEXTS), *reviews[:9]]
 
 
-@pytest.mark.parametrize("task", exhaustive(TASKS, ["text-classification"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
 def test_exported_served_and_asked(task, minilm, reviews, tmp_path):
     head, values, fixed, local, call = TASKS[task]
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
@@ -49,3 +53,13 @@ def test_exported_served_and_asked(task, minilm, reviews, tmp_path):
             if task == "text-classification":
                 pairs = [{"text": text, "text_pair": other} for text, other in zip(inputs, inputs[1:], strict=False)]
                 assert_same_answers(asked(pairs), pipeline(task, model=folder)(pairs, batch_size=1), tolerance=1e-5)
+            if task == "zero-shot-classification":
+                assert asked(TEXTS[0], "art, sport")["labels"] == asked(TEXTS[0], ["art", "sport"])["labels"]
+                for wrong, message in (
+                    ({"candidate_labels": ["a,b"]}, "'a,b' cannot be sent"),
+                    ({"candidate_labels": []}, "at least one label"),
+                    ({}, "Pass candidate_labels"),
+                    ({"candidate_labels": "art", "multi_label": False}, "decided when the model was exported"),
+                ):
+                    with pytest.raises(ValueError, match=message):
+                        asked(TEXTS[0], **wrong)

@@ -31,7 +31,10 @@ HEADS = {
     "question-answering": ("ForQuestionAnswering", {}),
     "text-classification": ("ForSequenceClassification", {"num_labels": 3}),
     "token-classification": ("ForTokenClassification", labels_of(CONLL)),
-}
+    "zero-shot-classification": (
+        "ForSequenceClassification", {"num_labels": 3, **labels_of(["contradiction", "neutral", "entailment"])}
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +86,6 @@ def test_text_classification(serve, reviews, options):
     pairs = [{"text": one, "text_pair": other} for one, other in zip(texts, reversed(texts), strict=True)]
     served = serve("text-classification", **options)
     for inputs in (texts, pairs):
-        if options.get("top_k") == 9:  # more than there are: the local pipeline gives all, a client says so
-            served.options["top_k"] = None
         check(served, inputs)
 
 
@@ -134,12 +135,21 @@ def test_fill_mask(serve, reviews, kind, options):
     assert every["num_masks"].numpy().tolist() == [0, 2]
     assert set(first) == set(every) - {"num_masks"}
     for name, value in first.items():
-        assert bytes_of(value[1]) == bytes_of(every[name][1, 0])
+        if name == "score":  # a product of another number of rows is rounded differently
+            np.testing.assert_allclose(value[1], every[name][1, 0], rtol=1e-6)
+        else:
+            assert bytes_of(value[1]) == bytes_of(every[name][1, 0])
         assert not any(bytes_of(value[0])) and not any(bytes_of(tf.reshape(every[name][0], [-1])))
 
 
-@pytest.mark.parametrize("strategy", exhaustive(["none", "simple", "first", "average", "max"], ["average"]))
-@pytest.mark.parametrize("kind", exhaustive(KINDS, ["WordPiece"]))
+@pytest.mark.parametrize(
+    ("kind", "strategy"),
+    exhaustive(
+        [*(("WordPiece", one) for one in ("none", "simple", "first", "average", "max")), ("BPE", "max"),
+         ("BPE", "first"), ("Unigram", "none"), ("Unigram", "average")],
+        [("WordPiece", "average")],
+    ),
+)  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
 def test_token_classification(serve, reviews, kind, strategy):
     texts = [*TEXTS, *reviews[:20], " ".join(reviews[:6]), "", " "]
@@ -150,37 +160,87 @@ def test_token_classification(serve, reviews, kind, strategy):
     check(serve("token-classification", kind, aggregation_strategy=strategy, ignore_labels=["PER", "B-ORG"]), texts)
 
 
+SEVERAL = {"top_k": 4, "handle_impossible_answer": True}
+SHORT = {"align_to_words": False, "max_answer_len": 4, "top_k": 3}
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("kind", "options"),
     exhaustive(
-        [
-            {},
-            {"top_k": 4, "handle_impossible_answer": True},
-            {"align_to_words": False, "max_answer_len": 4, "top_k": 3},
-            {"handle_impossible_answer": True},
-        ],
-        [{"top_k": 4, "handle_impossible_answer": True}],
+        [*(("WordPiece", one) for one in ({}, SEVERAL, SHORT, {"handle_impossible_answer": True})), ("BPE", SEVERAL),
+         ("BPE", {}), ("Unigram", SHORT)],
+        [("WordPiece", SEVERAL)],
     ),
     ids=str,
-)
-@pytest.mark.parametrize("kind", exhaustive(KINDS, ["WordPiece"]))
+)  # fmt: skip
 def test_question_answering(serve, reviews, kind, options):
-    questions = ["Who came?", "What is this film about?", " ".join(reviews[:2]), "Où?"] * 4
+    questions = ["Who came?", "What is this film about?", reviews[0][:50], "Où?"] * 4
     contexts = [*TEXTS, " ".join(reviews[:12]), reviews[3], "Σίσυφος ΣΊΣΥΦΟΣ σίσυφος The the THE a\x00B A\x00b"]
     contexts = [*contexts, *reviews[30:40]][:16]
     inputs = [{"question": q, "context": c} for q, c in zip(questions, contexts, strict=True)]
-    windows = {"max_seq_len": 48, "doc_stride": 8, "max_question_len": 16}
+    inputs.append({"question": "the " * 40, "context": "A b."})  # which needs no windows
+    windows = {"max_seq_len": 48, "doc_stride": 8, "max_question_len": 4}
     for side in ("right", "left"):
         check(serve("question-answering", kind, side=side, **windows, **options), inputs)
 
 
+def test_a_question_that_leaves_no_room_is_cut_in_the_graph(serve, reviews):
+    served = serve("question-answering", max_seq_len=48, doc_stride=8)
+    answer = served.signatures()["serving_default"]
+    long, cut = (
+        answer(question=tf.constant(["the " * count, "Who?"]), context=tf.constant([" ".join(reviews[:9])] * 2))
+        for count in (70, served.longest_question)
+    )
+    for name, value in long.items():
+        np.testing.assert_array_equal(value, cut[name])
+
+
+LABELS = ["politics", "public health", "café", "7", "art and many other things " * 20]
+ZERO_SHOT = {"hypothesis_template": "{0}? {0} and {{that}}.", "multi_label": True}
+
+
+@pytest.mark.parametrize("options", exhaustive([{}, ZERO_SHOT, {"multi_label": True}], [{}, ZERO_SHOT]), ids=str)
+@pytest.mark.parametrize("kind", exhaustive(KINDS, ["WordPiece"]))
+def test_zero_shot_classification(serve, reviews, kind, options, monkeypatch):
+    served = serve("zero-shot-classification", kind, **options)
+    texts = [*(text for text in TEXTS if text.strip()), *reviews[:20], " ".join(reviews[:9])]
+    for labels in (LABELS[:4], LABELS[1:2], ["one", "one"]):
+        monkeypatch.setattr(served, "comparison", lambda labels=labels: {"candidate_labels": labels})
+        check(served, texts)
+
+
+def test_labels_of_each_text(serve):
+    served = serve("zero-shot-classification")
+    signature = served.signatures()["serving_default"]
+    text, labels = ["A good film.", "A good film.", "", "x"], [" art ,, sport", "sport", ",", "\xff," + LABELS[4]]
+    answers = signature(text=tf.constant(text), candidate_labels=tf.constant(labels))
+    assert answers["num_labels"].numpy().tolist() == [2, 1, 0, 2]
+    assert {*bytes_of(answers["labels"])[0]} == {b"art", b"sport"} and bytes_of(answers["labels"])[1:3] == [
+        [b"sport", b""], [b"", b""]
+    ]  # fmt: skip
+    scores = answers["scores"].numpy()
+    assert scores[0].sum() == pytest.approx(1) and 0 < scores[1, 0] < 1 and not scores[1:3, 1].any()
+    assert not scores[2].any()
+    alone = served.pipe.value("A good film.", "sport")
+    np.testing.assert_allclose(scores[1, 0], alone["scores"][0], atol=1e-6)
+
+
+def test_zero_shot_options_that_are_refused(serve):
+    with pytest.raises(TypeError, match="without candidate_labels: they come with each text"):
+        serve("zero-shot-classification", candidate_labels="art")
+    with pytest.raises(ValueError, match="changes the label"):
+        serve("zero-shot-classification", hypothesis_template="It is {:>20}.")
+
+
+@pytest.mark.slow
 def test_empty_questions_have_empty_answers(serve):
     signature = serve("question-answering").signatures()["serving_default"]
     answers = signature(question=tf.constant(["", "Who?"]), context=tf.constant(["Ann came.", ""]))
     assert answers["answer"].numpy()[1] == b"" and answers["score"].numpy()[1] == 0
 
 
-@pytest.mark.parametrize("task", exhaustive(TASKS, ["fill-mask", "text-classification"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("task", HEADS)
 def test_no_rows_give_no_rows(serve, task):
     for name, function in serve(task).signatures().items():
         specs = input_specs(function)
@@ -188,7 +248,7 @@ def test_no_rows_give_no_rows(serve, task):
         assert all(len(value) == 0 for value in outputs.values()), name
 
 
-@pytest.mark.parametrize("task", exhaustive(TASKS, ["question-answering"]))
+@pytest.mark.parametrize("task", exhaustive(HEADS, ["question-answering"]))
 def test_unknown_ids_leave_other_rows_alone(serve, task):
     tokens = serve(task).signatures()["tokens"]
     inputs = {name: np.full([2, 3], name == "attention_mask", np.int64) for name in input_specs(tokens)}
@@ -207,8 +267,8 @@ def test_arguments_that_nothing_would_heed_are_refused(serve):
         serve("fill-mask", tokenizer_kwargs={"padding": True})
     with pytest.raises(ValueError, match="texts are strings"):
         serve("token-classification", is_split_into_words=True)
-    with pytest.raises(ValueError, match=r"leaves 0 of max_seq_len=32 .*doc_stride=16"):
-        serve("question-answering", max_seq_len=32)
+    with pytest.raises(ValueError, match=r"max_seq_len=32 tokens that overlap by doc_stride=28 leave no room"):
+        serve("question-answering", max_seq_len=32, doc_stride=28)
 
 
 # ------------------------------------------------------------------------------------------------------ the folder
@@ -297,7 +357,8 @@ def test_large_numbers_are_compared_by_their_size(tmp_path):
     assert done.largest_difference < 1e-5
 
 
-@pytest.mark.parametrize("fault", exhaustive(["lint", "answers", "tokenizer", "warm-up"], ["lint", "answers"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["lint", "answers", "tokenizer", "warm-up"])
 def test_failed_export_leaves_nothing(tmp_path, monkeypatch, fault):
     if fault == "lint":
         monkeypatch.setattr(exporting, "lint", lambda *_: ["op PyFunc"])
@@ -329,8 +390,7 @@ def test_ids_only_in_bfloat16(tmp_path):
     ("options", "error", "message"),
     [
         ({"task": "summarisation"}, ValueError, "not supported"),
-        ({"task": "translation"}, ValueError, "cannot be exported; feature-extraction"),
-        ({"task": "zero-shot-classification"}, ValueError, "cannot be exported; feature-extraction"),
+        ({"task": "image-classification"}, ValueError, "cannot be exported; feature-extraction"),
         ({"version": 0}, ValueError, "version=0"),
         ({"name": "a b"}, ValueError, "name='a b' is not supported"),
         ({"batch_sizes": [0]}, ValueError, "batch_sizes are"),
@@ -364,6 +424,7 @@ def test_options_of_the_hub_find_model_and_tokenizer(monkeypatch):
     assert seen == [{"revision": "main"}] and pipe("A lovely film.")[0]["label"] == "POSITIVE"
 
 
+@pytest.mark.slow
 def test_model_as_an_object(tmp_path):
     pipe = pipeline("text-classification", model=ASSETS)
     with pytest.raises(ValueError, match="load the model with the dtype"):
@@ -394,7 +455,7 @@ def test_tokenizer_that_cannot_be_compiled_says_what_to_do(tmp_path, monkeypatch
 # ------------------------------------------------------------------------------------------------- arbitrary bytes
 
 ANY = st.one_of(st.binary(max_size=60), st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -410,6 +471,7 @@ def fuzzed(serve):
     return make
 
 
+@pytest.mark.slow
 @FUZZ
 @given(data=st.lists(ANY, min_size=1, max_size=4))
 def test_any_bytes_leave_other_rows_alone(fuzzed, data):
@@ -430,6 +492,7 @@ def test_any_bytes_leave_other_rows_alone(fuzzed, data):
         assert ids == served.pipe.value.tokenizer(text, truncation=True)["input_ids"]
 
 
+@pytest.mark.slow
 @FUZZ
 @given(data=st.lists(ANY, min_size=1, max_size=3))
 def test_any_bytes_have_entities_and_answers(fuzzed, data):

@@ -260,6 +260,7 @@ def test_the_rest_example(written, signature, instances):
     assert json.loads(body) == {"instances": instances}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signature", ["text", "tokens"])
 def test_the_command_line_example(written, signature):
     folder = written(serving_default=signature)

@@ -285,6 +285,7 @@ def test_assertions_on_values(saved):
     only(lint(saved(serve)), "op Assert", "Assert")
 
 
+@pytest.mark.slow
 def test_assertions_on_values_in_a_branch_of_a_called_function(saved):
     """The condition comes as an argument, through two calls."""
 
@@ -467,6 +468,7 @@ def test_versions_that_are_not_covered(saved, version):
         lint(saved(lambda x: {"y": x}), version)
 
 
+@pytest.mark.slow
 def test_ops_of_the_installed_tensorflow_are_in_the_table():
     """A newer TensorFlow than those of the table is a reason to run ``benchmarks/serving_ops.py``."""
     script = """if True:

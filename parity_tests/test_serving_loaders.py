@@ -16,6 +16,9 @@ BATCH = 50
 TOLERANCE = 1e-5
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def with_text(tmp_path_factory):
     return exported(tmp_path_factory.mktemp("text"))

@@ -7,6 +7,7 @@ import transformers
 
 from parity_tests.loader_helpers import exported, run
 from parity_tests.pipeline_helpers import tiny_with_tokenizer
+from parity_tests.tiers import exhaustive, thinned
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.serving.export import TASKS
 from tf_pipeline.serving.lint import lint
@@ -35,7 +36,7 @@ def _tokens(names, **shapes):
     return {name: tf.ones(shapes.get(name, (2, 4)), tf.int64) for name in names}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", exhaustive(HEADS, ["text-classification"]))
 def test_every_signature(compiled, task):
     signatures = _served(compiled, task).signatures()
     refused = 0
@@ -71,7 +72,7 @@ FITTING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", thinned(SHAPES, 3))
 def test_models_in_a_graph_of_dynamic_shapes(compiled, name):
     model = _served(compiled, "text-classification").pipe.value.model
     ids = tf.ones((2, 4), tf.int32)
@@ -102,6 +103,7 @@ def folder(tmp_path_factory):
     return exported(tmp_path_factory.mktemp("sizes"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", ["c", "session"])
 def test_other_loaders_refuse_too(folder, loader):
     assert lint(folder, "2.12") == []

@@ -8,6 +8,7 @@ import sys
 import pytest
 import transformers
 
+from parity_tests.tiers import exhaustive, thinned
 from parity_tests.tokenizer_stacks import FAMILIES
 from tf_pipeline.pipelines import pipeline, shortening
 from tf_pipeline.pipelines.shortening import Shortener, border_pattern
@@ -32,7 +33,7 @@ def random_text(chance: random.Random, pieces: int) -> str:
     return "".join(chance.choice(some) + " " * (chance.random() < 0.3) for _ in range(pieces))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", thinned(FAMILIES, 4))
 def test_no_id_changes(family, monkeypatch, capsys):
     monkeypatch.setattr(shortening, "CHARACTERS_PER_TOKEN", 2)
     monkeypatch.setattr(shortening, "REACH", 40)
@@ -53,7 +54,7 @@ def test_no_id_changes(family, monkeypatch, capsys):
         print(f"\n{family}: {cases} texts, {shorter} of them shortened")
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in WHOLE])
+@pytest.mark.parametrize("family", thinned([family for family in FAMILIES if family not in WHOLE], 3))
 def test_tokens_before_a_border_are_those_of_the_whole(family, capsys):
     tokenizer = fast(family)
     border, chance = re.compile(border_pattern(tokenizer)), random.Random(13)
@@ -69,7 +70,7 @@ def test_tokens_before_a_border_are_those_of_the_whole(family, capsys):
         print(f"\n{family}: {cases} borders")
 
 
-@pytest.mark.parametrize("strategy", [True, "longest_first", "only_first", "only_second"])
+@pytest.mark.parametrize("strategy", exhaustive([True, "longest_first", "only_first", "only_second"], ["only_second"]))
 def test_no_id_of_a_pair_changes(strategy, monkeypatch):
     monkeypatch.setattr(shortening, "CHARACTERS_PER_TOKEN", 2)
     tokenizer = fast("bert")
@@ -129,6 +130,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["lovely film ", "東京都"])
 def test_a_text_of_20_million_characters_takes_little_memory(piece):
     done = subprocess.run([sys.executable, "-c", MEMORY.format(piece=piece)], capture_output=True, text=True)

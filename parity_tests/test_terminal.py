@@ -13,6 +13,7 @@ LOADING = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verbose", [False, True])
 def test_loading_prints_nothing(verbose):
     """With ``verbose`` nothing is loaded: whoever imports TensorFlow next shows all that it prints."""

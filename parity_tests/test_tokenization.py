@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 import transformers
 
+from parity_tests.conftest import ASSETS
 from tf_pipeline import AutoTokenizer
 
 COURSE = ["I've been waiting for a HuggingFace course my whole life.", "I hate this so much!"]
@@ -39,8 +40,6 @@ PAIRS = [
 
 @pytest.fixture(scope="module", params=["minilm", "bundled"])
 def tokenizers(request, minilm):
-    from parity_tests.conftest import ASSETS
-
     folder = minilm if request.param == "minilm" else ASSETS
     return AutoTokenizer.from_pretrained(folder), transformers.AutoTokenizer.from_pretrained(folder)
 
@@ -150,3 +149,9 @@ def test_errors(tokenizers, tmp_path):
         AutoTokenizer.from_pretrained(tmp_path)
     with pytest.raises(TypeError, match="from_pretrained"):
         AutoTokenizer()
+
+
+@pytest.mark.parametrize("kind", ["jax", "pytorch", 3])
+def test_other_tensors_are_refused_and_those_of_tensorflow_named(kind):
+    with pytest.raises(ValueError, match=rf"return_tensors is {kind!r}, but has to be one of tf, pt, np"):
+        AutoTokenizer.from_pretrained(ASSETS)("a", return_tensors=kind)

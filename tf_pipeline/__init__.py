@@ -14,7 +14,10 @@ __version__ = "0.1.0"
 
 _AUTO_CLASSES = (
     "TFAutoModel",
+    "TFAutoModelForAudioClassification",
+    "TFAutoModelForCTC",
     "TFAutoModelForCausalLM",
+    "TFAutoModelForImageClassification",
     "TFAutoModelForMaskedLM",
     "TFAutoModelForMultipleChoice",
     "TFAutoModelForNextSentencePrediction",
@@ -22,18 +25,41 @@ _AUTO_CLASSES = (
     "TFAutoModelForQuestionAnswering",
     "TFAutoModelForSeq2SeqLM",
     "TFAutoModelForSequenceClassification",
+    "TFAutoModelForSpeechSeq2Seq",
     "TFAutoModelForTextEncoding",
     "TFAutoModelForTokenClassification",
 )
 
-_LAZY = {name: "tf_pipeline.auto" for name in _AUTO_CLASSES} | {
-    "AutoConfig": "tf_pipeline.config",
-    "AutoTokenizer": "tf_pipeline.tokenization",
-    "compare": "tf_pipeline.parity",
-    "export": "tf_pipeline.serving.export",
-    "pipeline": "tf_pipeline.pipelines",
-    "supported_models": "tf_pipeline.auto",
-}
+_COLLATORS = (
+    "DataCollatorForLanguageModeling",
+    "DataCollatorForMultipleChoice",
+    "DataCollatorForPermutationLanguageModeling",
+    "DataCollatorForSeq2Seq",
+    "DataCollatorForTokenClassification",
+    "DataCollatorForWholeWordMask",
+    "DataCollatorWithPadding",
+    "DefaultDataCollator",
+)
+
+_LAZY = (
+    dict.fromkeys(_AUTO_CLASSES, "tf_pipeline.auto")
+    | dict.fromkeys(_COLLATORS, "tf_pipeline.data")
+    | {
+        "AdamWeightDecay": "tf_pipeline.optimization",
+        "AutoConfig": "tf_pipeline.config",
+        "AutoTokenizer": "tf_pipeline.tokenization",
+        "GenerationConfig": "tf_pipeline.generation.config",
+        "KerasMetricCallback": "tf_pipeline.callbacks",
+        "PushToHubCallback": "tf_pipeline.callbacks",
+        "TFPreTrainedModel": "tf_pipeline.model",
+        "WarmUp": "tf_pipeline.optimization",
+        "compare": "tf_pipeline.parity",
+        "create_optimizer": "tf_pipeline.optimization",
+        "export": "tf_pipeline.serving.export",
+        "pipeline": "tf_pipeline.pipelines",
+        "supported_models": "tf_pipeline.auto",
+    }
+)
 
 __all__ = [*_LAZY, "__version__"]
 
@@ -46,8 +72,14 @@ def __getattr__(name: str):
 
         if (model_class := find_model_class(name)) is not None:
             return model_class
-    raise AttributeError(f"module 'tf_pipeline' has no attribute {name!r}")
+    if name.startswith("_"):  # Python and its tools ask for many such names
+        raise AttributeError(f"module 'tf_pipeline' has no attribute {name!r}")
+    from tf_pipeline.former_names import resolve
+
+    return resolve(name)
 
 
 def __dir__():
-    return sorted(__all__)
+    from tf_pipeline.former_names import former_names
+
+    return sorted({*__all__, *(name for name, here in former_names().items() if here)})

@@ -6,8 +6,12 @@ A name is accepted, explained or unknown: nothing that a caller asks for is pass
 import difflib
 import operator
 import warnings
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+
+class ArgumentError(ValueError):
+    """A value that an argument cannot have."""
 
 
 class Explained(NamedTuple):
@@ -25,13 +29,13 @@ class Explained(NamedTuple):
 _BOTH = (True, False)
 _PLACES = "load the model under `with tf.device(…)`, or in the scope of a tf.distribute strategy."
 _PYTORCH_ONLY = "that is PyTorch's machinery; this is TensorFlow."
-_NO_MEDIA = "all tasks here read text, so a tokenizer is all that prepares inputs."
+_NO_MEDIA = "tasks on images or sounds take it, each the one that prepares its inputs."
 
 # Of from_pretrained, of transformers 4.57 and 5.
 MODEL_ARGUMENTS = {
     "from_pt": Explained("every checkpoint is read as PyTorch's.", _BOTH),
-    "from_tf": Explained("weights are read from safetensors and .bin; transformers 4 converts a .h5 file.", (False,)),
-    "from_flax": Explained("weights are read from safetensors and .bin; transformers 4 converts Flax's.", (False,)),
+    "from_tf": Explained("tf_model.h5 is read if there are no other weights.", _BOTH),
+    "from_flax": Explained("transformers 4 converts Flax's weights.", (False,)),
     "low_cpu_mem_usage": Explained("weights are never twice in memory.", _BOTH),
     "_fast_init": Explained("variables are made from the checkpoint.", _BOTH),
     "weights_only": Explained("a .bin file is read with weights_only=True, because it could run code.", (True,)),
@@ -74,6 +78,18 @@ MODEL_ARGUMENTS = {
     "_commit_hash": Explained("pass revision=."),
 }
 
+# Of save_pretrained.
+_SAVED_WHOLE = "the model itself is saved."
+SAVE_ARGUMENTS = {
+    "safe_serialization": Explained("weights are written as safetensors, which transformers 4 and 5 read.", (True,)),
+    "signatures": Explained("model.export(folder, input_signature=…) writes a SavedModel with signatures of your own."),
+    "state_dict": Explained(_SAVED_WHOLE),
+    "save_function": Explained(_SAVED_WHOLE),
+    "is_main_process": Explained("call it in the main process alone.", (True,)),
+    "save_peft_format": Explained("LoRA is merged into the weights.", (True,)),
+    "variant": Explained("rename the file: model.fp16.safetensors is read by variant='fp16'."),
+}
+
 # Of pipeline() and of the pipelines' classes.
 PIPELINE_ARGUMENTS = {
     "framework": Explained("the model runs in TensorFlow; transformers.pipeline runs it in PyTorch.", ("tf",)),
@@ -111,6 +127,8 @@ TOKENIZER_EXPLAINED = {
     "text_pair_target": Explained("a pipeline takes no targets."),
 }
 _LEAST = {"max_length": 1, "stride": 0, "pad_to_multiple_of": 1}
+_MOST = 2**31 - 1
+_CHOICES = {"padding": (True, False, "longest", "max_length", "do_not_pad"), "padding_side": ("left", "right")}
 _FLAGS = ("add_special_tokens", "split_special_tokens", "verbose")
 
 
@@ -167,14 +185,32 @@ def tokenizer_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     arguments = settled(given, TOKENIZER_EXPLAINED)
     for name, value in arguments.items():
         if name in _LEAST and value is not None:
-            whole_number(name, value, _LEAST[name])
+            whole_number(name, value, _LEAST[name], _MOST)
+        if name in _CHOICES:
+            check_choice(name, value)
         if name in _FLAGS and not isinstance(value, bool):
             raise ValueError(f"{name} is {value!r:.80}, but has to be True or False.")
     return arguments
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
-    """The value, if it is a whole number that is large enough.
+# Of a feature extractor's call.
+RETURN_TENSORS = (True, False, "tf", "np")
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[Any] = ()) -> None:
+    """Require one of some values, by default of an argument of tokenizers; ``None`` stands for "not given".
+
+    Raises:
+        ValueError: for another one.
+    """
+    allowed = allowed or _CHOICES[name]
+    value = getattr(value, "value", value)  # of an enumeration
+    if value is not None and not (isinstance(value, (str, bool)) and value in allowed):
+        raise ValueError(f"{name} is {value!r:.80}, but has to be one of {', '.join(map(repr, allowed))}.")
+
+
+def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """The value, if it is a whole number that is large enough, and not too large.
 
     Raises:
         ValueError: if it is not.
@@ -185,6 +221,8 @@ def whole_number(name: str, value: Any, least: int) -> int:
         number = None
     if number is None or isinstance(value, bool) or number < least:
         raise ValueError(f"{name} is {value!r:.80}, but has to be a whole number of at least {least}.")
+    if most is not None and number > most:
+        raise ValueError(f"{name} is {value!r:.80}, but has to be a whole number of at most {most}.")
     return number
 
 

@@ -130,6 +130,21 @@ class _AutoModel:
         )
 
     @classmethod
+    def check_head(cls, model: Any, purpose: str) -> None:
+        """Require a model of a class that this one loads.
+
+        Raises:
+            ValueError: naming the class, and the one of the same architecture that serves the purpose.
+        """
+        if heads.is_listed(type(model), cls.mappings):
+            return
+        names = [name for mapping in cls.mappings for name in torch_classes(mapping).get(model.config.model_type, ())]
+        needed = f"TF{names[0]}" if names else "a model of another architecture"
+        raise ValueError(
+            f"{type(model).__name__} is not for {purpose}: that needs {needed}, as {cls.__name__} loads it."
+        )
+
+    @classmethod
     def _own_code(cls, config: PreTrainedConfig) -> str | None:
         """Name of the class that a checkpoint's own code has for this."""
         reference = (getattr(config, "auto_map", None) or {}).get(cls.__name__.removeprefix("TF"))
@@ -153,13 +168,14 @@ class _AutoModel:
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike, config: PreTrainedConfig | str | None = None, **kwargs: Any):
         """Load a checkpoint; see :meth:`tf_pipeline.model.TFPreTrainedModel.from_pretrained`."""
-        hub_options = split_hub_options(dict(kwargs))
+        hub_options = split_hub_options(kwargs)
+        kwargs |= hub_options
         if "trust_remote_code" in kwargs:
             hub_options["trust_remote_code"] = kwargs.pop("trust_remote_code")
         found_config = (
             config
             if isinstance(config, PreTrainedConfig)
-            else AutoConfig.from_pretrained(config or source, **hub_options)
+            else AutoConfig.from_pretrained(source if config is None else config, **hub_options)
         )
         if hub_options.get("trust_remote_code"):
             config = found_config
@@ -225,6 +241,36 @@ class TFAutoModelForMultipleChoice(_AutoModel):
     """A head that chooses among several continuations."""
 
     mappings = heads.MULTIPLE_CHOICE.mappings
+
+
+class TFAutoModelForImageClassification(_AutoModel):
+    """A head that classifies images."""
+
+    mappings = heads.IMAGE_CLASSIFICATION.mappings
+
+
+class TFAutoModelForCTC(_AutoModel):
+    """A head that gives each frame of a sound the scores of characters; without PyTorch's loss."""
+
+    mappings = heads.CTC.mappings
+
+
+class TFAutoModelForAudioClassification(_AutoModel):
+    """A head that classifies sounds."""
+
+    mappings = heads.AUDIO_CLASSIFICATION.mappings
+
+
+class TFAutoModelForSpeechSeq2Seq(_AutoModel):
+    """An encoder of sounds, and a decoder that predicts the next token."""
+
+    mappings = heads.SEQ_TO_SEQ_LM.elsewhere
+
+
+class SpeechRecognitionModels(_AutoModel):
+    """Loads either kind of model that writes down speech, for the pipeline of that task."""
+
+    mappings = TFAutoModelForCTC.mappings + TFAutoModelForSpeechSeq2Seq.mappings
 
 
 class TFAutoModelForNextSentencePrediction(_AutoModel):

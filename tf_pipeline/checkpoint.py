@@ -6,14 +6,12 @@ the key). There are no mapping tables.
 """
 
 import contextlib
+import contextvars
 import gc
 import json
 import logging
-import mmap
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,37 +21,34 @@ import keras
 import ml_dtypes
 import numpy as np
 import tensorflow as tf
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from tf_pipeline.arguments import check_choice
 from tf_pipeline.files import atomic_folder
 from tf_pipeline.hub import repository_file
 from tf_pipeline.layers import Parameter
+from tf_pipeline.readers import (
+    SAFETENSORS,
+    CheckpointError,
+    RenamedReader,
+    SafetensorsReader,
+    TensorFlowReader,
+    TorchReader,
+)
 
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
-SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 TORCH_BIN = "pytorch_model.bin"
 TORCH_BIN_INDEX = "pytorch_model.bin.index.json"
+H5 = "tf_model.h5"
+H5_INDEX = "tf_model.h5.index.json"
 
-# Buffers that old checkpoints carry and that hold no information.
+# Buffers that old checkpoints carry and that hold no information, unless a model has them as its own.
 _BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
 # Files of an earlier checkpoint that a new one replaces, and that would not belong to its config.
 _REPLACED = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|(graph|step)\.(json|safetensors)")
-# Names that safetensors gives to dtypes.
-_DTYPES = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "F8_E8M0": ml_dtypes.float8_e8m0fnu,
-    "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz, "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
-    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
-    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
-}  # fmt: skip
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit the model; the message names the file or the keys."""
 
 
 @dataclass
@@ -81,13 +76,16 @@ class Slot:
             )
         # Keras' `kernel` and `embeddings` are `_kernel` and `_embeddings` with the LoRA update added.
         merged = getattr(self.layer, self.parameter.variable.removeprefix("_"))
-        value = np.asarray(keras.ops.convert_to_numpy(merged)).astype(self.variable.dtype, copy=False)
+        value = np.asarray(tf.convert_to_tensor(merged)).astype(self.variable.dtype, copy=False)
         return np.asarray(value.T if self.parameter.transpose else value, order="C")
 
 
 @dataclass
 class LoadingReport:
     """The outcome of loading each key of a checkpoint.
+
+    It is read as the dictionary that ``transformers`` returns, too: ``missing_keys``, ``unexpected_keys``,
+    ``mismatched_keys`` and ``error_msgs``.
 
     Attributes:
         missing: keys of the model that the checkpoint lacks; they are newly initialised.
@@ -98,6 +96,14 @@ class LoadingReport:
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+
+    def keys(self) -> list[str]:
+        """The names in ``transformers``."""
+        return ["missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"]
+
+    def __getitem__(self, name: str) -> list[Any]:
+        lists = (self.missing, self.unused, self.mismatched, [])  # what goes wrong otherwise is raised
+        return dict(zip(self.keys(), lists, strict=True))[name]
 
     def warn(self, model_name: str, source: str) -> None:
         """Log differences from the checkpoint."""
@@ -133,6 +139,24 @@ def named_slots(layer: Any, prefix: str = "") -> Iterator[tuple[str, Slot]]:
                 yield from named_slots(child, f"{prefix}{name.removesuffix('_')}.")
 
 
+_DEFERRED = contextvars.ContextVar("deferred", default=False)
+
+
+@contextlib.contextmanager
+def deferred_variables():
+    """Construct models without creating variables, so that a checkpoint can create them from its tensors."""
+    token = _DEFERRED.set(True)
+    try:
+        yield
+    finally:
+        _DEFERRED.reset(token)
+
+
+def variables_wait() -> bool:
+    """Whether a model that is constructed now is to have no variables yet."""
+    return _DEFERRED.get()
+
+
 def create_variables(model: keras.Model, tensors: Mapping[str, np.ndarray] | None = None) -> None:
     """Create every variable of ``model`` that is not there yet, from ``tensors`` where they have its key.
 
@@ -157,6 +181,8 @@ def create_variables(model: keras.Model, tensors: Mapping[str, np.ndarray] | Non
     for layer in model._flatten_layers():
         if type(layer).build is keras.layers.Layer.build:  # a container: all there was to build is its leaves
             layer.built = True
+        elif hasattr(layer, "create_variables") and not layer.built:  # a leaf whose only weight is another's
+            layer.create_variables()
 
 
 @contextlib.contextmanager
@@ -190,245 +216,15 @@ def _transposed(value: np.ndarray) -> tf.Tensor:
 # --------------------------------------------------------------------------------------------- reading checkpoints
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """Place of a tensor in a mapped file."""
-
-    file: mmap.mmap
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-
-class SafetensorsReader(Mapping):
-    """Tensors of safetensors files by key: views of the mapped files, in which nothing is read before it is used.
-
-    Args:
-        entries: place of each tensor.
-    """
-
-    def __init__(self, entries: Mapping[str, _Entry]):
-        self._entries = dict(entries)
-
-    @classmethod
-    def open(cls, paths: list[Path]) -> "SafetensorsReader":
-        """Map files and learn their keys.
-
-        Raises:
-            CheckpointError: if a file is cut off or is not a safetensors file, or has a dtype that NumPy lacks.
-        """
-        entries: dict[str, _Entry] = {}
-        for path in paths:
-            _add(entries, _entries(path), path)
-        return cls(entries)
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of one tensor."""
-        return self._entries[key].shape
-
-    def dtype(self, key: str) -> np.dtype:
-        """Dtype of one tensor."""
-        return self._entries[key].dtype
-
-    def release(self, key: str) -> None:
-        """Give the pages of a tensor back: they are in the variable now, and need not count twice in memory."""
-        entry = self._entries[key]
-        first = -(-entry.start // mmap.PAGESIZE) * mmap.PAGESIZE  # the pages at both ends hold other tensors too
-        length = entry.end // mmap.PAGESIZE * mmap.PAGESIZE - first
-        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
-            entry.file.madvise(mmap.MADV_DONTNEED, first, length)
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        entry = self._entries[key]
-        return np.ndarray(entry.shape, entry.dtype, entry.file, entry.start)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-def _entries(path: Path) -> dict[str, _Entry]:
-    """Map one file; the format is eight bytes of length, a JSON header of that length, and the data."""
-    try:
-        with safe_open(path, framework="np"):  # refuses every header that does not describe its file
-            pass
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is cut off, corrupt or not a safetensors file ({error}). Fetch or save it again."
-        ) from error
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    data = 8 + int.from_bytes(mapped[:8], "little")
-    entries = {}
-    for key, entry in json.loads(mapped[8:data]).items():
-        if key == "__metadata__":
-            continue
-        if entry["dtype"] not in _DTYPES:
-            raise CheckpointError(f"{path} stores {key} as {entry['dtype']}; supported are {', '.join(_DTYPES)}.")
-        start, end = (data + offset for offset in entry["data_offsets"])
-        entries[key] = _Entry(mapped, np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"]), start, end)
-    return entries
-
-
-def _add(tensors: dict[str, Any], more: Mapping[str, Any], path: Path) -> None:
-    """Add the tensors of a further file."""
-    if twice := sorted(tensors.keys() & more.keys()):
-        raise CheckpointError(f"{path} has {twice}, which other shards have too.")
-    tensors.update(more)
-
-
-class StateReader(Mapping):
-    """PyTorch's tensors by key, given as a reader of a file gives them.
-
-    Args:
-        tensors: a state dict.
-    """
-
-    def __init__(self, tensors: Mapping[str, Any]):
-        self._tensors = dict(tensors)
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of one tensor."""
-        return tuple(self._tensors[key].shape)
-
-    def dtype(self, key: str) -> np.dtype:
-        """Dtype of one tensor."""
-        return np.dtype(str(self._tensors[key].dtype).removeprefix("torch."))
-
-    def release(self, key: str) -> None:
-        """Forget a tensor that has been read."""
-        del self._tensors[key]
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        import torch
-
-        tensor = self._tensors[key].detach().contiguous()
-        if hasattr(ml_dtypes, name := str(tensor.dtype).removeprefix("torch.")):  # a dtype that NumPy itself lacks
-            bits = tensor.view(torch.int16 if tensor.element_size() == 2 else torch.int8)
-            return bits.numpy().view(getattr(ml_dtypes, name))
-        return tensor.numpy()
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._tensors
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
-class TorchReader(StateReader):
-    """Tensors of ``pytorch_model.bin`` files by key, read by torch with ``weights_only=True``."""
-
-    def __init__(self, paths: list[Path]):
-        try:
-            import torch
-        except ImportError as error:
-            raise CheckpointError(
-                f"{paths[0].parent} holds only {paths[0].name}, which takes PyTorch to read. Install it (pip install "
-                "torch), or convert the checkpoint once on a machine that has it: "
-                f"AutoModel.from_pretrained(X).save_pretrained(Y) of transformers writes {SAFETENSORS}."
-            ) from error
-        super().__init__({})
-        for path in paths:
-            mapped = zipfile.is_zipfile(path)
-            if mapped:
-                _check_archive(path)
-            try:
-                # Only the zip format, of torch 1.6 and later, can be mapped; early checkpoints are plain pickles.
-                tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-            except pickle.UnpicklingError as error:
-                raise CheckpointError(
-                    f"{path} was not unpickled: it is corrupt, or holds more than tensors and could run code."
-                ) from error
-            except Exception as error:
-                raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
-            if not isinstance(tensors, dict):
-                raise CheckpointError(f"{path} is not a state dict: it holds a {type(tensors).__name__}.")
-            for key, tensor in tensors.items():
-                if (wrong := _unreadable(key, tensor)) is not None:
-                    raise CheckpointError(
-                        f"{path} is not a state dict of dense tensors: it holds {wrong} under {key!r}."
-                    )
-            _add(self._tensors, tensors, path)
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse a compressed archive: PyTorch compresses nothing, and maps the file as if it were plain."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, LookupError, NotImplementedError) as error:
-        raise CheckpointError(f"{path} is not a readable PyTorch checkpoint: {error}") from error
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise CheckpointError(
-            f"{path} is a compressed archive, as no checkpoint of PyTorch is; unpack and save it again."
-        )
-
-
-def _unreadable(key: Any, tensor: Any) -> str | None:
-    """Describe an entry that is not a dense tensor with a name; ``None`` if it is one."""
-    import torch
-
-    if not isinstance(key, str) or not torch.is_tensor(tensor):
-        return f"a {type(tensor).__name__}"
-    if tensor.is_meta:
-        return "a tensor without values (of the device 'meta')"
-    if tensor.layout != torch.strided or tensor.is_quantized:
-        return f"a tensor of layout {tensor.layout} and dtype {tensor.dtype}"
-    try:
-        np.dtype(str(tensor.dtype).removeprefix("torch."))
-    except TypeError:
-        return f"a tensor of dtype {tensor.dtype}"
-    return None
-
-
-class RenamedReader(Mapping):
-    """A reader seen through other names: ``{name: name in the file}``."""
-
-    def __init__(self, reader, names: Mapping[str, str]):
-        self._reader, self._names = reader, dict(names)
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of one tensor."""
-        return self._reader.shape(self._names[key])
-
-    def dtype(self, key: str) -> np.dtype:
-        """Dtype of one tensor."""
-        return self._reader.dtype(self._names[key])
-
-    def release(self, key: str) -> None:
-        """Forget a tensor that has been read."""
-        self._reader.release(self._names[key])
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        return self._reader[self._names[key]]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
 def open_checkpoint(
     source: str | os.PathLike, use_safetensors: bool | None = None, variant: str | None = None, **hub_options: Any
 ):
     """Find the weights of a checkpoint and open them without reading tensors.
 
     Args:
-        source: a local folder, a ``.safetensors`` or ``.bin`` file, or a hub id.
-        use_safetensors: look for safetensors alone, or for ``.bin`` alone if false; by default for both.
+        source: a local folder, a ``.safetensors``, ``.bin`` or ``.h5`` file, or a hub id.
+        use_safetensors: look for safetensors alone, or for other files alone if false; by default for all, in the order
+            safetensors, ``pytorch_model.bin``, ``tf_model.h5``.
         variant: part of the names of the files, such as ``"fp16"``.
         **hub_options: ``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``subfolder``.
 
@@ -438,16 +234,20 @@ def open_checkpoint(
     Raises:
         CheckpointError: if there are no weights, a shard is missing, or a file is corrupt.
     """
+    check_choice("use_safetensors", use_safetensors, (True, False))
     if Path(source).is_file():
-        return TorchReader([Path(source)]) if Path(source).suffix == ".bin" else SafetensorsReader.open([Path(source)])
+        readers = {".bin": TorchReader, ".h5": TensorFlowReader}
+        return readers.get(Path(source).suffix, SafetensorsReader.open)([Path(source)])
     readers = {
         _variant(SAFETENSORS, variant): SafetensorsReader.open,
         _variant(SAFETENSORS_INDEX, variant): SafetensorsReader.open,
         _variant(TORCH_BIN, variant): TorchReader,
         _variant(TORCH_BIN_INDEX, variant): TorchReader,
+        _variant(H5, variant): TensorFlowReader,
+        _variant(H5_INDEX, variant): TensorFlowReader,
     }
     if use_safetensors is not None:
-        readers = {name: reader for name, reader in readers.items() if (reader is not TorchReader) == use_safetensors}
+        readers = {name: reader for name, reader in readers.items() if (".safetensors" in name) == use_safetensors}
     for name, reader in readers.items():
         path = repository_file(source, name, required=False, **hub_options)
         if path is not None:
@@ -532,7 +332,7 @@ def load(
     A head that the checkpoint lacks is newly initialised and reported; tensors of another head are reported unused.
 
     Args:
-        model: a model constructed under :func:`tf_pipeline.model.deferred_variables`.
+        model: a model constructed under :func:`deferred_variables`.
         source: name of the checkpoint in messages.
         reader: the result of :func:`open_checkpoint`.
         strict: whether the body must have as many layers as the checkpoint; not if the caller asked for more or fewer.
@@ -583,14 +383,12 @@ def match_names(model, slots: Mapping[str, Slot], reader) -> dict[str, str]:
     in_model = any(key.startswith(prefix) for key in slots)
     names: dict[str, str] = {}
     for name in reader:
-        if _BUFFERS.search(name):
-            continue
         key = re.sub(r"(LayerNorm|layer_norm)\.(gamma|beta)$", _modern_norm, name)
         if in_file and not in_model:
             key = key.removeprefix(prefix)
         elif in_model and not in_file and (prefix + key in slots or model.in_body(prefix + key)):
             key = prefix + key
-        if key not in slots and model.ignored_keys.search(key):
+        if key not in slots and (_BUFFERS.search(name) or model.ignored_keys.search(key)):
             continue
         if key in names:
             raise CheckpointError(f"The checkpoint has {key} twice, as {names[key]} and as {name}.")
@@ -669,12 +467,30 @@ def save_weights(model, folder: Path, max_shard_size: int | str = "50GB") -> Non
         folder: the folder to write into.
         max_shard_size: size past which the weights are split, in bytes or as ``"5GB"``.
     """
+    write_tensors(model._weight_writer(dict(named_slots(model))), folder, max_shard_size)
+
+
+# Sizes of files that huggingface_hub reads.
+_SIZE = re.compile(r"\s*\d+(\.\d+)?\s*[KMGT]B\s*", re.IGNORECASE)
+
+
+def write_tensors(writer: Any, folder: Path, max_shard_size: int | str) -> None:
+    """Write tensors as safetensors, with an index if there are several files.
+
+    Args:
+        writer: tells the ``sizes()`` of tensors by name, and reads some of them, as :class:`WeightWriter` does.
+        folder: the folder to write into.
+        max_shard_size: as for :func:`save_weights`.
+    """
     from huggingface_hub import split_state_dict_into_shards_factory
 
-    writer = model._weight_writer(dict(named_slots(model)))
-    sizes = writer.sizes()
+    is_size = isinstance(max_shard_size, str) and _SIZE.fullmatch(max_shard_size)
+    if not is_size and (type(max_shard_size) is not int or max_shard_size < 1):
+        raise ValueError(
+            f"max_shard_size is {max_shard_size!r:.80}, but has to be a number of bytes, or a text such as '5GB'."
+        )
     plan = split_state_dict_into_shards_factory(
-        sizes,
+        writer.sizes(),
         get_storage_size=lambda size: size,
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=max_shard_size,

@@ -11,7 +11,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
-from tf_pipeline.arguments import MODEL_ARGUMENTS, refuse_unknown
+from tf_pipeline.arguments import MODEL_ARGUMENTS, ArgumentError, refuse_unknown
 from tf_pipeline.hub import HUB_OPTIONS, RepositoryError, repository_file, split_hub_options
 
 # Arguments of from_pretrained, for messages.
@@ -33,6 +33,8 @@ class AutoConfig(transformers.AutoConfig):
             ValueError: if it names no known ``model_type``, if the architecture refuses a value, or if ``source`` is a
                 file of weights.
         """
+        if not isinstance(source, (str, os.PathLike)):
+            raise ValueError(f"A config is read from a folder or a hub id, but this is {source!r:.80}.")
         if str(source).endswith((".safetensors", ".bin")):
             raise ValueError(f"{source} holds weights and no config; pass config= as well, or the folder of both.")
         hub_options = split_hub_options(options := dict(kwargs))
@@ -44,9 +46,10 @@ class AutoConfig(transformers.AutoConfig):
             except RepositoryError as error:
                 raise RepositoryError(f"No config.json for {str(source)!r}. {error}") from error
         values = _checked_json(path)
-        with clear_errors(str(path), values):
-            if not _is_known(source, **kwargs) and _is_ported(source, **hub_options):
-                return PreTrainedConfig.from_pretrained(source, **kwargs)  # the graph says what the code would
+        own = {name: value for name, value in kwargs.items() if name != "trust_remote_code"}
+        with clear_errors(str(path), values | own):
+            if not _is_known(source, **own) and _is_ported(source, **hub_options):
+                return PreTrainedConfig.from_pretrained(source, **own)  # the graph says what the code would
             return transformers.AutoConfig.from_pretrained(source, **{"trust_remote_code": False} | kwargs)
 
 
@@ -77,22 +80,26 @@ def _culprit(values: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def clear_errors(where: str, values: Mapping[str, Any] | None = None):
+def clear_errors(where: str, values: Mapping[str, Any] | None = None, what: str = "a value"):
     """Turn the errors of a config's class about values into one that says where the values are from.
 
     Args:
         where: their file.
         values: the values, to find the wrong one among them.
+        what: the wrong value, if the values are not given.
 
     Raises:
         ValueError: for every error about a value.
+        ArgumentError: for one about a caller's argument, as it is.
     """
     try:
         yield
+    except ArgumentError:
+        raise
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     except (StrictDataclassError, AttributeError, LookupError, ArithmeticError, TypeError) as error:
-        what = _culprit(values) if values else "a value"
+        what = _culprit(values) if values else what
         raise ValueError(f"{where} has {what}, which its architecture does not take. {error}") from error
 
 
@@ -129,11 +136,15 @@ def load_config(source: Any, hub_options: dict[str, Any], changes: dict[str, Any
     if unknown := [name for name in changes if not _is_value(config, name)]:
         values = [name for name in (*config.to_dict(), *config.attribute_map) if not name.startswith("_")]
         known = [*values, "num_labels", *HUB_OPTIONS, *_ARGUMENTS, *MODEL_ARGUMENTS]
-        refuse_unknown(f"{type(config).__name__} has no value {unknown}, and from_pretrained", unknown, known)
+        refuse_unknown(
+            f"{type(config).__name__} has no value {', '.join(unknown)}, and from_pretrained", unknown, known
+        )
     layers = getattr(config, "num_hidden_layers", None)
-    with clear_errors(str(source) if isinstance(source, (str, os.PathLike)) else "The config"):
-        for name, value in changes.items():
+    where = str(source) if isinstance(source, (str, os.PathLike)) else "The config"
+    for name, value in changes.items():
+        with clear_errors(where, what=f"{name}={value!r:.80}"):
             setattr(config, name, value)
+    with clear_errors(where):
         config.validate()
     return config, getattr(config, "num_hidden_layers", None) != layers
 

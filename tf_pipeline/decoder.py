@@ -263,27 +263,38 @@ class DecoderBody:
         mask = tf.ensure_shape(tf.concat([mask, free], axis=1), [None, capacity])
         return outputs.last_hidden_state, DecoderState(Cache(layers, length), mask, positions[:, -1] + 1)
 
-    def read_token(self, tokens: tf.Tensor, state: DecoderState) -> tuple[tf.Tensor, DecoderState]:
-        """The hidden state ``[rows, 1, hidden]`` of one more token of each row, and the new state."""
-        length, positions = state.cache.length, state.positions[:, tf.newaxis]
-        embeddings = self.embed(input_ids=tokens[:, tf.newaxis], position_ids=positions)
-        capacity = state.mask.shape[1]
+    def read_tokens(self, tokens: tf.Tensor, state: DecoderState) -> tuple[tf.Tensor, DecoderState]:
+        """The hidden states ``[rows, n, hidden]`` of ``n`` more tokens of each row, and the new state.
+
+        Of a model whose layers see windows, ``n`` is 1.
+        """
+        length, capacity = state.cache.length, state.mask.shape[1]
+        count = tf.shape(tokens)[1] if tokens.shape[1] is None else tokens.shape[1]
+        positions = state.positions[:, tf.newaxis] + tf.range(count)
+        embeddings = self.embed(input_ids=tokens, position_ids=positions)
         each = self.slots(capacity)
-        biases = {slots: _bias_of_slots(state.mask, length, slots, embeddings.dtype) for slots in set(each)}
+        biases = {slots: _bias_of_slots(state.mask, length, count, slots, embeddings.dtype) for slots in set(each)}
         inputs = [
-            DecoderInputs(length=1, bias=biases[slots], rotary=rotary, past=layer, slot=length % slots)
+            DecoderInputs(length=count, bias=biases[slots], rotary=rotary, past=layer, slot=length % slots)
             for slots, rotary, layer in zip(each, self.rotary_tables(positions), state.cache.layers, strict=True)
         ]
         outputs, layers = self.run_layers(embeddings, inputs)
-        return outputs.last_hidden_state, DecoderState(Cache(layers, length + 1), state.mask, state.positions + 1)
+        return outputs.last_hidden_state, DecoderState(
+            Cache(layers, length + count), state.mask, state.positions + count
+        )
 
 
-def _bias_of_slots(mask: tf.Tensor, last: tf.Tensor, slots: int, dtype: tf.DType) -> tf.Tensor:
-    """Hide the slots that are free or padding: ``[rows, 1, 1, slots]``, given the index of the last token."""
-    held = tokens_in_slots(last, slots)
+def _bias_of_slots(mask: tf.Tensor, first: tf.Tensor, count: tf.Tensor | int, slots: int, dtype: tf.DType) -> tf.Tensor:
+    """Hide the slots that are free, padding, or of later tokens: ``[rows, 1, count, slots]``.
+
+    ``first`` is the index of the first of ``count`` tokens that are read.
+    """
+    held = tokens_in_slots(first + count - 1, slots)
     if slots < mask.shape[1]:
         mask = tf.gather(mask, tf.maximum(held, 0), axis=1)
     visible = (mask & (held >= 0))[:, tf.newaxis, tf.newaxis]
+    if tf.is_tensor(count) or count > 1:
+        visible &= held <= (first + tf.range(count))[:, tf.newaxis]
     return tf.where(visible, tf.constant(0.0, dtype), tf.constant(dtype.min, dtype))
 
 
@@ -317,7 +328,7 @@ class CausalLM(LanguageModel):
     def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, DecoderState]:
         """See :meth:`~tf_pipeline.generation.stepper.Stepper.prefill`."""
         if unknown := set(inputs) - {"input_ids", "attention_mask"}:
-            raise TypeError(f"prefill takes input_ids and attention_mask, not {sorted(unknown)}.")
+            raise TypeError(f"prefill takes input_ids and attention_mask, not {', '.join(sorted(unknown))}.")
         if self.max_length is not None and capacity > self.max_length:
             raise ValueError(
                 f"capacity is {capacity}, but {type(self).__name__} has {self.max_length} positions "
@@ -334,8 +345,28 @@ class CausalLM(LanguageModel):
     @tf.autograph.experimental.do_not_convert
     def step(self, tokens: tf.Tensor, state: DecoderState) -> tuple[tf.Tensor, DecoderState]:
         """See :meth:`~tf_pipeline.generation.stepper.Stepper.step`."""
-        hidden_states, state = self.base_model.read_token(tokens, state)
+        hidden_states, state = self.base_model.read_tokens(tokens[:, tf.newaxis], state)
         return self._last_logits(hidden_states), state
+
+    def check_ahead(self, capacity: int) -> None:
+        """See :meth:`~tf_pipeline.generation.lookup.ReadsAhead.check_ahead`."""
+        slots = min(self.base_model.slots(capacity))
+        if slots < capacity:
+            raise ValueError(
+                f"prompt_lookup_num_tokens: {type(self).__name__} keeps the last {slots} tokens of a text in some "
+                "layers (sliding_window), so that none can be read on trial. Leave it out."
+            )
+
+    @tf.autograph.experimental.do_not_convert
+    def read_ahead(self, tokens: tf.Tensor, state: DecoderState) -> tuple[tf.Tensor, DecoderState]:
+        """See :meth:`~tf_pipeline.generation.lookup.ReadsAhead.read_ahead`."""
+        hidden_states, state = self.base_model.read_tokens(tokens, state)
+        return self.prediction_logits(hidden_states), state
+
+    def forget(self, state: DecoderState, count: tf.Tensor) -> DecoderState:
+        """See :meth:`~tf_pipeline.generation.lookup.ReadsAhead.forget`."""
+        cache = state.cache._replace(length=state.cache.length - count)
+        return DecoderState(cache, state.mask, state.positions - count)
 
     def reorder(self, state: DecoderState, rows: tf.Tensor) -> DecoderState:
         """See :meth:`~tf_pipeline.generation.stepper.Stepper.reorder`."""

@@ -10,7 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from tf_pipeline import heads
+from tf_pipeline.inputs import check_range
 from tf_pipeline.layers import LayerInputs, attention_bias, flatten_choices
+from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import (
     BaseModelOutput,
     BaseModelOutputWithPooling,
@@ -103,17 +105,51 @@ class LanguageModel:
 
     output_class: type[ModelOutput]
 
-    def forward(self, **inputs: Any) -> ModelOutput:
-        """Scores of every token of the vocabulary."""
+    def forward(self, mask_positions: tf.Tensor | None = None, **inputs: Any) -> ModelOutput:
+        """Scores of every token of the vocabulary, at all tokens or at ``mask_positions`` ``[batch, n]`` alone."""
         body = self.base_model.forward(**inputs)
-        return head_outputs(self.output_class, body, logits=self.prediction_logits(body.last_hidden_state))
+        states = body.last_hidden_state
+        if mask_positions is not None:
+            states = tf.gather(states, mask_positions, batch_dims=1)
+        return head_outputs(self.output_class, body, logits=self.prediction_logits(states))
 
 
 @heads.MASKED_LM
 class MaskedLM(LanguageModel):
-    """Predicts masked tokens. Labels: ``[batch, seq]``, -100 where nothing is to be predicted."""
+    """Predicts masked tokens. Labels: ``[batch, seq]``, -100 where nothing is to be predicted.
 
+    A call takes ``mask_positions``, int ``[batch, n]``: the vocabulary is scored at these tokens alone, and logits are
+    ``[batch, n, vocab]``. PyTorch has no such argument; scoring all tokens takes most of the time and memory.
+    """
+
+    option_names = (*TFPreTrainedModel.option_names, "mask_positions")
     output_class = MaskedLMOutput
+
+    def call(
+        self,
+        inputs,
+        mask_positions=None,
+        output_hidden_states=None,
+        output_attentions=None,
+        return_dict=None,
+        training=None,
+    ):
+        """See :meth:`tf_pipeline.model.TFPreTrainedModel.__call__`; labels are not taken with ``mask_positions``."""
+        if mask_positions is not None:
+            if "labels" in inputs:
+                raise ValueError("labels are of all tokens: leave them out, or mask_positions.")
+            mask_positions = tf.convert_to_tensor(mask_positions)
+            length = next(inputs[name].shape[1] for name in ("input_ids", "inputs_embeds") if name in inputs)
+            if length is not None:
+                check_range("mask_positions", mask_positions, length, f"(the text has {length} tokens).")
+        return self.run(
+            inputs,
+            mask_positions=mask_positions,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=return_dict,
+            training=training,
+        )
 
 
 @heads.CAUSAL_LM

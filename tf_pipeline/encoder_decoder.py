@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from tf_pipeline import heads
 from tf_pipeline.decoder import DecoderInputs
-from tf_pipeline.inputs import check_ids, check_size
+from tf_pipeline.inputs import assertions, check_ids, check_size
 from tf_pipeline.layers import Cache, LayerCache, Linear, attention_bias
 from tf_pipeline.layers.cache import allocate, reorder
-from tf_pipeline.model import TFPreTrainedModel
+from tf_pipeline.model import TFPreTrainedModel, own_words
 from tf_pipeline.outputs import (
     BaseModelOutput,
     ModelOutput,
@@ -26,6 +26,7 @@ from tf_pipeline.outputs import (
     Seq2SeqQuestionAnsweringModelOutput,
     Seq2SeqSequenceClassifierOutput,
 )
+from tf_pipeline.shifts import behind_start
 
 INPUT_NAMES = (
     "input_ids",
@@ -202,8 +203,10 @@ class EncoderDecoder:
         ``decoder_input_ids`` are the tokens that follow, and ``decoder_attention_mask`` is of all of them. Unlike in
         PyTorch, the config's ``use_cache`` is not the default.
         """
+        with own_words():
+            inputs = self.with_decoder_inputs(inputs)
         return self.run(
-            self.with_decoder_inputs(inputs),
+            inputs,
             encoder_outputs=encoder_outputs,
             past_key_values=past_key_values,
             use_cache=bool(use_cache),
@@ -228,8 +231,11 @@ class EncoderDecoder:
                 f"{type(self).__name__} makes decoder_input_ids from {' or '.join(self.decoder_reads)} with "
                 f"decoder_start_token_id and pad_token_id, but the config has {start} and {pad}."
             )
-        shifted = tf.concat([tf.fill([tf.shape(ids)[0], 1], tf.cast(start, ids.dtype)), ids[:, :-1]], 1)
-        return tf.where(shifted == -100, tf.cast(pad, ids.dtype), shifted)
+        return behind_start(ids, self.config)
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Any) -> tf.Tensor:
+        """``decoder_input_ids`` ``[batch, seq]`` from labels, as collators ask for them."""
+        return self.shifted_right(tf.convert_to_tensor(labels))
 
     def train_step(self, data):
         """One batch of ``fit``; the decoder reads labels given as ``y`` too."""
@@ -476,7 +482,9 @@ class Seq2SeqLM(EncoderDecoder):
     def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, WrittenState]:
         """See :meth:`~tf_pipeline.generation.stepper.Stepper.prefill`."""
         if unknown := set(inputs) - {"input_ids", "attention_mask", "decoder_input_ids"}:
-            raise TypeError(f"prefill takes input_ids, attention_mask and decoder_input_ids, not {sorted(unknown)}.")
+            raise TypeError(
+                f"prefill takes input_ids, attention_mask and decoder_input_ids, not {', '.join(sorted(unknown))}."
+            )
         limit = self.max_generated_length
         if limit is not None and capacity > limit:
             raise ValueError(
@@ -551,15 +559,12 @@ class Seq2SeqSequenceClassification(EncoderDecoder):
             raise ValueError(f"{type(self).__name__} needs one eos_token_id, but the config has {end!r}.")
         is_end = tf.cast(tf.equal(input_ids, tf.cast(end, input_ids.dtype)), tf.int32)
         counts = tf.reduce_sum(is_end, axis=1)
-        message = (
-            f"{type(self).__name__} scores a text by its end: each row of input_ids has to have eos_token_id {end}, "
-            "and all rows as many."
-        )
-        checks = [
-            tf.debugging.assert_positive(counts, message=message),
-            tf.debugging.assert_equal(counts, counts[:1], message=message),
-            tf.debugging.assert_equal(tf.shape(input_ids)[1], length, message="decoder_input_ids are not as long."),
-        ]
+        rules = {
+            f"Each row of input_ids must hold the end of a text, eos_token_id {end}.": tf.reduce_all(counts > 0),
+            f"All rows of input_ids must hold eos_token_id {end} as often.": tf.reduce_all(counts == counts[:1]),
+            "decoder_input_ids must be as long as input_ids.": tf.shape(input_ids)[1] == length,
+        }
+        checks = [check for message, holds in rules.items() for check in assertions(holds, message)]
         with tf.control_dependencies(checks):
             return tf.reduce_max(is_end * tf.range(tf.shape(input_ids)[1]), axis=1)
 

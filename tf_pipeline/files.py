@@ -79,9 +79,12 @@ def atomic_folder(
         obsolete: tells by the name of a file in ``path`` whether to remove it unless it is written again.
 
     Raises:
+        ValueError: if ``path`` is empty.
         NotADirectoryError: if ``path`` is a file.
         FileExistsError: if a folder is written that ``path`` has already, and there is no seal.
     """
+    if not os.fspath(path):
+        raise ValueError("The name of the folder to save to is empty; '.' is the current one.")
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"{target} is a file; give a folder to save to")

@@ -11,6 +11,9 @@ from typing import Any
 
 from tf_pipeline.port.mappings import mapping
 
+# Tasks whose labels a config names.
+_OF_LABELS = ("text-classification", "token-classification", "image-classification", "audio-classification")
+
 
 @dataclass(frozen=True)
 class Head:
@@ -41,7 +44,7 @@ class Head:
     @property
     def names_labels(self) -> bool:
         """Whether the config names the labels that it scores."""
-        return self.task in ("text-classification", "token-classification")
+        return self.task in _OF_LABELS
 
     def attributes(self) -> dict[str, Any]:
         """The attributes by which a model class has this head; see :class:`tf_pipeline.model.TFPreTrainedModel`."""
@@ -69,6 +72,7 @@ CAUSAL_LM = Head(
     ("ForCausalLM", "LMHeadModel"),
     elsewhere=("MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES", "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES"),
     loss="causal_lm",
+    task="text-generation",
     generates=True,
 )
 SEQUENCE_CLASSIFICATION = Head(
@@ -89,6 +93,18 @@ QUESTION_ANSWERING = Head(
 )
 MULTIPLE_CHOICE = Head(("MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES",), ("ForMultipleChoice",), input_rank=3)
 NEXT_SENTENCE_PREDICTION = Head(("MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",), ("ForNextSentencePrediction",))
+IMAGE_CLASSIFICATION = Head(
+    ("MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",),
+    ("ForImageClassification",),
+    loss="sequence_classification",
+    task="image-classification",
+)
+AUDIO_CLASSIFICATION = Head(
+    ("MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES",), ("ForAudioClassification",), task="audio-classification"
+)
+CTC = Head(
+    ("MODEL_FOR_CTC_MAPPING_NAMES",), ("ForCTC",), label_names=(), loss=None, task="automatic-speech-recognition"
+)
 PRE_TRAINING = Head(("MODEL_FOR_PRETRAINING_MAPPING_NAMES",), ("ForPreTraining",), label_names=(), loss=None)
 BODY = Head(
     ("MODEL_MAPPING_NAMES",),
@@ -102,7 +118,8 @@ BODY = Head(
 # A class that several mappings list has the first of these heads.
 HEADS = (
     SEQ_TO_SEQ_LM, MASKED_LM, CAUSAL_LM, SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING,
-    MULTIPLE_CHOICE, NEXT_SENTENCE_PREDICTION, PRE_TRAINING, BODY,
+    MULTIPLE_CHOICE, NEXT_SENTENCE_PREDICTION, IMAGE_CLASSIFICATION, AUDIO_CLASSIFICATION,
+    CTC, PRE_TRAINING, BODY,
 )  # fmt: skip
 
 # Classes whose loss in PyTorch is not that of their kind.
@@ -146,6 +163,15 @@ def head_of(class_name: str) -> Head | None:
     named = (head for head in HEADS if name.endswith(head.ends))
     head = next(listed, None) or next(named, None)
     return replace(head, **_DIFFERENT[name]) if name in _DIFFERENT else head
+
+
+def is_listed(model_class: type, mappings: tuple[str, ...]) -> bool:
+    """Whether mappings list a class, or a head of theirs has it; true as well for a class that is in no mapping."""
+    for name in (base.__name__.removeprefix("TF") for base in model_class.__mro__):
+        own = {one for head in HEADS for one in (*head.mappings, *head.elsewhere) if name in _classes(one)}
+        if own:
+            return not {*own, *head_of(name).mappings}.isdisjoint(mappings)
+    return True
 
 
 @cache

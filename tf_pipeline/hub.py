@@ -1,12 +1,23 @@
 """Find the files of a checkpoint: in a local folder, in the hub's cache, or on the hub."""
 
+import hashlib
 import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tf_pipeline.arguments import renamed
 
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "subfolder", "force_download")
+
+# Files of a checkpoint by their endings, and the size up to which their content is read to know them again.
+_WEIGHTS = (".safetensors", ".bin", ".h5")
+_CONTENT = (*_WEIGHTS, ".json", ".txt", ".model", ".spm", ".jinja", ".py")
+_READ = 2**24
+
+# Files of which one describes the image processor or the feature extractor.
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 class RepositoryError(OSError):
@@ -39,6 +50,48 @@ def repository_file(source: str | os.PathLike, name: str, required: bool = True,
             raise RepositoryError(f"{path.parent} has no {name}; it is not a checkpoint folder.")
         return None
     return _hub_file(str(source), name, required, **hub_options)
+
+
+def refuse_checkpoint(folder: str | os.PathLike, source: str | os.PathLike, overwrite: bool) -> None:
+    """Require that a folder holds no checkpoint but that of ``source``, if there is to be one.
+
+    Raises:
+        FileExistsError: naming a file of it.
+    """
+    if overwrite or not os.path.isdir(folder) or (os.path.isdir(source) and os.path.samefile(folder, source)):
+        return
+    if taken := sorted(name for name in os.listdir(folder) if name == "config.json" or name.endswith(_WEIGHTS)):
+        raise FileExistsError(
+            f"{folder} holds a checkpoint already ({taken[0]}); --overwrite (overwrite=True) replaces it."
+        )
+
+
+def copy_files(source: str | os.PathLike, names: Iterable[str], folder: str | os.PathLike, **hub_options: Any) -> None:
+    """Copy those files of a checkpoint that are there; arguments are those of :func:`repository_file`."""
+    for name in names:
+        if (path := repository_file(source, name, required=False, **hub_options)) is not None:
+            shutil.copyfile(path, Path(folder, name))
+
+
+def fingerprint(source: str | os.PathLike) -> str:
+    """A string that tells a checkpoint from others, found without reading its weights.
+
+    Of a folder, names and content of its files, of large ones size and time of their last change; of a hub id, the
+    commit.
+
+    Raises:
+        RepositoryError: if there is no config.
+    """
+    config = repository_file(source, "config.json")
+    if not os.path.isdir(source):
+        return config.parent.name
+    hashed = hashlib.blake2b(digest_size=16)
+    for path in sorted(Path(source).iterdir()):
+        if path.is_file() and path.name.endswith(_CONTENT):
+            facts = path.stat()
+            content = path.read_bytes() if facts.st_size <= _READ else str((facts.st_size, facts.st_mtime_ns)).encode()
+            hashed.update(repr((path.name, hashlib.blake2b(content).hexdigest())).encode())
+    return hashed.hexdigest()
 
 
 def _hub_file(repo_id: str, name: str, required: bool, **hub_options: Any) -> Path | None:

@@ -19,6 +19,8 @@ def as_inputs(model, first: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict
         TypeError: for an input that the model does not take, or that is given twice.
         ValueError: for lists of unequal length.
     """
+    if isinstance(first, (list, tuple)) and first and all(_rank(value) >= _rank_of_inputs(model) for value in first):
+        first, args = first[0], (*first[1:], *args)  # inputs in their order, as Keras once took them
     positional = dict(zip(INPUT_NAMES[1:], args, strict=False))
     if len(args) > len(positional) or positional.keys() & kwargs.keys():
         raise TypeError(f"Give each input once; by position they are {', '.join(INPUT_NAMES)}.")
@@ -28,8 +30,20 @@ def as_inputs(model, first: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict
     elif first is not None:
         inputs[model.main_input_name] = first
     if unknown := [name for name in inputs if name not in model.input_names]:
-        raise TypeError(f"{type(model).__name__} does not take {unknown}; it takes {list(model.input_names)}.")
+        names, takes = ", ".join(map(str, unknown)), ", ".join(model.input_names)
+        raise TypeError(f"{type(model).__name__} does not take {names}; it takes {takes}.")
     return {name: as_tensor(name, value) for name, value in inputs.items() if value is not None}
+
+
+def _rank(value: Any) -> int:
+    """Number of axes of an array or a tensor; 0 of anything else."""
+    shape = getattr(value, "shape", ())
+    return shape.rank or 0 if isinstance(shape, tf.TensorShape) else len(shape)
+
+
+def _rank_of_inputs(model) -> int:
+    shape = model.signal_shapes.get(model.main_input_name)
+    return model.input_rank if shape is None else len(shape)
 
 
 def as_tensor(name: str, value: Any) -> Any:
@@ -67,7 +81,7 @@ def check_inputs(model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in inputs.items():
         _check_dtype(name, value)
         if name in model.signal_shapes:
-            _check_signal(model, name, value)
+            check_signal(model, name, value)
         else:
             _check_rank(model, name, value)
     _check_shapes(model, inputs, leading)
@@ -183,14 +197,19 @@ def _check_rank(model, name: str, value: tf.Tensor) -> None:
     raise ValueError(f"{name} has shape {tuple(value.shape)}, but {type(model).__name__} takes [{wanted}].{hint}")
 
 
-def _check_rank_known(name: str, value: tf.Tensor, rank: int) -> None:
+def _check_rank_known(name: str, value: tf.Tensor | tf.TensorSpec, rank: int) -> None:
     if value.shape.rank is None:
         axes = ", ".join(["None"] * rank)
         raise ValueError(f"{name} has no known rank; state it where it is lost: tf.ensure_shape({name}, [{axes}]).")
 
 
-def _check_signal(model, name: str, value: tf.Tensor) -> None:
-    wanted, least = model.signal_shapes[name], model.least_samples
+def check_signal(model, name: str, value: tf.Tensor | tf.TensorSpec) -> None:
+    """Refuse an image or a sound of a shape that a model does not take.
+
+    Raises:
+        ValueError: naming its shape and those that the model takes.
+    """
+    wanted, least = model.signal_shapes[name], model.least_length
     _check_rank_known(name, value, len(wanted))
     if value.shape.is_compatible_with(wanted) and (value.shape[1] is None or value.shape[1] >= least):
         return
@@ -270,6 +289,22 @@ def check_size(
     return dict(inputs)
 
 
+def assertions(condition: tf.Tensor, message: str) -> list[tf.Operation]:
+    """Check a condition, a scalar: now if it is known, else in the graph.
+
+    Returns:
+        Operations that fail in the graph, if any are needed.
+
+    Raises:
+        ValueError: with the message.
+    """
+    if (known := tf.get_static_value(condition)) is None:
+        return [tf.debugging.Assert(condition, [message])]
+    if not known:
+        raise ValueError(message)
+    return []
+
+
 def check_ids(model, name: str, value: tf.Tensor, key: str) -> None:
     """Refuse ids that no row of a table belongs to, where their values are at hand.
 
@@ -283,12 +318,25 @@ def check_ids(model, name: str, value: tf.Tensor, key: str) -> None:
         ValueError: naming an id and the size.
     """
     size = model.num_positions if name == "position_ids" else getattr(model.config, key, None)
-    if not size or not isinstance(value, tf.Tensor) or not hasattr(value, "numpy") or not tf.executing_eagerly():
+    hint = " Do the tokenizer and the model belong together?" if name == "input_ids" else ""
+    if size:
+        check_range(name, value, size, f"({key}={size} in the config).{hint}")
+
+
+def check_range(name: str, value: tf.Tensor, size: int, words: str) -> None:
+    """Refuse places outside an axis, where their values are at hand: not every device does.
+
+    Args:
+        name: of the input.
+        value: the places.
+        size: of the axis.
+        words: the end of the message, which says where the size is from.
+
+    Raises:
+        ValueError: naming a place and the size.
+    """
+    if not isinstance(value, tf.Tensor) or not hasattr(value, "numpy") or not tf.executing_eagerly():
         return
     low, high = int(tf.reduce_min(value)), int(tf.reduce_max(value))
     if low < 0 or high >= size:
-        wrong = low if low < 0 else high
-        raise ValueError(
-            f"{name} holds {wrong}, which is outside 0 … {size - 1} ({key}={size} in the config)."
-            + (" Do the tokenizer and the model belong together?" if name == "input_ids" else "")
-        )
+        raise ValueError(f"{name} holds {low if low < 0 else high}, which is outside 0 … {size - 1} {words}")

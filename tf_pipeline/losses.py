@@ -8,25 +8,35 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from tf_pipeline.inputs import check_range
+
 IGNORE_INDEX = -100
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, ignore_index: int | tf.Tensor = IGNORE_INDEX) -> tf.Tensor:
+def cross_entropy(
+    logits: tf.Tensor, labels: tf.Tensor, ignore_index: int | tf.Tensor = IGNORE_INDEX, name: str = "labels"
+) -> tf.Tensor:
     """Mean cross entropy over the labels that are not ``ignore_index``, as ``torch.nn.CrossEntropyLoss``.
 
     Args:
         logits: ``[..., classes]``.
         labels: integers ``[...]``.
         ignore_index: label that does not count.
+        name: of the labels, for messages.
 
     Returns:
         A scalar; NaN if no label counts, as in PyTorch.
+
+    Raises:
+        ValueError: for a label that is no class, where its value is at hand.
     """
     logits = _at_least_float32(tf.reshape(logits, [-1, tf.shape(logits)[-1]]))
     labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
     counted = tf.not_equal(labels, tf.cast(ignore_index, tf.int32))
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(counted, labels, 0), logits)
+    labels = tf.where(counted, labels, 0)
+    check_range(name, labels, logits.shape[-1], f"(the classes of the logits); {IGNORE_INDEX} leaves a label out.")
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     losses = tf.where(counted, losses, tf.zeros_like(losses))
     return tf.reduce_sum(losses) / tf.cast(tf.math.count_nonzero(counted), losses.dtype)
 
@@ -35,15 +45,25 @@ def _at_least_float32(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
 
 
+def check_problem_type(config) -> None:
+    """Require a kind of sequence classification that there is, or none.
+
+    Raises:
+        ValueError: for a ``problem_type`` that is not one of ``PROBLEM_TYPES``.
+    """
+    name = getattr(config, "problem_type", None)
+    if name not in (None, *PROBLEM_TYPES):
+        raise ValueError(f"problem_type {name!r:.80} is not supported; supported are {', '.join(PROBLEM_TYPES)}.")
+
+
 def problem_type(config, labels: tf.Tensor) -> str:
     """The kind of sequence classification: the config's ``problem_type``, else guessed from labels as PyTorch does.
 
     Raises:
         ValueError: for a ``problem_type`` that is not one of ``PROBLEM_TYPES``.
     """
+    check_problem_type(config)
     if config.problem_type is not None:
-        if config.problem_type not in PROBLEM_TYPES:
-            raise ValueError(f"problem_type {config.problem_type!r} is not supported; supported are {PROBLEM_TYPES}.")
         return config.problem_type
     if config.num_labels == 1:
         return "regression"
@@ -88,8 +108,8 @@ def pre_training(outputs, labels: Mapping[str, tf.Tensor], config) -> tf.Tensor 
     if len(labels) < 2:
         return None
     words, pair = (logits for name, logits in outputs.items() if name.endswith("_logits"))
-    (pair_label,) = (label for name, label in labels.items() if name != "labels")
-    return cross_entropy(words, labels["labels"]) + cross_entropy(pair, pair_label)
+    ((name, pair_label),) = ((name, label) for name, label in labels.items() if name != "labels")
+    return cross_entropy(words, labels["labels"]) + cross_entropy(pair, pair_label, name=name)
 
 
 def replaced_tokens(outputs, labels: Mapping[str, tf.Tensor], config) -> tf.Tensor:

@@ -1,7 +1,6 @@
 """The base class of every model: Hugging Face's loading and calling, Keras' training, saving and export."""
 
 import contextlib
-import contextvars
 import math
 import os
 import re
@@ -10,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from transformers import AutoConfig, PreTrainedConfig
 
 from tf_pipeline import checkpoint
-from tf_pipeline.arguments import MODEL_ARGUMENTS, renamed, settled
+from tf_pipeline.arguments import MODEL_ARGUMENTS, SAVE_ARGUMENTS, ArgumentError, refuse_unknown, renamed, settled
 from tf_pipeline.config import clear_errors, load_config
 from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.generation.config import GenerationConfig
@@ -22,30 +22,20 @@ from tf_pipeline.generation.mixin import GenerationMixin
 from tf_pipeline.heads import head_of
 from tf_pipeline.hub import split_hub_options
 from tf_pipeline.inputs import INPUT_NAMES, as_inputs, check_inputs
-from tf_pipeline.losses import Loss
+from tf_pipeline.layers import Embedding
+from tf_pipeline.losses import Loss, check_problem_type
 from tf_pipeline.outputs import ModelOutput
+from tf_pipeline.vocabulary import VocabularyMixin
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
-
-_DEFERRED = contextvars.ContextVar("deferred", default=False)
-
-
-@contextlib.contextmanager
-def deferred_variables():
-    """Construct models without creating variables, so that a checkpoint can create them from its tensors."""
-    token = _DEFERRED.set(True)
-    try:
-        yield
-    finally:
-        _DEFERRED.reset(token)
 
 
 def resolve_dtype(dtype: Any, config: PreTrainedConfig | None = None) -> keras.DTypePolicy:
     """The Keras dtype policy that ``dtype`` names.
 
     Args:
-        dtype: a name in ``DTYPES``, a Keras policy or its name (``"mixed_bfloat16"``), ``"auto"`` for the dtype in
-            the config, or ``None`` for Keras' global policy.
+        dtype: a name in ``DTYPES``, such a dtype of TensorFlow, NumPy or PyTorch, a Keras policy or its name
+            (``"mixed_bfloat16"``), ``"auto"`` for the dtype in the config, or ``None`` for Keras' global policy.
         config: read for ``"auto"``.
 
     Raises:
@@ -55,13 +45,14 @@ def resolve_dtype(dtype: Any, config: PreTrainedConfig | None = None) -> keras.D
         dtype = getattr(config, "dtype", None) or "float32"
     if dtype is None:
         return keras.config.dtype_policy()
-    name = dtype.name if isinstance(dtype, tf.DType) else str(dtype).removeprefix("torch.")
+    known = np.dtype(dtype) if isinstance(dtype, type) else dtype
+    name = known.name if isinstance(known, (tf.DType, np.dtype)) else str(dtype).removeprefix("torch.")
     try:
         policy = dtype if isinstance(dtype, keras.DTypePolicy) else keras.dtype_policies.get(name)
     except ValueError:
         policy = None
     if policy is None or policy.compute_dtype not in DTYPES:
-        raise ValueError(
+        raise ArgumentError(
             f"dtype {name!r} is not supported; use one of {', '.join(DTYPES)}, 'auto', or a Keras policy such as "
             "'mixed_bfloat16'."
         )
@@ -75,10 +66,10 @@ class _ModelType(type(keras.Model)):
     """
 
     def __call__(cls, *args: Any, **kwargs: Any):
-        with deferred_variables():
+        with checkpoint.deferred_variables():
             model = super().__call__(*args, **kwargs)
         _name_layers(model)
-        if not _DEFERRED.get():
+        if not checkpoint.variables_wait():
             checkpoint.create_variables(model)
         return model
 
@@ -94,15 +85,19 @@ def _name_layers(layer: keras.layers.Layer) -> None:
                 _name_layers(child)
 
 
+# Arguments of save_pretrained, for messages.
+_SAVED = ("save_directory", "saved_model", "version", "push_to_hub", "max_shard_size")
 # Ends of the keys whose values are names.
 _NAMES = ("_act", "activation", "norm_rel_ebd")
 _SIZES = (
     "vocab_size", "hidden_size", "embedding_size", "intermediate_size", "num_attention_heads",
     "max_position_embeddings", "type_vocab_size", "num_hidden_groups", "inner_group_num",
 )  # fmt: skip
+# Ends of the keys that count layers, and how many a model may have: more than any has, few enough to be made.
+_LAYERS, _MOST_LAYERS = ("layers", "num_hidden_groups", "inner_group_num"), 2048
 
 
-class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
+class TFPreTrainedModel(GenerationMixin, VocabularyMixin, keras.Model, metaclass=_ModelType):
     """A Keras model with a Hugging Face config, whose attribute paths are the keys of its checkpoint.
 
     Subclasses construct their layers in ``__init__`` and implement :meth:`forward`. Variables are created after
@@ -174,6 +169,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         head = head_of(type(self).__name__)
         if head is not None and head.names_labels:
             _check_label_names(config)
+            check_problem_type(config)
         for key, allowed in self.config_limits().items():
             value = getattr(config, key, allowed[0])
             if value not in allowed:
@@ -184,12 +180,16 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
 
     def _check_numbers(self, config: PreTrainedConfig) -> None:
         """Refuse sizes and probabilities that no layer can have."""
-        limits = {config.attribute_map.get(key, key): (least, math.inf) for key, least in self.least_config.items()}
+        limits = {
+            config.attribute_map.get(key, key): (least, _MOST_LAYERS if key.endswith(_LAYERS) else math.inf)
+            for key, least in self.least_config.items()
+        }
         limits |= {key: (0, 1) for key in config.to_dict() if "drop" in key and hasattr(type(config), key)}
         for key, (least, greatest) in limits.items():
             value = getattr(config, key, None)
             if value is not None and not (isinstance(value, (int, float)) and least <= value <= greatest):
                 wanted = "a probability" if greatest == 1 else f"a number of at least {least}"
+                wanted += f" and at most {greatest}" * (greatest == _MOST_LAYERS)
                 raise ValueError(f"The config has {key}={value!r:.80}, but {type(self).__name__} needs {wanted}.")
         for key, value in config.to_dict().items():
             names = key.endswith(_NAMES) and not key.startswith("is_")
@@ -216,10 +216,25 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         # inside itself.
         return [name for name in super().__dir__() if name != "base_model"]
 
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Number of parameters, tied ones counted once.
+
+        Args:
+            only_trainable: leave frozen ones out.
+            exclude_embeddings: leave tables of embeddings out.
+        """
+        slots = [slot for _, slot in checkpoint.named_slots(self)]
+        if only_trainable:
+            slots = [slot for slot in slots if slot.variable.trainable]
+        if exclude_embeddings:
+            slots = [slot for slot in slots if not isinstance(slot.layer, Embedding)]
+        return sum(math.prod(slot.parameter.shape) for slot in slots)
+
     @property
-    def num_parameters(self) -> int:
-        """Number of parameters, tied ones counted once."""
-        return sum(math.prod(slot.parameter.shape) for _, slot in checkpoint.named_slots(self))
+    def dummy_inputs(self) -> dict[str, tf.Tensor]:
+        """Inputs that any model of texts can be called with: three rows of five tokens."""
+        ids = tf.constant([[7, 6, 0, 0, 1], [1, 2, 3, 0, 0], [0, 0, 0, 4, 5]])
+        return {name: ids for name in ("input_ids", "decoder_input_ids") if name in self.tensor_names}
 
     @property
     def num_positions(self) -> int | None:
@@ -264,11 +279,11 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     def __call__(self, input_ids: Any = None, *args: Any, **kwargs: Any) -> ModelOutput | tuple:
         """Run the model.
 
-        Inputs are given by keyword, by position in the order of ``INPUT_NAMES``, or as one dictionary, such as a
-        tokenizer returns: ``model(**encoded)`` and ``model(encoded)`` are the same.
+        Inputs are given by keyword, by position in the order of ``INPUT_NAMES``, in a list in that order, or as one
+        dictionary, such as a tokenizer returns: ``model(**encoded)`` and ``model(encoded)`` are the same.
 
         Args:
-            input_ids: token ids, int ``[batch, seq]``, or the dictionary of inputs.
+            input_ids: token ids, int ``[batch, seq]``, or the dictionary or list of inputs.
             *args: ``attention_mask``, ``token_type_ids``, … by position.
             **kwargs: ``attention_mask`` (int ``[batch, seq]``, 1 for tokens to attend to; or ``[batch, query, key]``,
                 or ``[batch, heads or 1, query, key]``), ``token_type_ids`` and ``position_ids`` (int ``[batch, seq]``),
@@ -299,7 +314,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     def run(self, inputs, *, output_hidden_states, output_attentions, return_dict, training, **options: Any):
         """Do the work of :meth:`call`; ``options`` are those of :meth:`forward` that not every model has."""
         labels = {name: inputs[name] for name in self.label_names if name in inputs}
-        with _own_words():
+        with own_words():
             tensors = self.check({name: value for name, value in inputs.items() if name not in labels}, **options)
             outputs = self.forward(
                 **tensors,
@@ -315,6 +330,14 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     def check(self, inputs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
         """Refuse inputs of a wrong shape or value; see :func:`~tf_pipeline.inputs.check_inputs`."""
         return check_inputs(self, inputs)
+
+    def long_enough(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs; any computation on them waits for a check that texts have as many tokens as the model needs.
+
+        Raises:
+            ValueError: if they have fewer, where their number is at hand.
+        """
+        return inputs
 
     def compute_task_loss(self, outputs: ModelOutput, labels: Mapping[str, Any]) -> tf.Tensor | None:
         """The head's own loss, a scalar, from its outputs and its labels (and ``loss_inputs``) by name."""
@@ -350,7 +373,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         labels = self._labels(x, y)
         loss = self.compute_task_loss(y_pred, labels | self._loss_inputs(x)) if labels else None
         if loss is None:
-            labels = f"give {list(self.label_names)} with the inputs or as y, or " if self.label_names else ""
+            labels = f"give {', '.join(self.label_names)} with the inputs or as y, or " if self.label_names else ""
             raise ValueError(
                 f"{type(self).__name__} has no labels to compute its loss from: {labels}pass loss= to compile()."
             )
@@ -404,16 +427,35 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         refuse_if_forked(type(self).__name__)
         return super().make_predict_function(force)
 
+    def prepare_tf_dataset(self, dataset: Any, batch_size: int = 8, shuffle: bool = True, **options: Any):
+        """Batches of tokenized rows for ``fit``, ``evaluate`` and ``predict`` of this model.
+
+        Args:
+            dataset: ``datasets.Dataset``, a list of dictionaries, a dictionary of columns or a pandas DataFrame.
+                Columns that the model does not take are left out.
+            batch_size: rows per batch.
+            shuffle: whether to draw a new order for every epoch.
+            **options: ``tokenizer`` or ``collate_fn`` and ``collate_fn_args``, ``drop_remainder``, ``prefetch``,
+                ``seed``: see :func:`tf_pipeline.data.prepare_tf_dataset`.
+
+        Returns:
+            A ``tf.data.Dataset`` of known length.
+        """
+        from tf_pipeline.data import prepare_tf_dataset
+
+        return prepare_tf_dataset(dataset, self.tensor_names, self.label_names, batch_size, shuffle, **options)
+
     # ---------------------------------------------------------------------------------------------------- saving
 
     def get_config(self) -> dict[str, Any]:
-        """The values that ``.keras`` files and :meth:`from_config` need: the config, the dtype, quantized layers."""
+        """The values that ``.keras`` files and :meth:`from_config` need: config, dtype, quantized and frozen layers."""
         modes = {layer.path: getattr(layer, "quantization_mode", None) for layer in self._flatten_layers()}
         return {
             "config": self.config.to_dict() | {"model_type": self.config.model_type},
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "name": self.name,
             "quantized": {path: mode for path, mode in modes.items() if mode},
+            "frozen": [place for place, layer in enumerate(self._flatten_layers()) if not layer.trainable],
             "generation_config": self.generation_config and self.generation_config.to_dict(),
         }
 
@@ -424,6 +466,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
             return cls(config, **kwargs)
         arguments = dict(config)
         values, quantized = dict(arguments.pop("config")), arguments.pop("quantized", {})
+        frozen = arguments.pop("frozen", [])
         generation = arguments.pop("generation_config", None)
         if isinstance(arguments["dtype"], dict):
             arguments["dtype"] = keras.saving.deserialize_keras_object(arguments["dtype"])
@@ -431,6 +474,8 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         for layer in model._flatten_layers():
             if layer.path in quantized:
                 layer.quantize(quantized[layer.path])
+        for place, layer in enumerate(model._flatten_layers() if frozen else ()):
+            layer.trainable = place not in frozen  # of its parts too, which come later
         if generation is not None:
             model.generation_config = GenerationConfig.from_dict(generation)
         return model
@@ -491,7 +536,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
         if dtype == "auto" and config.dtype is None:
             config.dtype = checkpoint.stored_dtype(reader)
         with checkpoint.paused_garbage_collection():
-            with deferred_variables():
+            with checkpoint.deferred_variables():
                 model = cls._construct(config, dtype, source, **hub_options)
             reader = model._open_weights(reader, source, **hub_options)
             report = checkpoint.load(
@@ -521,18 +566,80 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
     def _save_extras(self, folder: Path) -> None:
         """Write the files of this model's checkpoint besides weights and config."""
 
-    def save_pretrained(self, folder: str | os.PathLike, max_shard_size: int | str = "50GB") -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        saved_model: bool = False,
+        version: int = 1,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "50GB",
+        **kwargs: Any,
+    ) -> None:
         """Write ``config.json`` and ``model.safetensors`` that PyTorch loads bit for bit.
 
         The new checkpoint takes the place of an earlier one as a whole; other files in the folder stay. Of a save that
         fails, or whose process is killed, nothing is seen.
 
         Args:
-            folder: the folder to write into; made if it does not exist.
+            save_directory: the folder to write into; made if it does not exist.
+            saved_model: also :meth:`export` the model, to ``saved_model/VERSION`` below the folder.
+            version: number of that export.
+            push_to_hub: also upload the checkpoint, to ``repo_id`` or a repository with the folder's name.
             max_shard_size: size past which the weights are split over several files.
+            **kwargs: with ``push_to_hub``, those of :meth:`push_to_hub`. Other arguments of ``transformers`` do nothing
+                or are refused, with a replacement: see ``tf_pipeline.arguments``.
+
+        Raises:
+            TypeError: for an unknown argument.
+            ValueError: for a value that cannot be honoured.
+            RepositoryError: if the hub does not accept the upload; the folder is written then.
         """
-        with checkpoint.checkpoint_folder(folder) as staging:
+        options = settled(kwargs, SAVE_ARGUMENTS)
+        if not push_to_hub:
+            options.pop("token", None)
+            refuse_unknown(f"{type(self).__name__}.save_pretrained", options, _SAVED, SAVE_ARGUMENTS)
+        with checkpoint.checkpoint_folder(save_directory) as staging:
             self.write_checkpoint(staging, max_shard_size)
+        if saved_model:
+            self.export(Path(save_directory) / "saved_model" / str(version), verbose=False)
+        if push_to_hub:
+            self.push_to_hub(**{"repo_id": Path(save_directory).absolute().name} | options)
+
+    def push_to_hub(self, repo_id: str, max_shard_size: int | str = "5GB", **options: Any) -> str:
+        """Upload what :meth:`save_pretrained` writes to the hub, as one commit.
+
+        Args:
+            repo_id: ``"name"`` or ``"organization/name"``; made if it does not exist.
+            max_shard_size: size past which the weights are split over several files.
+            **options: ``tokenizer``, ``commit_message``, ``commit_description``, ``private``, ``token``, ``revision``,
+                ``create_pr``: see :func:`tf_pipeline.sharing.push_folder`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            RepositoryError: if the hub cannot be reached or does not accept it.
+        """
+        from tf_pipeline.sharing import push_model
+
+        renamed(options, "use_auth_token", "token")
+        return push_model(self, repo_id, max_shard_size, **options)
+
+    def create_model_card(self, output_dir: str | os.PathLike, model_name: str, **values: Any) -> Path:
+        """Write ``README.md`` of a folder: the kind of the model, its training, and the numbers of each epoch.
+
+        Args:
+            output_dir: the folder, made if it does not exist.
+            model_name: name of the model.
+            **values: ``language``, ``license``, ``tags``, ``finetuned_from``, ``tasks``, ``dataset``: see
+                :func:`tf_pipeline.sharing.write_model_card`.
+
+        Returns:
+            Path of the file.
+        """
+        from tf_pipeline.sharing import write_model_card
+
+        return write_model_card(self, output_dir, model_name, **values)
 
     def write_checkpoint(self, folder: Path, max_shard_size: int | str = "50GB") -> None:
         """Write the files of :meth:`save_pretrained` into an empty folder, one after another."""
@@ -545,7 +652,7 @@ class TFPreTrainedModel(GenerationMixin, keras.Model, metaclass=_ModelType):
 
 
 @contextlib.contextmanager
-def _own_words():
+def own_words():
     """Keep Keras from wrapping messages in its own, which add every argument of the call and escape codes."""
     try:
         yield

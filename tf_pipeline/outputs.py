@@ -30,13 +30,14 @@ class ModelOutput(OrderedDict):
     def __init__(self, items: Any = (), /, **values: Any):
         given = dict(items, **values)
         if unknown := set(given) - set(self.fields):
-            raise TypeError(f"{type(self).__name__} has no field {sorted(unknown)}; it has {list(self.fields)}")
+            names = ", ".join(sorted(unknown))
+            raise TypeError(f"{type(self).__name__} has no field {names}; it has {', '.join(self.fields)}.")
         super().__init__((name, given[name]) for name in self.fields if given.get(name) is not None)
 
     def __getattr__(self, name: str) -> Any:
         if name in type(self).fields:
             return self.get(name)
-        raise AttributeError(f"{type(self).__name__} has no field {name!r}; it has {list(type(self).fields)}")
+        raise AttributeError(f"{type(self).__name__} has no field {name}; it has {', '.join(type(self).fields)}.")
 
     def __getitem__(self, key: str | int | slice) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]

@@ -8,15 +8,22 @@ from rich.console import Console
 
 from tf_pipeline import __version__
 from tf_pipeline.cli.export import export
+from tf_pipeline.cli.options import Command, Group, known_task
 from tf_pipeline.cli.run import fail, run
+from tf_pipeline.hub import refuse_checkpoint
 from tf_pipeline.terminal import Verbose, load_frameworks
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # which cuts names of options on narrow terminals
     help="Hugging Face checkpoints on TensorFlow and Keras 3.",
 )
+
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint that FOLDER holds.")]
 
 
 def _version(show: bool) -> None:
@@ -34,15 +41,16 @@ def _options(
     pass
 
 
-app.command()(run)
-app.command()(export)
+app.command(cls=Command)(run)
+app.command(cls=Command)(export)
 
 
-@app.command()
+@app.command(cls=Command)
 def parity(
     checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint that PyTorch can load too.")],
     task: Annotated[
-        str | None, typer.Option(help="Compare the model of this task, such as text-classification.")
+        str | None,
+        typer.Option(callback=known_task, help="Compare the model of this task, such as text-classification."),
     ] = None,
     model_class: Annotated[
         str | None,
@@ -61,9 +69,9 @@ def parity(
     """Prove that a checkpoint computes the same in TensorFlow and in PyTorch, or show the first difference and why.
 
     Compared are tokenization, weights, outputs (hidden states, attentions, logits, losses), gradients, training,
-    invariance (batches, padding), execution (eager, graph, XLA, SavedModel), round trip (saving and loading) and
-    pipeline. float64 has to agree with PyTorch to 1e-10; in narrower dtypes our rounding error has to stay within twice
-    PyTorch's own. Needs torch.
+    invariance (batches, padding), execution (eager, graph, XLA, SavedModel), generation (caches, texts), round trip
+    (saving and loading) and pipeline. float64 has to agree with PyTorch to 1e-10; in narrower dtypes our rounding error
+    has to stay within twice PyTorch's own. Needs torch.
 
     The exit status is 0 if all is equal, 1 if not, and 2 if it could not be compared.
 
@@ -95,11 +103,13 @@ def parity(
     raise typer.Exit(0 if report.passed else 1)
 
 
-@app.command()
+@app.command(cls=Command)
 def port(
     checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint of any architecture.")],
     folder: Annotated[Path | None, typer.Argument(help="Folder for the port; may be left out with --show.")] = None,
-    task: Annotated[str | None, typer.Option(help="Port the model of this task, such as text-classification.")] = None,
+    task: Annotated[
+        str | None, typer.Option(callback=known_task, help="Port the model of this task, such as text-classification.")
+    ] = None,
     model_class: Annotated[
         str | None,
         typer.Option("--class", help="Or this class, such as XLNetModel; by default what the config names."),
@@ -108,14 +118,15 @@ def port(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the checkpoint.")
     ] = False,
+    overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
     """Port a checkpoint whose architecture has no module of its own, so that it loads where there is no PyTorch.
 
     PyTorch builds the model once, torch.export captures its computation, and TensorFlow runs the graph, which is
     compared with PyTorch: at three shapes, padded on either side, in float64 to 1e-10 and in float32 within PyTorch's
-    own rounding. Nothing is written unless all of it is equal. The folder holds config.json, model.safetensors (which
-    PyTorch loads too), graph.json and the tokenizer. Needs torch.
+    own rounding. Nothing is written unless all of it is equal, nor over another checkpoint. The folder holds
+    config.json, model.safetensors (which PyTorch loads too), graph.json and the tokenizer. Needs torch.
 
     tf-pipeline port ./xlnet-sentiment ./ported --task text-classification
 
@@ -128,6 +139,8 @@ def port(
         from tf_pipeline.port.graph import listing
         from tf_pipeline.port.save import load_ported, save_ported
 
+        if folder is not None:
+            refuse_checkpoint(folder, checkpoint, overwrite)
         with Console(stderr=True).status("Capturing with torch.export, and comparing with PyTorch"):
             model = load_ported(checkpoint, task, model_class, trust_remote_code=trust_remote_code)
         if folder is not None:
@@ -141,6 +154,32 @@ def port(
         Console(stderr=True).print(f"Note: {note}", soft_wrap=True, highlight=False)
     if folder is not None:
         Console(stderr=True).print(f"{type(model).__name__}: {len(model.graph.nodes)} operations, in {folder}")
+
+
+@app.command(cls=Command)
+def convert(
+    checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    max_shard_size: Annotated[str, typer.Option(help="Size past which the weights are split.")] = "50GB",
+    overwrite: Overwrite = False,
+    verbose: Verbose = False,
+) -> None:
+    """Convert a checkpoint to safetensors, which tf_pipeline and PyTorch load.
+
+    Takes tf_model.h5, in which version 4 of transformers saved models of TensorFlow, and pytorch_model.bin (needs
+    torch), whole or in shards, of any architecture. Config, tokenizer and processors are copied. A FOLDER with
+    another checkpoint is refused; with that of CHECKPOINT itself, the safetensors files come next to the others.
+
+    tf-pipeline convert ./my-old-model ./my-model
+    """
+    try:
+        load_frameworks(verbose)
+        from tf_pipeline.convert import convert as write
+
+        names = write(checkpoint, folder, max_shard_size=max_shard_size, overwrite=overwrite)
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        fail(error, 1)
+    Console(stderr=True).print(f"{len(names)} tensors, in {folder}", soft_wrap=True, highlight=False)
 
 
 def main() -> None:

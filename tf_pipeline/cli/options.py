@@ -1,21 +1,28 @@
 """Options of tasks that several commands take, and which task takes which."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+
+from tf_pipeline.pipelines.tasks import task_name
 
 TopK = Annotated[
     int | None,
     typer.Option(
-        min=0,
-        help="Answers to a text (text-classification: all, question-answering: 1, fill-mask: 5), or the number of "
-        "likely tokens to draw from, 0 for all. (text-generation: 50)",
+        help="Answers to a text, image or sound (text-classification, audio-classification: all, question-answering: "
+        "1, fill-mask, image-classification: 5), or the number of likely tokens to draw from, 0 for all. "
+        "(text-generation: 50)",
     ),
 ]
 Function = Annotated[
     str | None,
-    typer.Option(help="sigmoid, softmax or none; what the config asks for if not given. (text-classification)"),
+    typer.Option(
+        help="sigmoid, softmax or none; what the config asks for if not given. "
+        "(text-classification, image-classification, audio-classification)"
+    ),
 ]
 AggregationStrategy = Annotated[
     str | None,
@@ -23,7 +30,9 @@ AggregationStrategy = Annotated[
 ]
 Stride = Annotated[
     int | None,
-    typer.Option(help="Read long texts in windows that overlap by so many tokens. (token-classification)"),
+    typer.Option(
+        help="Read long texts in windows that overlap by so many tokens. (token-classification, summarization)"
+    ),
 ]
 IgnoreLabels = Annotated[
     list[str] | None, typer.Option("--ignore-label", help="May be repeated. (token-classification: O)")
@@ -41,6 +50,30 @@ AlignToWords = Annotated[
 ]
 Targets = Annotated[
     list[str] | None, typer.Option("--target", help="Score this word only; may be repeated. (fill-mask)")
+]
+HypothesisTemplate = Annotated[str | None, typer.Option(help='Such as "It is about {}.". [zero-shot-classification]')]
+MultiLabel = Annotated[
+    bool | None, typer.Option("--multi-label", help="Each label by itself. (zero-shot-classification)")
+]
+Pool = Annotated[
+    bool | None, typer.Option("--pool", help="One vector per image, by the model's pooler. (image-feature-extraction)")
+]
+ChunkLength = Annotated[
+    float | None,
+    typer.Option(
+        "--chunk-length-s", min=0, help="Seconds of the pieces of a long sound, 0 for the whole. "
+        "(automatic-speech-recognition: 0)"
+    ),
+]  # fmt: skip
+StrideLength = Annotated[
+    float | None,
+    typer.Option(
+        "--stride-length-s", min=0, help="Seconds that pieces share with their neighbours. "
+        "(automatic-speech-recognition: a sixth of a piece)"
+    ),
+]  # fmt: skip
+ReturnTimestamps = Annotated[
+    str | None, typer.Option(help="char or word: the times of each. (automatic-speech-recognition)")
 ]
 Normalize = Annotated[bool | None, typer.Option("--normalize", help="Vectors of length 1. (feature-extraction)")]
 
@@ -64,9 +97,18 @@ TgtLang = Annotated[str | None, typer.Option(help="Language of the translations.
 # Of all tasks that write.
 _WRITING = ("max_new_tokens", "num_beams", "do_sample", "temperature", "top_p", "top_k", "num_return_sequences", "seed")
 
+# Options that may be repeated, each time for one of a list.
+_REPEATED = {"targets": "target", "ignore_labels": "ignore_label"}
+
 # Which of these a task takes, and their names in its pipeline.
 OPTIONS: dict[str, dict[str, str]] = {
     "text-classification": {"top_k": "top_k", "function": "function_to_apply"},
+    "image-classification": {"top_k": "top_k", "function": "function_to_apply"},
+    "image-feature-extraction": {"pool": "pool"},
+    "audio-classification": {"top_k": "top_k", "function": "function_to_apply"},
+    "automatic-speech-recognition": {
+        name: name for name in ("chunk_length_s", "stride_length_s", "return_timestamps")
+    },
     "feature-extraction": {"pooling": "pooling", "normalize": "normalize"},
     "fill-mask": {"top_k": "top_k", "targets": "targets"},
     "token-classification": {name: name for name in ("aggregation_strategy", "stride", "ignore_labels")},
@@ -89,6 +131,70 @@ def writing(**more: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {task: (*_WRITING, *names) for task, names in more.items()}
 
 
+# Stands for a hyphen where a line may not end.
+_HYPHEN = "\N{NON-BREAKING HYPHEN}"
+
+
+class Command(TyperCommand):
+    """A command whose help never breaks a name at its hyphens."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for one in (self, *self.params):
+            one.help = (getattr(one, "help", None) or "").replace("-", _HYPHEN)
+
+    def get_help(self, ctx: Any) -> str:
+        """The help, as wide as the terminal."""
+        return super().get_help(ctx).replace(_HYPHEN, "-")
+
+
+class Group(TyperGroup):
+    """A group of such commands."""
+
+    def get_help(self, ctx: Any) -> str:
+        """The help, as wide as the terminal."""
+        return super().get_help(ctx).replace(_HYPHEN, "-")
+
+
+def known_task(task: str | None) -> str | None:
+    """The task of a command.
+
+    Raises:
+        typer.BadParameter: if there is none of this name.
+    """
+    try:
+        return task and task_name(task) and task
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def flag(name: str) -> str:
+    """The option that an argument of a command is given by."""
+    return f"--{_REPEATED.get(name, name).replace('_', '-')}"
+
+
+def as_options(message: object, arguments: Mapping[str, str]) -> str:
+    """A message with options in the place of a pipeline's arguments.
+
+    Args:
+        message: about arguments, which are named as ``name``, ``name=value``, or by their first word.
+        arguments: names of options and of their arguments, as ``OPTIONS`` has them for a task.
+    """
+
+    def replaced(match: re.Match) -> str:
+        option, value = flag(option_of[match["name"]]), match["value"]
+        if value is None:
+            return option if "_" in match["name"] or match.start() == 0 else match[0]
+        if value in ("True", "False"):
+            return option if value == "True" else option.replace("--", "--no-", 1)
+        return f"{option} {value.strip(chr(39))}".strip()
+
+    option_of = {argument: option for option, argument in arguments.items()}
+    names = "|".join(map(re.escape, option_of))
+    pattern = rf"(?<![\w-])`?(?P<name>{names})(?![\w-])`?(?:=(?P<value>True|False|'[^']*'|[\w.]*))?"
+    return re.sub(pattern, replaced, str(message)) if names else str(message)
+
+
 def parameters_of(task: str, given: Mapping[str, Any], options: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """The arguments of a pipeline from the options that were given.
 
@@ -103,5 +209,5 @@ def parameters_of(task: str, given: Mapping[str, Any], options: Mapping[str, Map
     for name in given:
         if name not in options[task]:
             takers = ", ".join(other for other, taken in options.items() if name in taken)
-            raise typer.BadParameter(f"--{name.replace('_', '-')} is an option of {takers}, not of {task}.")
+            raise typer.BadParameter(f"{flag(name)} is an option of {takers}, not of {task}.")
     return {options[task][name]: value for name, value in given.items()}

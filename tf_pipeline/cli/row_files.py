@@ -64,6 +64,11 @@ def encoded(record: Any) -> bytes:
         return json.dumps(record, allow_nan=False).encode("utf-8")
 
 
+def number_of(count: int, noun: str) -> str:
+    """The subject of a sentence and its verb, such as "1 row is" or "2 rows are"."""
+    return f"{count} {noun} is" if count == 1 else f"{count} {noun}s are"
+
+
 class Streams:
     """Answers and errors that go to open streams, where nothing is replaced and nothing can be resumed."""
 
@@ -129,6 +134,8 @@ class Unfinished:
 
     def _take_folder(self) -> None:
         """Make the folder, or take over that of a run that is dead."""
+        if not self.target.parent.is_dir():
+            raise ValueError(f"The folder of --output {self.target} does not exist.")
         try:
             self.folder.mkdir()
         except FileExistsError:
@@ -151,8 +158,9 @@ class Unfinished:
         if self.kept and resume:
             self._check_resumable(earlier[0])
         elif self.kept and not self.overwrite:
+            answers = number_of(len(kept[ANSWERS]), "answer")
             raise ValueError(
-                f"A run for {self.target} was not finished; {len(kept[ANSWERS])} answers are in {self.folder}. "
+                f"A run for {self.target} was not finished; {answers} in {self.folder}. "
                 "--resume goes on with it, --overwrite discards it."
             )
         else:
@@ -184,9 +192,12 @@ class Unfinished:
         self.overwrite = self.overwrite or earlier["overwrite"]
 
     def _refuse_existing(self) -> None:
-        for place in self.places.values():
-            if place.is_file() and not self.overwrite:
-                raise _exists(place)
+        there = [str(place) for place in self.places.values() if place.is_file()]
+        if there and not self.overwrite:
+            raise ValueError(
+                f"{' and '.join(there)} exist{'s' * (len(there) == 1)}, as after a run that is complete; --overwrite "
+                "answers all rows again and replaces the files."
+            )
 
     def _start_afresh(self) -> None:
         for name in (ANSWERS, ERRORS, RUN):
@@ -214,9 +225,9 @@ class Unfinished:
             return "Nothing was answered yet."
         # An interruption may come between writing a row and counting it; a complete file may be in its place already.
         count = self.answers.count if self.complete else len(_kept_numbers(self.folder / ANSWERS))
-        done = f"{count} answered rows are kept in {self.folder}; "
+        done = f"{number_of(count, 'answered row')} kept in {self.folder}; "
         if self.asked["input"] is None:
-            return done + "as --input is not a file, they cannot be resumed, and --overwrite discards them."
+            return done + "as --input is not a file, the run cannot be resumed, and --overwrite discards it."
         return done + "the same command with --resume goes on."
 
     # ------------------------------------------------------------------------------------------------- ending
@@ -241,8 +252,7 @@ class Unfinished:
 
     def _place(self, part: Path, place: Path, wanted: bool) -> None:
         if place.is_file():
-            if not self.overwrite:
-                raise _exists(place)
+            self._refuse_existing()
             shutil.copymode(place, part)
         if wanted:
             _move(part, place)
@@ -369,10 +379,6 @@ def _same(path: Path, other: os.stat_result) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return stat.S_ISREG(facts.st_mode) and os.path.samestat(facts, other)
-
-
-def _exists(place: Path) -> ValueError:
-    return ValueError(f"{place} exists; --overwrite replaces it.")
 
 
 def _move(part: Path, place: Path) -> None:

@@ -12,38 +12,48 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tf_pipeline.arguments import ArgumentError
 from tf_pipeline.cli.options import (
     AggregationStrategy,
     AlignToWords,
+    ChunkLength,
     DocStride,
     DoSample,
     Function,
     HandleImpossibleAnswer,
+    HypothesisTemplate,
     IgnoreLabels,
     MaxAnswerLen,
     MaxNewTokens,
     MaxSeqLen,
+    MultiLabel,
     Normalize,
     NumBeams,
     NumReturnSequences,
+    Pool,
     ReturnFullText,
+    ReturnTimestamps,
     Seed,
     SrcLang,
     Stride,
+    StrideLength,
     Targets,
     Temperature,
     TgtLang,
     TopK,
     TopP,
+    as_options,
+    known_task,
     options_with,
     parameters_of,
     writing,
 )
 from tf_pipeline.cli.row_files import ReaderGoneError, Records
 from tf_pipeline.cli.rows import InterruptedRunError, answer_rows, escaped, numbered_lines, standard, text_of
+from tf_pipeline.hub import fingerprint
 from tf_pipeline.pipelines.calls import as_chat
-from tf_pipeline.pipelines.factory import pipeline
-from tf_pipeline.pipelines.tasks import is_server, task_name
+from tf_pipeline.pipelines.factory import default_checkpoint, pipeline
+from tf_pipeline.pipelines.tasks import MEDIA, is_server, task_name
 from tf_pipeline.terminal import Verbose, load_frameworks, table_console
 
 # Exit status when every other row was answered but some were not.
@@ -56,29 +66,40 @@ OPTIONS = options_with(
     token_classification=("is_split_into_words",),
     question_answering=("question", "context"),
     zero_shot_classification=("candidate_labels", "hypothesis_template", "multi_label"),
+    automatic_speech_recognition=("language", "to_english"),
     **writing(
         text_generation=("return_full_text",),
         text2text_generation=("truncation",),
-        summarization=("truncation",),
+        summarization=("truncation", "stride", "second_pass"),
         translation=("truncation", "src_lang", "tgt_lang"),
     ),
 )
+
+
+def _source(name: str) -> Path:
+    """The file of rows that a name or a dash stands for."""
+    path = Path("/dev/stdin" if name == "-" else name)
+    if not path.exists() or path.is_dir():
+        raise typer.BadParameter(f"{name!r} is a folder." if path.is_dir() else f"file {name!r} does not exist.")
+    return path
 
 
 def run(
     task: Annotated[
         str,
         typer.Argument(
+            callback=known_task,
             help="text-classification (sentiment-analysis), token-classification (ner), question-answering, fill-mask, "
             "zero-shot-classification, feature-extraction, text-generation, summarization, translation "
-            "(translation_en_to_fr) or text2text-generation."
+            "(translation_en_to_fr), text2text-generation, image-classification, image-feature-extraction, "
+            "automatic-speech-recognition or audio-classification.",
         ),
     ],
     texts: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Texts; read from standard input, one per line, if there is no --input. Without any, text-generation "
-            "on a terminal is a chat."
+            help="Texts, or paths of images or sounds; read from standard input, one per line, if there is no "
+            "--input (blank lines are no texts). Without any, text-generation on a terminal is a chat."
         ),
     ] = None,
     model: Annotated[
@@ -93,7 +114,10 @@ def run(
     input_file: Annotated[
         Path | None,
         typer.Option(
-            "--input", exists=True, dir_okay=False, help="File, pipe or device of rows, one JSON value per line."
+            "--input",
+            parser=_source,
+            metavar="<file>",
+            help="File, pipe or device of rows, one JSON value per line; - for standard input.",
         ),
     ] = None,
     output_file: Annotated[
@@ -119,6 +143,10 @@ def run(
     function: Function = None,
     aggregation_strategy: AggregationStrategy = None,
     stride: Stride = None,
+    second_pass: Annotated[
+        bool | None,
+        typer.Option("--second-pass", help="Summarize the summaries of --stride's windows. (summarization)"),
+    ] = None,
     ignore_labels: IgnoreLabels = None,
     is_split_into_words: Annotated[
         bool | None, typer.Option("--is-split-into-words", help="Rows hold words. (token-classification)")
@@ -136,14 +164,21 @@ def run(
     candidate_labels: Annotated[
         str | None, typer.Option(help="The labels, with commas between them. (zero-shot-classification)")
     ] = None,
-    hypothesis_template: Annotated[
-        str | None, typer.Option(help='Such as "It is about {}.". [zero-shot-classification]')
-    ] = None,
-    multi_label: Annotated[
-        bool | None, typer.Option("--multi-label", help="Each label by itself. (zero-shot-classification)")
-    ] = None,
+    hypothesis_template: HypothesisTemplate = None,
+    multi_label: MultiLabel = None,
     pooling: Annotated[str | None, typer.Option(help="mean or cls: one vector per text. (feature-extraction)")] = None,
     normalize: Normalize = None,
+    pool: Pool = None,
+    chunk_length_s: ChunkLength = None,
+    language: Annotated[
+        str | None,
+        typer.Option(help="Language of the sound; heard if not given. (automatic-speech-recognition by Whisper)"),
+    ] = None,
+    to_english: Annotated[
+        bool | None, typer.Option("--to-english", help="Translate. (automatic-speech-recognition by Whisper)")
+    ] = None,
+    stride_length_s: StrideLength = None,
+    return_timestamps: ReturnTimestamps = None,
     max_new_tokens: MaxNewTokens = None,
     num_beams: NumBeams = None,
     do_sample: DoSample = None,
@@ -176,45 +211,57 @@ def run(
 
     tf-pipeline run translation_en_to_fr --model ./t5 --input texts.jsonl --output french.jsonl
 
+    tf-pipeline run image-classification --model ./vit cat.png
+
+    tf-pipeline run automatic-speech-recognition --model ./wav2vec2 --chunk-length-s 10 talk.flac
+
     The text of text-generation is printed as it is written; several texts are answered in a table.
 
     A row of --input is a string or an object with the key text (and text_pair for pairs, words with
-    --is-split-into-words, question and context, or messages of a chat). Other keys are ignored. Rows are streamed; each
-    answer is a line {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no
-    UTF-8, a key missing, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the
-    sibling file that ends in .errors.jsonl (on standard error if there is no --output, or it is a pipe or a device).
+    --is-split-into-words, question and context, messages of a chat, or image or audio, which is a path or an address).
+    Other keys are ignored, and so are blank lines, which are counted as lines. Rows are streamed; each answer is a line
+    {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no UTF-8, a key
+    missing, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the sibling file
+    that ends in .errors.jsonl (on standard error if there is no --output, or it is a pipe or a device).
 
     Both files appear when all rows are done; until then answers are in a folder that ends in .unfinished. After an
-    interruption the same command with --resume goes on, if the input is a file that has not changed. Files that exist
-    are replaced only with --overwrite; pipes and devices, such as /dev/stdout, are written to as rows are answered.
+    interruption the same command with --resume goes on, if neither the input, which has to be a file, nor the files of
+    the model have changed (of a hub id, the commit; a served model is known by its address). Files that exist are
+    replaced only with --overwrite; pipes and devices, such as /dev/stdout, are written to as rows are answered.
 
     The exit status is 0 if all was answered, 1 if nothing could run, 2 for wrong usage, 3 if some rows failed, and 128
     and the signal's number if one ended the run.
     """  # noqa: D301
     given = {name: value for name, value in locals().items() if name in _KNOWN and value is not None}
-    name = _name(task)
-    parameters = _parameters(name, given, is_server(model))
+    name = task_name(task)
+    served = is_server(model)
+    parameters = _parameters(name, given, served)
     if input_file is not None and texts:
         raise typer.BadParameter("Give texts or --input, not both.")
     if output_file is not None and input_file is None:
         raise typer.BadParameter("--output needs --input.")
     if output_file is None and (overwrite or resume):
         raise typer.BadParameter(f"{'--overwrite' if overwrite else '--resume'} needs --output.")
-    rows = _Rows(name, given)
+    rows, arguments = _Rows(name, given), OPTIONS[name] | {"dtype": "dtype"}
 
     def load() -> Any:
-        if not is_server(model):
+        if not served:
             load_frameworks(verbose)
-        return pipeline(task, model=model, dtype=dtype, batch_size=batch_size, **parameters)
+        try:
+            return pipeline(task, model=model, dtype=dtype, batch_size=batch_size, **parameters)
+        except ArgumentError as error:
+            raise typer.BadParameter(as_options(error, arguments)) from None
 
     try:
         if input_file is not None:
             asked = {"task": name, "model": model, "dtype": dtype, "options": given}
+            if output_file is not None and not served:
+                asked["files of the model"] = fingerprint(model or default_checkpoint(name))
             failed = _run_file(load, rows, input_file, output_file, asked, overwrite, resume)
-        elif name == "text-generation" and not as_json and (is_chat := _is_chat(texts)) is not None:
+        elif name == "text-generation" and not as_json and not served and (is_chat := _is_chat(texts)) is not None:
             failed = _write(load, None if is_chat else texts[0], given.get("return_full_text") is not False)
         else:
-            failed = _run_texts(load, rows, texts, as_json or name == "feature-extraction")
+            failed = _run_texts(load, rows, texts, as_json or name.endswith("feature-extraction"))
         if sys.stdout is not None:
             sys.stdout.flush()
     except InterruptedRunError as interruption:
@@ -223,38 +270,37 @@ def run(
     except (ReaderGoneError, BrokenPipeError):
         _leave_quietly()
     except (ValueError, TypeError, OSError) as error:
-        fail(error, 1)
+        fail(as_options(error, arguments), 1)
     raise typer.Exit(SOME_ROWS_FAILED if failed else 0)
 
 
 _KNOWN = {option for options in OPTIONS.values() for option in options}
 
 
-def fail(error: Exception, status: int) -> None:
+def fail(error: object, status: int) -> None:
     """End with a message and a status."""
     Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
     raise typer.Exit(status) from None
 
 
-def _name(task: str) -> str:
-    """The name of a task; an unknown one as it is, which the pipeline refuses."""
-    try:
-        return task_name(task)
-    except ValueError:
-        return task
-
-
 def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any]:
     """The arguments of the pipeline from the options that were given; a served model cuts texts as it was exported."""
-    if task not in OPTIONS:
-        return {}  # the pipeline names the tasks there are
     parameters = parameters_of(task, given, OPTIONS)
     for name in ("question", "context"):  # which are in the rows
         parameters.pop(name, None)
-    if "truncation" in OPTIONS[task] and not served:
+    windows = task == "summarization" and "stride" in parameters  # which read all of a text
+    if "truncation" in OPTIONS[task] and not served and not windows:
         parameters.setdefault("truncation", True)
+    if task == "zero-shot-classification" and "candidate_labels" not in parameters:
+        raise typer.BadParameter("Pass --candidate-labels, the labels to choose from, with commas between them.")
     if task == "text-classification":
         parameters.setdefault("top_k", None)
+    if task == "automatic-speech-recognition":
+        spoken = {"language": parameters.pop("language")} if "language" in parameters else {}
+        if parameters.pop("to_english", False):
+            spoken["task"] = "translate"
+        if spoken:
+            parameters["generate_kwargs"] = spoken
     if task == "fill-mask" and "truncation" in parameters:
         parameters["tokenizer_kwargs"] = {"truncation": parameters.pop("truncation")}
     return parameters
@@ -304,7 +350,7 @@ class _Rows:
             return words
         if isinstance(value, dict) and "text_pair" in value and self.task == "text-classification":
             return {name: _text(value, name) for name in ("text", "text_pair")}
-        return _text(value, "text")
+        return _text(value, MEDIA.get(self.task, "text"))
 
     def _question(self, value: Any) -> dict[str, str]:
         missing = [name for name in ("question", "context") if name not in self.known]

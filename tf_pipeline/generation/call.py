@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from tf_pipeline.arguments import whole_number
 from tf_pipeline.generation import outputs
-from tf_pipeline.generation.config import DEFAULTS, GenerationConfig, check_tokens, lengths, tokens_of
+from tf_pipeline.generation.config import DEFAULTS, GenerationConfig, bounded, check_tokens, lengths, tokens_of
 from tf_pipeline.generation.guidance import SCALE, Guided
+from tf_pipeline.generation.lookup import MATCHING, LookupLoop, ReadsAhead
 from tf_pipeline.generation.loop import Compiled, Loop, bucket, text_of
 from tf_pipeline.generation.processors import prepared
 from tf_pipeline.generation.prompts import prepared_prompts
@@ -45,21 +46,37 @@ class Call(NamedTuple):
 
 
 def prepared_call(
-    model, given: dict[str, Any], config: GenerationConfig, own: Own, tokenizer: Any = None, seed: Any = None
+    model,
+    given: dict[str, Any],
+    config: GenerationConfig,
+    own: Own,
+    tokenizer: Any = None,
+    seed: Any = None,
+    longest: int | None = None,
 ) -> Call:
     """Make a call of inputs and options.
+
+    Args:
+        model: the model.
+        given: its inputs.
+        config: the options, of which lengths may be changed.
+        own: a caller's own processors and criteria.
+        tokenizer: for stop strings.
+        seed: see :meth:`~tf_pipeline.generation.mixin.GenerationMixin.generate`.
+        longest: maximum columns of prompts whose length only the graph knows; the rest of the model's positions is room
+            for new tokens.
 
     Raises:
         ValueError: for prompts or options that cannot be honoured.
     """
     inputs = prepared_prompts(model, given, config)
     check_tokens(config, model.config.get_text_config(decoder=True).vocab_size)
-    inputs, most, capacity = _lengths(model, inputs, config)
+    inputs, most, capacity = _lengths(model, inputs, config, longest)
     ends = tokens_of(config.eos_token_id)
     pad = config.pad_token_id if config.pad_token_id is not None else (*ends, 0)[0]
     rules = Rules(
-        ends=tf.constant(ends, tf.int32),
-        pad=tf.constant(pad, tf.int32),
+        ends=tf.constant(bounded(ends)),
+        pad=tf.constant(bounded(pad)),
         most=most,
         seed=_seed(seed),
         length_penalty=tf.constant(config.length_penalty, tf.float64),
@@ -76,12 +93,52 @@ def prepared_call(
     copies = beams if beams > 1 else config.num_return_sequences
     kept = [bool(config.return_dict_in_generate and flag) for flag in (config.output_scores, config.output_logits)]
     stepper = _kept(model, ("stepper", "token_type_ids" in inputs), lambda: _stepper(model, inputs))
+    if isinstance(stepper, Recomputing):
+        inputs = model.long_enough(inputs)  # others read token after token
     room = 0
     if SCALE in inputs:
         inputs, room = _negative_capacity(inputs, most, capacity, model.max_generated_length)
         stepper = Guided(stepper, room)
     key = (capacity, room, copies, beams, is_random, bool(ends), tf.is_tensor(rules.stops), own, *kept)
-    return Call(inputs, rules, Loop(stepper, search, capacity, copies, *kept), (*key, *rules.options, *inputs))
+    loop = Loop(stepper, search, capacity, copies, *kept)
+    if config.prompt_lookup_num_tokens is not None:
+        inputs = _alone(inputs, copies, beams)
+        lookup = (config.prompt_lookup_num_tokens, config.max_matching_ngram_size or MATCHING)
+        loop, key = LookupLoop(_ahead(stepper, model, capacity), search, capacity, *kept, *lookup), (*key, *lookup)
+    return Call(inputs, rules, loop, (*key, *rules.options, *inputs))
+
+
+def _alone(inputs: dict[str, tf.Tensor], copies: int, beams: int) -> dict[str, tf.Tensor]:
+    """The inputs, once they are known to be those of one text, of which one is to be made.
+
+    Raises:
+        ValueError: if not.
+    """
+    hint = "Leave prompt_lookup_num_tokens out."
+    if copies > 1:
+        name = "num_beams" if beams > 1 else "num_return_sequences"
+        raise ValueError(f"{name} has to be 1 when doing assisted generate, but is {copies}. {hint}")
+    rows = text_of(inputs).shape[0]
+    message = f"assisted generate is only supported for batch_size = 1. {hint}"
+    if rows not in (1, None):
+        raise ValueError(message)
+    return waiting(inputs, [tf.debugging.assert_equal(tf.shape(text_of(inputs))[0], 1, message)])
+
+
+def _ahead(stepper: Stepper, model, capacity: int) -> ReadsAhead:
+    """The stepper, if it can read tokens on trial.
+
+    Raises:
+        ValueError: if not.
+    """
+    if not isinstance(stepper, ReadsAhead):
+        how = " with guidance_scale" if isinstance(stepper, Guided) else ""
+        raise ValueError(
+            f"prompt_lookup_num_tokens: {type(model).__name__} reads one token at a time{how}; only decoders that are "
+            "not ported and have no encoder read several. Leave it out."
+        )
+    stepper.check_ahead(capacity)
+    return stepper
 
 
 def _stepper(model, inputs: dict[str, tf.Tensor]) -> Stepper:
@@ -90,7 +147,9 @@ def _stepper(model, inputs: dict[str, tf.Tensor]) -> Stepper:
     return Recomputing(model) if stepper is None else stepper
 
 
-def _lengths(model, inputs: dict[str, tf.Tensor], config: GenerationConfig) -> tuple[dict, tf.Tensor, int]:
+def _lengths(
+    model, inputs: dict[str, tf.Tensor], config: GenerationConfig, longest: int | None
+) -> tuple[dict, tf.Tensor, int]:
     """The inputs, once they are known to fit, the greatest length of a text, the prompt counted, and the capacity.
 
     Raises:
@@ -100,7 +159,7 @@ def _lengths(model, inputs: dict[str, tf.Tensor], config: GenerationConfig) -> t
     prompt = text_of(inputs).shape[1]
     limit = model.max_generated_length
     if prompt is None:
-        return _open_lengths(model, inputs, config, limit)
+        return _open_lengths(model, inputs, config, limit, longest)
     most, least = lengths(config, prompt, getattr(model.config, "max_position_embeddings", None), has_encoder)
     config.min_length = least
     # The last token is not read.
@@ -136,19 +195,19 @@ def _negative_capacity(
 
 
 def _open_lengths(
-    model, inputs: dict[str, tf.Tensor], config: GenerationConfig, limit: int | None
+    model, inputs: dict[str, tf.Tensor], config: GenerationConfig, limit: int | None, longest: int | None
 ) -> tuple[dict, tf.Tensor, int]:
     """The same of a prompt whose length only the graph knows."""
     prompt = tf.shape(text_of(inputs))[1]
     if config.max_new_tokens is None and config.max_length is not None:
         most, largest = tf.constant(config.max_length), config.max_length - 1
-    elif limit is None:
+    elif limit is None and longest is None:
         raise ValueError(
             "The length of input_ids is not known while the graph is traced, so that max_length has to be given."
         )
     else:
         new = DEFAULTS["max_length"] if config.max_new_tokens is None else config.max_new_tokens
-        most, largest = prompt + new, limit
+        most, largest = prompt + new, limit if longest is None else longest + new - 1
     if config.min_new_tokens is not None:
         config.min_length = 0
     if limit is not None and largest > limit:

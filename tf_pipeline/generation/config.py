@@ -36,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 _BOTH = (True, False)
-_ASSISTED = "a second model or the prompt that proposes tokens is not supported; each token is computed."
+_ASSISTED = "no second model proposes tokens; prompt_lookup_num_tokens= lets the prompt do so."
 _CACHE = "a model that has a cache has one kind of it, of a fixed capacity."
 _COMPILED = "generation is compiled once for each capacity; see docs/generation.md."
 _NOT_KEPT = "only tokens, scores and logits are kept; call the model on the sequences."
@@ -51,7 +51,6 @@ REFUSED = {
     "low_memory": Explained("beams are computed together.", (False,)),
     "watermarking_config": Explained("write it as a logits_processor= of TensorFlow ops."),
     "token_healing": Explained("end the prompt at the end of a word.", (False,)),
-    "prompt_lookup_num_tokens": Explained(_ASSISTED),
     "assistant_model": Explained(_ASSISTED),
     "assistant_tokenizer": Explained(_ASSISTED),
     "assistant_early_exit": Explained(_ASSISTED),
@@ -84,7 +83,7 @@ REFUSED = {
 # Of the same kind, but without meaning unless an option is given that is refused.
 _IDLE = (
     "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind",
-    "target_lookbehind", "max_matching_ngram_size",
+    "target_lookbehind",
 )  # fmt: skip
 
 
@@ -165,6 +164,11 @@ def check_tokens(config: GenerationConfig, vocabulary: int) -> None:
 def tokens_of(value: Any) -> list[int]:
     """The token ids of an option that takes one, several or ``None``."""
     return [] if value is None else np.reshape(value, -1).tolist()
+
+
+def bounded(value: Any) -> np.ndarray:
+    """Whole numbers of any size, int32: what is greater than any token or length is the greatest of them."""
+    return np.asarray(np.minimum(value, np.iinfo(np.int32).max), np.int32)
 
 
 def lengths(config: GenerationConfig, prompt: int, positions: int | None, is_decoder_input: bool) -> tuple[int, int]:
@@ -272,6 +276,8 @@ _RULES = {
     "max_new_tokens": _ONE_OR_MORE,
     "min_length": _COUNT,
     "min_new_tokens": _COUNT,
+    "prompt_lookup_num_tokens": _ONE_OR_MORE,
+    "max_matching_ngram_size": _ONE_OR_MORE,
     "max_time": (lambda x: _is_number(x) and x >= 0, "a number of seconds"),
     "stop_strings": (
         lambda x: bool(x) and all(isinstance(s, str) and s for s in ([x] if isinstance(x, str) else x)),
@@ -303,6 +309,7 @@ _RULES = {
     "guidance_scale": (_is_number, "a number"),
     "renormalize_logits": _FLAG,
     "remove_invalid_values": _FLAG,
+    "pad_token_id": (_is_whole(-1), "a token id"),
     "eos_token_id": (lambda x: all(map(_is_whole(-1), np.reshape(x, -1).tolist())), _TOKEN[1]),
     "return_dict_in_generate": _FLAG,
     "output_scores": _FLAG,

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_pipeline.generation.search import Prompt, Rules, Search, Turn
 from tf_pipeline.generation.stepper import Stepper
+from tf_pipeline.tracing import compiled
 
 _LEAST_CAPACITY = 64
 
@@ -70,14 +71,15 @@ class Loop:
         self.stepper, self.search, self.capacity, self.copies = stepper, search, capacity, copies
         self.keeps = {"scores": keeps_scores, "logits": keeps_logits}
 
-    def prompt(self, inputs: Mapping[str, tf.Tensor]) -> Prompt:
+    def prompt(self, inputs: Mapping[str, tf.Tensor], rules: Rules) -> Prompt:
         """The prompts that the search starts from."""
         text = text_of(inputs)
         first = tf.zeros(tf.shape(text)[:1], tf.int32)
         if "decoder_input_ids" not in inputs:
             first = tf.argmax(tf.cast(inputs["attention_mask"] != 0, tf.int32), axis=1, output_type=tf.int32)
         source = inputs.get("input_ids", text[:, :0])  # an encoder may read no tokens
-        return tf.nest.map_structure(lambda x: tf.repeat(x, self.copies, axis=0), Prompt(text, first, source))
+        prompt = Prompt(text, first, source, tf.broadcast_to(rules.most, tf.shape(first)))
+        return tf.nest.map_structure(lambda x: tf.repeat(x, self.copies, axis=0), prompt)
 
     def start(self, inputs: Mapping[str, tf.Tensor], rules: Rules, halt: tf.Tensor | bool = False) -> Progress:
         """Read the prompt and choose the first token.
@@ -87,13 +89,13 @@ class Loop:
             rules: settings of the search.
             halt: whether the first token is the last one.
         """
-        prompt = self.prompt(inputs)
+        prompt = self.prompt(inputs, rules)
         logits, model = self.stepper.prefill(inputs, self.capacity)
         if self.copies > 1:
             rows = tf.repeat(tf.range(tf.shape(logits)[0]), self.copies)
             logits, model = tf.gather(logits, rows), self.stepper.reorder(model, rows)
         search = self.search.start(prompt, self.capacity + 1, rules)
-        return self._progress(
+        return self.progress(
             model, self.search.advance(search, logits, prompt, rules, tf.convert_to_tensor(halt)), logits
         )
 
@@ -105,13 +107,17 @@ class Loop:
         if tf.is_tensor(progress.rows):
             model = self.stepper.reorder(model, progress.rows)
         logits, model = self.stepper.step(progress.tokens, model)
-        turn = self.search.advance(progress.search, logits, self.prompt(inputs), rules, tf.convert_to_tensor(halt))
-        return tf.nest.map_structure(_of_shape, self._progress(model, turn, logits), progress)
+        turn = self.search.advance(
+            progress.search, logits, self.prompt(inputs, rules), rules, tf.convert_to_tensor(halt)
+        )
+        return self.progress(model, turn, logits, progress)
 
-    def _progress(self, model: Any, turn: Turn, logits: tf.Tensor) -> Progress:
+    def progress(self, model: Any, turn: Turn, logits: tf.Tensor, before: Progress | None = None) -> Progress:
+        """The progress after a turn; that before it, if there is any, tells the shapes."""
         kept = {"scores": turn.scores, "logits": tf.cast(logits, tf.float32)}
         kept = {name: value if self.keeps[name] else () for name, value in kept.items()}
-        return Progress(model, turn.state, turn.tokens, turn.rows, **kept)
+        after = Progress(model, turn.state, turn.tokens, turn.rows, **kept)
+        return after if before is None else tf.nest.map_structure(_of_shape, after, before)
 
     def run(self, inputs: Mapping[str, tf.Tensor], rules: Rules) -> dict[str, tf.Tensor]:
         """Generate to the end.
@@ -122,19 +128,34 @@ class Loop:
         """
         progress = self.start(inputs, rules)
         arrays = {name: tf.TensorArray(tf.float32, 1, dynamic_size=True) for name in self.keeps if self.keeps[name]}
-        arrays = _recorded(arrays, progress, 0)
-
-        def body(count, progress, arrays):
-            progress = self.advance(progress, inputs, rules)
-            return count + 1, progress, _recorded(arrays, progress, count)
-
         _, progress, arrays = tf.while_loop(
-            lambda count, progress, arrays: ~self.search.is_over(progress.search), body, (1, progress, arrays)
+            lambda count, progress, arrays: ~self.search.is_over(progress.search),
+            lambda count, progress, arrays: self.go_on(count, progress, arrays, inputs, rules),
+            (1, progress, recorded(arrays, progress, 0)),
         )
         return self.search.finish(progress.search, rules) | {name: array.stack() for name, array in arrays.items()}
 
+    def go_on(
+        self, count: tf.Tensor, progress: Progress, arrays: dict, inputs: Mapping[str, tf.Tensor], rules: Rules
+    ) -> tuple[tf.Tensor, Progress, dict]:
+        """Choose the next token, or several.
 
-def _recorded(arrays: dict[str, tf.TensorArray], progress: Progress, count: tf.Tensor | int) -> dict:
+        Args:
+            count: number of new tokens so far.
+            progress: of their texts.
+            arrays: scores and logits of each token, as far as they are kept.
+            inputs: as for :meth:`run`.
+            rules: as for :meth:`run`.
+
+        Returns:
+            The first three, afterwards.
+        """
+        progress = self.advance(progress, inputs, rules)
+        return count + 1, progress, recorded(arrays, progress, count)
+
+
+def recorded(arrays: dict[str, tf.TensorArray], progress: Progress, count: tf.Tensor | int) -> dict:
+    """The arrays of a loop with the scores and logits of a token, the ``count``-th new one."""
     return {name: array.write(count, getattr(progress, name)) for name, array in arrays.items()}
 
 
@@ -155,9 +176,9 @@ class Compiled:
     def __init__(self, loop: Loop, inputs: Mapping[str, tf.TensorSpec], rules: Rules):
         self.loop = loop
         specs = (dict(inputs), tf.nest.map_structure(_spec, rules))
-        self.run: Callable = tf.function(loop.run, input_signature=specs, autograph=False)
+        self.run: Callable = compiled(loop.run, *specs)
         halt = tf.TensorSpec([], tf.bool)
-        self.start: Callable = tf.function(loop.start, input_signature=(*specs, halt), autograph=False)
+        self.start: Callable = compiled(loop.start, *specs, halt)
         self._advance: Callable | None = None
         self._specs = (*specs, halt)
 
@@ -165,7 +186,7 @@ class Compiled:
         """See :meth:`Loop.advance`."""
         if self._advance is None:
             specs = tf.nest.map_structure(_open_spec, self.start.get_concrete_function().structured_outputs)
-            self._advance = tf.function(self.loop.advance, input_signature=(specs, *self._specs), autograph=False)
+            self._advance = compiled(self.loop.advance, specs, *self._specs)
         return self._advance(progress, inputs, rules, halt)
 
 

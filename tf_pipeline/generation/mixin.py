@@ -12,6 +12,7 @@ from tf_pipeline.generation.guidance import NEGATIVE
 from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.heads import Head, head_of
 from tf_pipeline.hub import repository_file
+from tf_pipeline.tracing import compiled
 
 _FILE = "generation_config.json"
 # Inputs of ``generate`` next to the one that a model is called with first.
@@ -104,7 +105,9 @@ class GenerationMixin:
         given, options = self._split(inputs, options)
         names = {self.main_input_name, *_INPUTS}
         config = resolved(self.generation_config, generation_config, options, f"{type(self).__name__}.generate", names)
-        own = Own(tuple(logits_processor or ()), tuple(stopping_criteria or ()))
+        own = Own(_callables("logits_processor", logits_processor), _callables("stopping_criteria", stopping_criteria))
+        if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+            raise ValueError(f"streamer is {streamer!r:.80}, but has to have put and end, as a TextStreamer has.")
         call = prepared_call(self, given, config, own, tokenizer, seed)
         return wrapped(run(self, call, streamer, config.max_time), call, config)
 
@@ -129,7 +132,7 @@ class GenerationMixin:
         def generate(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return dict(self.generate(inputs, **options, return_dict_in_generate=True))
 
-        return tf.function(generate, input_signature=[specs], autograph=False)
+        return compiled(generate, specs)
 
     def _require_head(self) -> None:
         if not self.can_generate():
@@ -150,5 +153,15 @@ class GenerationMixin:
         if isinstance(self, Stepper):
             accepted -= {"token_type_ids"}
         if unknown := [name for name in given if name not in accepted and given[name] is not None]:
-            raise TypeError(f"{type(self).__name__}.generate does not take {unknown}; it takes {sorted(accepted)}.")
+            names, takes = ", ".join(map(str, unknown)), ", ".join(sorted(accepted))
+            raise TypeError(f"{type(self).__name__}.generate does not take {names}; it takes {takes}.")
         return given, options
+
+
+def _callables(name: str, value: Any) -> tuple[Callable, ...]:
+    """The callables of a list, which may be absent."""
+    if value is None:
+        return ()
+    if not isinstance(value, (list, tuple)) or not all(map(callable, value)):
+        raise ValueError(f"{name} is {value!r:.80}, but has to be a list of callables.")
+    return tuple(value)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_pipeline.generation.config import tokens_of
+from tf_pipeline.generation.config import bounded, tokens_of
 
 _MINUS_INFINITY = float("-inf")
 # top_h looks at this many of the likeliest tokens.
@@ -27,7 +27,7 @@ class Written(NamedTuple):
         ids: int32 ``[rows, columns]``, the prompt counted.
         length: number of columns that are filled.
         prompt: columns of the prompt; of a model with an encoder, those that its decoder was given.
-        most: maximum number of columns.
+        most: maximum number of columns; one, or ``[rows]``.
         first: column of each row where text begins, behind the padding, int32 ``[rows]``.
         source: ``input_ids`` of ``generate``, int32 ``[rows, source]``.
         ends: tokens that end a text, int32 ``[n]``.
@@ -126,16 +126,16 @@ def _without(scores: tf.Tensor, tokens: tf.Tensor, when: tf.Tensor | bool = True
 
 
 def _forced(scores: tf.Tensor, tokens: tf.Tensor, when: tf.Tensor) -> tf.Tensor:
-    """Scores with all but tokens ``[n]`` ruled out, if ``when`` holds."""
+    """Scores with all but tokens ``[n]`` ruled out, if ``when`` holds: one, or ``[rows, 1]``."""
     return tf.where(when, tf.where(_among(scores, tokens), 0.0, _MINUS_INFINITY)[tf.newaxis], scores)
 
 
 def _whole(value: Any, options: Any) -> np.ndarray:
-    return np.int32(value)
+    return bounded(value)
 
 
 def _tokens(value: Any, options: Any) -> np.ndarray:
-    return np.asarray(value, np.int32).reshape(-1)
+    return bounded(value).reshape(-1)
 
 
 def _penalised(scores: tf.Tensor, tokens: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
@@ -164,7 +164,7 @@ def _forced_bos(scores: tf.Tensor, written: Written, token: tf.Tensor) -> tf.Ten
 
 
 def _forced_eos(scores: tf.Tensor, written: Written, tokens: tf.Tensor) -> tf.Tensor:
-    return _forced(scores, tokens, tf.equal(written.length, written.most - 1))
+    return _forced(scores, tokens, written.length == tf.reshape(written.most, [-1, 1]) - 1)
 
 
 def _suppress_tokens(scores: tf.Tensor, written: Written, tokens: tf.Tensor) -> tf.Tensor:
@@ -211,6 +211,7 @@ def _tail(written: Written, size: tf.Tensor) -> tf.Tensor:
 
 def _without_ngrams(scores: tf.Tensor, written: Written, ids: tf.Tensor, length: tf.Tensor, size: tf.Tensor):
     """Rule out tokens that would end a row with an n-gram of ``ids[:, :length]``."""
+    size = tf.minimum(size, tf.shape(ids)[1] + 1)  # which none has, as little as any greater size
     begins, lasts = _ngrams(ids, size)
     equal = tf.reduce_all(begins == _tail(written, size - 1)[:, tf.newaxis], axis=-1)
     is_whole = tf.range(tf.shape(ids)[1]) + size <= length
@@ -254,8 +255,10 @@ def _bad_words(value: Any, options: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _least_of_best(scores: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
-    """The least of the ``count`` greatest scores of each row, ``[rows, 1]``."""
-    return tf.math.top_k(scores, tf.minimum(count, _vocabulary(scores)))[0][:, -1:]
+    """The least of the ``count`` (one, or ``[rows, 1]``) greatest scores of each row, ``[rows, 1]``."""
+    count = tf.minimum(count, _vocabulary(scores))
+    best = tf.math.top_k(scores, tf.reduce_max(count))[0]
+    return best[:, -1:] if count.shape.rank == 0 else tf.gather(best, count - 1, batch_dims=1)
 
 
 def _cumulated(values: tf.Tensor) -> tf.Tensor:
@@ -372,7 +375,7 @@ PROCESSORS: dict[str, Option] = {
     "forced_bos_token_id": Option(_forced_bos, _tokens),
     "forced_eos_token_id": Option(_forced_eos, _tokens),
     "remove_invalid_values": Option(_remove_invalid_values, _nothing, bool),
-    "exponential_decay_length_penalty": Option(_decay, lambda x, _: (np.int32(x[0]), np.float64(x[1]))),
+    "exponential_decay_length_penalty": Option(_decay, lambda x, _: (bounded(x[0]), np.float64(x[1]))),
     "suppress_tokens": Option(_suppress_tokens, _tokens),
     "begin_suppress_tokens": Option(_begin_suppress_tokens, _begin),
 }

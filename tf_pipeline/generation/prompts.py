@@ -63,7 +63,7 @@ def _guidance(
     negative, mask = NEGATIVE
     if mask in others and negative not in others:
         raise ValueError(f"{mask} is given without {negative}.")
-    against = _ids(model, negative, others[negative], None) if others else ids[:, -1:]
+    against = _ids(model, negative, others[negative], None) if others else tf.ensure_shape(ids[:, -1:], [None, 1])
     if not against.shape[:1].is_compatible_with(ids.shape[:1]):
         raise ValueError(f"{negative} has {against.shape[0]} rows, but input_ids have {ids.shape[0]}.")
     shown = _like(against, mask, others[mask], negative) if mask in others else tf.ones_like(against)

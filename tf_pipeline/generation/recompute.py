@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tf_pipeline.generation.stepper import gathered
+from tf_pipeline.tracing import compiled
 
 
 class Read(NamedTuple):
@@ -39,7 +40,7 @@ class Recomputing:
     def __init__(self, model):
         self._has_encoder = "decoder_input_ids" in model.tensor_names
         self._taken, self._shapes = model.tensor_names, model.signal_shapes
-        self._run = tf.function(lambda inputs: model(inputs, training=False).logits[:, -1], autograph=False)
+        self._run = compiled(lambda inputs: model(inputs, training=False).logits[:, -1])
 
     def prefill(self, inputs: Mapping[str, tf.Tensor], capacity: int) -> tuple[tf.Tensor, Read]:
         """See :class:`~tf_pipeline.generation.stepper.Stepper`.

@@ -19,8 +19,8 @@ class Rules(NamedTuple):
     Attributes:
         ends: tokens that end a text, int32 ``[n]``.
         pad: token that follows the end of a text.
-        most: maximum number of columns of a text, the prompt counted.
-        seed: int32 ``[2]``.
+        most: maximum number of columns of a text, the prompt counted; one, or ``[batch]``.
+        seed: int32 ``[2]``, or ``[batch, 2]``: then what is drawn for a row does not depend on the others.
         length_penalty: float64 exponent of the length that scores of beams are divided by.
         stops_when_full: whether beams end once there are as many ended texts as beams.
         hopes: whether beams go on while a text of the greatest length could be better (``"never"``).
@@ -48,11 +48,13 @@ class Prompt(NamedTuple):
         ids: int32 ``[rows, prompt]``, each row as often as texts are to be made of it.
         first: column where text begins, int32 ``[rows]``.
         source: ``input_ids`` of ``generate``, int32 ``[rows, source]``.
+        most: maximum number of columns of a text, int32 ``[rows]``.
     """
 
     ids: tf.Tensor
     first: tf.Tensor
     source: tf.Tensor
+    most: tf.Tensor
 
 
 class Turn(NamedTuple):
@@ -92,7 +94,7 @@ class Search(Protocol):
 
 
 def _ended(ids: tf.Tensor, tokens: tf.Tensor, length: tf.Tensor, rules: Rules, stopping: Callable) -> tf.Tensor:
-    """Whether rows end with a token.
+    """Whether rows end with a token, whatever their length.
 
     Args:
         ids: int32 ``[rows, columns]``, the token among them.
@@ -102,7 +104,7 @@ def _ended(ids: tf.Tensor, tokens: tf.Tensor, length: tf.Tensor, rules: Rules, s
         stopping: further criteria, see :class:`~tf_pipeline.generation.stopping.Stopping`.
     """
     is_end = tf.reduce_any(tokens[:, tf.newaxis] == rules.ends, axis=-1)
-    return is_end | (length >= rules.most) | stopping(ids, length, rules.stops)
+    return is_end | stopping(ids, length, rules.stops)
 
 
 def _room(ids: tf.Tensor, columns: int, fill: tf.Tensor) -> tf.Tensor:
@@ -110,10 +112,24 @@ def _room(ids: tf.Tensor, columns: int, fill: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(tf.where(tf.range(columns) < tf.shape(ids)[1], wide, fill), [None, columns])
 
 
-def _gumbel(shape: tf.Tensor, seed: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-    """Noise with which the greatest of log-probabilities is a draw, and the n greatest n draws without replacement."""
-    seed = tf.random.experimental.stateless_fold_in(seed, length)
-    uniform = tf.random.stateless_uniform(shape, seed, minval=_TINY)
+def _gumbel(shape: tf.Tensor, seed: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    """Noise with which the greatest of log-probabilities is a draw, and the n greatest n draws without replacement.
+
+    Args:
+        shape: ``[rows, n]``.
+        seed: see :class:`Rules`; the seed of a row gives the noise that it gives to a batch of that row alone.
+        place: number of new tokens so far.
+    """
+
+    def draw(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        seed = tf.random.experimental.stateless_fold_in(seed, place)
+        return tf.random.stateless_uniform(shape, seed, minval=_TINY)
+
+    if seed.shape.rank == 1:
+        uniform = draw(shape, seed)
+    else:
+        own = [shape[0] // tf.shape(seed)[0], shape[1]]
+        uniform = tf.reshape(tf.map_fn(lambda one: draw(own, one), seed, fn_output_signature=tf.float32), shape)
     return -tf.math.log(-tf.math.log(uniform))
 
 
@@ -132,6 +148,7 @@ class Sampling:
     Args:
         samples: whether tokens are drawn at random.
         fills: whether rows that have ended are filled up; PyTorch does so only if there are tokens that end a text.
+            Rows with lengths of their own always are.
         processors: a user's own.
         stopping: see :func:`_ended`.
     """
@@ -147,16 +164,17 @@ class Sampling:
     def advance(self, state: Single, logits: tf.Tensor, prompt: Prompt, rules: Rules, halt: tf.Tensor) -> Turn:
         """See :class:`Search`."""
         written = Written(
-            state.ids, state.length, state.prompt, rules.most, prompt.first, prompt.source, rules.ends, keep=1
+            state.ids, state.length, state.prompt, prompt.most, prompt.first, prompt.source, rules.ends, keep=1
         )
         scores = process(tf.cast(logits, tf.float32), written, rules.options, self.processors)
-        noise = _gumbel(tf.shape(scores), rules.seed, state.length) if self.samples else 0.0
+        noise = _gumbel(tf.shape(scores), rules.seed, state.length - state.prompt) if self.samples else 0.0
         tokens = tf.argmax(scores + noise, axis=-1, output_type=tf.int32)
-        if self.fills:
+        if self.fills or rules.most.shape.rank:
             tokens = tf.where(state.unfinished, tokens, rules.pad)
         ids = tf.where(tf.range(tf.shape(state.ids)[1]) == state.length, tokens[:, tf.newaxis], state.ids)
         length = state.length + 1
-        unfinished = state.unfinished & ~_ended(ids, tokens, length, rules, self.stopping) & ~halt
+        ended = _ended(ids, tokens, length, rules, self.stopping) | (length >= prompt.most) | halt
+        unfinished = state.unfinished & ~ended
         return Turn(Single(ids, length, state.prompt, unfinished), tokens, (), scores)
 
     def is_over(self, state: Single) -> tf.Tensor:
@@ -244,17 +262,18 @@ class BeamSearch:
         """See :class:`Search`."""
         ids = tf.reshape(state.running.ids, [-1, state.running.ids.shape[-1]])
         keep = 1 + tf.maximum(tf.size(rules.ends), 1)
-        written = Written(ids, state.length, state.prompt, rules.most, prompt.first, prompt.source, rules.ends, keep)
+        written = Written(ids, state.length, state.prompt, prompt.most, prompt.first, prompt.source, rules.ends, keep)
         scores = process(tf.nn.log_softmax(tf.cast(logits, tf.float32)), written, rules.options, self.processors)
         candidates = self._candidates(state, scores, keep * self.beams, rules)
         length = state.length + 1
         flat = tf.reshape(candidates.ids, [-1, candidates.ids.shape[-1]])
+        most = self._by_row(prompt.most)[:, :1]
         ended = _ended(flat, flat[:, state.length], length, rules, self.stopping) | halt
-        ended = tf.reshape(ended, tf.shape(candidates.scores))
+        ended = tf.reshape(ended, tf.shape(candidates.scores)) | (length >= most)
         running = self._running(candidates, ended)
         done, is_done = self._done(state, candidates, ended, rules)
         after = BeamState(running, done, is_done, state.can_improve, tf.reduce_all(ended), length, state.prompt)
-        after = _judged(after, rules)
+        after = _judged(after, rules, most)
         tokens = tf.reshape(running.ids[:, :, state.length], [-1])
         rows = tf.reshape(running.indices[:, :, state.length - state.prompt], [-1])
         return Turn(after, tokens, rows, scores)
@@ -284,7 +303,7 @@ class BeamSearch:
         vocabulary = tf.shape(scores)[-1]
         total = tf.reshape(scores, [-1, self.beams, vocabulary]) + state.running.scores[:, :, tf.newaxis]
         total = tf.reshape(total, [-1, self.beams * vocabulary])
-        noise = _gumbel(tf.shape(total), rules.seed, state.length) if self.samples else 0.0
+        noise = _gumbel(tf.shape(total), rules.seed, state.length - state.prompt) if self.samples else 0.0
         _, places = tf.math.top_k(total + noise, count)
         beams, tokens = places // vocabulary, places % vocabulary
         found = _gathered(state.running, beams)
@@ -316,12 +335,15 @@ class BeamSearch:
         return _gathered(merged, best), is_done
 
 
-def _judged(state: BeamState, rules: Rules) -> BeamState:
-    """The state, knowing whether running texts can still become better than those that have ended."""
-    length = tf.where(rules.hopes & (rules.length_penalty > 0), rules.most, state.length) - state.prompt
+def _judged(state: BeamState, rules: Rules, most: tf.Tensor) -> BeamState:
+    """The state, knowing whether running texts can still become better than those that have ended.
+
+    ``most`` int32 ``[batch, 1]`` is the maximum number of columns.
+    """
+    length = tf.where(rules.hopes & (rules.length_penalty > 0), most, state.length) - state.prompt
     best = state.running.scores[:, :1] / _lengthened(length, rules.length_penalty)
     worst = tf.where(state.is_done, tf.reduce_min(state.done.scores, axis=1, keepdims=True), _OUT)
-    can_improve = state.can_improve & tf.reduce_any(best > worst, axis=-1, keepdims=True)
+    can_improve = state.can_improve & tf.reduce_any(best > worst, axis=-1, keepdims=True) & (state.length < most)
     is_enough = ~tf.reduce_any(can_improve) | (tf.reduce_all(state.is_done) & rules.stops_when_full)
     return state._replace(can_improve=can_improve, is_over=state.is_over | is_enough)
 

@@ -73,8 +73,9 @@ def stop_tables(stop_strings: str | Sequence[str] | None, tokenizer: Any) -> Any
     """
     if stop_strings is None:
         return ()
-    if tokenizer is None:
-        raise ValueError("stop_strings need the tokenizer: pass tokenizer= to generate.")
+    if not hasattr(tokenizer, "get_vocab"):
+        given = "" if tokenizer is None else f"; got {tokenizer!r:.80}"
+        raise ValueError(f"stop_strings need the tokenizer: pass tokenizer= to generate{given}.")
     strings = (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
     return tf.constant(_tables(tokenizer, len(tokenizer), strings))
 

@@ -32,7 +32,7 @@ def drive(
         return tf.constant(max_time is not None and time.monotonic() - began > max_time)
 
     if streamer is not None:
-        streamer.put(compiled.loop.prompt(inputs).ids.numpy())
+        streamer.put(compiled.loop.prompt(inputs, rules).ids.numpy())
     progress = compiled.start(inputs, rules, is_late())
     while True:
         for name, values in kept.items():

@@ -11,6 +11,7 @@ GROUPS = {
     "training": "one AdamW step, and a trajectory of them",
     "invariance": "the same row alone, in a batch, and padded on either side",
     "execution": "eager, graph, XLA and the reloaded SavedModel",
+    "generation": "tokens that follow a cache, and the texts of generate",
     "round trip": "saved here, loaded by PyTorch, saved there: bit for bit",
     "pipeline": "the dictionaries that pipelines return",
 }

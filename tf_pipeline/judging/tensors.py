@@ -70,7 +70,8 @@ def real_positions(name: str, value: np.ndarray, mask: np.ndarray | None) -> np.
 
     Args:
         name: the tensor's name.
-        value: ``[batch, seq, …]``, attentions ``[batch, heads, query, key]``, or something without tokens.
+        value: ``[batch, seq, …]``, several of these ``[streams, batch, seq, …]``, attentions ``[batch, heads, query,
+            key]``, or something without tokens.
         mask: ``[batch, seq]`` or ``[batch, choices, seq]``.
     """
     if mask is None:
@@ -78,4 +79,6 @@ def real_positions(name: str, value: np.ndarray, mask: np.ndarray | None) -> np.
     mask = mask.reshape(-1, mask.shape[-1]) != 0
     if name.startswith("attentions"):
         value = np.moveaxis(value, 1, 2)
+    elif value.shape[:2] != mask.shape == value.shape[1:3]:
+        value = np.moveaxis(value, 0, 2)
     return value[mask] if value.shape[:2] == mask.shape else value

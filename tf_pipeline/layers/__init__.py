@@ -15,6 +15,7 @@ from tf_pipeline.layers.core import (
     TruncatedNormal,
     VocabularyHead,
     VocabularyProjector,
+    gather_rows,
 )
 from tf_pipeline.layers.embeddings import flatten_choices, position_vectors, sinusoidal_positions, token_positions
 from tf_pipeline.layers.relative import (
@@ -58,6 +59,7 @@ __all__ = [
     "causal_buckets",
     "dot_product_attention",
     "flatten_choices",
+    "gather_rows",
     "get_activation",
     "log_buckets",
     "merge_heads",

@@ -78,14 +78,14 @@ def tokens_in_slots(last: tf.Tensor, slots: int) -> tf.Tensor:
 
 
 def write(cache: LayerCache, new: LayerCache, slot: tf.Tensor) -> LayerCache:
-    """Put one token of each row into a slot.
+    """Put tokens of each row into slots.
 
-    In a graph this is done in place, as long as nothing else reads the old cache; it costs as much as the token does.
+    In a graph this is done in place, as long as nothing else reads the old cache; it costs as much as the tokens do.
 
     Args:
         cache: of a fixed number of slots.
-        new: keys and values of the token, ``[batch, kv_heads, 1, size]``.
-        slot: int32 scalar.
+        new: keys and values of the tokens, ``[batch, kv_heads, tokens, size]``.
+        slot: the first slot, int32 scalar.
 
     Returns:
         A cache of the same shape.

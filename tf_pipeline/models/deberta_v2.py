@@ -31,6 +31,7 @@ from tf_pipeline.layers import (
     Linear,
     VocabularyHead,
     dot_product_attention,
+    gather_rows,
     get_activation,
     log_buckets,
     position_vectors,
@@ -38,6 +39,7 @@ from tf_pipeline.layers import (
     scores_by_distance,
     split_heads,
 )
+from tf_pipeline.layers.core import dense
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.models.bert import BertIntermediate, BertSelfOutput
 from tf_pipeline.outputs import BaseModelOutput
@@ -138,7 +140,7 @@ class DisentangledSelfAttention(keras.layers.Layer):
             training: whether dropout is active.
         """
         table, places = inputs.distances
-        vectors = tf.gather(self.pos_dropout(table, training=training), places)
+        vectors = gather_rows(self.pos_dropout(table, training=training), places)
         scores, scale = [], tf.constant(self.scale, query.dtype)
         if self.by_distance["c2p"]:
             projection = self.key_proj if self.share_att_key else self.pos_key_proj
@@ -304,9 +306,7 @@ class DebertaV2LMPredictionHead(DebertaV2PredictionHeadTransform):
 
     def call(self, hidden_states, word_embeddings):
         hidden_states = super().call(hidden_states)
-        shape = tf.shape(hidden_states)
-        scores = tf.matmul(tf.reshape(hidden_states, [-1, shape[2]]), word_embeddings, transpose_b=True)
-        return self.bias(tf.reshape(scores, [shape[0], shape[1], word_embeddings.shape[0]]))
+        return self.bias(dense(hidden_states, word_embeddings, transposed=True))
 
 
 class MLMHead(keras.layers.Layer):

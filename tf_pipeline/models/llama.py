@@ -142,7 +142,8 @@ def windows_of_layers(config) -> list[int | None]:
     sizes = {"full_attention": None, "sliding_attention": config.sliding_window}
     kinds = config.layer_types[: config.num_hidden_layers]
     if unknown := sorted(set(kinds) - set(sizes)):
-        raise ValueError(f"{config.model_type} has no layer_types {unknown}; it has {', '.join(sizes)}.")
+        names = ", ".join(map(str, unknown))
+        raise ValueError(f"{config.model_type} has no layer_types {names}; it has {', '.join(sizes)}.")
     if "sliding_attention" in kinds and not config.sliding_window:
         raise ValueError(f"layer_types have sliding_attention, but sliding_window is {config.sliding_window}.")
     return [sizes[kind] for kind in kinds]

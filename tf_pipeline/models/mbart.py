@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tf_pipeline.models import bart
+from tf_pipeline.shifts import behind_last
 
 
 class MBartBlock(bart.BartBlock):
@@ -23,13 +24,11 @@ class LanguageFirst:
 
     def shifted_right(self, ids: tf.Tensor) -> tf.Tensor:
         """Ids ``[batch, seq]``, padded on the right, one place later behind the last token; padding where -100."""
-        if (pad := self.config.pad_token_id) is None:
+        if self.config.pad_token_id is None:
             raise ValueError(
                 f"{type(self).__name__} needs pad_token_id to make decoder_input_ids; the config has none."
             )
-        ids = tf.where(ids == -100, tf.cast(pad, ids.dtype), ids)
-        last = tf.reduce_sum(tf.cast(ids != tf.cast(pad, ids.dtype), tf.int32), axis=1, keepdims=True) - 1
-        return tf.concat([tf.gather(ids, tf.maximum(last, 0), batch_dims=1), ids[:, :-1]], 1)
+        return behind_last(ids, self.config)
 
 
 class TFMBartModel(LanguageFirst, bart.TFBartModel):

@@ -195,7 +195,8 @@ class TFModernBertModel(EncoderBody, TFModernBertPreTrainedModel):
         self.windows = {"full_attention": None, "sliding_attention": config.local_attention // 2}
         kinds = sorted(set(config.layer_types))
         if unknown := [kind for kind in kinds if kind not in self.windows]:
-            raise ValueError(f"ModernBERT has no layer_types {unknown}; it has {', '.join(self.windows)}.")
+            names = ", ".join(map(str, unknown))
+            raise ValueError(f"ModernBERT has no layer_types {names}; it has {', '.join(self.windows)}.")
         self.rotary = {kind: RotaryEmbedding(config, kind) for kind in kinds}
         self.embeddings = ModernBertEmbeddings(config, dtype=self.dtype_policy)
         self.layers_ = [

@@ -115,6 +115,8 @@ def check_round_trip(comparison: Comparison) -> None:
                 "round trip",
             )
         )
+        if ours.can_generate():
+            comparison.report.extend([_judge_generation_options(loaded, theirs)])
         loaded = comparison.model_class.from_pretrained(there, dtype="float32")
         comparison.report.extend(
             _judge_parameters(
@@ -133,3 +135,11 @@ def _judge_configs(here: Path, checkpoint: str | os.PathLike) -> Check:
     keys = sorted({*configs[0], *configs[1]} - set(_OF_THE_FILE))
     values = [[f"{key}: {config.get(key)!r}" for key in keys] for config in configs]
     return rules.judge_exact("config", "saved here", *values, "round trip", what=keys)
+
+
+def _judge_generation_options(loaded, theirs) -> Check:
+    """Judge the options of ``generate`` that PyTorch finds next to a model saved here, value by value."""
+    values = [model.generation_config.to_dict() for model in (loaded, theirs)]
+    keys = sorted({*values[0], *values[1]} - {"_from_model_config", "transformers_version"})
+    pair = [[f"{key}: {side.get(key)!r}" for key in keys] for side in values]
+    return rules.judge_exact("options of generation", "saved here", *pair, "round trip", what=keys)

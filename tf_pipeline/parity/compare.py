@@ -13,6 +13,7 @@ from tf_pipeline.judging import rules
 from tf_pipeline.judging.check import GROUPS, Finding
 from tf_pipeline.parity import behaviour, locate, outputs
 from tf_pipeline.parity.comparison import SAMPLE_TEXTS, Comparison
+from tf_pipeline.parity.generation import check_generation
 from tf_pipeline.parity.pipelines import check_pipeline
 from tf_pipeline.parity.report import Report
 from tf_pipeline.parity.training import check_training
@@ -111,6 +112,7 @@ _CHECKS: dict[str, Callable[[Comparison], Any]] = {
     "training": check_training,
     "invariance": behaviour.check_invariance,
     "execution": behaviour.check_execution,
+    "generation": check_generation,
     "round trip": behaviour.check_round_trip,
     "pipeline": check_pipeline,
 }

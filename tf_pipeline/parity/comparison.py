@@ -137,13 +137,15 @@ class Comparison:
     @cached_property
     def tokenizer(self):
         """The checkpoint's tokenizer, or ``None`` if it has none."""
-        from tf_pipeline.tokenization import AutoTokenizer
+        from tf_pipeline.tokenization import AutoTokenizer, pad_with_end
 
         try:
-            return AutoTokenizer.from_pretrained(self.checkpoint)
+            tokenizer = AutoTokenizer.from_pretrained(self.checkpoint)
         except OSError as error:
             self.report.skip("outputs", "texts", f"{error} Random ids are compared instead.")
             return None
+        pad_with_end(tokenizer)
+        return tokenizer
 
     @property
     def max_positions(self) -> int:
@@ -261,6 +263,7 @@ class Comparison:
             types = rng.integers(0, token_types(model), shape)
             settings["token_type_ids"] = right | {"token_type_ids": types}
             settings["no token_type_ids"] = {k: v for k, v in right.items() if k != "token_type_ids"}
+        settings |= self._ids_of_padding(right)
         if "inputs_embeds" not in model.tensor_names:
             return settings
         if getattr(model, "reads_end_token", False):
@@ -269,6 +272,22 @@ class Comparison:
         embedded = {name: value for name, value in right.items() if name != "input_ids"}
         embedded["inputs_embeds"] = self._embeddings_beside(right["input_ids"], rng)
         return settings | {"inputs_embeds": embedded}
+
+    def _ids_of_padding(self, right: Inputs) -> dict[str, Inputs]:
+        """Texts with the padding's id among their tokens, and a text with two ends for a head that reads the last."""
+        config, length = self.ours().config.get_text_config(decoder=True), right["input_ids"].shape[-1]
+        settings, pad = {}, getattr(config, "pad_token_id", None)
+        if getattr(self.ours(), "reads_end_token", False):
+            end = np.arange(length) == 0
+            first = {name: value[:1] for name, value in right.items()}
+            settings["two ends"] = first | {"input_ids": np.where(end, config.eos_token_id, first["input_ids"])}
+        elif pad is not None:
+            settings["padding's id inside"] = right | {
+                name: np.where(np.arange(right[name].shape[-1]) == 1, pad, right[name])
+                for name in ("input_ids", "decoder_input_ids")
+                if name in right
+            }
+        return settings
 
     def _embeddings_beside(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Vectors near those of the ids: a trained model amplifies the rounding of directions that no token has."""

@@ -25,6 +25,7 @@ def check_outputs(comparison: Comparison) -> None:
         _check_form(comparison, dtype)
     if comparison.labelled:
         _check_labels_that_do_not_count(comparison)
+        _check_labels_alone(comparison)
 
 
 def _results(comparison: Comparison, dtype: str) -> Iterator[tuple[str, dict[str, np.ndarray], Inputs]]:
@@ -76,6 +77,17 @@ def _check_labels_that_do_not_count(comparison: Comparison) -> None:
                 )
             ]
         comparison.report.extend([rules.judge_exact("loss", f"{setting}, all ignored", *both, "outputs")])
+
+
+def _check_labels_alone(comparison: Comparison) -> None:
+    """Of a head with two labels, one without the other, from which PyTorch's computes a loss or none."""
+    ours, theirs = comparison.ours(), comparison.theirs()
+    setting, (inputs, _) = next(iter(comparison.labelled.items()))
+    for name in ours.label_names if len(ours.label_names) > 1 else ():
+        alone = {key: value for key, value in inputs.items() if key == name or key not in ours.label_names}
+        both = [list(side) for side in (flatten(ours(run.as_tensors(ours, alone))), raw_torch(theirs, alone))]
+        has_loss = (["loss" in side] for side in both)
+        comparison.report.extend([rules.judge_exact("has a loss", f"{setting}, {name} alone", *has_loss, "outputs")])
 
 
 def _check_form(comparison: Comparison, dtype: str) -> None:

@@ -128,7 +128,7 @@ def _tasks(comparison: Comparison) -> list[str]:
     if not comparison.model_class.label_names:
         return ["feature-extraction"]
     head = head_of(comparison.class_name)
-    tasks = [head.task] if head is not None and head.task is not None else []
+    tasks = [head.task] if head is not None and head.task is not None and not head.generates else []
     if tasks == ["fill-mask"] and comparison.tokenizer is not None and comparison.tokenizer.mask_token is None:
         return []
     labels = map(str.lower, comparison.ours().config.id2label.values())

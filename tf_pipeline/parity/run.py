@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_pipeline.checkpoint import named_slots
 from tf_pipeline.reference.outputs import array, named_tensors, objective
+from tf_pipeline.tracing import compiled
 
 MODES = ("eager", "function", "xla", "saved")
 
@@ -46,7 +47,7 @@ class TensorFlowRunner:
         if mode == "saved":
             self._call = self._run_saved
         elif mode != "eager":
-            self._call = tf.function(self._run, jit_compile=mode == "xla", autograph=False)
+            self._call = compiled(self._run, jit_compile=mode == "xla")
 
     def _run(self, tensors):
         variables = {key: slot.variable.value for key, slot in self.slots.items()}

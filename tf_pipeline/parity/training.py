@@ -24,6 +24,7 @@ from tf_pipeline.reference.loading import torch_model
 from tf_pipeline.reference.outputs import objective
 from tf_pipeline.reference.precision import lifted_upcasts
 from tf_pipeline.reference.running import run_torch, torch_parameters
+from tf_pipeline.tracing import compiled
 
 STEPS = 20
 ADAMW = {"learning_rate": 2.0**-10, "beta_1": 1 - 2.0**-3, "beta_2": 1 - 2.0**-10, "weight_decay": 2.0**-7}
@@ -70,16 +71,15 @@ def keras_steps(model, inputs: Inputs, steps: int) -> Iterator[float]:
     optimizer = keras.optimizers.AdamW(**ADAMW, epsilon=epsilon)
     optimizer.build(variables)
 
-    @tf.function(autograph=False)
     def step(tensors):
         with tf.GradientTape() as tape:
             loss = objective(model(tensors))
         gradients = tape.gradient(loss, [variable.value for variable in variables])
-        used = [(tf.convert_to_tensor(g), v) for g, v in zip(gradients, variables, strict=True) if g is not None]
+        used = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
         optimizer.apply_gradients(used)
         return loss
 
-    tensors = run.as_tensors(model, inputs)
+    step, tensors = compiled(step), run.as_tensors(model, inputs)
     for count in range(1, steps + 1):
         epsilon.assign(EPSILON * math.sqrt(1 - ADAMW["beta_2"] ** count))
         yield float(step(tensors))

@@ -25,6 +25,7 @@ from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_
 from tf_pipeline.pipelines.calls import Calls, text_arguments
 from tf_pipeline.pipelines.shortening import Shortener
 from tf_pipeline.tokenization import with_tensorflow
+from tf_pipeline.tracing import compiled
 
 # Inputs, and characters in them, tokenized and sorted at a time: enough for batches of like length, few enough for any
 # memory.
@@ -34,17 +35,17 @@ WINDOW_CHARACTERS = 2**20
 
 @dataclass
 class Rows:
-    """Tokenized inputs: the model's inputs, row by row, and other values that the answers need.
+    """Prepared inputs: the model's inputs, row by row, and other values that the answers need.
 
     Attributes:
-        columns: model inputs by name, each a list of rows of unpadded ids.
+        columns: model inputs by name, each a list of rows: unpadded ids, or arrays ``[1, …]`` of pixels or sound.
         owners: for each row, the place of its input; the rows of one input follow one another.
         beside: values that go round the model to ``postprocess``, by name, one for each row.
         side: side on which rows are padded, ``"right"`` or ``"left"``.
         multiple: padded lengths are a multiple of this, if given.
     """
 
-    columns: dict[str, list[list[int]]]
+    columns: dict[str, list[Any]]
     owners: Sequence[int]
     beside: dict[str, list[Any]] = field(default_factory=dict)
     side: str = "right"
@@ -54,60 +55,48 @@ class Rows:
         return len(self.owners)
 
 
-class Pipeline(Calls):
-    """Tokenizer, model and post-processing for one task.
+class Stages(Calls):
+    """The parts that pipelines share, whatever their inputs are: arguments, the model, and windows of inputs.
 
-    ``preprocess``, ``forward`` and ``postprocess`` do one text in three stages. Calling the pipeline does any number:
-    texts are tokenized together, sorted by length, cut into batches by a budget of tokens, and run through one
-    compiled graph that is traced once for all lengths; results come in the order of the inputs.
+    Subclasses turn inputs into :class:`Rows` in ``encode``, say by ``_sizes`` and ``_batches`` which of them the model
+    runs together, run it in ``_run_batch``, and answer in ``postprocess``.
 
     A task declares its needs by its attributes:
 
     - ``output_names``: the outputs of the model that ``postprocess`` reads;
-    - ``per_token``: whether these have a token axis, from which padding is removed;
-    - ``beside``: names of values that go round the model, from ``preprocess`` to ``postprocess``.
+    - ``processors``: names of what prepares inputs and reads answers, which are arguments and attributes;
+    - ``beside``: names of values that go round the model, from ``preprocess`` to ``postprocess``;
+    - ``has_labels``: whether answers name labels of the config.
 
     Args:
         model: a model of this package.
-        tokenizer: its Hugging Face tokenizer.
-        batch_size: maximum number of texts in a batch; by default only ``token_budget`` counts.
-        token_budget: maximum number of tokens in a batch, padding included.
+        batch_size: maximum number of rows in a batch, if given.
         device: device of the model, as :func:`device_name` takes it; if not given, TensorFlow chooses.
         **parameters: defaults for the arguments of a call.
 
     Raises:
         TypeError: for an argument that the task does not have.
-        ValueError: for a value out of range, a device that is not there, or a model and tokenizer that do not fit.
+        ValueError: for a value out of range, or a device that is not there.
     """
 
-    task = ""
     output_names: tuple[str, ...] = ("logits",)
-    per_token = False
+    processors: tuple[str, ...] = ("tokenizer",)
     beside: tuple[str, ...] = ()
-    long_text_hint = "Pass truncation=True to cut it, or split it into windows."
+    has_labels = False
     # How arguments of the tokenizer are given: among the others (``True``), as a dictionary of this name, or not.
     tokenizer_arguments: bool | str = False
 
-    def __init__(
-        self, model, tokenizer, batch_size: int | None = None, token_budget: int = 2048, device=None, **parameters: Any
-    ):
-        for name, value in (("batch_size", batch_size), ("token_budget", token_budget)):
-            if value is not None:
-                whole_number(name, value, 1)
+    def __init__(self, model, batch_size: int | None = None, device=None, **parameters: Any):
+        if batch_size is not None:
+            whole_number("batch_size", batch_size, 1)
         parameters = settled(parameters, PIPELINE_ARGUMENTS)
-        _check_fit(model, tokenizer)
+        self.auto_class().check_head(model, self.task)
         self.device = device_name(device)
         _check_place(model, self.device)
         self.model = model
-        self.tokenizer = with_tensorflow(tokenizer)
-        self._shortener = Shortener(self.tokenizer)
         self.batch_size = batch_size
-        self.token_budget = token_budget
         self._defaults = parameters
         self._split({})  # fails now rather than at the first call
-        self.input_names = tuple(name for name in model.tensor_names if name in tokenizer.model_input_names)
-        signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in self.input_names}
-        self._compiled = tf.function(_Traced(self._run_model), input_signature=[signature], autograph=False)
 
     @classmethod
     def check_names(cls, names: Iterable[str]) -> None:
@@ -142,6 +131,136 @@ class Pipeline(Calls):
         """The auto class that loads this task's models."""
         raise NotImplementedError
 
+    def encode(self, inputs: list[Any], **preprocess_kwargs: Any) -> Rows:
+        """Turn many inputs into rows of the model's inputs."""
+        raise NotImplementedError
+
+    def postprocess(self, model_outputs: Mapping[str, Any], **parameters: Any) -> Any:
+        """Third stage: turn the outputs for one text, each ``[1, …]``, into the task's answer."""
+        raise NotImplementedError
+
+    def read(self, model_outputs: Mapping[str, Any], name: str) -> np.ndarray:
+        """One of the model's outputs for a text.
+
+        Raises:
+            ValueError: if it holds NaN or infinity, from which no score can be made.
+        """
+        values = np.asarray(model_outputs[name])
+        self.check_numbers(values, name)
+        return values
+
+    def check_numbers(self, values: np.ndarray, name: str) -> None:
+        """Refuse NaN and infinity; minus infinity, which excludes a label, is a number here.
+
+        Raises:
+            ValueError: naming the model and its output.
+        """
+        if not (values < np.inf).all():
+            what = "NaN" if np.isnan(values).any() else "infinity"
+            raise ValueError(
+                f"{type(self.model).__name__} gives {what} for this {self.unit} ({name}, computed in "
+                f"{getattr(self.model, 'compute_dtype', None)}): its weights hold NaN, or numbers that are too large "
+                "for the dtype."
+            )
+
+    def _answer(self, outputs: list[dict[str, Any]], task_kwargs: Mapping[str, Any]) -> Any:
+        """The answer for an input, from the outputs for its rows."""
+        return self.postprocess(outputs[0], **task_kwargs)
+
+    def _run_window(self, window: list[Any], offset: int, parameters, batch_size, bar) -> list[Any]:
+        refuse_if_forked(type(self).__name__)
+        preprocess_kwargs, task_kwargs = parameters
+        rows = self.encode(window, **preprocess_kwargs)
+        sizes = self._sizes(rows, offset)
+        missing = Counter(rows.owners)
+        outputs_by_row: list[dict[int, Any]] = [{} for _ in window]
+        results: list[Any] = [None] * len(window)
+        for batch in self._batches(rows, sizes, batch_size):
+            for row, outputs in zip(batch, self._run_batch(rows, batch), strict=True):
+                owner = rows.owners[row]
+                outputs_by_row[owner][row] = outputs
+                missing[owner] -= 1
+                if not missing[owner]:
+                    answered, outputs_by_row[owner] = outputs_by_row[owner], {}
+                    results[owner] = self._answer([answered[row] for row in sorted(answered)], task_kwargs)
+                    bar.update(1)
+        return results
+
+    def _sizes(self, rows: Rows, offset: int) -> list[Any]:
+        """The size of each row, once the model is known to take it."""
+        raise NotImplementedError
+
+    def _batches(self, rows: Rows, sizes: Sequence[Any], batch_size: int | None) -> Iterator[list[int]]:
+        """Places of the rows that the model runs together."""
+        raise NotImplementedError
+
+    def _run_batch(self, rows: Rows, batch: list[int]) -> Iterator[dict[str, Any]]:
+        """The model's outputs for some rows, each with a leading axis of 1."""
+        raise NotImplementedError
+
+    def _run_model(self, inputs: dict[str, tf.Tensor], **options: Any) -> ModelOutput:
+        with tf.device(self.device):
+            outputs = self.model(inputs, training=False, **options)
+        return tf.nest.map_structure(lambda x: tf.cast(x, tf.float32) if x.dtype.size < 4 else x, outputs)
+
+    @property
+    def trace_count(self) -> int:
+        """Number of times the model has been traced; new lengths and batch sizes do not add to it."""
+        return self._compiled.experimental_get_tracing_count()
+
+    def __repr__(self) -> str:
+        config = self.model.config
+        name = config._name_or_path or "made from a config"
+        dtype = getattr(self.model, "compute_dtype", None)
+        facts = {"task": repr(self.task), "model": f"{type(self.model).__name__} ({name})", "dtype": repr(dtype)}
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in (facts | self.facts()).items())})"
+
+    def facts(self) -> dict[str, Any]:
+        """Facts that ``repr`` shows besides checkpoint and task: those that matter to the task, such as its labels."""
+        return {"labels": list(self.model.config.id2label.values())} if self.has_labels else {}
+
+
+class Pipeline(Stages):
+    """Tokenizer, model and post-processing for one task.
+
+    ``preprocess``, ``forward`` and ``postprocess`` do one text in three stages. Calling the pipeline does any number:
+    texts are tokenized together, sorted by length, cut into batches by a budget of tokens, and run through one
+    compiled graph that is traced once for all lengths; results come in the order of the inputs.
+
+    A task declares its needs by its attributes:
+
+    - those of :class:`Stages`;
+    - ``per_token``: whether outputs have a token axis, from which padding is removed.
+
+    Args:
+        model: a model of this package.
+        tokenizer: its Hugging Face tokenizer.
+        batch_size: maximum number of texts in a batch; by default only ``token_budget`` counts.
+        token_budget: maximum number of tokens in a batch, padding included.
+        device: device of the model, as :func:`device_name` takes it; if not given, TensorFlow chooses.
+        **parameters: defaults for the arguments of a call.
+
+    Raises:
+        TypeError: for an argument that the task does not have.
+        ValueError: for a value out of range, a device that is not there, or a model and tokenizer that do not fit.
+    """
+
+    per_token = False
+    long_text_hint = "Pass truncation=True to cut it, or split it into windows."
+
+    def __init__(
+        self, model, tokenizer, batch_size: int | None = None, token_budget: int = 2048, device=None, **parameters: Any
+    ):
+        whole_number("token_budget", token_budget, 1)
+        _check_fit(model, tokenizer)
+        self.tokenizer = with_tensorflow(tokenizer)
+        self._shortener = Shortener(self.tokenizer)
+        self.token_budget = token_budget
+        super().__init__(model, batch_size, device, **parameters)
+        self.input_names = tuple(name for name in model.tensor_names if name in tokenizer.model_input_names)
+        self._signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in self.input_names}
+        self._compiled = compiled(self._run_model, self._signature)
+
     # ------------------------------------------------------------------------------------------------ the stages
 
     def encode(self, inputs: list[Any], **tokenizer_kwargs: Any) -> Rows:
@@ -174,72 +293,24 @@ class Pipeline(Calls):
         beside = {name: model_inputs[name] for name in self.beside if name in model_inputs}
         return {**outputs, **beside} if beside else outputs
 
-    def postprocess(self, model_outputs: Mapping[str, Any], **parameters: Any) -> Any:
-        """Third stage: turn the outputs for one text, each ``[1, …]``, into the task's answer."""
-        raise NotImplementedError
-
-    def read(self, model_outputs: Mapping[str, Any], name: str) -> np.ndarray:
-        """One of the model's outputs for a text.
-
-        Raises:
-            ValueError: if it holds NaN or infinity, from which no score can be made.
-        """
-        values = np.asarray(model_outputs[name])
-        self.check_numbers(values, name)
-        return values
-
-    def check_numbers(self, values: np.ndarray, name: str) -> None:
-        """Refuse NaN and infinity; minus infinity, which excludes a label, is a number here.
-
-        Raises:
-            ValueError: naming the model and its output.
-        """
-        if not (values < np.inf).all():
-            what = "NaN" if np.isnan(values).any() else "infinity"
-            raise ValueError(
-                f"{type(self.model).__name__} gives {what} for this text ({name}, computed in "
-                f"{getattr(self.model, 'compute_dtype', None)}): its weights hold NaN, or numbers that are too large "
-                "for the dtype."
-            )
-
     def _stage_inputs(self, rows: Rows, row: int) -> dict[str, Any]:
         """One row as tensors ``[1, seq]``, with the values that go round the model."""
         batch = self._batch(rows, [row])
         beside = {name: values[row] for name, values in rows.beside.items()}
         return {name: tf.constant(value) for name, value in batch.items()} | beside
 
-    def _answer(self, outputs: list[dict[str, Any]], task_kwargs: Mapping[str, Any]) -> Any:
-        """The answer for an input, from the outputs for its rows."""
-        return self.postprocess(outputs[0], **task_kwargs)
-
     def _windows(self, inputs: Iterable[Any], batch_size: int | None) -> Iterator[list[Any]]:
         return windows(inputs, WINDOW, WINDOW_CHARACTERS)
 
     # ------------------------------------------------------------------------------------------------ all at once
 
-    def _run_window(self, window: list[Any], offset: int, parameters, batch_size, bar) -> list[Any]:
-        refuse_if_forked(type(self).__name__)
-        preprocess_kwargs, task_kwargs = parameters
-        rows = self.encode(window, **preprocess_kwargs)
+    def _sizes(self, rows: Rows, offset: int) -> list[int]:
         lengths = [len(ids) for ids in rows.columns["input_ids"]]
         longest = int(np.argmax(lengths))
         self._check_length(lengths[longest], f"Text {offset + rows.owners[longest]}", rows.multiple)
-        missing = Counter(rows.owners)
-        outputs_by_row: list[dict[int, Any]] = [{} for _ in window]
-        results: list[Any] = [None] * len(window)
-        for batch in self._batches(rows, lengths, batch_size):
-            for row, outputs in zip(batch, self._run_batch(rows, batch), strict=True):
-                owner = rows.owners[row]
-                outputs_by_row[owner][row] = outputs
-                missing[owner] -= 1
-                if not missing[owner]:
-                    answered, outputs_by_row[owner] = outputs_by_row[owner], {}
-                    results[owner] = self._answer([answered[row] for row in sorted(answered)], task_kwargs)
-                    bar.update(1)
-        return results
+        return lengths
 
     def _batches(self, rows: Rows, lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
-        """Places of the rows that the model runs together."""
         return batches_by_length(lengths, self.token_budget, batch_size)
 
     def _run_batch(self, rows: Rows, batch: list[int]) -> Iterator[dict[str, Any]]:
@@ -280,7 +351,9 @@ class Pipeline(Calls):
         """
         kwargs = dict(tokenizer_kwargs)
         layout = {"side": kwargs.get("padding_side") or self.tokenizer.padding_side, "multiple": None}
-        if str(kwargs.get("padding")) != "max_length":
+        if str(kwargs.get("padding")) == "max_length":
+            self._check_length(kwargs.get("max_length") or 0, "A text that is padded to max_length")
+        else:
             kwargs["padding"] = False
             layout["multiple"] = kwargs.pop("pad_to_multiple_of", None)
         for name in ("return_tensors", "return_attention_mask"):
@@ -288,12 +361,13 @@ class Pipeline(Calls):
         if kwargs.get("truncation") and "max_length" not in kwargs and self.truncation_length < LARGE_INTEGER:
             kwargs["max_length"] = self.truncation_length
         arguments = self._shortener.shorten_all(dict(arguments), kwargs)
-        return self.tokenizer(**arguments, return_attention_mask=True, **kwargs), layout
-
-    def _run_model(self, inputs: dict[str, tf.Tensor]) -> ModelOutput:
-        with tf.device(self.device):
-            outputs = self.model(inputs, training=False)
-        return tf.nest.map_structure(lambda x: tf.cast(x, tf.float32) if x.dtype.size < 4 else x, outputs)
+        try:
+            return self.tokenizer(**arguments, return_attention_mask=True, **kwargs), layout
+        except Exception as error:  # tokenizers has no class of its own for this
+            if "Truncation error" not in str(error):
+                raise
+            given = ", ".join(f"{name}={kwargs[name]!r}" for name in ("truncation", "max_length") if name in kwargs)
+            raise ValueError(f"A text cannot be cut with {given}: {str(error).partition(': ')[2]}.") from error
 
     def _complete(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Add the inputs that a caller left out: all tokens count, all are of the first text."""
@@ -317,11 +391,6 @@ class Pipeline(Calls):
         """Number of tokens that truncation leaves by default: as many as model and tokenizer allow."""
         return min(self.max_length, self.tokenizer.model_max_length)
 
-    @property
-    def trace_count(self) -> int:
-        """Number of times the model has been traced; new lengths and batch sizes do not add to it."""
-        return self._compiled.experimental_get_tracing_count()
-
     def _check_length(self, length: int, what: str = "The text", multiple: int | None = None) -> None:
         padded = length if multiple is None else -(-length // multiple) * multiple
         if padded > self.max_length >= length:
@@ -334,17 +403,6 @@ class Pipeline(Calls):
                 f"{what} has {length} tokens, but {type(self.model).__name__} takes at most {self.max_length}. "
                 f"{self.long_text_hint}"
             )
-
-    def __repr__(self) -> str:
-        config = self.model.config
-        name = config._name_or_path or "made from a config"
-        dtype = getattr(self.model, "compute_dtype", None)
-        facts = {"task": repr(self.task), "model": f"{type(self.model).__name__} ({name})", "dtype": repr(dtype)}
-        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in (facts | self.facts()).items())})"
-
-    def facts(self) -> dict[str, Any]:
-        """Facts that ``repr`` shows besides checkpoint and task: those that matter to the task, such as its labels."""
-        return {}
 
 
 class ChunkPipeline(Pipeline):
@@ -367,20 +425,6 @@ class ChunkPipeline(Pipeline):
 
     def _answer(self, outputs: list[dict[str, Any]], task_kwargs: Mapping[str, Any]) -> Any:
         return self.postprocess(outputs, **task_kwargs)
-
-
-class _Traced:
-    """Wraps a method so that its traces are counted alone.
-
-    TensorFlow counts traces by a method's code, which all pipelines share, and from the fifth pipeline on would warn
-    of retracing.
-    """
-
-    def __init__(self, method):
-        self._method = method
-
-    def __call__(self, inputs):
-        return self._method(inputs)
 
 
 def device_name(device: Any) -> str | None:

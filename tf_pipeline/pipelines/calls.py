@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import length_hint
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
-from tf_pipeline.arguments import whole_number
+from tf_pipeline.arguments import ArgumentError, whole_number
 from tf_pipeline.forks import ForkedProcessError
 
 # Seconds after which a progress bar appears.
@@ -25,6 +26,7 @@ class Calls:
     """
 
     task = ""
+    unit = "text"  # of inputs, in messages
     batch_size: int | None = None
     # Exceptions that fail one input; any other ends a stream.
     input_errors: tuple[type[Exception], ...] = (Exception,)
@@ -39,8 +41,17 @@ class Calls:
         raise NotImplementedError
 
     def _split(self, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The arguments of a call and the defaults, split."""
-        return self.sanitize_parameters(**(self._defaults | parameters))
+        """The arguments of a call and the defaults, split.
+
+        Raises:
+            ArgumentError: for a value out of range.
+        """
+        try:
+            return self.sanitize_parameters(**(self._defaults | parameters))
+        except ValueError as error:
+            if type(error) is not ValueError:
+                raise
+            raise ArgumentError(str(error)).with_traceback(error.__traceback__) from None
 
     def _windows(self, inputs: Iterable[Any], batch_size: int | None) -> Iterator[list[Any]]:
         raise NotImplementedError
@@ -52,8 +63,8 @@ class Calls:
         """Run all stages.
 
         Args:
-            inputs: a text; a pair ``{"text": …, "text_pair": …}``; a list of these; or a generator, an iterable data
-                set or a ``tf.data.Dataset`` of these.
+            inputs: a text; a pair ``{"text": …, "text_pair": …}``; a list of these; or a generator, a data set of
+                PyTorch's, iterable or with a length and items, or a ``tf.data.Dataset`` of these.
             batch_size: maximum number of rows in a batch, for this call.
             **parameters: arguments of the tokenizer (``truncation=True``, ``max_length``, ``padding_side``, …) and of
                 the task.
@@ -68,7 +79,7 @@ class Calls:
             return next(self._run([inputs], *arguments))
         if isinstance(inputs, (list, tuple)):
             return list(self._run(inputs, *arguments))
-        if not isinstance(inputs, Iterable):
+        if not isinstance(inputs, Iterable) and not is_map_style(inputs):
             raise ValueError(f"Inputs are a text, a list, a generator or a dataset; got {type(inputs).__name__}.")
         return self._run(inputs, *arguments)
 
@@ -83,33 +94,47 @@ class Calls:
 
     def is_single(self, inputs: Any) -> bool:
         """Whether this is one input rather than several."""
-        return isinstance(inputs, (str, bytes, Mapping)) or (_is_tensor(inputs) and inputs.shape.rank == 0)
+        is_scalar = isinstance(inputs, np.ndarray) and inputs.ndim == 0 or is_tensor(inputs) and inputs.shape.rank == 0
+        return isinstance(inputs, (str, bytes, Mapping)) or is_scalar
+
+    def _elements(self, inputs: Iterable[Any]) -> Iterator[Any]:
+        """Inputs of any iterable that has no length."""
+        return _elements(inputs)
 
     def _run(self, inputs: Iterable[Any], parameters, batch_size, keep_errors: bool = False) -> Iterator[Any]:
         total = length_hint(inputs) or None  # a data set may have a length that it does not know
         # disable=None shows the bar on a terminal only.
-        with tqdm(total=total, desc=self.task, unit="text", delay=PROGRESS_DELAY, disable=None, leave=False) as bar:
+        with tqdm(total=total, desc=self.task, unit=self.unit, delay=PROGRESS_DELAY, disable=None, leave=False) as bar:
             done = 0
-            elements = inputs if isinstance(inputs, Sequence) else _elements(inputs)
+            if is_map_style(inputs):
+                inputs = map(inputs.__getitem__, range(len(inputs)))
+            elements = inputs if isinstance(inputs, Sequence) else self._elements(inputs)
             for window in self._windows(elements, batch_size):
-                run = self._run_kept if keep_errors else self._run_window
-                yield from run(window, done, parameters, batch_size, bar)
+                if isinstance(inputs, Sequence) and not keep_errors:
+                    yield from self._run_window(window, done, parameters, batch_size, bar)
+                else:
+                    for answer in self._run_kept(window, done, parameters, batch_size, bar):
+                        if isinstance(answer, Exception) and not keep_errors:
+                            raise answer
+                        yield answer
                 done += len(window)
 
-    def _run_kept(self, window: list[Any], offset: int, *arguments: Any) -> list[Any]:
+    def _run_kept(self, window: list[Any], offset: int, *arguments: Any) -> Iterator[Any]:
         """As :meth:`_run_window`, with exceptions for the inputs that fail, found by halving the window."""
         bar, answered = arguments[-1], arguments[-1].n
         try:
-            return self._run_window(window, offset, *arguments)
+            answers = self._run_window(window, offset, *arguments)
         except ForkedProcessError:  # of every input
             raise
         except self.input_errors as error:
-            if len(window) == 1:
-                return [error]
-            bar.n = answered  # all are run again
-            half = len(window) // 2
-            first, second = window[:half], window[half:]
-            return self._run_kept(first, offset, *arguments) + self._run_kept(second, offset + half, *arguments)
+            if len(window) > 1:
+                bar.n = answered  # all are run again
+                half = len(window) // 2
+                yield from self._run_kept(window[:half], offset, *arguments)
+                yield from self._run_kept(window[half:], offset + half, *arguments)
+                return
+            answers = [error]
+        yield from answers
 
 
 class TextClassificationCalls(Calls):
@@ -122,6 +147,20 @@ class TextClassificationCalls(Calls):
         result = super().__call__(inputs, **parameters)
         lone = self.is_single(inputs) and not isinstance(inputs, Mapping)
         return [result] if lone and "top_k" not in parameters else result
+
+
+class ZeroShotClassificationCalls(Calls):
+    """The labels may come second, without their name."""
+
+    task = "zero-shot-classification"
+
+    def __call__(self, sequences, *args: Any, **parameters: Any):
+        """See the class and :class:`Calls`."""
+        if len(args) > 1 or (args and "candidate_labels" in parameters):
+            raise ValueError(f"Unable to understand extra arguments {args}")
+        if args:
+            parameters["candidate_labels"] = args[0]
+        return super().__call__(sequences, **parameters)
 
 
 class FillMaskCalls(Calls):
@@ -214,15 +253,17 @@ def text_arguments(texts: list[Any]) -> dict[str, Any]:
 
 
 def as_text(value: Any, hint: str = ' For a pair, give {"text": …, "text_pair": …}.') -> str:
-    """A text from a string, bytes, or a scalar string tensor.
+    """A text from a string, bytes, or a string tensor or array without axes.
 
     Raises:
         ValueError: for anything else, and for half of a surrogate pair, as badly decoded texts have them.
     """
     if isinstance(value, str):
         return _encodable(value)
-    if _is_tensor(value):
+    if is_tensor(value):
         value = value.numpy()
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return as_text(value.item(), hint)
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")
@@ -262,6 +303,48 @@ def _elements(inputs: Iterable[Any]) -> Iterator[Any]:
             )
         else:
             yield element
+
+
+def as_labels(given: Any) -> list[str] | None:
+    """Labels from a list, or from a string with commas between them; ``None`` if none are given.
+
+    Raises:
+        ValueError: for anything else, and for a list of nothing.
+    """
+    labels = given
+    if isinstance(labels, str):
+        labels = [label.strip() for label in labels.split(",") if label.strip()]
+    if labels is not None and (not len(labels) or not all(isinstance(label, str) for label in labels)):
+        raise ValueError(
+            "You must include at least one label and at least one sequence: candidate_labels is a list of strings or a "
+            f"string with commas; got {given!r}."
+        )
+    return labels
+
+
+def texts_with_labels(inputs: list[Any], labels: Sequence[str] | None) -> list[str]:
+    """The texts that labels are for.
+
+    Raises:
+        ValueError: for an empty one, or without labels.
+    """
+    if labels is None:
+        raise ValueError("Pass candidate_labels, the labels to choose from.")
+    texts = [as_text(one) for one in inputs]
+    if not all(texts):
+        raise ValueError("You must include at least one label and at least one sequence: a text is empty.")
+    return texts
+
+
+def in_form(features: np.ndarray, return_tensors: bool | str | None) -> Any:
+    """An array as nested lists, as itself (``"np"``), or as a tensor (``True`` or ``"tf"``)."""
+    if not return_tensors:
+        return features.tolist()
+    if str(getattr(return_tensors, "value", return_tensors)) == "np":
+        return features
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(features)
 
 
 def old_pair(value: Any) -> Any:
@@ -316,10 +399,15 @@ def question_and_context(value: Any) -> tuple[str, str]:
 
 
 def _is_batch(value: Any) -> bool:
-    return _is_tensor(value) and bool(value.shape.rank)
+    return is_tensor(value) and bool(value.shape.rank)
 
 
-def _is_tensor(value: Any) -> bool:
+def is_map_style(value: Any) -> bool:
+    """Whether a value has a length and items and no iterator, as data sets of PyTorch's have."""
+    return not isinstance(value, Iterable) and hasattr(value, "__len__") and hasattr(value, "__getitem__")
+
+
+def is_tensor(value: Any) -> bool:
     """Whether a value is a tensor; there are none before TensorFlow is loaded."""
     tensorflow = sys.modules.get("tensorflow")
     return tensorflow is not None and tensorflow.is_tensor(value)

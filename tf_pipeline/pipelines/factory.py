@@ -4,13 +4,13 @@ import contextlib
 import importlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_pipeline.arguments import PIPELINE_ARGUMENTS, settled
-from tf_pipeline.hub import split_hub_options
-from tf_pipeline.pipelines.tasks import TASKS, is_server, task_name
+from tf_pipeline.hub import PROCESSOR_FILES, RepositoryError, repository_file, split_hub_options
+from tf_pipeline.pipelines.tasks import TASKS, is_server, supported_tasks, task_name
 
 if TYPE_CHECKING:
     from tf_pipeline.pipelines.base import Pipeline
@@ -20,7 +20,11 @@ logger = logging.getLogger(__name__)
 
 # The checkpoints that transformers runs where none is named. The two tasks that are not here have one in the package.
 DEFAULT_CHECKPOINTS = {
+    "audio-classification": "superb/wav2vec2-base-superb-ks",
+    "automatic-speech-recognition": "facebook/wav2vec2-base-960h",
     "fill-mask": "distilbert/distilroberta-base",
+    "image-classification": "google/vit-base-patch16-224",
+    "image-feature-extraction": "google/vit-base-patch16-224",
     "question-answering": "distilbert/distilbert-base-cased-distilled-squad",
     "summarization": "sshleifer/distilbart-cnn-12-6",
     "text-generation": "openai-community/gpt2",
@@ -44,11 +48,43 @@ def pipeline_class(task: str) -> "type[Pipeline]":
     return getattr(module, TASKS[name])
 
 
+def told_task(model: Any, tasks: Iterable[str], config: Any = None, **hub_options: Any) -> str:
+    """The task of a model that is given without one.
+
+    Args:
+        model: a model, a folder or a hub id.
+        tasks: those that there are.
+        config: a config, a folder or a hub id, instead of the model's own.
+        **hub_options: options of the hub, such as ``revision``.
+
+    Raises:
+        ValueError: if neither the model's class nor the one that its config names is for a single task.
+    """
+    from tf_pipeline.heads import head_of
+
+    if isinstance(model, (str, os.PathLike)):
+        from tf_pipeline.config import AutoConfig
+
+        source = model if config is None else config
+        known = source if hasattr(source, "architectures") else AutoConfig.from_pretrained(source, **hub_options)
+        names = known.architectures or []
+    else:
+        names = [base.__name__ for base in type(model).__mro__]
+    head = next(filter(None, map(head_of, names)), None)
+    if head is not None and head.task in tasks:
+        return head.task
+    raise ValueError(
+        f"{names[0] if names else 'The config'} does not tell the task; name one: {', '.join(sorted(tasks))}."
+    )
+
+
 def pipeline(
-    task: str,
+    task: str | None = None,
     model: Any = None,
     config: Any = None,
     tokenizer: Any = None,
+    feature_extractor: Any = None,
+    image_processor: Any = None,
     *,
     dtype: Any = None,
     device: Any = None,
@@ -60,7 +96,8 @@ def pipeline(
     """Put a model and its tokenizer together for a task.
 
     Args:
-        task: one of :func:`~tf_pipeline.pipelines.tasks.supported_tasks`.
+        task: one of :func:`~tf_pipeline.pipelines.tasks.supported_tasks`; if not given, the one that the model is
+            for, if its class, or the one that its config names, tells one.
         model: a model, a local folder, a hub id, or the address of an exported model on a server, such as
             ``"http://localhost:8501/v1/models/name"`` or ``"grpc://localhost:8500/name"``. If not given,
             text-classification and feature-extraction use the checkpoint that comes with the package, and the other
@@ -68,6 +105,8 @@ def pipeline(
         config: a config, a folder or a hub id, instead of the model's own.
         tokenizer: a tokenizer, a folder or a hub id, or one of the latter with arguments as a tuple
             ``(id, {"use_fast": False})``; the model's own if not given.
+        feature_extractor: likewise, for tasks on sounds.
+        image_processor: likewise, for tasks on images.
         dtype: dtype or Keras policy of the model, such as ``"bfloat16"``; formerly ``torch_dtype``.
         device: device of the model; see :func:`tf_pipeline.pipelines.base.device_name`.
         use_fast: load a fast tokenizer.
@@ -85,38 +124,57 @@ def pipeline(
         ValueError: for an unknown task, a value that cannot be honoured, or a model and tokenizer that do not fit.
         TypeError: for an argument that neither this function nor the task has.
     """
+    if task is None and model is None:
+        raise ValueError(f"Pass a task, a model or both; tasks are {', '.join(supported_tasks())}.")
+    if not isinstance(model_kwargs, Mapping | None):
+        raise ValueError(f"model_kwargs is {model_kwargs!r:.80}, but has to be a dictionary of arguments.")
     kwargs, model_kwargs = settled(kwargs, PIPELINE_ARGUMENTS), dict(model_kwargs or {})
     given = {"dtype": dtype, "torch_dtype": kwargs.pop("torch_dtype", None)}
     given = {name: value for name, value in given.items() if value is not None}
     if twice := sorted(given.keys() & model_kwargs.keys()):
         raise ValueError(f"{', '.join(twice)} is given twice: as an argument and in model_kwargs.")
     loading = model_kwargs | given
+    loading |= split_hub_options(loading)
     hub = {name: value for name, value in split_hub_options(kwargs).items() if value is not None}
+    processors = {"tokenizer": tokenizer, "feature_extractor": feature_extractor, "image_processor": image_processor}
     if is_server(model):
-        local = {"tokenizer": tokenizer, "config": config, "device": device, **loading, **hub}
-        return _client(task_name(task), model, local, **kwargs)
+        local = {**processors, "config": config, "device": device, **loading, **hub}
+        return _client(task and task_name(task), model, local, **kwargs)
+    is_named = isinstance(model, (str, os.PathLike))
+    if not is_named and model is not None and not hasattr(model, "tensor_names"):
+        raise ValueError(
+            f"{type(model).__name__} is no model of tf_pipeline: pass one, or a folder or a hub id. Save another "
+            "library's with save_pretrained, and pass the folder."
+        )
+    if trust_remote_code is not None:
+        hub["trust_remote_code"] = trust_remote_code
+    if task is None:
+        task = told_task(model, TASKS, config, **(hub if is_named else {}))
     task_pipeline = pipeline_class(task)
     task_pipeline.check_names(set(kwargs) - {"batch_size", "token_budget"})
     if model is None:
-        model = _default_checkpoint(task_pipeline.task)
-    if trust_remote_code is not None:
-        hub["trust_remote_code"] = trust_remote_code
+        model = _named_default(task_pipeline.task)
+    needed = task_pipeline.processors
+    for name, value in processors.items():
+        if value is not None and name not in needed:
+            what = f"{task_pipeline.task} has inputs for its {' and '.join(needed).replace('_', ' ')} alone."
+            raise ValueError(f"{name}={value!r:.80} is not supported: {what}")
     if isinstance(model, (str, os.PathLike)):
-        tokenizer = model if tokenizer is None else tokenizer
+        processors |= {name: model for name in needed if processors[name] is None}
         with _placed(device):
             model = task_pipeline.auto_class().from_pretrained(model, config=config, **loading, **hub)
-    elif tokenizer is None:
-        raise ValueError("A model given as an object needs its tokenizer too: pass tokenizer=.")
-    elif not hasattr(model, "tensor_names"):
-        raise ValueError(
-            f"{type(model).__name__} is no model of tf_pipeline. Save it with save_pretrained, and pass the folder."
-        )
+    elif missing := next((name for name in needed if processors[name] is None), None):
+        words = missing.replace("_", " ")
+        raise ValueError(f"A model given as an object needs its {words} too: pass {missing}=.")
     elif wrong := [name for name, value in {"config": config, **loading, **hub}.items() if value is not None]:
         raise ValueError(f"{', '.join(wrong)}: only a model that is loaded here takes that, and this one is an object.")
-    tokenizer = _tokenizer(tokenizer, use_fast, hub | split_hub_options(loading))
+    options = hub | split_hub_options(loading)
+    kwargs |= {
+        name: _processor(name, value, use_fast, options) for name, value in processors.items() if value is not None
+    }
     if task_pipeline.task != task and task_pipeline.task == "translation":
         kwargs["task"] = task  # the languages are in its name
-    return task_pipeline(model=model, tokenizer=tokenizer, device=device, **kwargs)
+    return task_pipeline(model=model, device=device, **kwargs)
 
 
 def _placed(device: Any):
@@ -130,19 +188,35 @@ def _placed(device: Any):
     return tf.device(device_name(device))
 
 
-def _tokenizer(tokenizer: Any, use_fast: bool, options: dict[str, Any]) -> Any:
-    """The tokenizer itself, loaded if it is named."""
-    if isinstance(tokenizer, tuple):
-        tokenizer, own = tokenizer
+def _processor(kind: str, processor: Any, use_fast: bool, options: dict[str, Any]) -> Any:
+    """A tokenizer, feature extractor or image processor itself, loaded if it is named."""
+    given = processor
+    if isinstance(processor, tuple) and len(processor) == 2 and isinstance(processor[1], Mapping):
+        processor, own = processor
         options, use_fast = options | own, own.get("use_fast", use_fast)
-    if not isinstance(tokenizer, (str, os.PathLike)):
-        return tokenizer
-    from tf_pipeline.tokenization import AutoTokenizer
+    if callable(processor):
+        return processor
+    if not isinstance(processor, (str, os.PathLike)):
+        raise ValueError(
+            f"{kind} is {given!r:.80}, but has to be a {kind.replace('_', ' ')}, a folder or a hub id, or a tuple of "
+            "one of the latter and a dictionary of arguments."
+        )
+    if kind == "tokenizer":
+        from tf_pipeline.tokenization import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(tokenizer, **options | {"use_fast": use_fast})
+        return AutoTokenizer.from_pretrained(processor, **options | {"use_fast": use_fast})
+    import transformers
+
+    hub = split_hub_options(dict(options))
+    if not any(repository_file(processor, name, required=False, **hub) for name in PROCESSOR_FILES):
+        raise RepositoryError(f"{processor} has no {kind}: none of {', '.join(PROCESSOR_FILES)} is there.")
+    auto = transformers.AutoImageProcessor if kind == "image_processor" else transformers.AutoFeatureExtractor
+    return auto.from_pretrained(processor, **options)
 
 
-def _client(task: str, url: str, local: dict[str, Any], batch_size: int | None = None, **kwargs: Any) -> "Client":
+def _client(
+    task: str | None, url: str, local: dict[str, Any], batch_size: int | None = None, **kwargs: Any
+) -> "Client":
     """The client of a served model, once the model is known to do the task."""
     from tf_pipeline.serving.client import Client
 
@@ -159,14 +233,19 @@ def _client(task: str, url: str, local: dict[str, Any], batch_size: int | None =
     return client
 
 
-def _default_checkpoint(task: str) -> str | Path:
+def default_checkpoint(task: str) -> str | Path:
+    """The checkpoint of a task for which none is named."""
+    return DEFAULT_CHECKPOINTS.get(task, BUNDLED_CHECKPOINT)
+
+
+def _named_default(task: str) -> str | Path:
     """The checkpoint of a task for which none was named, with a warning."""
+    name = default_checkpoint(task)
     if task in DEFAULT_CHECKPOINTS:
-        name = DEFAULT_CHECKPOINTS[task]
         logger.warning("No model was given, so %s is used, from the hub. Name a model for anything that matters.", name)
         return name
     logger.warning(
         "No model was given, so the checkpoint that comes with tf_pipeline is used: a small English film-review "
-        "classifier (%s). Name a model for anything that matters.", BUNDLED_CHECKPOINT
+        "classifier (%s). Name a model for anything that matters.", name
     )  # fmt: skip
-    return BUNDLED_CHECKPOINT
+    return name

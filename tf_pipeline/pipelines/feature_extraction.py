@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from tf_pipeline.arguments import tokenizer_arguments
+from tf_pipeline.arguments import RETURN_TENSORS, check_choice, tokenizer_arguments
 from tf_pipeline.pipelines.base import Pipeline
+from tf_pipeline.pipelines.calls import in_form
 
 POOLINGS = ("mean", "cls")
 
@@ -19,7 +19,7 @@ class FeatureExtractionPipeline(Pipeline):
     (``"mean"`` over the tokens or ``"cls"``, the first one) and ``normalize`` (vectors of length 1).
 
     The answer for a text is a nested list ``[1, seq, hidden]``, or ``[hidden]`` if pooled; with ``return_tensors=True``
-    a tensor.
+    or ``"tf"`` a tensor, with ``"np"`` an array.
     """
 
     task = "feature-extraction"
@@ -43,6 +43,7 @@ class FeatureExtractionPipeline(Pipeline):
             if "truncation" in tokenizer_kwargs:
                 raise ValueError("truncation is given twice: as an argument and in tokenize_kwargs.")
             tokenizer_kwargs["truncation"] = truncation
+        check_choice("return_tensors", return_tensors, RETURN_TENSORS)
         if pooling is not None and pooling not in POOLINGS:
             raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}.")
         return tokenizer_kwargs, {"return_tensors": return_tensors, "pooling": pooling, "normalize": normalize}
@@ -50,7 +51,7 @@ class FeatureExtractionPipeline(Pipeline):
     def postprocess(
         self,
         model_outputs: Mapping[str, Any],
-        return_tensors: bool = False,
+        return_tensors: bool | str = False,
         pooling: str | None = None,
         normalize=False,
     ):
@@ -60,4 +61,4 @@ class FeatureExtractionPipeline(Pipeline):
             features = features[0].mean(axis=0) if pooling == "mean" else features[0, 0]
         if normalize:
             features = features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
-        return tf.convert_to_tensor(features) if return_tensors else features.tolist()
+        return in_form(features, return_tensors)

@@ -1,16 +1,18 @@
 """Fill the masked tokens of texts."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tf_pipeline.arguments import tokenizer_arguments, whole_number
 from tf_pipeline.pipelines.base import Pipeline, Rows
 from tf_pipeline.pipelines.calls import FillMaskCalls
+from tf_pipeline.tracing import compiled
 
-# Bytes of float32 logits, one for each token and word of the vocabulary, that a batch may have by default.
+# Bytes of float32 logits, one for each mask and word of the vocabulary, that a batch may have.
 LOGITS_BYTES = 2**28
 
 logger = logging.getLogger(__name__)
@@ -33,13 +35,14 @@ class FillMaskPipeline(FillMaskCalls, Pipeline):
     beside = ("input_ids",)
     tokenizer_arguments = "tokenizer_kwargs"
 
-    def __init__(self, model, tokenizer, batch_size: int | None = None, token_budget: int | None = None, **parameters):
+    def __init__(self, model, tokenizer, *args: Any, **kwargs: Any):
         if tokenizer.mask_token_id is None:
             raise ValueError(f"The tokenizer ({type(tokenizer).__name__}) does not define a `mask_token`.")
-        if token_budget is None:
-            token_budget = max(1, min(2048, LOGITS_BYTES // (4 * len(tokenizer))))
         self._token_strings: dict[int, str] = {}
-        super().__init__(model, tokenizer, batch_size, token_budget, **parameters)
+        super().__init__(model, tokenizer, *args, **kwargs)
+        self.score_masks = compiled(self._score_masks, self._signature, tf.TensorSpec([], tf.int32))
+        # Ported models score all tokens.
+        self._scores_masks_alone = "mask_positions" in model.option_names
 
     @classmethod
     def auto_class(cls) -> type:
@@ -97,17 +100,68 @@ class FillMaskPipeline(FillMaskCalls, Pipeline):
                 raise ValueError(f"No mask_token ({self.tokenizer.mask_token}) found on the input {inputs[row]!r:.80}")
         return rows
 
+    def _score_masks(self, inputs: dict[str, tf.Tensor], count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Score the vocabulary where texts have masks.
+
+        Args:
+            inputs: of the model, int32 ``[batch, seq]``.
+            count: number of masks to look at, the first ones of each text.
+
+        Returns:
+            Logits ``[batch, count, vocab]``, the places of the masks, and which of these are masks, ``[batch, count]``.
+        """
+        masks = tf.cast(inputs["input_ids"] == self.tokenizer.mask_token_id, tf.int32)
+        is_mask, places = tf.math.top_k(masks, count)  # equal ones in their order
+        if self._scores_masks_alone:
+            logits = self._run_model(inputs, mask_positions=places)["logits"]
+        else:
+            logits = tf.gather(self._run_model(inputs)["logits"], places, batch_dims=1)
+        return logits, places, is_mask > 0
+
+    def _count(self, ids: Sequence[int]) -> int:
+        return np.count_nonzero(np.equal(ids, self.tokenizer.mask_token_id))
+
+    def _batches(self, rows: Rows, lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
+        """Batches whose logits are not too large."""
+        scored = [self._count(ids) for ids in rows.columns["input_ids"]] if self._scores_masks_alone else lengths
+        most = max(1, LOGITS_BYTES // (4 * len(self.tokenizer)))
+        for batch in super()._batches(rows, lengths, batch_size):
+            part, largest = [], 0
+            for row in batch:
+                largest = max(largest, scored[row])
+                if part and (len(part) + 1) * largest > most:
+                    yield part
+                    part, largest = [], scored[row]
+                part.append(row)
+            yield part
+
+    def _run_batch(self, rows: Rows, batch: list[int]) -> Iterator[dict[str, Any]]:
+        """Logits of each row's masks alone."""
+        inputs = self._batch(rows, batch)
+        counts = [self._count(ids) for ids in inputs["input_ids"]]
+        logits, *_ = self.score_masks(inputs, max(counts))
+        for place, (row, count, scores) in enumerate(zip(batch, counts, np.asarray(logits), strict=True)):
+            tokens = self._own_tokens(rows, row, inputs, place)
+            yield {"mask_logits": scores[:count], "input_ids": inputs["input_ids"][place : place + 1, tokens]}
+
+    @property
+    def trace_count(self) -> int:
+        """As for other pipelines; one call by stages adds to it."""
+        return super().trace_count + self.score_masks.experimental_get_tracing_count()
+
     def postprocess(
         self, model_outputs: Mapping[str, Any], top_k: int = 5, target_ids: np.ndarray | None = None
     ) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
-        """Logits ``[1, seq, vocab]`` to the best tokens of the mask, or of each mask."""
+        """``logits`` ``[1, seq, vocab]``, or ``mask_logits`` ``[masks, vocab]``, to the best tokens of each mask."""
         ids = np.asarray(model_outputs["input_ids"])[0]
         masks = np.flatnonzero(ids == self.tokenizer.mask_token_id)
-        logits = np.asarray(model_outputs["logits"])[0]
-        self.check_numbers(logits[masks], "logits")
+        logits = model_outputs.get("mask_logits")
+        if logits is None:
+            logits = np.asarray(model_outputs["logits"])[0][masks]
+        self.check_numbers(logits, "logits")
         answers = []
-        for mask in masks:
-            tokens, scores = _best(logits[mask], top_k, target_ids)
+        for mask, mask_logits in zip(masks, logits, strict=True):
+            tokens, scores = _best(mask_logits, top_k, target_ids)
             filled = [self._filled(ids, mask, token, readable=len(masks) == 1) for token in tokens]
             answers.append(
                 [

@@ -48,7 +48,82 @@ class Prompts(Rows):
     settings: Settings | None = field(default=None, kw_only=True)
 
 
-class GeneratingPipeline(Pipeline):
+class Writing:
+    """The part of a pipeline that calls ``generate``: its options, and the tokens that it writes.
+
+    Attributes:
+        default_options: options where nobody says anything.
+    """
+
+    default_options: Mapping[str, Any] = {}
+    # Options that the checkpoint has for the task, and whether the model writes from a start token, not from a prompt.
+    _specific: Mapping[str, Any] = {}
+    _has_encoder = True
+
+    def _settings(self, options: dict[str, Any]) -> Settings:
+        """Options of ``generate`` for a call that gives some."""
+        if asked := [name for name in _RESULTS if options.get(name)]:
+            raise ValueError(f"{asked[0]}: a pipeline answers with texts; call pipe.model.generate for more.")
+        given = options.get("generation_config")
+        higher = {**(_set_values(given) if isinstance(given, GenerationConfig) else {}), **options}
+        specific = {name: value for name, value in self._specific.items() if name not in higher}
+        if "max_new_tokens" in higher:
+            specific.pop("max_length", None)
+        known = _set_values(self.model.generation_config) | specific | higher
+        added = {name: value for name, value in self.default_options.items() if name not in known}
+        if "max_length" in known:  # which the number of new tokens would override
+            added.pop("max_new_tokens", None)
+        is_default_length = "max_new_tokens" in added
+        if not (known | added).get("do_sample"):
+            added = {name: value for name, value in added.items() if name not in _SAMPLING}
+        if known.get("pad_token_id") is None and self.tokenizer.pad_token_id is not None:
+            added["pad_token_id"] = self.tokenizer.pad_token_id
+        merged = added | specific | options
+        values = {name: value for name, value in merged.items() if name not in (*_CALL, *NEGATIVE)}
+        config = resolved(self.model.generation_config, given, values, self.task, set())
+        has_totals = config.max_new_tokens is None or (config.min_length and config.min_new_tokens is None)
+        return Settings(merged, config, is_default_length, bool(has_totals) and not self._has_encoder)
+
+    def _write(self, inputs: Mapping[str, np.ndarray], settings: Settings, width: int, **more: Any) -> np.ndarray:
+        """Texts ``[rows, texts, seq]`` for inputs ``[rows, …]``, which begin with ``width`` tokens.
+
+        Args:
+            inputs: of the model.
+            settings: options of ``generate``.
+            width: number of tokens that a text begins with.
+            **more: further arguments of ``generate``.
+        """
+        refuse_if_forked(type(self).__name__)
+        options, limit = settings.options | more, self.model.max_generated_length
+        if settings.is_default_length and limit is not None and width <= limit:
+            options["max_new_tokens"] = min(options["max_new_tokens"], limit + 1 - width)
+        if settings.config.stop_strings:
+            options.setdefault("tokenizer", self.tokenizer)
+        options["logits_processor"] = [*(options.get("logits_processor") or ()), _numbers]
+        try:
+            with tf.device(self.device):
+                sequences = self.model.generate(dict(inputs), **options).numpy()
+        except tf.errors.InvalidArgumentError as error:
+            for name, value in _NO_NUMBERS.items():
+                if name in str(error):
+                    self.check_numbers(np.full(1, value), "logits")
+            raise
+        return sequences.reshape(len(next(iter(inputs.values()))), -1, sequences.shape[-1])
+
+    def _ended(self, tokens: np.ndarray, config: GenerationConfig) -> np.ndarray:
+        """New tokens of a text up to its end; behind it, a batch is filled up."""
+        ends = tokens_of(config.eos_token_id)
+        if not ends:
+            return tokens
+        places = np.flatnonzero(np.isin(tokens, ends))
+        if len(places):
+            return tokens[: places[0] + 1]
+        pad = config.pad_token_id if config.pad_token_id is not None else ends[0]
+        filled = np.flatnonzero((tokens != pad) & (tokens >= 0))
+        return tokens[: filled[-1] + 1] if len(filled) else tokens[:0]
+
+
+class GeneratingPipeline(Writing, Pipeline):
     """Tokenizer, ``generate`` and decoding.
 
     Options of ``generate`` are arguments of a call or of the pipeline. Where neither they nor a ``generation_config=``
@@ -63,8 +138,6 @@ class GeneratingPipeline(Pipeline):
         task: name of the task if it says more than the class, such as ``"translation_en_to_fr"``.
         **parameters: see :class:`~tf_pipeline.pipelines.base.Pipeline`.
     """
-
-    default_options: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -96,30 +169,6 @@ class GeneratingPipeline(Pipeline):
         """The options of ``generate`` for a call with some arguments."""
         return self._split(parameters)[0]["settings"]
 
-    def _settings(self, options: dict[str, Any]) -> Settings:
-        """Options of ``generate`` for a call that gives some."""
-        if asked := [name for name in _RESULTS if options.get(name)]:
-            raise ValueError(f"{asked[0]}: a pipeline answers with texts; call pipe.model.generate for more.")
-        given = options.get("generation_config")
-        higher = {**(_set_values(given) if isinstance(given, GenerationConfig) else {}), **options}
-        specific = {name: value for name, value in self._specific.items() if name not in higher}
-        if "max_new_tokens" in higher:
-            specific.pop("max_length", None)
-        known = _set_values(self.model.generation_config) | specific | higher
-        added = {name: value for name, value in self.default_options.items() if name not in known}
-        if "max_length" in known:  # which the number of new tokens would override
-            added.pop("max_new_tokens", None)
-        is_default_length = "max_new_tokens" in added
-        if not (known | added).get("do_sample"):
-            added = {name: value for name, value in added.items() if name not in _SAMPLING}
-        if known.get("pad_token_id") is None and self.tokenizer.pad_token_id is not None:
-            added["pad_token_id"] = self.tokenizer.pad_token_id
-        merged = added | specific | options
-        values = {name: value for name, value in merged.items() if name not in (*_CALL, *NEGATIVE)}
-        config = resolved(self.model.generation_config, given, values, self.task, set())
-        has_totals = config.max_new_tokens is None or (config.min_length and config.min_new_tokens is None)
-        return Settings(merged, config, is_default_length, bool(has_totals) and not self._has_encoder)
-
     # ------------------------------------------------------------------------------------------------ the stages
 
     def forward(self, model_inputs: Mapping[str, Any], **parameters: Any) -> dict[str, Any]:
@@ -137,23 +186,8 @@ class GeneratingPipeline(Pipeline):
 
     def _generate(self, inputs: Mapping[str, np.ndarray], settings: Settings, beside: Mapping[str, Any]) -> np.ndarray:
         """Texts ``[rows, texts, seq]`` for inputs ``[rows, seq]``, and the values that go round the model."""
-        refuse_if_forked(type(self).__name__)
-        options = settings.options | {name: beside[name] for name in _OF_TOKENIZER if name in beside}
-        limit, width = self.model.max_generated_length, 1 if self._has_encoder else inputs["input_ids"].shape[1]
-        if settings.is_default_length and limit is not None and width <= limit:
-            options["max_new_tokens"] = min(options["max_new_tokens"], limit + 1 - width)
-        if settings.config.stop_strings:
-            options.setdefault("tokenizer", self.tokenizer)
-        options["logits_processor"] = [*(options.get("logits_processor") or ()), _numbers]
-        try:
-            with tf.device(self.device):
-                sequences = self.model.generate(dict(inputs), **options).numpy()
-        except tf.errors.InvalidArgumentError as error:
-            for name, value in _NO_NUMBERS.items():
-                if name in str(error):
-                    self.check_numbers(np.full(1, value), "logits")
-            raise
-        return sequences.reshape(len(inputs["input_ids"]), -1, sequences.shape[-1])
+        width = 1 if self._has_encoder else inputs["input_ids"].shape[1]
+        return self._write(inputs, settings, width, **{name: beside[name] for name in _OF_TOKENIZER if name in beside})
 
     def encode(self, inputs: list[Any], settings: Settings, **tokenizer_kwargs: Any) -> Prompts:
         """Tokenize many inputs at once, one row for each."""
@@ -180,27 +214,18 @@ class GeneratingPipeline(Pipeline):
     def _run_batch(self, rows: Prompts, batch: list[int]) -> Iterator[dict[str, Any]]:
         inputs = self._batch(rows, batch)
         texts = self._generate(inputs, rows.settings, {name: values[batch[0]] for name, values in rows.beside.items()})
-        width = 0 if self._has_encoder else inputs["input_ids"].shape[1]
+        # The token that the decoder starts from is no new one, and may be one that ends a text.
+        width = 1 if self._has_encoder else inputs["input_ids"].shape[1]
         for place, row in enumerate(batch):
             ids = np.asarray(rows.columns["input_ids"][row], np.int32)
             beside = {name: values[row] for name, values in rows.beside.items()}
-            prompt = ids[:0] if self._has_encoder else ids
             written = [
-                np.concatenate([prompt, self._ended(text[width:], rows.settings.config)]) for text in texts[place]
+                np.concatenate(
+                    [text[:width] if self._has_encoder else ids, self._ended(text[width:], rows.settings.config)]
+                )
+                for text in texts[place]
             ]
             yield {"generated_sequence": [written], "input_ids": ids[np.newaxis], **beside}
-
-    def _ended(self, tokens: np.ndarray, config: GenerationConfig) -> np.ndarray:
-        """New tokens of a text up to its end; behind it, a batch is filled up."""
-        ends = tokens_of(config.eos_token_id)
-        if not ends:
-            return tokens
-        places = np.flatnonzero(np.isin(tokens, ends))
-        if len(places):
-            return tokens[: places[0] + 1]
-        pad = config.pad_token_id if config.pad_token_id is not None else ends[0]
-        filled = np.flatnonzero((tokens != pad) & (tokens >= 0))
-        return tokens[: filled[-1] + 1] if len(filled) else tokens[:0]
 
     def _check_length(self, length: int, what: str = "The text", multiple: int | None = None) -> None:
         if self.model.max_length is not None:

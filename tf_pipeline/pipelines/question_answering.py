@@ -1,20 +1,17 @@
 """Find the answer to a question in a context of any length."""
 
-import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tf_pipeline.arguments import whole_number
+from tf_pipeline.arguments import check_choice, whole_number
 from tf_pipeline.pipelines.base import ChunkPipeline, Rows
 from tf_pipeline.pipelines.calls import QuestionAnsweringCalls, question_and_context
 
 # Logit of tokens that cannot be part of an answer.
 EXCLUDED = np.float32(-10000.0)
-
-logger = logging.getLogger(__name__)
 
 
 class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
@@ -31,8 +28,8 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
     - ``max_seq_len``: tokens of a window, question included; by default 384, or fewer if the model takes fewer.
     - ``doc_stride``: tokens by which windows over a long context overlap; by default 128, or half a window if that is
       less. A context is never cut.
-    - ``max_question_len``: tokens after which a question is cut, with a warning; 64 by default. (In ``transformers`` 4,
-      fast tokenizers never cut it, whatever its documentation said.)
+    - ``max_question_len``: accepted as in ``transformers`` 4, where it changes nothing with fast tokenizers either: a
+      question is never cut, and one that leaves no room for its context is refused.
     - ``handle_impossible_answer``: let the empty answer compete, with the least score that any window gives it.
     - ``align_to_words``: widen answers to whole words, as by default; leave it off for languages without spaces.
     - ``padding``: accepted as in ``transformers``; it changes no answer, because padding cannot be one.
@@ -73,6 +70,7 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
                 f"question-answering needs a fast tokenizer, which tells where tokens are in the context; "
                 f"{type(self.tokenizer).__name__} is not one."
             )
+        check_choice("padding", padding)
         if topk is not None and top_k is None:
             warnings.warn("topk parameter is deprecated, use top_k instead", UserWarning, stacklevel=3)
             top_k = topk
@@ -86,8 +84,7 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
         stride = min(longest // 2, 128) if doc_stride is None else doc_stride
         if whole_number("doc_stride", stride, 0) > longest:
             raise ValueError(f"`doc_stride` ({stride}) is larger than `max_seq_len` ({longest})")
-        question_len = 64 if max_question_len is None else max_question_len
-        return {"doc_stride": stride, "max_seq_len": longest, "max_question_len": question_len}, {
+        return {"doc_stride": stride, "max_seq_len": longest}, {
             "top_k": 1 if top_k is None else top_k,
             "max_answer_len": 15 if max_answer_len is None else max_answer_len,
             "handle_impossible_answer": bool(handle_impossible_answer),
@@ -106,11 +103,10 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
     def _context_index(self) -> int:
         return 1 if self.question_first else 0
 
-    def encode(self, inputs, doc_stride: int, max_seq_len: int, max_question_len: int) -> Rows:
+    def encode(self, inputs, doc_stride: int, max_seq_len: int) -> Rows:
         """Tokenize questions and contexts into one row per window."""
-        examples = [question_and_context(one) for one in inputs]
-        contexts = [context for _, context in examples]
-        questions = self._fitting_questions(examples, doc_stride, max_seq_len, max_question_len)
+        questions, contexts = map(list, zip(*map(question_and_context, inputs), strict=True))
+        self._check_room(questions, contexts, doc_stride, max_seq_len)
         texts = (questions, contexts) if self.question_first else (contexts, questions)
         encoded, layout = self._tokenize(
             {"text": texts[0], "text_pair": texts[1]},
@@ -126,30 +122,24 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
         beside = {"encoding": encoded.encodings, "context": [contexts[owner] for owner in owners]}
         return Rows({name: encoded[name] for name in self.input_names}, owners, beside, **layout)
 
-    def _fitting_questions(self, examples, doc_stride: int, max_seq_len: int, max_question_len: int) -> list[str]:
-        """The questions, cut where they are too long.
+    def _check_room(self, questions: list[str], contexts: list[str], doc_stride: int, max_seq_len: int) -> None:
+        """Require that windows over the contexts move on.
 
         Raises:
-            ValueError: where a question leaves no room for windows that move on.
+            ValueError: for a question that leaves too little room.
         """
-        questions = [question for question, _ in examples]
-        encodings = self.tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
-        for place, offsets in enumerate(encodings["offset_mapping"]):
-            if len(offsets) > max_question_len:
-                logger.warning(
-                    "A question has %d tokens and was cut to %d (max_question_len).", len(offsets), max_question_len
-                )
-                questions[place] = questions[place][: offsets[max_question_len - 1][1]]
-            tokens = min(len(offsets), max_question_len)
-            room = max_seq_len - self.tokenizer.num_special_tokens_to_add(pair=True) - tokens
+        space = max_seq_len - self.tokenizer.num_special_tokens_to_add(pair=True)
+        ids = self.tokenizer(questions, add_special_tokens=False, verbose=False)["input_ids"]
+        for question, context, tokens in zip(questions, contexts, map(len, ids), strict=True):
+            room = space - tokens
             # The tokenizer would abort; a context that fits as a whole needs no windows.
-            if room <= doc_stride and len(self.tokenizer.tokenize(examples[place][1])) > room:
+            if room <= doc_stride and len(self.tokenizer.tokenize(context)) > room:
+                shown = question if len(question) <= 80 else f"{question[:79]}…"
                 raise ValueError(
-                    f"The question {questions[place]!r:.80} has {tokens} tokens, which leaves {max(room, 0)} of "
+                    f"The question {shown!r} has {tokens} tokens, which leaves {max(room, 0)} of "
                     f"max_seq_len={max_seq_len} to its context; windows that overlap by doc_stride={doc_stride} need "
                     "more than that."
                 )
-        return questions
 
     def postprocess(
         self,

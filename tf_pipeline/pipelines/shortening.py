@@ -71,7 +71,8 @@ class Shortener:
             return arguments
         if strategy in ("only_first", "only_second"):
             name = "text" if strategy == "only_first" else "text_pair"
-            return arguments | {name: [self.shorten(text, limit + 1) for text in arguments.get(name) or []]}
+            cut = {name: [self.shorten(text, limit + 1) for text in arguments[name]]} if name in arguments else {}
+            return arguments | cut
         if strategy not in (True, "longest_first"):
             return arguments
         if "text_pair" not in arguments:

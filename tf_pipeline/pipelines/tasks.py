@@ -5,8 +5,12 @@ from typing import Any
 
 # Classes by task; their modules, named after the task, are imported when they are needed.
 TASKS = {
+    "audio-classification": "AudioClassificationPipeline",
+    "automatic-speech-recognition": "AutomaticSpeechRecognitionPipeline",
     "feature-extraction": "FeatureExtractionPipeline",
     "fill-mask": "FillMaskPipeline",
+    "image-classification": "ImageClassificationPipeline",
+    "image-feature-extraction": "ImageFeatureExtractionPipeline",
     "question-answering": "QuestionAnsweringPipeline",
     "summarization": "SummarizationPipeline",
     "text-classification": "TextClassificationPipeline",
@@ -15,6 +19,13 @@ TASKS = {
     "token-classification": "TokenClassificationPipeline",
     "translation": "TranslationPipeline",
     "zero-shot-classification": "ZeroShotClassificationPipeline",
+}
+# The tasks that read no texts, and the key that their inputs have in a row.
+MEDIA = {
+    "audio-classification": "audio",
+    "automatic-speech-recognition": "audio",
+    "image-classification": "image",
+    "image-feature-extraction": "image",
 }
 # A task that names the languages of a translation.
 _LANGUAGES = re.compile(r"translation_[^_]+_to_[^_]+")
@@ -34,6 +45,8 @@ def task_name(task: str) -> str:
     Raises:
         ValueError: for an unknown task.
     """
+    if not isinstance(task, str):
+        raise ValueError(f"A task is a name; got {task!r:.80}. Supported are {', '.join(supported_tasks())}.")
     name = "translation" if _LANGUAGES.fullmatch(task) else ALIASES.get(task, task)
     if name in LEFT_OUT:
         raise ValueError(f"Task {task!r} is not supported: {LEFT_OUT[name]}.")

@@ -21,7 +21,7 @@ class Text2TextGenerationPipeline(TextToTextCalls, GeneratingPipeline):
 
     Arguments of a call besides those of ``generate``: ``truncation`` (``True`` cuts texts that are too long for the
     model), ``return_tensors`` (token ids in place of text), ``stop_sequence`` (a text whose first token ends the
-    result) and ``clean_up_tokenization_spaces`` (off).
+    result) and ``clean_up_tokenization_spaces`` (off). ``return_text`` changes nothing, as in ``transformers`` 4.
 
     A text gives a list of dictionaries, one for each of ``num_return_sequences``; a list of texts gives a list of
     dictionaries, or of such lists. The key is ``generated_text``, or ``generated_token_ids``.
@@ -51,14 +51,11 @@ class Text2TextGenerationPipeline(TextToTextCalls, GeneratingPipeline):
         """See the class."""
         if return_type is not None:  # transformers' ReturnType
             return_tensors = choice("return_type", return_type, range(2)) == 0
-        if return_text is not None and bool(return_text) == bool(return_tensors):
-            raise ValueError("return_text and return_tensors exclude each other; pass one of them.")
         if stop_sequence is not None:
             options["eos_token_id"] = self._first_token(stop_sequence)
         preprocess_kwargs = {"settings": self._settings(options), "truncation": truncation or False}
-        wants_tokens = bool(return_tensors) or return_text is False
         return preprocess_kwargs, {
-            "return_tensors": wants_tokens, "clean_up_tokenization_spaces": bool(clean_up_tokenization_spaces)
+            "return_tensors": bool(return_tensors), "clean_up_tokenization_spaces": bool(clean_up_tokenization_spaces)
         }  # fmt: skip
 
     def _first_token(self, text: str) -> int:

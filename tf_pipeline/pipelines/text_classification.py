@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.arguments import tokenizer_arguments
+from tf_pipeline.arguments import tokenizer_arguments, whole_number
 from tf_pipeline.pipelines.base import Pipeline, Rows
 from tf_pipeline.pipelines.calls import TextClassificationCalls, old_pair
 
@@ -28,6 +28,45 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
+def checked_function(name: Any) -> str | None:
+    """The name of a function to apply, in lower case; ``None`` for the one that the config asks for.
+
+    Raises:
+        ValueError: for an unknown one.
+    """
+    name = getattr(name, "value", name)  # of an enumeration
+    if name is None:
+        return None
+    if str(name).lower() not in FUNCTIONS:
+        raise ValueError(f"function_to_apply {name!r} is not one of {', '.join(FUNCTIONS)}.")
+    return name.lower()
+
+
+def checked_top_k(top_k: Any) -> int | None:
+    """A number of labels; ``None`` for all.
+
+    Raises:
+        ValueError: for no such number.
+    """
+    return None if top_k is None else whole_number("top_k", top_k, 1)
+
+
+def default_function(config: Any) -> str:
+    """The activation that a config asks for."""
+    if config.problem_type == "regression":
+        return "none"
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def label_scores(config: Any, logits: np.ndarray, function: str, in_own_order: bool = False) -> list[dict[str, Any]]:
+    """Labels with their scores, from logits ``[num_labels]``: best first, or in the order of the config."""
+    scores = {"sigmoid": sigmoid, "softmax": softmax, "none": lambda x: x}[function](logits)
+    order = range(len(scores)) if in_own_order else np.argsort(-scores, kind="stable")
+    return [{"label": config.id2label[int(i)], "score": float(scores[i])} for i in order]
+
+
 class TextClassificationPipeline(TextClassificationCalls, Pipeline):
     """Labels and scores for texts; also known as ``sentiment-analysis``.
 
@@ -41,6 +80,7 @@ class TextClassificationPipeline(TextClassificationCalls, Pipeline):
     """
 
     tokenizer_arguments = True
+    has_labels = True
 
     @classmethod
     def auto_class(cls) -> type:
@@ -48,6 +88,8 @@ class TextClassificationPipeline(TextClassificationCalls, Pipeline):
         from tf_pipeline.auto import TFAutoModelForSequenceClassification
 
         return TFAutoModelForSequenceClassification
+
+    _has_warned = False
 
     def sanitize_parameters(
         self,
@@ -60,17 +102,14 @@ class TextClassificationPipeline(TextClassificationCalls, Pipeline):
         """See the class; every other argument goes to the tokenizer."""
         task_kwargs: dict[str, Any] = {}
         if top_k != "":  # not given: the one best label, not in a list
-            if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-                raise ValueError(f"top_k is {top_k!r}, but has to be a positive number, or None for all labels.")
-            task_kwargs["top_k"] = top_k
+            task_kwargs["top_k"] = checked_top_k(top_k)
         elif return_all_scores is not None:
-            warnings.warn(_INSTEAD_OF_ALL_SCORES, UserWarning, stacklevel=5)
+            if not self._has_warned:
+                warnings.warn(_INSTEAD_OF_ALL_SCORES, UserWarning, stacklevel=5)
+            self._has_warned = True
             task_kwargs["in_own_order"] = bool(return_all_scores)
-        function_to_apply = getattr(function_to_apply, "value", function_to_apply)  # of an enumeration
         if function_to_apply is not None:
-            if str(function_to_apply).lower() not in FUNCTIONS:
-                raise ValueError(f"function_to_apply {function_to_apply!r} is not one of {', '.join(FUNCTIONS)}.")
-            task_kwargs["function_to_apply"] = function_to_apply.lower()
+            task_kwargs["function_to_apply"] = checked_function(function_to_apply)
         pair = {} if text_pair is None else {"text_pair": text_pair}
         return pair | tokenizer_arguments(tokenizer_kwargs), task_kwargs
 
@@ -82,12 +121,7 @@ class TextClassificationPipeline(TextClassificationCalls, Pipeline):
 
     def default_function(self) -> str:
         """The activation that the config asks for."""
-        config = self.model.config
-        if config.problem_type == "regression":
-            return "none"
-        if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-            return "sigmoid"
-        return "softmax"
+        return default_function(self.model.config)
 
     def postprocess(
         self,
@@ -102,13 +136,7 @@ class TextClassificationPipeline(TextClassificationCalls, Pipeline):
         """
         logits = self.read(model_outputs, "logits")[0]
         function = function_to_apply or self.default_function()
-        scores = {"sigmoid": sigmoid, "softmax": softmax, "none": lambda x: x}[function](logits)
-        order = range(len(scores)) if in_own_order else np.argsort(-scores, kind="stable")
-        ranked = [{"label": self.model.config.id2label[int(i)], "score": float(scores[i])} for i in order]
+        ranked = label_scores(self.model.config, logits, function, in_own_order)
         if in_own_order:
             return ranked
         return ranked[0] if top_k == "" else ranked[:top_k]
-
-    def facts(self) -> dict[str, Any]:
-        """The labels."""
-        return {"labels": list(self.model.config.id2label.values())}

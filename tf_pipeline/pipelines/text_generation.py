@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tf_pipeline.arguments import tokenizer_arguments
+from tf_pipeline.arguments import check_choice, tokenizer_arguments
 from tf_pipeline.pipelines.calls import TextGenerationCalls, as_chat, lone_text
 from tf_pipeline.pipelines.generating import GeneratingPipeline, Prompts, Settings, choice
 
@@ -66,6 +66,9 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
             raise ValueError(f"handle_long_generation is {handle_long_generation!r}, but has to be None or 'hole'.")
         if stop_sequence is not None:
             options["stop_strings"] = stop_sequence
+        check_choice("padding", padding)
+        if prefix is not None and not isinstance(prefix, str):
+            raise ValueError(f"prefix is {prefix!r:.80}, but has to be a text.")
         encoding = {"truncation": truncation, "add_special_tokens": add_special_tokens}
         encoding |= {"max_length": options.get("max_length")}
         encoding = {name: value for name, value in encoding.items() if value is not None}

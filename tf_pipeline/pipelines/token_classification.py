@@ -44,6 +44,7 @@ class TokenClassificationPipeline(ChunkPipeline):
 
     task = "token-classification"
     per_token = True
+    has_labels = True
     beside = ("input_ids", "special_tokens_mask", "offset_mapping", "word_offsets", "sentence")
 
     @classmethod
@@ -232,7 +233,7 @@ class TokenClassificationPipeline(ChunkPipeline):
     def facts(self) -> dict[str, Any]:
         """The labels and how tokens are joined."""
         strategy = self._defaults.get("aggregation_strategy", "none")
-        return {"labels": list(self.model.config.id2label.values()), "aggregation_strategy": repr(strategy)}
+        return super().facts() | {"aggregation_strategy": repr(strategy)}
 
 
 def _former_strategy(grouped_entities: bool | None, ignore_subwords: bool | None) -> str:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from tf_pipeline.pipelines.base import ChunkPipeline, Rows
-from tf_pipeline.pipelines.calls import as_text
+from tf_pipeline.pipelines.calls import ZeroShotClassificationCalls, as_labels, texts_with_labels
 from tf_pipeline.pipelines.text_classification import softmax
 
 logger = logging.getLogger(__name__)
 
 
-class ZeroShotClassificationPipeline(ChunkPipeline):
+class ZeroShotClassificationPipeline(ZeroShotClassificationCalls, ChunkPipeline):
     """Scores labels of any kind with a model of natural language inference.
 
     Each label is put into a hypothesis, and the model tells whether the text entails it: a text runs the model once per
@@ -27,8 +27,8 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
     The answer is a dictionary: ``sequence``, ``labels``, best first, and their ``scores``.
     """
 
-    task = "zero-shot-classification"
     beside = ("candidate_label", "sequence")
+    has_labels = True
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -52,6 +52,11 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
         names = (config.label2id or {label: index for index, label in config.id2label.items()}).items()
         return next((index for label, index in names if label.lower().startswith("entail")), -1)
 
+    @property
+    def contradiction_id(self) -> int:
+        """The label that is weighed against entailment: the first, or the last if that is entailment."""
+        return -1 if self.entailment_id == 0 else 0
+
     def sanitize_parameters(
         self,
         candidate_labels: str | Sequence[str] | None = None,
@@ -66,14 +71,7 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
                 "removed in a future version of Transformers."
             )
             multi_label = multi_class
-        labels = candidate_labels
-        if isinstance(labels, str):
-            labels = [label.strip() for label in labels.split(",") if label.strip()]
-        if labels is not None and (not len(labels) or not all(isinstance(label, str) for label in labels)):
-            raise ValueError(
-                "You must include at least one label and at least one sequence: candidate_labels is a list of strings "
-                f"or a string with commas; got {candidate_labels!r}."
-            )
+        labels = as_labels(candidate_labels)
         if labels and not _takes_one_label(hypothesis_template, labels[0]):
             raise ValueError(
                 f'The provided hypothesis_template "{hypothesis_template}" was not able to be formatted with the '
@@ -82,21 +80,9 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
             )
         return {"labels": labels, "template": hypothesis_template}, {"multi_label": multi_label}
 
-    def __call__(self, sequences, *args: Any, **parameters: Any):
-        """See the class and :class:`Pipeline`; ``candidate_labels`` may come second."""
-        if len(args) > 1 or (args and "candidate_labels" in parameters):
-            raise ValueError(f"Unable to understand extra arguments {args}")
-        if args:
-            parameters["candidate_labels"] = args[0]
-        return super().__call__(sequences, **parameters)
-
     def encode(self, inputs: list[Any], labels: Sequence[str] | None, template: str) -> Rows:
         """Tokenize each text with each hypothesis."""
-        if labels is None:
-            raise ValueError("Pass candidate_labels: the labels to choose from, as a list or a string with commas.")
-        texts = [as_text(one) for one in inputs]
-        if not all(texts):
-            raise ValueError("You must include at least one label and at least one sequence: a text is empty.")
+        texts = texts_with_labels(inputs, labels)
         hypotheses = [template.format(label) for label in labels]
         pairs = {
             "text": [text for text in texts for _ in hypotheses],
@@ -122,12 +108,10 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
         """Logits ``[1, num_labels]`` of each label's hypothesis to the ranked labels."""
         labels = [outputs["candidate_label"] for outputs in model_outputs]
         logits = np.concatenate([self.read(outputs, "logits") for outputs in model_outputs])
-        entailment = self.entailment_id
         if multi_label or len(labels) == 1:
-            contradiction = -1 if entailment == 0 else 0
-            scores = softmax(logits[:, [contradiction, entailment]])[:, 1]
+            scores = softmax(logits[:, [self.contradiction_id, self.entailment_id]])[:, 1]
         else:
-            scores = softmax(logits[:, entailment])
+            scores = softmax(logits[:, self.entailment_id])
         order = scores.argsort()[::-1]
         return {
             "sequence": model_outputs[0]["sequence"],
@@ -137,7 +121,7 @@ class ZeroShotClassificationPipeline(ChunkPipeline):
 
     def facts(self) -> dict[str, Any]:
         """The model's labels and which of them is entailment."""
-        return {"labels": list(self.model.config.id2label.values()), "entailment_id": self.entailment_id}
+        return super().facts() | {"entailment_id": self.entailment_id}
 
 
 def _takes_one_label(template: Any, label: str) -> bool:

@@ -20,6 +20,7 @@ def port(
     folder: str | os.PathLike,
     task: str | None = None,
     model_class: str | None = None,
+    overwrite: bool = False,
     **kwargs: Any,
 ) -> "PortedModel":
     """Port a checkpoint and save it, with its tokenizer, so that it loads where there is no PyTorch.
@@ -30,6 +31,7 @@ def port(
         task: port the model of this task, such as ``"text-classification"``.
         model_class: or this class, such as ``"TFXLNetModel"``; by default the one that the config's ``architectures``
             names.
+        overwrite: replace another checkpoint that is in the folder.
         **kwargs: arguments of ``from_pretrained``.
 
     Returns:
@@ -38,7 +40,8 @@ def port(
     Raises:
         PortError: if the architecture cannot be ported; the message says why.
         ValueError: if there is no such task or class.
+        FileExistsError: if the folder holds another checkpoint, and ``overwrite`` is false.
     """
     from tf_pipeline.port.save import port_checkpoint
 
-    return port_checkpoint(source, folder, task, model_class, **kwargs)
+    return port_checkpoint(source, folder, task, model_class, overwrite, **kwargs)

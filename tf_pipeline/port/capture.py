@@ -19,7 +19,7 @@ import operator
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,15 @@ from tf_pipeline.port.errors import MissingRuleError, PortError
 from tf_pipeline.port.graph import COMPUTE, Graph, Input, Node, Tensor, WeightTensor
 from tf_pipeline.port.rotary import stateless_rotary
 from tf_pipeline.port.rules import find_rule
-from tf_pipeline.port.sample import LENGTH, LONGEST, boundaries, default_inputs, example_lengths, sample_inputs
+from tf_pipeline.port.sample import (
+    LENGTH,
+    LONGEST,
+    boundaries,
+    default_inputs,
+    example_lengths,
+    has_open_images,
+    sample_inputs,
+)
 from tf_pipeline.reference.inputs import output_options
 from tf_pipeline.reference.loading import caching_off, seeded
 from tf_pipeline.reference.outputs import tensors_of
@@ -176,6 +184,8 @@ def train_dropout_only(model: torch.nn.Module) -> None:
         # to leave out, and batch statistics are written into the module.
         if hasattr(module, "layerdrop") or _drops_paths(module) or isinstance(module, _BATCH_NORMALIZATION):
             module.training = False
+        if isinstance(module, torch.nn.Dropout):
+            module.inplace = False  # else random numbers take the place of the operator
 
 
 def _drops_paths(module: torch.nn.Module) -> bool:
@@ -189,13 +199,19 @@ def _capture_as(model, precise, config, defaults: dict, sizes: dict, attention: 
         train_dropout_only(model)
     wrapper = Exported(model, list(samples), attentions=attention == "eager")
     own = {name: x.to(model.dtype) if x.is_floating_point() else x for name, x in samples.items()}
-    program = export(wrapper, own)
+    takes_any = partial(_may_be_open, has_open_images(config))
+    program = export(wrapper, own, takes_any)
     return Writer(program, wrapper, precise, defaults, training).write()
 
 
 def _is_open(name: str, axis: int) -> bool:
     """Whether an axis of an input may have any size: the batch, and the length of text and sound."""
     return axis == 0 or name not in ("pixel_values", "input_features")
+
+
+def _may_be_open(any_image: bool, name: str, axis: int) -> bool:
+    """As :func:`_is_open`, and the height and width of images, which the code may fix, if they may have any size."""
+    return _is_open(name, axis) or (any_image and name == "pixel_values" and axis > 1)
 
 
 def export(
@@ -417,6 +433,8 @@ class Writer:
                 self.symbols.setdefault(str(size.node.expr), names[axis] if axis < len(names) else f"size_{axis}")
 
     def _axis_names(self, name: str, value: torch.Tensor) -> list[str]:
+        if value.ndim == 4:
+            return ["batch", "channels", "height", "width"]
         prefix = "decoder_" if name.startswith("decoder_") else ""
         return ["batch", *["choices"] * (value.ndim == 3 and "input_ids" in name), f"{prefix}length"]
 

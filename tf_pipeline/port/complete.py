@@ -1,16 +1,21 @@
 """Complete a captured graph with facts from PyTorch's results: the lengths it takes, a sample, its attentions."""
 
+import contextlib
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import torch
 from transformers import PreTrainedConfig
 
 from tf_pipeline.judging.rules import FLOAT64_TOLERANCE
 from tf_pipeline.judging.tensors import real_arrays, real_positions
+from tf_pipeline.losses import IGNORE_INDEX
 from tf_pipeline.port.capture import Captured, shared_tensors
 from tf_pipeline.port.graph import ATTENTION, Graph
 from tf_pipeline.port.limits import with_position_limits
@@ -18,6 +23,7 @@ from tf_pipeline.port.runner import Arrays, GraphRunner
 from tf_pipeline.port.sample import boundaries, sample_inputs
 from tf_pipeline.reference.loading import load_torch_model
 from tf_pipeline.reference.running import run_reference
+from tf_pipeline.shifts import SHIFTS
 
 # Rows, positions, positions of the decoder and the padded side of each comparison; none is the captured example's. Then
 # follow lengths beyond those that the config names.
@@ -62,13 +68,17 @@ def complete(
         captured: the graph, which is left as it is.
         model_class: PyTorch's class.
         config: its config.
-        source: the checkpoint whose weights are run; random ones if not given.
+        source: the checkpoint whose weights are run; random ones if not given, or if some of its are NaN or infinite.
         **options: hub options.
 
     Returns:
         The completed graph, and PyTorch's results, by which :func:`tf_pipeline.port.gate.check` judges it.
     """
-    model = load_torch_model(model_class, source, config, torch.float32, attn_implementation="eager", **options)
+    load = partial(load_torch_model, model_class, config=config, dtype=torch.float32, attn_implementation="eager")
+    # Whether weights of other sizes are an error is said when the checkpoint is loaded.
+    model = load(source=source, ignore_mismatched_sizes=True, **options) if source is not None else load(source=None)
+    if source is not None and not_finite(model):  # which would spread, and leave nothing to compare
+        source, model = None, load(source=None)
     weights = {key: tensor.detach().numpy().copy() for key, tensor in shared_tensors(model)}
     graph = replace(captured.graph, limits=with_position_limits(captured))
     captured = replace(captured, graph=graph)
@@ -78,12 +88,37 @@ def complete(
     samples = [sample(graph, model, config, shape, seed) for seed, shape in enumerate(sizes, 1)]
     if _fused_attention(captured, model, samples[usual]):
         graph.notes = [*graph.notes, FUSED_ALONE]
+    graph.shift = label_shift(model, config, samples[usual])
     singles = [run_reference(model, inputs) for inputs in samples]
     double = model.double()
     truths = [run_reference(double, inputs) for inputs in samples]
     measured = Measured(double, weights, samples, singles, truths, is_random=source is None)
     graph.outputs = graph.outputs | _attentions(captured, measured)
     return captured, measured
+
+
+def label_shift(model: torch.nn.Module, config: PreTrainedConfig, inputs: Mapping[str, torch.Tensor]) -> str:
+    """Name of the way in which a PyTorch model makes its decoder's inputs from labels; empty if it has none of ours."""
+    if "decoder_input_ids" not in inputs or "labels" not in inspect.signature(model.forward).parameters:
+        return ""
+    labels = inputs["decoder_input_ids"].clone()
+    labels[0, -1] = IGNORE_INDEX
+    others = {name: value for name, value in inputs.items() if not name.startswith("decoder_")}
+    for name, shift in SHIFTS.items():
+        with contextlib.suppress(Exception):  # whatever the code makes of labels: they are refused then
+            ids = torch.from_numpy(shift(tf.constant(labels.numpy()), config).numpy())
+            ours, theirs = (
+                run_reference(model, others | made)["logits"]
+                for made in ({"decoder_input_ids": ids}, {"labels": labels})
+            )
+            if np.allclose(ours, theirs, rtol=0.0, atol=1e-4 * np.abs(theirs).max(initial=0)):
+                return name
+    return ""
+
+
+def not_finite(model: torch.nn.Module) -> list[str]:
+    """The parameters of a PyTorch model that hold NaN or infinity."""
+    return [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
 
 
 def shapes(captured: Captured, config: PreTrainedConfig) -> list[tuple[int, int, int, str | None]]:

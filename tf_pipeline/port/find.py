@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
@@ -33,21 +34,38 @@ from tf_pipeline.port.graph import (
 )
 from tf_pipeline.port.layout import ConvertedReader, fits
 from tf_pipeline.port.step import misfit
+from tf_pipeline.readers import TensorFlowReader
 
 logger = logging.getLogger(__name__)
 
 Constants = Mapping[str, np.ndarray]
 
-# Values of a config that do not change the computation.
+# Values of a config that do not change the computation: names, and options of calls and of training.
 _IRRELEVANT = (
+    "_attn_implementation",
+    "_commit_hash",
     "_name_or_path",
-    "transformers_version",
-    "torch_dtype",
-    "dtype",
     "architectures",
-    "label2id",
+    "auto_map",
+    "chunk_size_feed_forward",
+    "dtype",
     "finetuning_task",
+    "initializer_range",
+    "label2id",
+    "output_attentions",
+    "output_hidden_states",
+    "problem_type",
+    "return_dict",
+    "task_specific_params",
+    "tokenizer_class",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
 )
+
+
+# Ids of tokens, which few models compute with, and which users set for ``generate``.
+_TOKENS = re.compile(r"_token_ids?$")
 
 
 class FoundGraph(NamedTuple):
@@ -78,16 +96,56 @@ def find_graph(
         path = repository_file(source, GRAPH, required=False, **hub_options)
         if path is not None:
             graph, constants = Graph.read(path, repository_file(source, CONSTANTS, **hub_options))
-            if graph.model_class == torch_name:
+            changed = _changed(graph, torch_name, config)
+            if not changed or not _port_again(source, graph, torch_name, changed):
                 return FoundGraph(graph, constants, True, _step_beside(source, graph, **hub_options))
-            logger.warning(
-                "%s holds the graph of %s, not of %s, which is ported again.", source, graph.model_class, torch_name
-            )
     if (found := _read_cached(torch_name, config)) is not None:
         return found
     found = make_graph(torch_name, config, source, **hub_options)
     remember(*found[:2], torch_name, config)
     return found
+
+
+def _changed(graph: Graph, torch_name: str, config: PreTrainedConfig) -> dict[str, str]:
+    """The values, by key, in which a class with a config differs from those of a graph, as far as it knows them."""
+    known, values = graph.config | {"class": graph.model_class}, computed_with(config) | {"class": torch_name}
+    return {key: f"{key}={value!r:.60}" for key, value in values.items() if key in known and known[key] != value}
+
+
+def _port_again(source: str | os.PathLike, graph: Graph, torch_name: str, changed: Mapping[str, str]) -> bool:
+    """Whether to port a checkpoint again whose config differs from its graph's, which a warning says.
+
+    Raises:
+        PortError: if it has to be, and PyTorch is not installed.
+    """
+    why = f"{source} holds a graph of other values than {', '.join(changed.values())}"
+    if "class" in changed:
+        why = f"{source} holds the graph of {graph.model_class}, not of {torch_name}"
+    if importlib.util.find_spec("torch") is not None:
+        logger.warning("%s: it is ported again.", why)
+        return True
+    if all(map(_TOKENS.search, changed)):
+        logger.warning("%s, and computes with its own.", why)
+        return False
+    raise PortError(
+        f"{why}: PyTorch, which is not installed here, would have to port it again. Make the change where it is: "
+        "`tf-pipeline port CHECKPOINT FOLDER`."
+    )
+
+
+def computed_with(config: PreTrainedConfig) -> dict[str, Any]:
+    """The values of a config that a graph computes with, as JSON has them; labels by their number."""
+    values = _relevant(config.to_dict())
+    values["id2label"] = len(values.get("id2label") or ())
+    values.pop("model_type", None)  # which a config of unknown code does not have; the class says it
+    return json.loads(json.dumps(values, sort_keys=True, default=str))
+
+
+def _relevant(values: Any) -> Any:
+    """Values of a config and of those within it, without those that do not change the computation."""
+    if not isinstance(values, Mapping):
+        return values
+    return {str(key): _relevant(value) for key, value in values.items() if key not in _IRRELEVANT}
 
 
 def _step_beside(source: str | os.PathLike, whole: Graph, **hub_options: Any) -> FoundGraph | None:
@@ -205,24 +263,37 @@ def make_graph(
 ) -> FoundGraph:
     """Port an architecture from PyTorch, and prove it equal; see :func:`find_graph`."""
     require_torch(torch_name)
+    if source is not None and _is_of_tensorflow(source, **hub_options):
+        raise PortError(
+            f"{source} has tf_model.h5 alone, which PyTorch does not read, and {torch_name} is ported from PyTorch: "
+            "`tf-pipeline convert CHECKPOINT FOLDER` first, and load that folder."
+        )
     from tf_pipeline.port.torch_layout import find_layouts
 
     logger.warning("Porting %s from PyTorch; this takes a moment, and is remembered.", torch_name)
     torch_class = find_torch_class(torch_name, config, source)
     captured = _proven(torch_class, config, source, **hub_options)
-    captured.graph.layouts = find_layouts(torch_class, config)
+    captured.graph.layouts, captured.graph.config = find_layouts(torch_class, config), computed_with(config)
     return FoundGraph(captured.graph, captured.constants)
+
+
+def _is_of_tensorflow(source: str | os.PathLike, **hub_options: Any) -> bool:
+    try:
+        return isinstance(checkpoint.open_checkpoint(source, **hub_options), TensorFlowReader)
+    except checkpoint.CheckpointError:
+        return False
 
 
 def _proven(torch_class: type, config: PreTrainedConfig, source: str | os.PathLike | None, **hub_options: Any):
     """Capture a class, and prove the graph equal to PyTorch."""
     from tf_pipeline.port.complete import complete
-    from tf_pipeline.port.gate import check
+    from tf_pipeline.port.gate import check, without_least_length
     from tf_pipeline.port.gate_step import check_step
 
     captured = _captured(torch_class, config)
     captured, measured = complete(captured, torch_class, config, source, **hub_options)
     check(captured, measured)
+    captured = without_least_length(captured, measured, config)
     if captured.graph.states and "logits" in captured.graph.outputs:
         check_step(captured, torch_class, config, captured.graph)
     return captured
@@ -268,7 +339,7 @@ def find_torch_class(name: str, config: PreTrainedConfig, source: str | os.PathL
         return found_class
     references = (getattr(config, "auto_map", None) or {}).values()
     reference = next((r for r in references if isinstance(r, str) and r.endswith(f".{name}")), None)
-    if reference is None or not type(config).__module__.startswith("transformers_modules"):
+    if reference is None or not _is_own(config):
         raise PortError(f"transformers {transformers.__version__} has no class {name}.")
     return transformers.dynamic_module_utils.get_class_from_dynamic_module(reference, str(source))
 
@@ -280,9 +351,8 @@ def cache_root() -> Path:
 
 def _cache_folder(torch_name: str, config: PreTrainedConfig, files: tuple[str, str] = GRAPH_FILES) -> Path:
     """One folder for each class, config and code that makes graphs, and for each of the two graphs."""
-    values = {key: value for key, value in config.to_dict().items() if key not in _IRRELEVANT}
-    values["id2label"] = len(values.get("id2label") or ())
-    key = json.dumps([torch_name, values, VERSION, _code(), transformers.__version__], sort_keys=True, default=str)
+    made_by = [VERSION, _code(), transformers.__version__, _own_code(config)]
+    key = json.dumps([torch_name, computed_with(config), *made_by], sort_keys=True)
     kind = "-step" if files == STEP_FILES else ""
     return cache_root() / "ports" / f"{torch_name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}{kind}"
 
@@ -293,6 +363,22 @@ def _code() -> str:
     here = Path(__file__).parent
     files = sorted(file for folder in (here, here.parent / "reference") for file in folder.rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _own_code(config: PreTrainedConfig) -> str:
+    """A digest, or the commit, of the code that a checkpoint brings; empty for an architecture of ``transformers``."""
+    if not _is_own(config):
+        return ""
+    source = config._name_or_path
+    files = sorted(Path(source).rglob("*.py")) if source and os.path.isdir(source) else []
+    if not files:
+        return str(getattr(config, "_commit_hash", None))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _is_own(config: PreTrainedConfig) -> bool:
+    """Whether a config is of a class that a checkpoint brings."""
+    return type(config).__module__.startswith("transformers_modules")
 
 
 def _read_cached(torch_name: str, config: PreTrainedConfig, files: tuple[str, str] = GRAPH_FILES) -> FoundGraph | None:
@@ -365,7 +451,8 @@ def check_loaded(model, report: checkpoint.LoadingReport, source: str | os.PathL
     from tf_pipeline.port.gate import compare_loaded
 
     torch_class = find_torch_class(model.torch_name(), model.config, source)
-    compare_loaded(model, report, torch_class, source, **hub_options)
+    if not compare_loaded(model, report, torch_class, source, **hub_options):
+        return
     layouts = model.graph.layouts
     layouts[layouts.index(layout)] = compared = replace(layout, compared=True)
     model.use_layout(compared)

@@ -1,25 +1,39 @@
 """Compare a port with PyTorch before anybody uses it, and refuse it if they differ."""
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 
 from tf_pipeline.checkpoint import LoadingReport, named_slots
 from tf_pipeline.judging import rules
 from tf_pipeline.judging.check import Check
 from tf_pipeline.judging.tensors import judge_envelopes, real_arrays, real_positions
 from tf_pipeline.port.capture import Captured
-from tf_pipeline.port.complete import FUSED_ALONE, Measured, is_attention, sample, set_attention, token_mask
+from tf_pipeline.port.complete import (
+    FUSED_ALONE,
+    Measured,
+    is_attention,
+    not_finite,
+    sample,
+    set_attention,
+    token_mask,
+)
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import Graph, Node
 from tf_pipeline.port.runner import Arrays, GraphRunner
 from tf_pipeline.reference.loading import load_with_report
 from tf_pipeline.reference.outputs import flatten
 from tf_pipeline.reference.running import run_reference
+
+logger = logging.getLogger(__name__)
 
 
 def check(captured: Captured, measured: Measured) -> list[Check]:
@@ -48,7 +62,30 @@ def check(captured: Captured, measured: Measured) -> list[Check]:
     return checks
 
 
-def compare_loaded(model, report: LoadingReport, model_class: type, source: str | os.PathLike, **options: Any) -> None:
+def without_least_length(captured: Captured, measured: Measured, config: PreTrainedConfig) -> Captured:
+    """A proven graph of texts without its least length, where shorter ones are equal too.
+
+    PyTorch states the lengths for which its own guards hold, which can be stricter than the computation.
+    """
+    least, most = captured.graph.limits.get("length", [1, None])
+    if least == 1 or "input_ids" not in captured.graph.inputs:
+        return captured
+    rows, _, decoder_length, _ = captured.graph.sample
+    open_graph = replace(captured.graph, limits=captured.graph.limits | {"length": [1, most]})
+    shorter = replace(captured, graph=open_graph)
+    sizes = [(rows, length, decoder_length, "right") for length in sorted({1, least // 2, least - 1})]
+    try:
+        samples = [sample(open_graph, measured.model, config, size, seed) for seed, size in enumerate(sizes, 1)]
+        truths = [run_reference(measured.model, inputs) for inputs in samples]
+        single = deepcopy(measured.model).float()
+        singles = [run_reference(single, inputs) for inputs in samples]
+        checks = list(_judged(shorter, replace(measured, samples=samples, singles=singles, truths=truths)))
+    except Exception:  # whatever either framework says of a text that is too short
+        return captured
+    return shorter if all(check.passed for check in checks) else captured
+
+
+def compare_loaded(model, report: LoadingReport, model_class: type, source: str | os.PathLike, **options: Any) -> bool:
     """Prove that a loaded model is PyTorch's of the same checkpoint: every weight, and the results.
 
     Weights are compared bit for bit, in the dtype of the model's variables. Weights that both start at random are given
@@ -60,6 +97,9 @@ def compare_loaded(model, report: LoadingReport, model_class: type, source: str 
         model_class: PyTorch's class.
         source: the checkpoint.
         **options: hub options.
+
+    Returns:
+        Whether this is proven: it cannot be if weights are NaN or infinite.
 
     Raises:
         PortError: naming weights that differ or that only PyTorch's model has from the checkpoint, or outputs.
@@ -84,8 +124,11 @@ def compare_loaded(model, report: LoadingReport, model_class: type, source: str 
             raise PortError(f"{source} was not read as PyTorch reads it: {key} differs from PyTorch's.")
     if FUSED_ALONE in model.graph.notes:
         set_attention(theirs, "sdpa")
-    if model.compute_dtype in ("float64", "float32"):
+    if spoiled := not_finite(theirs):
+        logger.warning("%s holds NaN or infinity in %s: its outputs are not compared with PyTorch's.", source, spoiled)
+    elif model.compute_dtype in ("float64", "float32"):
         compare_outputs(model, theirs)
+    return not spoiled
 
 
 def compare_outputs(

@@ -234,6 +234,9 @@ class Graph:
         layouts: how checkpoints store the parameters; first that of one which PyTorch writes.
         sample: rows, positions, positions of the decoder and padded side of the inputs to compare loaded models on.
         states: tensors that are handed on from token to token, by name; none if the nodes read the whole text.
+        shift: name of the way to make decoder inputs from labels, in :data:`tf_pipeline.shifts.SHIFTS`; empty if
+            there is none.
+        config: values of the config that the graph computes with.
     """
 
     model_class: str
@@ -251,6 +254,8 @@ class Graph:
     layouts: list[Layout] = field(default_factory=list)
     sample: list[int | str | None] = field(default_factory=list)
     states: dict[str, State] = field(default_factory=dict)
+    shift: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:

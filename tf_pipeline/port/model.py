@@ -13,8 +13,9 @@ from transformers import PreTrainedConfig
 from tf_pipeline import checkpoint, outputs
 from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.heads import head_of
+from tf_pipeline.inputs import assertions, waiting
 from tf_pipeline.layers import Parameter
-from tf_pipeline.model import TFPreTrainedModel
+from tf_pipeline.model import TFPreTrainedModel, own_words
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.port.cross_step import CrossSteps, Part, parts
 from tf_pipeline.port.errors import PortError
@@ -23,6 +24,7 @@ from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.layout import ConvertedWriter
 from tf_pipeline.port.scan import interpreter_of, stepper_of
 from tf_pipeline.port.step import most_tokens
+from tf_pipeline.shifts import SHIFTS
 
 # Begins the note of a graph that has no step.
 NO_STEP = "generate computes the text so far again for every token"
@@ -175,8 +177,8 @@ class PortedModel(TFPreTrainedModel):
         return self._graph.limits.get("length", [1, None])[1]
 
     @property
-    def least_samples(self) -> int:
-        """Minimum length of a sound that the model takes, in samples."""
+    def least_length(self) -> int:
+        """Minimum length that the model takes, of a text in tokens, of a sound in samples."""
         return self._graph.limits.get("length", [1, None])[0]
 
     @property
@@ -313,19 +315,34 @@ class PortedModel(TFPreTrainedModel):
             }[spec.default](like)
         return complete
 
+    def check(self, inputs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        """Refuse inputs of a wrong shape or value, and texts that are shorter than the graph takes."""
+        return self.long_enough(super().check(inputs, **options))
+
+    def long_enough(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """See :meth:`tf_pipeline.model.TFPreTrainedModel.long_enough`."""
+        least = self.least_length
+        if least == 1 or self.main_input_name in self.signal_shapes:
+            return inputs
+        message = f"{type(self).__name__} is ported for texts of at least {least} tokens; pad shorter ones."
+        length = inputs[self.main_input_name].shape[-1]
+        holds = tf.constant(length >= least) if length else tf.shape(inputs[self.main_input_name])[-1] >= least
+        return waiting(inputs, assertions(holds, message))
+
     def call(self, inputs, output_hidden_states=None, output_attentions=None, return_dict=None, training=None):
         """Run the model; a sequence-to-sequence model makes its decoder's inputs from labels if it has no others."""
         if "decoder_input_ids" in self._graph.inputs and "labels" in inputs and "decoder_input_ids" not in inputs:
-            inputs = dict(inputs) | {"decoder_input_ids": self._shifted_right(inputs["labels"])}
+            with own_words():
+                inputs = dict(inputs) | {"decoder_input_ids": self._shifted(inputs["labels"])}
         return super().call(inputs, output_hidden_states, output_attentions, return_dict, training)
 
-    def _shifted_right(self, labels: tf.Tensor) -> tf.Tensor:
-        """Labels one place later, behind the token that a decoder starts with, as PyTorch does."""
-        start = getattr(self.config, "decoder_start_token_id", None)
-        if start is None:
-            raise ValueError("Labels make no decoder inputs: the config has no decoder_start_token_id.")
-        shifted = tf.concat([tf.fill([tf.shape(labels)[0], 1], tf.cast(start, labels.dtype)), labels[:, :-1]], 1)
-        return tf.where(shifted == -100, tf.cast(self.config.pad_token_id, labels.dtype), shifted)
+    def _shifted(self, labels: tf.Tensor) -> tf.Tensor:
+        """Decoder inputs from labels, as PyTorch makes them."""
+        if not self._graph.shift:
+            raise ValueError(
+                f"PyTorch's {self.torch_name()} does not make decoder_input_ids from labels: give them too."
+            )
+        return SHIFTS[self._graph.shift](labels, self.config)
 
     # --------------------------------------------------------------------------------------------------------- saving
 

@@ -12,6 +12,7 @@ from tf_pipeline.port.capture import Captured
 from tf_pipeline.port.graph import COMPUTE
 from tf_pipeline.port.scan import interpreter_of
 from tf_pipeline.reference.outputs import flatten
+from tf_pipeline.tracing import compiled
 
 Arrays = dict[str, np.ndarray]
 
@@ -47,11 +48,10 @@ class GraphRunner:
             for name, spec in graph.inputs.items()
         }
 
-        @tf.function(autograph=False, input_signature=[signature])
         def compute(tensors):
             return interpreter.run(tuple(graph.outputs), tensors, held.__getitem__, constants.__getitem__)
 
-        self.compute, self.dtype = compute, interpreter.dtype
+        self.compute, self.dtype = compiled(compute, signature), interpreter.dtype
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Arrays:
         """Every output, as float64 arrays by name."""

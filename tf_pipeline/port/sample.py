@@ -133,15 +133,30 @@ def _mask(shape: tuple[int, ...], side: str | None, generator: torch.Generator) 
 def _signal(name: str, config: PreTrainedConfig, batch: int, length: int, generator: torch.Generator) -> torch.Tensor:
     """Pixels ``[batch, channels, height, width]``, a spectrogram, or sound ``[batch, samples]``."""
     if name == "pixel_values":
-        size = getattr(config, "image_size", 32)
-        height, width = size if isinstance(size, (list, tuple)) else (size, size)
-        shape: tuple[int, ...] = (batch, getattr(config, "num_channels", 3), height, width)
+        height, width = _image_size(config, length)
+        shape: tuple[int, ...] = (batch, getattr(_eyes(config), "num_channels", 3), height, width)
     elif name == "input_features":
         bins = getattr(config, "num_mel_bins", None) or getattr(config, "feature_size", 80)
         shape = (batch, bins, 2 * getattr(config, "max_source_positions", length))
     else:
         shape = (batch, 400 + 320 * (length - 1))  # so many frames of wav2vec and its kin
     return torch.randn(shape, generator=generator)
+
+
+def _image_size(config: PreTrainedConfig, length: int) -> tuple[int, int]:
+    """Height and width: those of the config, or any that grow with a length, of several pixels after many halvings."""
+    size = getattr(_eyes(config), "image_size", None) or (80 + length - LENGTH, 110 + length - LENGTH)
+    return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+
+
+def has_open_images(config: PreTrainedConfig) -> bool:
+    """Whether a model may take images of any size, because its config names none."""
+    return getattr(_eyes(config), "image_size", None) is None
+
+
+def _eyes(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The part of a config that is about images."""
+    return getattr(config, "vision_config", None) or config
 
 
 def default_inputs(

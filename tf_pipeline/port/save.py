@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 from tf_pipeline.auto import find_model_class
 from tf_pipeline.checkpoint import checkpoint_folder
 from tf_pipeline.config import AutoConfig
-from tf_pipeline.hub import HUB_OPTIONS
+from tf_pipeline.hub import HUB_OPTIONS, PROCESSOR_FILES, copy_files, refuse_checkpoint
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.model import PortedModel, ported_class
 
@@ -17,9 +17,15 @@ logger = logging.getLogger(__name__)
 
 
 def port_checkpoint(
-    source: str | os.PathLike, folder: str | os.PathLike, task: str | None, model_class: str | None, **kwargs: Any
+    source: str | os.PathLike,
+    folder: str | os.PathLike,
+    task: str | None,
+    model_class: str | None,
+    overwrite: bool = False,
+    **kwargs: Any,
 ) -> PortedModel:
     """See :func:`tf_pipeline.port.port`."""
+    refuse_checkpoint(folder, source, overwrite)
     model = load_ported(source, task, model_class, **kwargs)
     save_ported(model, source, folder, **{key: value for key, value in kwargs.items() if key in HUB_OPTIONS})
     return model
@@ -36,11 +42,12 @@ def load_ported(
 
 
 def save_ported(model: PortedModel, source: str | os.PathLike, folder: str | os.PathLike, **options: Any) -> None:
-    """Write a ported model, and the tokenizer of the checkpoint it comes from, as a whole."""
+    """Write a ported model, and the tokenizer and processors of the checkpoint it comes from, as a whole."""
     model.find_step()
     with checkpoint_folder(folder) as staging:
         model.write_checkpoint(staging)
         _save_tokenizer(source, staging, **options)
+        copy_files(source, PROCESSOR_FILES, staging, **options)
 
 
 def _class_name(config: PreTrainedConfig, task: str | None, model_class: str | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import transformers
+from transformers.utils import TensorType
 
 from tf_pipeline.hub import RepositoryError, repository_file, split_hub_options
 
@@ -37,8 +38,9 @@ class AutoTokenizer:
         Raises:
             RepositoryError: if ``source`` is neither a folder nor a hub repository that can be read.
         """
-        _check_found(source, **split_hub_options(dict(kwargs)))
-        return with_tensorflow(transformers.AutoTokenizer.from_pretrained(source, *args, **kwargs))
+        hub_options = split_hub_options(kwargs)
+        _check_found(source, **hub_options)
+        return with_tensorflow(transformers.AutoTokenizer.from_pretrained(source, *args, **kwargs, **hub_options))
 
 
 def _check_found(source: str | os.PathLike, **hub_options: Any) -> None:
@@ -51,12 +53,13 @@ def _check_found(source: str | os.PathLike, **hub_options: Any) -> None:
 def with_tensorflow(tokenizer):
     """Let a Hugging Face tokenizer take ``return_tensors="tf"``; returns the same object."""
     if not isinstance(tokenizer, TensorFlowTensors):
-        tokenizer.__class__ = _tensorflow_class(type(tokenizer))
+        tokenizer.__class__ = tensorflow_class(type(tokenizer))
     return tokenizer
 
 
 @cache
-def _tensorflow_class(base: type) -> type:
+def tensorflow_class(base: type) -> type:
+    """The class of a Hugging Face tokenizer whose calls take ``return_tensors="tf"``."""
     # The name stays: save_pretrained writes it into tokenizer_config.json.
     return type(base.__name__, (TensorFlowTensors, base), {"__module__": base.__module__, "__doc__": base.__doc__})
 
@@ -113,7 +116,10 @@ def _restore(base: type, state: dict[str, Any]):
 
 
 def _with_tensors(method, *args: Any, return_tensors: Any = None, **kwargs: Any):
-    if str(return_tensors) != "tf":
+    kinds = tuple(dict.fromkeys(["tf", *(kind.value for kind in TensorType)]))
+    if return_tensors is not None and return_tensors not in kinds:
+        raise ValueError(f"return_tensors is {return_tensors!r:.80}, but has to be one of {', '.join(kinds)}.")
+    if return_tensors != "tf":
         return method(*args, return_tensors=return_tensors, **kwargs)
     result = method(*args, return_tensors="np", **kwargs)
     if not hasattr(result, "items"):
@@ -141,3 +147,9 @@ def _as_numpy(value: Any):
     if isinstance(value, (list, tuple)) and value and not isinstance(value[0], int):
         return [_as_numpy(item) for item in value]
     return value.numpy() if hasattr(value, "numpy") and type(value).__module__.startswith("tensorflow") else value
+
+
+def pad_with_end(tokenizer: Any) -> None:
+    """Let a tokenizer without a padding token, such as GPT-2's, pad with the token that ends texts: masks hide it."""
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token

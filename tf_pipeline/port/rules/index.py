@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tf_pipeline.layers.core import lookup
+from tf_pipeline.layers.core import gather_rows, lookup
 from tf_pipeline.port.rules.elementwise import cast
 from tf_pipeline.port.rules.registry import Number, Size, axis_of, constant, is_static, promote, rule, size_of, sizes_of
 from tf_pipeline.port.rules.shape import slice_tensor
@@ -67,7 +67,9 @@ def index_select(x: tf.Tensor, dim: int, index: tf.Tensor) -> tf.Tensor:
 
         aten::index_select(Tensor self, int dim, Tensor index) -> Tensor
     """
-    return tf.gather(x, _from_front(index, size_of(x, axis_of(x, dim))), axis=axis_of(x, dim))
+    axis = axis_of(x, dim)
+    index = _from_front(index, size_of(x, axis))
+    return tf.gather(x, index, axis=axis) if axis else gather_rows(x, index)
 
 
 def _as_integers(indices: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
@@ -114,7 +116,7 @@ def index_tensor(x: tf.Tensor, indices: Sequence[tf.Tensor | None]) -> tf.Tensor
     moved = tf.transpose(x, axes + rest) if axes != list(range(len(axes))) else x
     if len(axes) == 1:
         index = _from_front(indices[axes[0]], size_of(x, axes[0]))
-        result, rank = tf.gather(moved, index), index.shape.rank
+        result, rank = gather_rows(moved, index), index.shape.rank
     else:
         coordinates = _together(x, indices, axes)
         result, rank = tf.gather_nd(moved, coordinates), coordinates.shape.rank - 1

@@ -33,7 +33,9 @@ class Client:
                 ...
 
     Options that were fixed at export (``function_to_apply``, ``aggregation_strategy``, ``truncation``, …) cannot be
-    changed in a call and are refused. ``top_k`` may be less than that of the export, not more.
+    changed in a call and are refused. ``top_k`` may be less than that of the export, and more only where the export
+    gives all labels. Tasks that write take ``max_new_tokens``, up to that of the export, and if it draws tokens
+    ``temperature``, ``top_k``, ``top_p`` and ``seed``.
 
     A client may be used by several threads at once. Nothing is sent before it is first used. REST needs neither
     TensorFlow nor PyTorch; gRPC needs tensorflow-serving-api: ``pip install "tf-pipeline[serving]"``. Certificates of
@@ -209,6 +211,8 @@ class Client:
         name = self.signature or DEFAULT_SIGNATURE
         signature = self._known(name, signatures)
         found = [task for task, served in REMOTE_TASKS.items() if served.fits(signature)]
+        if self._task is None and len(found) > 1:
+            raise ValueError(f"{self.url} may be a model for {' or for '.join(found)}: pass task=.")
         if (self._task or (found and found[0])) in found:
             return self._task or found[0]
         takes, gives = (", ".join(sorted(side)) for side in (signature.inputs, signature.outputs))

@@ -5,26 +5,38 @@ from typing import Any
 
 import numpy as np
 
+from tf_pipeline.arguments import RETURN_TENSORS, check_choice
 from tf_pipeline.pipelines.batching import windows
 from tf_pipeline.pipelines.calls import (
     Calls,
     FillMaskCalls,
     QuestionAnsweringCalls,
     TextClassificationCalls,
+    TextGenerationCalls,
+    TextToTextCalls,
+    ZeroShotClassificationCalls,
+    as_chat,
+    as_labels,
+    as_text,
+    in_form,
+    lone_text,
     old_pair,
     question_and_context,
     text_arguments,
+    texts_with_labels,
 )
 from tf_pipeline.serving.client.transport import ServingError, Signature
 
 DEFAULT_SIGNATURE = "serving_default"
+# In a request with options, what stands for an option that the call does not have.
+AS_EXPORTED = -1
 # Arguments of tokenizers: an export has them built in, whatever its task.
 OF_TOKENIZERS = frozenset(
     ("add_special_tokens", "max_length", "pad_to_multiple_of", "padding", "padding_side", "tokenize_kwargs",
      "tokenizer_kwargs", "truncation", "truncation_side")
 )  # fmt: skip
 
-Predict = Callable[[str, Mapping[str, list[str]]], dict[str, np.ndarray]]
+Predict = Callable[[str, Mapping[str, list[Any]]], dict[str, np.ndarray]]
 
 
 class RemoteTask(Calls):
@@ -88,6 +100,11 @@ class RemoteTask(Calls):
         """The inputs of a signature, by name, from those of a call."""
         return text_arguments(inputs)
 
+    def request(self, inputs: list[Any], arguments: Mapping[str, Any]) -> tuple[str, dict[str, list[Any]]]:
+        """Name of the signature for inputs and arguments of a call, and its inputs."""
+        columns = self.columns(inputs)
+        return self.choose(columns), columns
+
     def choose(self, columns: Mapping[str, list[str]]) -> str:
         """Name of the signature for some columns."""
         return self.signature or DEFAULT_SIGNATURE
@@ -100,8 +117,7 @@ class RemoteTask(Calls):
         return windows(inputs, batch_size, first=batch_size)
 
     def _run_window(self, window: list[Any], offset: int, parameters, batch_size, bar) -> list[Any]:
-        columns = self.columns(window)
-        name = self.choose(columns)
+        name, columns = self.request(window, parameters[1])
         if set(columns) != (takes := set(self.signatures[name].inputs)):
             raise ValueError(
                 f"Signature {name} takes {', '.join(sorted(takes))}; the input has {', '.join(sorted(columns))}."
@@ -120,6 +136,20 @@ class TextClassification(TextClassificationCalls, RemoteTask):
     arguments = ("top_k",)
     built_in = frozenset({"function_to_apply"})
 
+    @classmethod
+    def fits(cls, signature: Signature) -> bool:
+        """See :class:`RemoteTask`; labels of a request are another task's."""
+        return super().fits(signature) and "candidate_labels" not in signature.inputs
+
+    def sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See :class:`RemoteTask`."""
+        if parameters.pop("return_all_scores", None):
+            raise ValueError(
+                "return_all_scores=True is not supported on a server, which does not tell the order of the labels in "
+                "the config: pass top_k=None for all labels, best first."
+            )
+        return super().sanitize_parameters(**parameters)
+
     def columns(self, inputs: list[Any]) -> dict[str, list[str]]:
         """See :class:`RemoteTask`."""
         return text_arguments([old_pair(one) for one in inputs])
@@ -135,7 +165,42 @@ class TextClassification(TextClassificationCalls, RemoteTask):
     def answer(self, outputs: Mapping[str, Any], value: Any, top_k: int | None | str = "") -> Any:
         """The best label, or with ``top_k`` the sorted list."""
         ranked = _records(outputs, {"label": "labels", "score": "scores"}, len(outputs["labels"]))
-        return ranked[0] if top_k == "" else _first(ranked, top_k, "labels")
+        if top_k == "":
+            return ranked[0]
+        return ranked[:top_k] if self._are_all(len(ranked)) else _first(ranked, top_k, "labels")
+
+    def _are_all(self, count: int) -> bool:
+        """Whether this many labels are all that the model has, as far as its logits tell."""
+        logits = self.signatures["tokens"].outputs.get("logits") if "tokens" in self.signatures else None
+        return logits is not None and logits.shape is not None and logits.shape[-1] == count
+
+
+class ZeroShotClassification(ZeroShotClassificationCalls, RemoteTask):
+    """Labels that come with each text, and their scores."""
+
+    outputs = (frozenset({"labels", "scores", "num_labels"}),)
+    arguments = ("candidate_labels",)
+    built_in = frozenset({"hypothesis_template", "multi_class", "multi_label"})
+
+    def request(self, inputs: list[Any], arguments: Mapping[str, Any]) -> tuple[str, dict[str, list[Any]]]:
+        """See :class:`RemoteTask`.
+
+        Raises:
+            ValueError: for a label that would not arrive as it is.
+        """
+        labels = as_labels(arguments.get("candidate_labels"))
+        texts = texts_with_labels(inputs, labels)
+        if wrong := [label for label in labels if "," in label or not label or label != label.strip()]:
+            raise ValueError(
+                f"The label {wrong[0]!r} cannot be sent: the export takes labels with commas between them and no space "
+                "around them."
+            )
+        return self.choose({}), {"text": texts, "candidate_labels": [",".join(labels)] * len(texts)}
+
+    def answer(self, outputs: Mapping[str, Any], value: Any, **arguments: Any) -> dict[str, Any]:
+        """``sequence``, ``labels``, best first, and ``scores``."""
+        ranked = _records(outputs, {"labels": "labels", "scores": "scores"}, int(outputs["num_labels"]))
+        return {"sequence": as_text(value)} | {name: [entry[name] for entry in ranked] for name in ("labels", "scores")}
 
 
 class TokenClassification(RemoteTask):
@@ -194,7 +259,12 @@ class FeatureExtraction(RemoteTask):
     arguments = ("return_tensors",)
     built_in = frozenset({"normalize", "pooling"})
 
-    def answer(self, outputs: Mapping[str, Any], value: Any, return_tensors: bool = False) -> Any:
+    def sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See :class:`RemoteTask`."""
+        check_choice("return_tensors", parameters.get("return_tensors"), RETURN_TENSORS)
+        return super().sanitize_parameters(**parameters)
+
+    def answer(self, outputs: Mapping[str, Any], value: Any, return_tensors: bool | str = False) -> Any:
         """``[hidden]``, or ``[1, seq, hidden]`` without padding."""
         if "sentence_embedding" in outputs:
             features = outputs["sentence_embedding"]
@@ -202,11 +272,7 @@ class FeatureExtraction(RemoteTask):
             places = np.flatnonzero(outputs["attention_mask"])
             own = slice(places[0], places[-1] + 1) if len(places) else slice(0)
             features = outputs["last_hidden_state"][None, own]
-        if return_tensors:
-            import tensorflow as tf
-
-            return tf.convert_to_tensor(features)
-        return features.tolist()
+        return in_form(features, return_tensors)
 
 
 class FillMask(FillMaskCalls, RemoteTask):
@@ -243,10 +309,104 @@ class FillMask(FillMaskCalls, RemoteTask):
         return answers[0] if masks == 1 else answers
 
 
+class _Writing(RemoteTask):
+    """Texts. Options of a call go to the signature ``with_options``, the same for every row."""
+
+    key = "generated_text"
+    outputs = (frozenset({"generated_text", "num_generated_tokens"}),)
+    arguments = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
+    built_in = frozenset(
+        ("clean_up_tokenization_spaces", "do_sample", "early_stopping", "generation_config", "length_penalty",
+         "min_length", "min_new_tokens", "min_p", "no_repeat_ngram_size", "num_beams", "num_return_sequences", "prefix",
+         "repetition_penalty", "return_full_text", "return_tensors", "skip_special_tokens", "src_lang", "stop_sequence",
+         "stop_strings", "tgt_lang")
+    )  # fmt: skip
+
+    @classmethod
+    def fits(cls, signature: Signature) -> bool:
+        """See :class:`RemoteTask`; there may be options next to the texts."""
+        inputs = {name: info for name, info in signature.inputs.items() if name not in cls.arguments}
+        return super().fits(Signature(inputs, signature.outputs))
+
+    def sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See :class:`RemoteTask`.
+
+        Raises:
+            ValueError: for a value that ``generate`` does not take either.
+        """
+        for name, (is_sound, rule) in _ROW_OPTIONS.items():
+            if (value := parameters.get(name)) is not None and (isinstance(value, bool) or not is_sound(value)):
+                raise ValueError(f"{name} is {value!r:.80}, but has to be {rule}.")
+        others = {name: value for name, value in parameters.items() if name != "top_k"}
+        super().sanitize_parameters(**others)
+        return {}, parameters
+
+    def columns(self, inputs: list[Any]) -> dict[str, list[str]]:
+        """See :class:`RemoteTask`."""
+        if any(as_chat(one) for one in inputs):
+            raise ValueError("The export takes texts, no chats: apply the tokenizer's chat template first.")
+        return {"text": [lone_text(one) for one in inputs]}
+
+    def request(self, inputs: list[Any], arguments: Mapping[str, Any]) -> tuple[str, dict[str, list[Any]]]:
+        """See :class:`RemoteTask`."""
+        columns: dict[str, list[Any]] = dict(self.columns(inputs))
+        asked = {name: value for name, value in arguments.items() if value is not None}
+        name = self.signature or ("with_options" if asked else DEFAULT_SIGNATURE)
+        takes = [key for key in self.arguments if name in self.signatures and key in self.signatures[name].inputs]
+        if wrong := [key for key in asked if key not in takes]:
+            offered = ", ".join(takes) or "no options"
+            raise ValueError(f"The export takes no {wrong[0]} in a call: its signature {name} takes {offered}.")
+        return name, columns | {key: [asked.get(key, AS_EXPORTED)] * len(inputs) for key in takes}
+
+    def answer(self, outputs: Mapping[str, Any], value: Any, **arguments: Any) -> list[dict[str, str]]:
+        """The texts that were written for one."""
+        return [{self.key: text} for text in _column(outputs[self.key]).tolist()]
+
+
+class TextGeneration(TextGenerationCalls, _Writing):
+    """Texts that are continued."""
+
+
+class Text2TextGeneration(TextToTextCalls, _Writing):
+    """Texts from texts."""
+
+
+class Summarization(Text2TextGeneration):
+    """Short texts from long ones."""
+
+    task = "summarization"
+    key = "summary_text"
+    outputs = (frozenset({"summary_text", "num_generated_tokens"}),)
+
+
+class Translation(Text2TextGeneration):
+    """Texts in another language."""
+
+    task = "translation"
+    key = "translation_text"
+    outputs = (frozenset({"translation_text", "num_generated_tokens"}),)
+
+
+def _is_number(value: Any, least: float, most: float) -> bool:
+    return isinstance(value, (int, float)) and least <= value <= most
+
+
+# Which values a row may have, and a rule for messages.
+_ROW_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "max_new_tokens": (lambda x: isinstance(x, int) and 1 <= x < 2**31, "a whole number, 1 or more"),
+    "temperature": (lambda x: _is_number(x, 0, 3e38) and x > 0, "a number greater than 0"),
+    "top_k": (lambda x: isinstance(x, int) and 0 <= x < 2**31, "a whole number, 0 or more"),
+    "top_p": (lambda x: _is_number(x, 0, 1), "a number from 0 to 1"),
+    "seed": (lambda x: isinstance(x, int) and 0 <= x < 2**31, "a whole number, 0 or more, below 2**31"),
+}
+
 REMOTE_TASKS: dict[str, type[RemoteTask]] = {
     served.task: served
-    for served in (TextClassification, TokenClassification, QuestionAnswering, FeatureExtraction, FillMask)
-}
+    for served in (
+        TextClassification, TokenClassification, QuestionAnswering, FeatureExtraction, FillMask, TextGeneration,
+        Text2TextGeneration, Summarization, Translation, ZeroShotClassification,
+    )
+}  # fmt: skip
 
 
 def _first(ranked: list[dict[str, Any]], top_k: int | None, what: str) -> list[dict[str, Any]]:

@@ -16,11 +16,11 @@ import tensorflow as tf
 from rich.console import Console
 
 from tf_pipeline.files import atomic_folder
-from tf_pipeline.heads import head_of
 from tf_pipeline.hub import split_hub_options
 from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.pipelines.base import Pipeline
-from tf_pipeline.pipelines.factory import pipeline, pipeline_class
+from tf_pipeline.pipelines.factory import pipeline, pipeline_class, told_task
+from tf_pipeline.pipelines.generating import GeneratingPipeline
 from tf_pipeline.pipelines.tasks import task_name
 from tf_pipeline.serving.client.answers import REMOTE_TASKS
 from tf_pipeline.serving.client.transport import Signature, TensorInfo, with_texts
@@ -28,11 +28,13 @@ from tf_pipeline.serving.describe import describe
 from tf_pipeline.serving.export.base import ExportedTask, input_specs
 from tf_pipeline.serving.export.feature_extraction import ExportedFeatureExtraction
 from tf_pipeline.serving.export.fill_mask import ExportedFillMask
+from tf_pipeline.serving.export.generation import ExportedGeneration, ExportedTextGeneration, ExportedTranslation
 from tf_pipeline.serving.export.question_answering import ExportedQuestionAnswering
 from tf_pipeline.serving.export.server_files import check_values, write_server_files
 from tf_pipeline.serving.export.text_classification import ExportedTextClassification
 from tf_pipeline.serving.export.token_classification import ExportedTokenClassification
 from tf_pipeline.serving.export.warmup import requests, write_requests
+from tf_pipeline.serving.export.zero_shot_classification import ExportedZeroShotClassification
 from tf_pipeline.serving.lint import lint
 from tf_pipeline.terminal import table_console
 from tf_pipeline.tokenization import AutoTokenizer
@@ -43,13 +45,19 @@ TASKS: dict[str, type[ExportedTask]] = {
     "feature-extraction": ExportedFeatureExtraction,
     "fill-mask": ExportedFillMask,
     "question-answering": ExportedQuestionAnswering,
+    "summarization": ExportedGeneration,
     "text-classification": ExportedTextClassification,
+    "text-generation": ExportedTextGeneration,
+    "text2text-generation": ExportedGeneration,
     "token-classification": ExportedTokenClassification,
+    "translation": ExportedTranslation,
+    "zero-shot-classification": ExportedZeroShotClassification,
 }
 IDS = ("input_ids", "token_type_ids", "special_tokens_mask")
 PLACES = ("offset_mapping", "word_ids", "sequence_ids")
-# On how many texts answers from the SavedModel are compared with the local pipeline's, and how far scores may differ.
-SAMPLE = 64
+# On how many texts answers from the SavedModel are compared with the local pipeline's; on fewer for tasks that write.
+SAMPLE, WRITTEN_SAMPLE = 64, 8
+# How far scores may differ.
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 2e-2, "float16": 5e-3}
 
 
@@ -124,11 +132,13 @@ def export(
         model: a model, a folder or a hub id.
         tokenizer: its tokenizer, a folder or a hub id; ``None`` for that of a folder or hub id.
         path: folder of the model in the server; versions are folders in it.
-        task: text-classification, token-classification, question-answering, feature-extraction or fill-mask; by default
-            what the model's class is for.
+        task: text-classification, token-classification, question-answering, feature-extraction, fill-mask,
+            zero-shot-classification, text-generation, text2text-generation, summarization or translation
+            (translation_xx_to_yy); by default what the model's class is for.
         version: number of the version; it must not exist yet.
         name: of the model in the server and in its URLs; by default the folder's.
-        max_length: tokens that texts are cut to (question-answering: of a window); by default all the model takes.
+        max_length: tokens that texts are cut to (question-answering: of a window); by default all the model takes, of
+            texts to continue up to 1024.
         batch_sizes: rows of the warm-up requests; the largest is the number that a server puts in a batch.
         dtype: dtype or Keras policy of a model that is loaded here.
         text: whether there are signatures that take strings; otherwise only ids are taken.
@@ -172,7 +182,7 @@ def export(
         began = time.perf_counter()
         loaded = tf.saved_model.load(folder)
         seconds = time.perf_counter() - began
-        compared, difference = compare_answers(loaded.signatures, served, sample_inputs(pipe)) if text else (0, 0.0)
+        compared, difference = compare_answers(loaded.signatures, served, sample_inputs(served)) if text else (0, 0.0)
         records = _write_warmup(folder, name, loaded.signatures, batch_sizes) if warmup else 0
     return Export(target, pipe.task, report, compared, difference, records, seconds)
 
@@ -206,7 +216,9 @@ def _pipeline(model: Any, tokenizer: Any, task: str, dtype: Any, hub: Mapping[st
 
 
 def resolve_task(model: Any, task: str | None, **hub_options: Any) -> str:
-    """Name of the task; if not given, the one that the model's class, or the class its config names, is for.
+    """Name of the task, with the languages if it names them; if not given, the one that the class is for.
+
+    That is the model's class, or the class its config names.
 
     Raises:
         ValueError: for a task that cannot be exported, or a class that is not for one.
@@ -214,22 +226,17 @@ def resolve_task(model: Any, task: str | None, **hub_options: Any) -> str:
     if task is not None:
         if (known := task_name(task)) not in TASKS:
             raise ValueError(f"Task {task!r} cannot be exported; {', '.join(TASKS)} can.")
-        return known
-    if isinstance(model, (str, os.PathLike)):
-        from tf_pipeline.config import AutoConfig
-
-        names = AutoConfig.from_pretrained(model, **hub_options).architectures or [""]
-    else:
-        names = [type(model).__name__]
-    head = head_of(names[0])
-    if head is not None and head.task in TASKS:
-        return head.task
-    raise ValueError(f"{names[0] or 'The config'} does not tell the task; name one: {', '.join(TASKS)}.")
+        return task if known == "translation" else known
+    return told_task(model, TASKS, **hub_options)
 
 
 def _served(pipe: Pipeline, text: bool, max_length: int | None, options: Mapping[str, Any]) -> ExportedTask:
-    longest = pipe.truncation_length
-    limit = longest if max_length is None else max_length
+    exported = TASKS[pipe.task]
+    pipe.tokenizer = copy.deepcopy(pipe.tokenizer)
+    pipe._shortener.tokenizer = pipe.tokenizer
+    exported.prepare(pipe, options)
+    longest = exported.longest(pipe, options)
+    limit = min(longest, exported.default_length or longest) if max_length is None else max_length
     specials = pipe.tokenizer.num_special_tokens_to_add(pair=True)
     if not specials < limit <= longest:
         raise ValueError(
@@ -238,10 +245,9 @@ def _served(pipe: Pipeline, text: bool, max_length: int | None, options: Mapping
         )
     if limit > 10**6:
         raise ValueError("Neither the model nor its tokenizer limits the length of texts: give max_length.")
-    pipe.tokenizer = copy.deepcopy(pipe.tokenizer)
     pipe.tokenizer.model_max_length = limit  # which the pipeline's own truncation and checks go by
     try:
-        return TASKS[pipe.task](pipe, compile_tokenizer(pipe.tokenizer) if text else None, options)
+        return exported(pipe, compile_tokenizer(pipe.tokenizer) if text else None, options)
     except UnsupportedTokenizer as error:
         raise UnsupportedTokenizer(f"{error} Without text (--no-text) the model takes token ids.") from None
 
@@ -311,14 +317,17 @@ def compare_answers(signatures: Mapping[str, Any], served: ExportedTask, inputs:
     """
     pipe, local = served.pipe.value, served.local_options()
 
-    def predict(name: str, columns: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
-        outputs = signatures[name](**{key: tf.constant(values) for key, values in columns.items()})
+    known = {name: _signature(one) for name, one in signatures.items()}
+
+    def predict(name: str, columns: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
+        kinds = known[name].inputs
+        outputs = signatures[name](**{key: tf.constant(values, kinds[key].dtype) for key, values in columns.items()})
         return {key: with_texts(value.numpy()) for key, value in outputs.items()}
 
-    remote = REMOTE_TASKS[pipe.task](predict, {name: _signature(one) for name, one in signatures.items()}, None, 32)
-    asked = {"top_k": local["top_k"]} if "top_k" in local else {}
-    largest = 0.0
-    for value, one, other in zip(inputs, remote(inputs, **asked), pipe(inputs, batch_size=1, **local), strict=True):
+    remote = REMOTE_TASKS[pipe.task](predict, known, None, 32)
+    asked, largest = served.comparison(), 0.0
+    expected = pipe(inputs, batch_size=1, **(local | asked))
+    for value, one, other in zip(inputs, remote(inputs, **asked), expected, strict=True):
         difference = _difference(one, other) / max(1.0, _largest(other))
         if difference > TOLERANCE[tf.as_dtype(pipe.model.compute_dtype).name]:
             raise ExportError(f"The SavedModel answers {value!r:.200} with {one}, the local pipeline with {other}.")
@@ -353,15 +362,20 @@ def _largest(answer: Any) -> float:
     return abs(answer) if isinstance(answer, float) and math.isfinite(answer) else 0.0
 
 
-def sample_inputs(pipe: Pipeline) -> list[Any]:
+def sample_inputs(served: ExportedTask) -> list[Any]:
     """Texts of all kinds, as the task takes them."""
+    pipe = served.pipe.value
     texts = [text for text in adversarial_texts() if text.strip()]
     texts = texts[:: max(1, len(texts) // SAMPLE)][:SAMPLE]
     if pipe.task == "fill-mask":
         return [f"{text[:60]} {pipe.tokenizer.mask_token} {text[60:90]}" for text in texts]
+    if isinstance(pipe, GeneratingPipeline):
+        return texts[:: SAMPLE // WRITTEN_SAMPLE]
     if pipe.task == "question-answering":
+        lengths = map(len, pipe.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
         return [
             {"question": question, "context": " ".join((context, *texts[:2], question))}
-            for question, context in zip(texts, reversed(texts), strict=True)
+            for question, context, length in zip(texts, reversed(texts), lengths, strict=True)
+            if length <= served.longest_question
         ]
     return texts

@@ -29,10 +29,21 @@ class ExportedTask(tf.Module):
     # Whether answers hold places in the text, and whether they name the model's labels.
     needs_offsets = False
     has_labels = False
+    # Tokens that texts are cut to if nobody says how many and the model takes more.
+    default_length: int | None = None
+
+    @classmethod
+    def prepare(cls, pipe: Pipeline, options: Mapping[str, Any]) -> None:
+        """Set up the pipeline's tokenizer, a copy of the caller's, before it is compiled."""
+
+    @classmethod
+    def longest(cls, pipe: Pipeline, options: Mapping[str, Any]) -> int:
+        """Maximum number of tokens that texts can be cut to."""
+        return pipe.truncation_length
 
     def __init__(self, pipe: Pipeline, tokenizer: InGraphTokenizer | None, options: Mapping[str, Any]):
         super().__init__(name="served")
-        self.pipe = _Untracked(pipe)
+        self.pipe = Untracked(pipe)
         self.tokenizer = tokenizer
         # Not the layers: a SavedModel would hold a graph and an object for each of them.
         self.model_variables = [weight.value for weight in pipe.model.weights]
@@ -55,6 +66,11 @@ class ExportedTask(tf.Module):
     def local_options(self) -> dict[str, Any]:
         """Arguments of a call with which the local pipeline answers as the export does."""
         return self.options
+
+    def comparison(self) -> dict[str, Any]:
+        """Arguments of a call, of client and local pipeline, with which their answers can be compared."""
+        local = self.local_options()
+        return {"top_k": local["top_k"]} if "top_k" in local else {}
 
     def text_signatures(self) -> dict[str, TextSignature]:
         """Functions of strings, by the name of the signature; ``serving_default`` is among them."""
@@ -98,18 +114,22 @@ class ExportedTask(tf.Module):
 
     def _tokens(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Outputs for ids. A row with an id that there is no embedding for gives NaN, and leaves the others alone."""
+        good, encoded = self.known_ids(inputs)
+        outputs = self.run_model(encoded)
+        return {
+            name: tf.where(tf.reshape(good, [-1, *([1] * (value.shape.rank - 1))]), value, float("nan"))
+            for name, value in outputs.items()
+        }
+
+    def known_ids(self, inputs: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Rows whose ids all have an embedding, bool ``[batch]``, and int32 inputs in which every id has one."""
         config = self.pipe.value.model.config
         good, within = tf.constant(True), {}
         for name, key in (("input_ids", "vocab_size"), ("token_type_ids", "type_vocab_size")):
             if name in inputs and (size := getattr(config, key, None)):
                 within[name] = tf.clip_by_value(inputs[name], 0, size - 1)
                 good &= tf.reduce_all(within[name] == inputs[name], axis=1)
-        encoded = {name: tf.cast(value, tf.int32) for name, value in (inputs | within).items()}
-        outputs = self.run_model(encoded)
-        return {
-            name: tf.where(tf.reshape(good, [-1, *([1] * (value.shape.rank - 1))]), value, float("nan"))
-            for name, value in outputs.items()
-        }
+        return good, {name: tf.cast(value, tf.int32) for name, value in (inputs | within).items()}
 
 
 def _checked(function: Callable[..., dict[str, tf.Tensor]]) -> Callable[..., dict[str, tf.Tensor]]:
@@ -121,7 +141,7 @@ def _checked(function: Callable[..., dict[str, tf.Tensor]]) -> Callable[..., dic
     return checked
 
 
-class _Untracked:
+class Untracked:
     """Hides an object from the tracking of a SavedModel's contents."""
 
     def __init__(self, value: Any):

@@ -1,5 +1,6 @@
 """Signatures of fill-mask: the likeliest tokens of the first mask, or of every mask."""
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -37,33 +38,27 @@ class ExportedFillMask(ExportedTask):
         }
 
     def _fill_first(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        encoded, masks = self._encoded(text)
-        filled = self._fill(encoded, masks, tf.constant(1))
+        filled, _ = self._fill(text, lambda counts: tf.constant(1))
         return {name: value[:, 0] for name, value in filled.items()}
 
     def _fill_all(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        encoded, masks = self._encoded(text)
-        count = tf.reduce_sum(masks, axis=1)
-        filled = self._fill(encoded, masks, tf.maximum(tf.reduce_max(tf.concat([count, [0]], 0)), 1))
-        return filled | {"num_masks": count}
+        filled, counts = self._fill(text, lambda counts: tf.maximum(tf.reduce_max(tf.concat([counts, [0]], 0)), 1))
+        return filled | {"num_masks": counts}
 
-    def _encoded(self, text: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        encoded = self.encode(text)
-        return encoded, tf.cast(encoded["input_ids"] == self._mask_id, tf.int32)
-
-    def _fill(self, encoded: dict[str, tf.Tensor], masks: tf.Tensor, most: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The best tokens of the first ``most`` masks, each ``[batch, most, K]``."""
-        logits = self.run_model(encoded)["logits"]
-        best_masks = tf.math.top_k(masks, most)  # masks first, in their order
-        logits = tf.gather(logits, best_masks.indices, batch_dims=1)
+    def _fill(self, text: tf.Tensor, most: Callable[[tf.Tensor], tf.Tensor]) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """The best tokens of the first masks, each ``[batch, masks, K]``, and how many masks there are, ``[batch]``."""
+        pipe, encoded = self.pipe.value, self.encode(text)
+        counts = tf.reduce_sum(tf.cast(encoded["input_ids"] == self._mask_id, tf.int32), axis=1)
+        inputs = {name: encoded[name] for name in pipe.input_names}
+        logits, places, is_mask = pipe.score_masks(inputs, most(counts))
         scores = tf.nn.softmax(logits)
         if self._targets is not None:
             logits, scores = (tf.gather(value, self._targets, axis=-1) for value in (logits, scores))
         best = tf.math.top_k(logits, self._top_k).indices
         score = tf.gather(scores, best, batch_dims=2)
         token = best if self._targets is None else tf.gather(self._targets, best)
-        real = tf.broadcast_to((best_masks.values > 0)[:, :, tf.newaxis], tf.shape(token))
-        sequence = self._sequences(encoded["input_ids"], best_masks.indices, token, tf.reduce_sum(masks, axis=1) == 1)
+        real = tf.broadcast_to(is_mask[:, :, tf.newaxis], tf.shape(token))
+        sequence = self._sequences(encoded["input_ids"], places, token, counts == 1)
         flat = tf.reshape(token, [-1, 1])
         token_str = tf.reshape(self._decoder.decode(flat, tf.ones_like(flat, tf.bool), False), tf.shape(token))
         return {
@@ -71,7 +66,7 @@ class ExportedFillMask(ExportedTask):
             "token_str": tf.where(real, token_str, ""),
             "score": tf.where(real, score, 0.0),
             "sequence": tf.where(real, sequence, ""),
-        }
+        }, counts
 
     def _sequences(self, ids: tf.Tensor, place: tf.Tensor, token: tf.Tensor, readable: tf.Tensor) -> tf.Tensor:
         """Texts ``[batch, masks, K]`` with tokens in place of masks; ``readable`` ones lose special tokens."""

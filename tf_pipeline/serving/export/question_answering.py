@@ -12,20 +12,21 @@ from tf_pipeline.tokenization.in_graph.decoders import valid_utf8
 class ExportedQuestionAnswering(ExportedTask):
     """``answer``, ``score``, ``start`` and ``end``: ``[batch]``; if ``top_k`` > 1 ``[batch, K]``, and ``num_answers``.
 
-    The rules are those of the local pipeline; a question or a context that is empty gives an empty answer.
+    The rules are those of the local pipeline; a question or a context that is empty gives an empty answer, and a
+    question that leaves no room for its context is cut.
     """
 
     needs_offsets = True
 
     def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:
         self._windows, self._options = encoding, answering
-        question, stride = encoding["max_question_len"], encoding["doc_stride"]
-        room = encoding["max_seq_len"] - self.pipe.value.tokenizer.num_special_tokens_to_add(pair=True) - question
-        if room <= stride:
+        size, stride = encoding["max_seq_len"], encoding["doc_stride"]
+        self._space = size - self.pipe.value.tokenizer.num_special_tokens_to_add(pair=True)
+        self.longest_question = self._space - stride - 1
+        if self.longest_question < 1:
             raise ValueError(
-                f"A question of max_question_len={question} tokens leaves {max(room, 0)} of "
-                f"max_seq_len={encoding['max_seq_len']} to its context; windows that overlap by doc_stride={stride} "
-                "need more than that. Raise max_seq_len, or lower one of the others."
+                f"Windows of max_seq_len={size} tokens that overlap by doc_stride={stride} leave no room for a "
+                "question: raise the one, or lower the other."
             )
 
     def text_signatures(self):
@@ -35,7 +36,8 @@ class ExportedQuestionAnswering(ExportedTask):
     def _answer(self, question: tf.Tensor, context: tf.Tensor) -> dict[str, tf.Tensor]:
         question, context = valid_utf8(question), valid_utf8(context)
         first = self.pipe.value.question_first
-        texts = (self._cut(question), context) if first else (context, self._cut(question))
+        question = self._fitting(question, context)
+        texts = (question, context) if first else (context, question)
         encoded = self.encode(
             *texts,
             truncation="only_second" if first else "only_first",
@@ -49,17 +51,26 @@ class ExportedQuestionAnswering(ExportedTask):
         spans = self._spans(encoded, self.run_model(encoded))
         return self._merged(spans, encoded["overflow_to_sample_mapping"], context)
 
-    def _cut(self, question: tf.Tensor) -> tf.Tensor:
-        """Questions of ``max_question_len`` tokens at most."""
-        most = self._windows["max_question_len"]
+    def _fitting(self, question: tf.Tensor, context: tf.Tensor) -> tf.Tensor:
+        """The questions, cut where the local pipeline refuses them: an error would fail the whole batch."""
+        encoded, tokens = self._counted(question, return_offsets_mapping=True)
+
+        def cut() -> tf.Tensor:
+            _, others = self._counted(context)
+            is_long = (tokens > self.longest_question) & (tokens + others > self._space)
+            end = encoded["offset_mapping"][:, :, 1]
+            end = end[:, tf.minimum(self.longest_question, tf.shape(end)[1]) - 1]
+            return tf.where(is_long, substrings(question, tf.zeros_like(end), end), question)
+
+        return tf.cond(tf.reduce_any(tokens > self.longest_question), cut, lambda: question)
+
+    def _counted(self, text: tf.Tensor, **options: bool) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Texts by themselves, and their numbers of tokens, of which more than fit count as one more."""
         encoded = self.encode(
-            question, add_special_tokens=False, truncation_side="right", padding_side="right", max_length=most + 1,
-            return_offsets_mapping=True,
+            text, add_special_tokens=False, truncation_side="right", padding_side="right",
+            max_length=self._space + 1, **options,
         )  # fmt: skip
-        long = tf.reduce_sum(encoded["attention_mask"], axis=1) > most
-        last = tf.minimum(most, tf.shape(encoded["input_ids"])[1]) - 1
-        end = tf.gather(encoded["offset_mapping"][:, :, 1], last, axis=1)
-        return tf.where(long, substrings(question, tf.zeros_like(end), end), question)
+        return encoded, tf.reduce_sum(encoded["attention_mask"], axis=1)
 
     def _spans(self, encoded: dict[str, tf.Tensor], outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The best spans of each window, ``[windows, candidates]``, and the score of none, ``[windows]``."""

@@ -19,6 +19,7 @@ from tf_pipeline.serving.saved_model import dtype_name, read_saved_model, shape_
 _TEMPLATES = Path(__file__).with_name("templates")
 _TEXTS = ("What a wonderful film.", "I want my money back.")
 _LARGEST_REQUEST = 1024
+_OPTIONS = "\n\nIn `with_options` each row has its own options; -1 leaves one as it was exported."
 
 
 class _Template(Template):
@@ -72,7 +73,7 @@ def write_server_files(
         "batch_timeout_micros": str(batch_timeout_micros),
         "batch_size": _batch_size(batch_size, split),
         "limits": _limits(found, batch_size, split),
-        "signatures": _table(found),
+        "signatures": _table(found) + (_OPTIONS if "with_options" in found else ""),
         **_examples(found["serving_default"]),
     }
     for template in sorted(_TEMPLATES.iterdir()):

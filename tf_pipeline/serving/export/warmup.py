@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.serving.client.answers import AS_EXPORTED
 from tf_pipeline.serving.export.base import input_specs
 
 # The place where a server looks for them, and the maximum number that it reads.
@@ -32,16 +33,21 @@ def requests(signatures: Mapping[str, Any], batch_sizes: Sequence[int]) -> list[
         (name, {key: _values(spec, rows, length) for key, spec in input_specs(function).items()})
         for rows in batch_sizes
         for name, function in signatures.items()
-        for length in range(len(TEXTS) if _takes_texts(function) else len(LENGTHS))
+        for length in _lengths(function)
     ]
     return made[:MOST]
 
 
-def _takes_texts(function: Any) -> bool:
-    return all(spec.dtype == tf.string for spec in input_specs(function).values())
+def _lengths(function: Any) -> range:
+    """Places of the lengths that are sent: all, or the longest alone to what writes, which takes most of the time."""
+    takes_texts = any(spec.dtype == tf.string for spec in input_specs(function).values())
+    count = len(TEXTS if takes_texts else LENGTHS)
+    return range(count - 1 if "num_generated_tokens" in function.structured_outputs else 0, count)
 
 
 def _values(spec: tf.TensorSpec, rows: int, length: int) -> np.ndarray:
+    if spec.shape.rank == 1 and spec.dtype != tf.string:
+        return np.full([rows], AS_EXPORTED, spec.dtype.as_numpy_dtype)
     if spec.dtype != tf.string:
         return np.full([rows, LENGTHS[length]], spec.name.startswith("attention_mask"), np.int64)
     text = TEXTS[length].encode()

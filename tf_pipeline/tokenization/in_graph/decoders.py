@@ -23,23 +23,26 @@ CLEAN_UP = (
 _WORDPIECE_CLEAN_UP = (*CLEAN_UP[:7], (" do not", " don't"), *CLEAN_UP[7:])
 
 
-def compile_decoder(tokenizer: Any) -> "InGraphDecoder":
+def compile_decoder(tokenizer: Any, clean_up_tokenization_spaces: bool | None = None) -> "InGraphDecoder":
     """Compile the decoder, which turns ids back into text.
 
     Args:
         tokenizer: a fast tokenizer of ``transformers``.
+        clean_up_tokenization_spaces: as of its ``decode``; by default the tokenizer's own.
 
     Raises:
         UnsupportedTokenizer: for a decoder with a part that cannot be compiled exactly; the message names the part.
     """
     with tf.init_scope(), tf.device("/CPU:0"):
-        return InGraphDecoder(tokenizer)
+        if clean_up_tokenization_spaces is None:
+            clean_up_tokenization_spaces = tokenizer.clean_up_tokenization_spaces
+        return InGraphDecoder(tokenizer, clean_up_tokenization_spaces)
 
 
 class InGraphDecoder(tf.Module):
     """The vocabulary and the decoder of a tokenizer. ``compile_decoder`` makes it."""
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Any, clean_up_tokenization_spaces: bool):
         super().__init__(name="in_graph_decoder")
         backend = tokenizer.backend_tokenizer
         vocabulary = backend.get_vocab(with_added_tokens=True)
@@ -51,7 +54,7 @@ class InGraphDecoder(tf.Module):
         self._known = tf.constant([token in vocabulary for token in tokens])
         self._special = tf.constant([token in special for token in tokens])
         self._stages = _compile(json.loads(backend.to_str())["decoder"])
-        cleans = tokenizer.clean_up_tokenization_spaces and (
+        cleans = clean_up_tokenization_spaces and (
             type(backend.model).__name__ != "BPE"
             or tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
         )

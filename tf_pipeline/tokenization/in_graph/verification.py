@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_pipeline import tracing
 from tf_pipeline.tokenization.in_graph.tokenizer import InGraphTokenizer
 
 OUTPUTS = ("input_ids", "token_type_ids", "special_tokens_mask", "offset_mapping", "word_ids", "sequence_ids")
@@ -125,10 +126,9 @@ def added_token_texts(tokenizer: Any) -> list[str]:
     return texts
 
 
-def _function(compiled: InGraphTokenizer):
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+def _function(tokenizer: InGraphTokenizer):
     def run(text):
-        return compiled(
+        return tokenizer(
             text,
             padding_side="right",
             return_offsets_mapping=True,
@@ -137,7 +137,7 @@ def _function(compiled: InGraphTokenizer):
             return_word_ids=True,
         )
 
-    return run
+    return tracing.compiled(run, tf.TensorSpec([None], tf.string))
 
 
 def _reference(backend: Any, texts: list[str]) -> list[dict[str, list]]:

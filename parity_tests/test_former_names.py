@@ -1,0 +1,93 @@
+"""Names of ``transformers`` 4: each is one here, or an error that says the way to do without."""
+
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import transformers
+
+import tf_pipeline
+from parity_tests.tiny import tiny_config
+from tf_pipeline.former_names import former_names, name_table, successor
+from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["here", "not here"])
+def test_every_name_is_one_here_or_has_a_successor(here):
+    names = [name for name, is_here in former_names().items() if is_here == here]
+    assert len(names) > 150
+    for name in names:
+        if here:
+            assert getattr(tf_pipeline, name).__name__ == name
+            assert successor(name) is None and name in dir(tf_pipeline)
+        else:
+            with pytest.raises(AttributeError, match=f"^tf_pipeline has no {name}: .*\\.$"):
+                getattr(tf_pipeline, name)
+            assert name not in dir(tf_pipeline)
+
+
+def test_what_a_successor_names_is_there():
+    """Classes here and of ``transformers``, and options of ``generate``."""
+    for name, here in former_names().items():
+        sentence = successor(name) or ""
+        for module, attribute in re.findall(r"(tf_pipeline|transformers)\.(\w+)(?![\w.]*\.in_graph)", sentence):
+            assert hasattr({"tf_pipeline": tf_pipeline, "transformers": transformers}[module], attribute), (
+                name,
+                sentence,
+            )
+        for option in re.findall(r"generate takes (\w+)=", sentence):
+            assert option == "decoder_input_ids" or hasattr(transformers.GenerationConfig(), option), name
+        assert here or sentence
+
+
+def test_names_of_no_library():
+    for name in ("TFNonsense", "Nonsense", "BertModel", "nonsenseConfig"):
+        with pytest.raises(AttributeError, match=f"module 'tf_pipeline' has no attribute '{name}'"):
+            getattr(tf_pipeline, name)
+    with pytest.raises(AttributeError, match="set_random_seed"):
+        tf_pipeline.set_seed  # noqa: B018
+
+
+def test_configs_processors_and_tokenizers_are_those_of_transformers(tmp_path):
+    assert tf_pipeline.BertConfig is transformers.BertConfig
+    assert tf_pipeline.TextStreamer is transformers.TextStreamer
+    assert tf_pipeline.ViTImageProcessor is transformers.ViTImageProcessor
+    tokenizer = tf_pipeline.BertTokenizerFast.from_pretrained(BUNDLED_CHECKPOINT)
+    assert isinstance(tokenizer, transformers.BertTokenizerFast)
+    encoded = tokenizer(["A lovely film.", "Bad."], padding=True, return_tensors="tf")
+    again = pickle.loads(pickle.dumps(tokenizer))(["A lovely film.", "Bad."], padding=True, return_tensors="tf")
+    expected = tf_pipeline.AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINT)(["A lovely film.", "Bad."], padding=True)
+    assert encoded["input_ids"].numpy().tolist() == again["input_ids"].numpy().tolist() == expected["input_ids"]
+    tokenizer.save_pretrained(tmp_path)
+    assert "BertTokenizer" in (tmp_path / "tokenizer_config.json").read_text()
+    assert isinstance(transformers.AutoTokenizer.from_pretrained(tmp_path), transformers.BertTokenizerFast)
+
+
+def test_listing_names_imports_no_framework():
+    code = "import sys, tf_pipeline; dir(tf_pipeline); print([m for m in ('tensorflow', 'torch') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_page_on_migration_has_the_table():
+    page = (Path(__file__).parent.parent / "docs" / "migration.md").read_text(encoding="utf-8")
+    assert page.endswith(f"\n\n{name_table()}\n"), "run python -m tf_pipeline.former_names"
+
+
+@pytest.mark.slow
+def test_a_model_is_a_layer_of_keras_3():
+    """What the page says of functional models and of compiled generation."""
+    model = tf_pipeline.TFGPT2LMHeadModel(tiny_config("gpt2", "TFGPT2LMHeadModel"))
+    ids = keras.Input([None], dtype="int32")
+    whole = keras.Model(ids, model(ids).logits)
+    given = np.array([[5, 7, 9]], "int32")
+    np.testing.assert_allclose(whole(given), model(given).logits, atol=1e-6)
+    options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    wrapped = tf.function(lambda x: model.generate(x, **options))
+    np.testing.assert_array_equal(wrapped(tf.constant(given)), model.generate(given, **options))

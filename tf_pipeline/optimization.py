@@ -1,0 +1,213 @@
+"""Optimizers and learning rates of ``transformers``' recipes, as Keras objects.
+
+Version 4 had them for TensorFlow; version 5 has PyTorch's alone. Steps are PyTorch's: before each, weights decay by the
+learning rate times ``weight_decay``, biases and norms do not decay, and ``epsilon`` is added to the square root of the
+second moment after the correction of its bias, where Keras' own Adam adds it before.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+# Names of parameters that do not decay in PyTorch's recipe, which also leaves out all layer norms by their class. Norms
+# and biases of every family are vectors, so that their rank tells them; these are tables with such a name.
+_NOT_DECAYED = ("bias", "layernorm", "rmsnorm", r"(^|/)norm(/|$)", r"_norm(/|$)")
+
+
+@keras.saving.register_keras_serializable(package="tf_pipeline")
+class AdamWeightDecay(keras.optimizers.AdamW):
+    """AdamW with the steps of ``torch.optim.AdamW``, which leaves biases and norms out of weight decay.
+
+    Args:
+        learning_rate: a number or a schedule.
+        beta_1: decay of the mean of gradients.
+        beta_2: decay of the mean of squared gradients.
+        epsilon: number added to the root of the second moment.
+        amsgrad: whether to use the maximum of all second moments.
+        weight_decay_rate: part of a weight that a step of learning rate 1 takes away.
+        include_in_weight_decay: regular expressions of the paths of variables that decay in any case.
+        exclude_from_weight_decay: those of variables that do not; by default biases, norms and other vectors.
+        **kwargs: of ``keras.optimizers.Optimizer``: ``clipnorm``, ``global_clipnorm``, ``use_ema``,
+            ``gradient_accumulation_steps``, ``name``, …
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        weight_decay_rate: float = 0.0,
+        include_in_weight_decay: Sequence[str] | None = None,
+        exclude_from_weight_decay: Sequence[str] | None = None,
+        name: str = "AdamWeightDecay",
+        **kwargs: Any,
+    ):
+        kwargs.pop("weight_decay", None)  # of get_config, equal to weight_decay_rate
+        super().__init__(
+            learning_rate, weight_decay_rate, beta_1, beta_2, epsilon, amsgrad=amsgrad, name=name, **kwargs
+        )
+        self.weight_decay_rate = weight_decay_rate
+        self.weight_decay = weight_decay_rate or None  # nothing to compute
+        self.include_in_weight_decay = include_in_weight_decay
+        self.excluded = exclude_from_weight_decay
+
+    def _use_weight_decay(self, variable: Any) -> bool:
+        path = getattr(variable, "path", None) or variable.name.partition(":")[0]  # Keras' variable, or TensorFlow's
+        if self.include_in_weight_decay and _matches(self.include_in_weight_decay, path):
+            return True
+        if self.excluded is not None:
+            return not _matches(self.excluded, path)
+        return len(variable.shape) > 1 and not _matches(_NOT_DECAYED, path.lower())
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Change one variable by its gradient."""
+        beta_1, beta_2, epsilon = (
+            ops.convert_to_tensor(value, variable.dtype) for value in (self.beta_1, self.beta_2, self.epsilon)
+        )
+        gradient, step = ops.cast(gradient, variable.dtype), ops.cast(self.iterations + 1, variable.dtype)
+        index = self._get_variable_index(variable)
+        mean, square = self._momentums[index], self._velocities[index]
+        self.assign_add(mean, (gradient - mean) * (1 - beta_1))
+        self.assign_add(square, (ops.square(gradient) - square) * (1 - beta_2))
+        if self.amsgrad:
+            self.assign(self._velocity_hats[index], ops.maximum(self._velocity_hats[index], square))
+            square = self._velocity_hats[index]
+        rate = ops.cast(learning_rate, variable.dtype) / (1 - ops.power(beta_1, step))
+        root = ops.sqrt(square / (1 - ops.power(beta_2, step)))
+        self.assign_sub(variable, rate * mean / (root + epsilon))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return super().get_config() | {
+            "weight_decay_rate": self.weight_decay_rate,
+            "include_in_weight_decay": self.include_in_weight_decay,
+            "exclude_from_weight_decay": self.excluded,
+        }
+
+
+def _matches(patterns: Sequence[str], path: str) -> bool:
+    return any(re.search(pattern, path) for pattern in patterns)
+
+
+@keras.saving.register_keras_serializable(package="tf_pipeline")
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises from 0, and then follows another schedule.
+
+    Args:
+        initial_learning_rate: the rate at the end of the rise.
+        decay_schedule_fn: the schedule from then on; it counts steps from the end of the rise.
+        warmup_steps: number of steps of the rise.
+        power: exponent of the rise: 1 is a line.
+        name: name of the schedule.
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_schedule_fn: Any,
+        warmup_steps: int,
+        power: float = 1.0,
+        name: str | None = None,
+    ):
+        super().__init__()
+        self.initial_learning_rate, self.decay_schedule_fn = initial_learning_rate, decay_schedule_fn
+        self.warmup_steps, self.power, self.name = warmup_steps, power, name
+
+    def __call__(self, step: Any) -> Any:
+        """The rate at a step, which counts from 0."""
+        step = ops.cast(step, keras.backend.floatx())
+        rise = self.initial_learning_rate * ops.power(step / max(self.warmup_steps, 1), self.power)
+        later = ops.cast(self.decay_schedule_fn(ops.maximum(step - self.warmup_steps, 0)), rise.dtype)
+        return ops.where(step < self.warmup_steps, rise, later)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {
+            "initial_learning_rate": self.initial_learning_rate,
+            "decay_schedule_fn": keras.saving.serialize_keras_object(self.decay_schedule_fn),
+            "warmup_steps": self.warmup_steps,
+            "power": self.power,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "WarmUp":
+        """The schedule of :meth:`get_config`."""
+        schedule = keras.saving.deserialize_keras_object(config["decay_schedule_fn"], custom_objects)
+        return cls(**config | {"decay_schedule_fn": schedule})
+
+
+def create_optimizer(
+    init_lr: float,
+    num_train_steps: int,
+    num_warmup_steps: int = 0,
+    min_lr_ratio: float = 0.0,
+    adam_beta1: float = 0.9,
+    adam_beta2: float = 0.999,
+    adam_epsilon: float = 1e-8,
+    adam_clipnorm: float | None = None,
+    adam_global_clipnorm: float | None = None,
+    weight_decay_rate: float = 0.0,
+    power: float = 1.0,
+    include_in_weight_decay: Sequence[str] | None = None,
+    lr_scheduler_type: str = "polynomial",
+) -> tuple[AdamWeightDecay, keras.optimizers.schedules.LearningRateSchedule]:
+    """The optimizer and the schedule of ``transformers``' recipes: a rise, a fall, and AdamW.
+
+    Args:
+        init_lr: the highest learning rate.
+        num_train_steps: number of steps, the rise included.
+        num_warmup_steps: number of steps in which the rate rises from 0.
+        min_lr_ratio: the rate at the end, as a part of ``init_lr``.
+        adam_beta1: decay of the mean of gradients.
+        adam_beta2: decay of the mean of squared gradients.
+        adam_epsilon: number added to the root of the second moment.
+        adam_clipnorm: maximum norm of each gradient.
+        adam_global_clipnorm: maximum norm of all gradients together; PyTorch's ``Trainer`` has 1.
+        weight_decay_rate: see :class:`AdamWeightDecay`.
+        power: exponent of the fall: 1 is a line.
+        include_in_weight_decay: see :class:`AdamWeightDecay`.
+        lr_scheduler_type: how the rate falls: ``"polynomial"``, ``"linear"``, ``"cosine"``, or ``"constant"`` for not
+            at all.
+
+    Returns:
+        The optimizer, and its schedule.
+
+    Raises:
+        ValueError: for an unknown schedule, or more steps of rise than steps.
+    """
+    fall = num_train_steps - num_warmup_steps
+    if num_train_steps < 1 or num_warmup_steps < 0 or fall < 0:
+        raise ValueError(
+            f"num_train_steps={num_train_steps} and num_warmup_steps={num_warmup_steps}: a training has at least one "
+            "step, and at most all of them are warm-up."
+        )
+    schedules = keras.optimizers.schedules
+    # A rise over all steps leaves none to fall in, and a schedule divides by their number.
+    falls = {
+        "polynomial": schedules.PolynomialDecay(init_lr, max(fall, 1), init_lr * min_lr_ratio, power),
+        "linear": schedules.PolynomialDecay(init_lr, max(fall, 1), init_lr * min_lr_ratio),
+        "cosine": schedules.CosineDecay(init_lr, max(fall, 1), min_lr_ratio),
+        "constant": schedules.PiecewiseConstantDecay([0], [init_lr, init_lr]),
+    }
+    if lr_scheduler_type not in falls:
+        raise ValueError(f"lr_scheduler_type {lr_scheduler_type!r} is not supported; use one of {', '.join(falls)}.")
+    schedule = falls[lr_scheduler_type]
+    if num_warmup_steps:
+        schedule = WarmUp(init_lr, schedule, num_warmup_steps)
+    optimizer = AdamWeightDecay(
+        schedule,
+        adam_beta1,
+        adam_beta2,
+        adam_epsilon,
+        weight_decay_rate=weight_decay_rate,
+        include_in_weight_decay=include_in_weight_decay,
+        clipnorm=adam_clipnorm,
+        global_clipnorm=adam_global_clipnorm,
+    )
+    return optimizer, schedule
