@@ -113,13 +113,17 @@ def calling() -> Drawing:
     d.box(410, 24, 160, 56, "check_inputs", "ranks, ids, lengths", kind="key").arrow((570, 52), (610, 52))
     d.box(610, 24, 140, 56, "forward", "as in PyTorch", kind="key")
     d.arrow((680, 80), (680, 112), (85, 112), (85, 140))
-    names = [("embeddings", "[batch, seq]"), ("layers", "[batch · seq, hidden]"), ("body's outputs", "[batch, seq, hidden]")]
+    names = [
+        ("embeddings", "[batch, seq]"),
+        ("layers", "[batch · seq, hidden]"),
+        ("body's outputs", "[batch, seq, hidden]"),
+    ]
     for place, (name, shape) in enumerate(names):
         x = 10 + 200 * place
         d.box(x, 140, 160, 56, name, shape).arrow((x + 160, 168), (x + 200, 168))
     d.box(610, 140, 140, 56, "head", "logits")
     d.arrow((680, 196), (680, 232))
-    d.box(560, 232, 190, 50, "answer", "outputs.logits, [0], [\"logits\"]", kind="good")
+    d.box(560, 232, 190, 50, "answer", 'outputs.logits, [0], ["logits"]', kind="good")
     d.arrow((610, 190), (590, 212), (400, 212), (400, 232), dashed=True)
     d.box(310, 232, 190, 50, "loss, if there are labels", "by problem_type")
     d.text(10, 260, "tokens are rows of one matrix;", anchor="start")
@@ -175,12 +179,16 @@ def enveloping() -> Drawing:
     """The envelope around PyTorch's own error."""
     d = Drawing(760, 270, "The envelope: TensorFlow's rounding error is measured against PyTorch's own")
     d.line(60, 190, 720, 190)
-    d.line(60, 182, 60, 198, width=2).text(20, 218, "the truth: PyTorch", anchor="start").text(20, 236, "in float64", anchor="start")
+    d.line(60, 182, 60, 198, width=2).text(20, 218, "the truth: PyTorch", anchor="start").text(
+        20, 236, "in float64", anchor="start"
+    )
     d.parts.append('<rect x="60" y="150" width="400" height="40" fill="#4c8f63" opacity="0.22"/>')
     d.line(260, 150, 260, 198, "#5b7fd6", 2.4).text(260, 218, "PyTorch in float32").text(260, 236, "its own RMS error")
     d.line(460, 150, 460, 198, "#4c8f63", 2.4).text(460, 218, "the limit").text(460, 236, "2 × that error + 4 ulp")
     d.arrow((300, 110), (300, 186)).box(190, 60, 220, 50, "this package in float32", "ratio 1.2: equal", kind="good")
-    d.arrow((640, 110), (640, 186)).box(530, 60, 220, 50, "tanh GELU in place of erf", "about 1000 ×: a mistake", kind="bad")
+    d.arrow((640, 110), (640, 186)).box(
+        530, 60, 220, 50, "tanh GELU in place of erf", "about 1000 ×: a mistake", kind="bad"
+    )
     d.text(20, 30, "float64 checks the formula, to 1e-10; narrower dtypes check rounding:", anchor="start")
     d.text(720, 212, "RMS error →", anchor="end")
     return d
