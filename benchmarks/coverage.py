@@ -436,13 +436,16 @@ def _write(results: dict[str, Any]) -> None:
         "imported, and compared again. Families that have a module of their own are tried as ports.", "",
         "The column generates counts heads whose `generate` gives PyTorch's tokens there, greedily and after prompts",
         f"padded on the left, {NEW_TOKENS} for each row, of those that PyTorch generates with; the column cached those",
-        "that need not compute the whole text again for every token.",
+        "that need not compute the whole text again for every token. The column pipelines names the tasks whose heads",
+        "are equal, and exported counts those of them that `tf-pipeline export` makes a SavedModel of.",
         *_older(ordered),
         "", _summary(ordered), "",
         *(f"- **{name}**: {meaning}" for name, meaning in OUTCOMES.items()), "",
-        "| model type | outcome | operations | heads | generates | cached | note |", "|---|---|---|---|---|---|---|",
+        "| model type | outcome | operations | heads | generates | cached | pipelines | exported | note |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(f"| {name} | {r['outcome']} | {r.get('nodes', '')} | {_heads(r)} | {_generates(r)} | {_cached(r)} "
-          f"| {_cell(r['reason'])} |" for name, r in ordered.items()), "",
+          f"| {', '.join(_tasks(r))} | {_exported(r)} | {_cell(r['reason'])} |"
+          for name, r in ordered.items()), "",
         "## Heads that are not equal", "",
         "| model type | head | outcome | note |", "|---|---|---|---|",
         *(f"| {name} | {head} | {r['outcome']} | {_cell(r['reason'])} |" for name, result in ordered.items()
@@ -486,6 +489,37 @@ def _cached(result: dict[str, Any]) -> str:
     """How many heads generate with a cache, of how many that PyTorch generates with."""
     heads = [head for head in result.get("heads", {}).values() if "cache" in head]
     return _share(["equal" if head["cache"] == "yes" else head["cache"] for head in heads])
+
+
+# Tasks by the auto class of their head. Heads of speech are not among those that are tried.
+PIPELINES = {
+    "TFAutoModelForCausalLM": ("text-generation",),
+    "TFAutoModelForImageClassification": ("image-classification",),
+    "TFAutoModelForMaskedLM": ("fill-mask",),
+    "TFAutoModelForQuestionAnswering": ("question-answering",),
+    "TFAutoModelForSeq2SeqLM": ("summarization", "text2text-generation", "translation"),
+    "TFAutoModelForSequenceClassification": ("text-classification", "zero-shot-classification"),
+    "TFAutoModelForTokenClassification": ("token-classification",),
+}
+
+
+def _tasks(result: dict[str, Any]) -> list[str]:
+    """The pipelines whose head is equal in every variant."""
+    outcomes: dict[str, list[str]] = {}
+    for head, tried in result.get("heads", {}).items():
+        outcomes.setdefault(head.partition(",")[0], []).append(tried["outcome"])
+    equal = [auto for auto, tried in outcomes.items() if set(tried) == {"equal"}]
+    return sorted(task for auto in equal for task in PIPELINES.get(auto, ()))
+
+
+def _exported(result: dict[str, Any]) -> str:
+    """How many of the pipelines are exported for servers."""
+    return _share(["equal" if exports(task) else "" for task in _tasks(result)])
+
+
+def exports(task: str) -> bool:
+    """Whether a task is exported for servers: those that read texts are."""
+    return not task.startswith(("image", "audio", "automatic"))
 
 
 def _share(outcomes: list[str]) -> str:

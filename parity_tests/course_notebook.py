@@ -1,20 +1,31 @@
-"""Makes ``examples/course.ipynb`` from the numbered scripts: ``python -m parity_tests.course_notebook``.
+"""Makes the notebooks of the course from the scripts: ``python -m parity_tests.course_notebook``.
 
-The docstring of a script becomes a heading, and each part after ``# %%`` a cell of text and one of code.
+The docstring of a script becomes a heading, and each part after ``# %%`` a cell of text and one of code. With
+``--outputs`` the notebooks are run, and what they print is written to ``examples/outputs.json``, which the site shows.
 """
 
 import ast
 import json
 import re
+import sys
+import tempfile
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOK = EXAMPLES / "course.ipynb"
+CHAPTER_1 = EXAMPLES / "chapter_1.ipynb"
+OUTPUTS = EXAMPLES / "outputs.json"
 
 INTRODUCTION = """# From a text to its label, step by step
 
 The experiments of chapter 2 of the Hugging Face course, on TensorFlow and Keras. Made from the numbered scripts in this
 folder by `python -m parity_tests.course_notebook`; change those. Run all cells from the top: nothing is downloaded."""
+
+
+INTRODUCTION_1 = """# Pipelines, one after the other
+
+Chapter 1 of the Hugging Face course, on TensorFlow and Keras. Made from `chapter_1_pipelines.py` by
+`python -m parity_tests.course_notebook`; change that. Run all cells from the top: nothing is downloaded."""
 
 
 def scripts() -> list[Path]:
@@ -27,8 +38,8 @@ def cells_of(script: Path) -> list[tuple[str, str]]:
     source = script.read_text(encoding="utf-8")
     docstring = ast.get_docstring(ast.parse(source))
     first, *paragraphs = docstring.split("\n\n")
-    number, title = script.stem.split("_", 1)
-    heading = f"## {int(number)}. {title.replace('_', ' ').capitalize()}"
+    number, title = script.stem.split("_", 1) if script.stem[0].isdigit() else ("", "The pipelines")
+    heading = f"## {number.lstrip('0')}{'. ' if number else ''}{title.replace('_', ' ').capitalize()}"
     cells = [("markdown", "\n\n".join([heading, first, *(f"*{text}*" for text in paragraphs)]))]
     body = source.split('"""', 2)[2].strip()
     for part in re.split(r"^# %% ", "# %% \n" + body, flags=re.MULTILINE)[1:]:
@@ -44,9 +55,30 @@ def cells_of(script: Path) -> list[tuple[str, str]]:
     return cells
 
 
-def notebook() -> dict:
-    """The notebook, without outputs."""
-    cells = [("markdown", INTRODUCTION), *(cell for script in scripts() for cell in cells_of(script))]
+def notebooks() -> dict[Path, dict]:
+    """The notebooks by their files, without outputs."""
+    chapter_2 = [("markdown", INTRODUCTION), *(cell for script in scripts() for cell in cells_of(script))]
+    chapter_1 = [("markdown", INTRODUCTION_1), *cells_of(EXAMPLES / "chapter_1_pipelines.py")]
+    return {NOTEBOOK: _notebook(chapter_2), CHAPTER_1: _notebook(chapter_1)}
+
+
+def printed(file: Path) -> dict[str, str]:
+    """Run a notebook, and return what its cells print, by their ids."""
+    import nbclient
+    import nbformat
+
+    run = nbformat.read(file, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        nbclient.NotebookClient(run, timeout=600, resources={"metadata": {"path": folder}}).execute()
+    texts = {
+        cell.id: "".join(one.text for one in cell.outputs if one.get("name") == "stdout")
+        for cell in run.cells
+        if cell.cell_type == "code"
+    }
+    return {name: text for name, text in texts.items() if text}
+
+
+def _notebook(cells: list[tuple[str, str]]) -> dict:
     return {
         "cells": [
             {"cell_type": kind, "id": f"cell-{place:03}", "metadata": {}, "source": text.splitlines(keepends=True)}
@@ -63,4 +95,8 @@ def notebook() -> dict:
 
 
 if __name__ == "__main__":
-    NOTEBOOK.write_text(json.dumps(notebook(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for file, content in notebooks().items():
+        file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if "--outputs" in sys.argv:
+        text = json.dumps({file.name: printed(file) for file in notebooks()}, indent=1, ensure_ascii=False)
+        OUTPUTS.write_text(text + "\n", encoding="utf-8")
