@@ -75,7 +75,7 @@ def printed(file: Path) -> dict[str, str]:
         for cell in run.cells
         if cell.cell_type == "code"
     }
-    return {name: text for name, text in texts.items() if text}
+    return {name: text.replace(str(EXAMPLES.parent), "…") for name, text in texts.items() if text}
 
 
 def _notebook(cells: list[tuple[str, str]]) -> dict:
