@@ -110,6 +110,13 @@ def run(
         ),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float64, bfloat16, float16 or a Keras policy.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="What runs the model: tensorflow, openvino, xla, or auto for OpenVINO where it is installed; of tasks "
+            "that read but do not write."
+        ),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Maximum number of rows in a batch.")] = None,
     input_file: Annotated[
         Path | None,
@@ -242,19 +249,19 @@ def run(
         raise typer.BadParameter("--output needs --input.")
     if output_file is None and (overwrite or resume):
         raise typer.BadParameter(f"{'--overwrite' if overwrite else '--resume'} needs --output.")
-    rows, arguments = _Rows(name, given), OPTIONS[name] | {"dtype": "dtype"}
+    rows, arguments = _Rows(name, given), OPTIONS[name] | {"dtype": "dtype", "engine": "engine"}
 
     def load() -> Any:
         if not served:
             load_frameworks(verbose)
         try:
-            return pipeline(task, model=model, dtype=dtype, batch_size=batch_size, **parameters)
+            return pipeline(task, model=model, dtype=dtype, engine=engine, batch_size=batch_size, **parameters)
         except ArgumentError as error:
             raise typer.BadParameter(as_options(error, arguments)) from None
 
     try:
         if input_file is not None:
-            asked = {"task": name, "model": model, "dtype": dtype, "options": given}
+            asked = {"task": name, "model": model, "dtype": dtype, "engine": engine, "options": given}
             if output_file is not None and not served:
                 asked["files of the model"] = fingerprint(model or default_checkpoint(name))
             failed = _run_file(load, rows, input_file, output_file, asked, overwrite, resume)
