@@ -1,12 +1,17 @@
 """What a first run shows: its answer, and no line of the frameworks beneath."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
-from tf_pipeline.terminal import _held_back_stderr, _hidden, _loaded_later, table_console
+from tf_pipeline import pipeline
+from tf_pipeline.cli.run import _is_native
+from tf_pipeline.terminal import _held_back_stderr, _hidden, _loaded_later, load_frameworks, table_console
+
+PACKED = "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"
 
 LOADING = """
 import sys
@@ -81,3 +86,31 @@ def test_a_table_in_a_file_is_as_wide_as_its_text(capsys, monkeypatch):
     table.add_row("word " * 100)
     table_console().print(table)
     assert ("word " * 100).strip() in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_command_line_keeps_packed_weights_of_native_models_alone(tmp_path):
+    """In a process of its own, as the setting is read once; answers of many lengths are those of this process."""
+    texts = ["good", "a very " * 20 + "bad film", "not bad at all", "good"]
+    command = (
+        "import os, sys; sys.argv[1:] = {}; from tf_pipeline.cli.main import main\ntry: main()\nfinally: print({})"
+    )
+    shown = "os.environ.get('TF_ONEDNN_ASSUME_FROZEN_WEIGHTS')"
+    arguments = ["run", "text-classification", "--json", "--batch-size", "2", *texts]
+    environment = {name: value for name, value in os.environ.items() if name != PACKED}
+    result = subprocess.run(
+        [sys.executable, "-c", command.format(arguments, shown)], capture_output=True, text=True, env=environment
+    )
+    *answers, packed = result.stdout.splitlines()
+    assert packed == "1", result.stderr
+    expected = pipeline("text-classification", top_k=None)(texts)
+    for answer, scores in zip(map(json.loads, answers), expected, strict=True):
+        for mine, own in zip(answer, scores, strict=True):
+            assert (mine["label"], round(mine["score"], 5)) == (own["label"], round(own["score"], 5))
+    assert not _is_native(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "xlnet"}')
+    assert not _is_native(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
+    assert _is_native(tmp_path)
+    load_frameworks(packed_weights=True)  # where TensorFlow is loaded, and may train
+    assert PACKED not in os.environ

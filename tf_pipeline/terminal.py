@@ -33,7 +33,7 @@ def table_console() -> Console:
 _OPTIONAL = ("matplotlib", "pandas", "sklearn")
 
 
-def load_frameworks(verbose: bool = False) -> None:
+def load_frameworks(verbose: bool = False, packed_weights: bool = False) -> None:
     """Import TensorFlow, Keras and transformers without the lines that they print while loading.
 
     Their output is shown after all if the import fails. Where TensorFlow is loaded already, nothing happens. PyTorch
@@ -41,9 +41,13 @@ def load_frameworks(verbose: bool = False) -> None:
 
     Args:
         verbose: whether to show those lines, and TensorFlow's later ones.
+        packed_weights: whether oneDNN may keep weights in the layout of its kernels, which makes products of few rows
+            faster, and answers of a model whose weights change wrong.
     """
     if "tensorflow" in sys.modules:
         return
+    if packed_weights:
+        os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
     if not verbose:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # "PyTorch was not found"

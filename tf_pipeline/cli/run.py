@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tf_pipeline import models
 from tf_pipeline.arguments import ArgumentError
 from tf_pipeline.cli.options import (
     AggregationStrategy,
@@ -50,7 +52,7 @@ from tf_pipeline.cli.options import (
 )
 from tf_pipeline.cli.row_files import ReaderGoneError, Records
 from tf_pipeline.cli.rows import InterruptedRunError, answer_rows, escaped, numbered_lines, standard, text_of
-from tf_pipeline.hub import fingerprint
+from tf_pipeline.hub import fingerprint, repository_file
 from tf_pipeline.pipelines.calls import as_chat
 from tf_pipeline.pipelines.factory import default_checkpoint, pipeline
 from tf_pipeline.pipelines.tasks import MEDIA, is_server, task_name
@@ -253,7 +255,7 @@ def run(
 
     def load() -> Any:
         if not served:
-            load_frameworks(verbose)
+            load_frameworks(verbose, packed_weights=_is_native(model or default_checkpoint(name)))
         try:
             return pipeline(task, model=model, dtype=dtype, engine=engine, batch_size=batch_size, **parameters)
         except ArgumentError as error:
@@ -279,6 +281,16 @@ def run(
     except (ValueError, TypeError, OSError) as error:
         fail(as_options(error, arguments), 1)
     raise typer.Exit(SOME_ROWS_FAILED if failed else 0)
+
+
+def _is_native(source: str | os.PathLike) -> bool:
+    """Whether a checkpoint's family has a module of its own, which multiplies by weights alone where it adds a bias."""
+    try:
+        config = json.loads(Path(repository_file(source, "config.json")).read_text(encoding="utf-8"))
+        family = config["model_type"].replace("-", "_")
+    except Exception:  # whatever is wrong is said when the checkpoint is loaded
+        return False
+    return family in {module.name for module in pkgutil.iter_modules(models.__path__)}
 
 
 _KNOWN = {option for options in OPTIONS.values() for option in options}

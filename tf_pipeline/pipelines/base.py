@@ -115,6 +115,8 @@ class Stages(Calls):
 
     def _chosen(self, engine: str) -> str:
         """The engine that a name stands for, once the task is known to run on it."""
+        if engine == "tensorflow":
+            return engine
         name = chosen_engine(engine, self.model.compute_dtype)
         if name not in ("tensorflow", *self.engines):
             if engine == "auto":
@@ -122,7 +124,9 @@ class Stages(Calls):
             raise EngineError(
                 f"engine={engine!r} does not run {self.task}; {', '.join(('tensorflow', *self.engines))} do."
             )
-        if name != "tensorflow" and self.device not in (None, "/device:CPU:0"):
+        if self.device not in (None, "/device:CPU:0"):
+            if engine == "auto":
+                return "tensorflow"
             raise EngineError(f"engine={engine!r} runs on the CPU, not on {self.device}.")
         return name
 
