@@ -206,7 +206,7 @@ class OursOpenVino(Ours):
         model = TFBertForSequenceClassification.from_pretrained(checkpoint, dtype="float32")
         signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in INPUTS}
         run = lambda inputs: {"logits": model(inputs).logits}  # noqa: E731
-        self.forward = OpenVinoFunction(run, signature, precision=dtype, required=True)
+        self.forward = OpenVinoFunction(run, signature, precision=dtype, quantize=None, required=True)
 
     def _bind(self, inputs):
         inputs = {name: inputs[name].astype(np.int32) for name in INPUTS}

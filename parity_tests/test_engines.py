@@ -95,7 +95,7 @@ def test_outputs_of_every_native_family(class_name):
     names = [name for name in ("input_ids", "attention_mask", "decoder_input_ids") if name in model.tensor_names]
     signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in names}
     run = lambda inputs: {"states": model(inputs, training=False).last_hidden_state}  # noqa: E731
-    function = OpenVinoFunction(run, signature, precision="float32", required=True)
+    function = OpenVinoFunction(run, signature, precision="float32", quantize=None, required=True)
     for rows, length in ((2, 9), (1, 4), (3, 17)):
         ids = np.random.default_rng(length).integers(5, 40, (rows, length)).astype(np.int32)
         mask = (np.arange(length) < length - np.arange(rows)[:, np.newaxis]).astype(np.int32)
@@ -113,7 +113,7 @@ def test_outputs_of_ports(model_type, monkeypatch):
     model = TFAutoModel.from_pretrained(port_checkpoint(model_type))
     signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in ("input_ids", "attention_mask")}
     run = lambda inputs: {"states": model(inputs, training=False).last_hidden_state}  # noqa: E731
-    function = OpenVinoFunction(run, signature, precision="float32", required=True)
+    function = OpenVinoFunction(run, signature, precision="float32", quantize=None, required=True)
     ids = np.random.default_rng(0).integers(5, 25, (2, 12)).astype(np.int32)
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     np.testing.assert_allclose(function(inputs)["states"], run(inputs)["states"], rtol=0, atol=1e-4)
@@ -151,6 +151,19 @@ def test_half_precision(tokenizer):
         assert all(abs(mine[label] - own[label]) < 0.1 for label in own)
 
 
+@pytest.mark.slow
+def test_integers_give_close_answers(sentiment, capfd):
+    pytest.importorskip("nncf")
+    pipe, texts = on("openvino", sentiment, top_k=None, quantize="int8"), ["dull", "a masterpiece", *TEXTS]
+    capfd.readouterr()
+    got, expected = pipe(texts), sentiment(texts)
+    assert capfd.readouterr().out == ""
+    assert got != expected
+    scores = [[{one["label"]: one["score"] for one in answer} for answer in answers] for answers in (got, expected)]
+    for mine, own in zip(*scores, strict=True):
+        assert all(abs(mine[label] - own[label]) < 0.05 for label in own)
+
+
 # ------------------------------------------------------------------------------------------------------ what is chosen
 
 
@@ -162,6 +175,9 @@ def test_the_best_engine_that_is_there(sentiment, monkeypatch):
         assert on("auto", sentiment).engine == "tensorflow"
         with pytest.raises(EngineError, match=r'pip install "tf-pipeline\[openvino\]"'):
             on("openvino", sentiment)
+        patch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else name)
+        with pytest.raises(EngineError, match="takes NNCF, which is not installed"):
+            on("openvino", sentiment, quantize="int8")
 
 
 def test_unknown_engines_and_dtypes_are_refused(sentiment):
@@ -170,6 +186,10 @@ def test_unknown_engines_and_dtypes_are_refused(sentiment):
     assert engines.chosen_engine("auto", "float64") == "tensorflow"
     with pytest.raises(EngineError, match="converts float32 models, and this one computes in float64"):
         engines.chosen_engine("openvino", "float64")
+    with pytest.raises(EngineError, match="quantize='int8' is done by OpenVINO, and engine is 'tensorflow'"):
+        on("tensorflow", sentiment, quantize="int8")
+    with pytest.raises(EngineError, match="quantize='int3' is not supported; supported are int8"):
+        on("openvino", sentiment, quantize="int3")
     with pytest.raises(ValueError, match="engine: only a model that runs in this process takes that"):
         pipeline("text-classification", model="http://localhost:1/v1/models/m", engine="openvino")
 

@@ -119,6 +119,9 @@ def run(
             "that read but do not write."
         ),
     ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: weights as eight-bit integers, with --engine openvino; answers are close.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Maximum number of rows in a batch.")] = None,
     input_file: Annotated[
         Path | None,
@@ -251,19 +254,28 @@ def run(
         raise typer.BadParameter("--output needs --input.")
     if output_file is None and (overwrite or resume):
         raise typer.BadParameter(f"{'--overwrite' if overwrite else '--resume'} needs --output.")
-    rows, arguments = _Rows(name, given), OPTIONS[name] | {"dtype": "dtype", "engine": "engine"}
+    rows, arguments = _Rows(name, given), OPTIONS[name] | {"dtype": "dtype", "engine": "engine", "quantize": "quantize"}
 
     def load() -> Any:
         if not served:
             load_frameworks(verbose, packed_weights=_is_native(model or default_checkpoint(name)))
         try:
-            return pipeline(task, model=model, dtype=dtype, engine=engine, batch_size=batch_size, **parameters)
+            return pipeline(
+                task, model=model, dtype=dtype, engine=engine, quantize=quantize, batch_size=batch_size, **parameters
+            )
         except ArgumentError as error:
             raise typer.BadParameter(as_options(error, arguments)) from None
 
     try:
         if input_file is not None:
-            asked = {"task": name, "model": model, "dtype": dtype, "engine": engine, "options": given}
+            asked = {
+                "task": name,
+                "model": model,
+                "dtype": dtype,
+                "engine": engine,
+                "quantize": quantize,
+                "options": given,
+            }
             if output_file is not None and not served:
                 asked["files of the model"] = fingerprint(model or default_checkpoint(name))
             failed = _run_file(load, rows, input_file, output_file, asked, overwrite, resume)

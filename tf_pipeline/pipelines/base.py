@@ -23,7 +23,13 @@ from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values, windows
 from tf_pipeline.pipelines.calls import Calls, text_arguments
-from tf_pipeline.pipelines.engines import EngineError, OpenVinoFunction, XlaFunction, chosen_engine
+from tf_pipeline.pipelines.engines import (
+    EngineError,
+    OpenVinoFunction,
+    XlaFunction,
+    check_quantization,
+    chosen_engine,
+)
 from tf_pipeline.pipelines.shortening import Shortener
 from tf_pipeline.tokenization import with_tensorflow
 from tf_pipeline.tracing import compiled
@@ -76,6 +82,7 @@ class Stages(Calls):
         device: device of the model, as :func:`device_name` takes it; if not given, TensorFlow chooses.
         engine: what runs the model: see :mod:`tf_pipeline.pipelines.engines`.
         precision: dtype that OpenVINO computes in.
+        quantize: ``"int8"`` for weights that OpenVINO keeps as eight-bit integers.
         **parameters: defaults for the arguments of a call.
 
     Raises:
@@ -98,6 +105,7 @@ class Stages(Calls):
         device=None,
         engine: str = "tensorflow",
         precision: str = "float32",
+        quantize: str | None = None,
         **parameters: Any,
     ):
         if batch_size is not None:
@@ -107,8 +115,9 @@ class Stages(Calls):
         self.device = device_name(device)
         _check_place(model, self.device)
         self.model = model
-        self.engine, self._is_engine_required = self._chosen(engine), engine != "auto"
-        self._precision = precision
+        self.engine = self._chosen(engine)
+        check_quantization(quantize, self.engine)
+        self._conversion = {"precision": precision, "quantize": quantize, "required": engine != "auto"}
         self.batch_size = batch_size
         self._defaults = parameters
         self._split({})  # fails now rather than at the first call
@@ -133,7 +142,7 @@ class Stages(Calls):
     def _compile(self, run: Callable[..., Any], *signature: Any) -> Any:
         """A function that the engine runs, for the specs of its arguments."""
         if self.engine == "openvino":
-            return OpenVinoFunction(run, *signature, precision=self._precision, required=self._is_engine_required)
+            return OpenVinoFunction(run, *signature, **self._conversion)
         return compiled(run, *signature)
 
     @classmethod

@@ -1,6 +1,8 @@
 """The engines that run a pipeline's model: TensorFlow, TensorFlow's graph compiled by XLA, and OpenVINO."""
 
+import contextlib
 import importlib.util
+import io
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +21,36 @@ ENGINES = ("tensorflow", "xla", "openvino", "auto")
 # outputs that rounding explains, as a share of the largest output.
 PRECISIONS = {"float32": ("f32", 1e-4), "bfloat16": ("bf16", 0.1), "float16": ("f16", 0.02)}
 
+# Numbers that OpenVINO may keep weights as, and the largest difference that this explains, as a share as above: a model
+# that is quantized computes something close, and how close is known from its answers alone.
+QUANTIZATIONS = {"int8": 0.5}
+
 # Lengths and numbers of rows that XLA compiles are powers of two, and lengths no less than this.
 _LEAST_LENGTH = 16
 
 
 class EngineError(ValueError):
     """An engine that cannot run a model, or computes something else; the message says what can be done."""
+
+
+def check_quantization(quantize: str | None, engine: str) -> None:
+    """Require that an engine can quantize.
+
+    Raises:
+        EngineError: naming what can.
+    """
+    if quantize is None:
+        return
+    if quantize not in QUANTIZATIONS:
+        raise EngineError(f"quantize={quantize!r} is not supported; supported are {', '.join(QUANTIZATIONS)}.")
+    if engine != "openvino":
+        raise EngineError(
+            f'quantize={quantize!r} is done by OpenVINO, and engine is {engine!r}: pass engine="openvino".'
+        )
+    if importlib.util.find_spec("nncf") is None:
+        raise EngineError(
+            f'quantize={quantize!r} takes NNCF, which is not installed: pip install "tf-pipeline[openvino]"'
+        )
 
 
 def chosen_engine(engine: str, dtype: str = "float32") -> str:
@@ -64,13 +90,16 @@ class OpenVinoFunction:
         run: the function.
         *signature: specs of its arguments, trees of ``tf.TensorSpec``.
         precision: dtype that OpenVINO computes in, one of ``PRECISIONS``.
+        quantize: numbers that weights are kept as, one of ``QUANTIZATIONS``; what they are multiplied by is rounded as
+            it comes.
         required: whether it is an error if OpenVINO cannot; if not, TensorFlow runs the function, with a warning.
     """
 
-    def __init__(self, run: Callable[..., Any], *signature: Any, precision: str, required: bool):
+    def __init__(self, run: Callable[..., Any], *signature: Any, precision: str, quantize: str | None, required: bool):
         self._function = compiled(run, *signature)
         self._precision, self._tolerance = PRECISIONS[precision]
-        self._required = required
+        self._tolerance = max(self._tolerance, QUANTIZATIONS.get(quantize or "", 0))
+        self._quantize, self._required = quantize, required
         self._model: Any = None
         self._lock, self._own = threading.Lock(), threading.local()
 
@@ -99,6 +128,8 @@ class OpenVinoFunction:
         concrete = self._function.get_concrete_function()
         try:
             model = openvino.convert_model(concrete)
+            if self._quantize:
+                model = _quantized(model)
             self._model = openvino.Core().compile_model(
                 model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._precision}
             )
@@ -128,6 +159,20 @@ class OpenVinoFunction:
         # OpenVINO names outputs by their keys, or where there are none by their tensors, and may add outputs.
         names = sorted(structure) if isinstance(structure, Mapping) else [x.name for x in tf.nest.flatten(structure)]
         return tf.nest.pack_sequence_as(structure, [by_name[name] for name in names])
+
+
+def _quantized(model: Any) -> Any:
+    """A model of OpenVINO's whose weights are eight-bit integers with a scale for each output."""
+    import nncf
+
+    log = logging.getLogger("nncf")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # where NNCF shows its progress
+            return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+    finally:
+        log.setLevel(level)
 
 
 class XlaFunction:

@@ -89,6 +89,7 @@ def pipeline(
     dtype: Any = None,
     device: Any = None,
     engine: str | None = None,
+    quantize: str | None = None,
     use_fast: bool = True,
     trust_remote_code: bool | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
@@ -112,6 +113,7 @@ def pipeline(
         device: device of the model; see :func:`tf_pipeline.pipelines.base.device_name`.
         engine: what runs the model: ``"tensorflow"`` (the default), ``"openvino"``, ``"xla"``, or ``"auto"`` for
             OpenVINO where it is installed and runs the task; see :mod:`tf_pipeline.pipelines.engines`.
+        quantize: ``"int8"`` for weights that OpenVINO keeps as eight-bit integers; answers are then close, not equal.
         use_fast: load a fast tokenizer.
         trust_remote_code: let a checkpoint bring its own code.
         model_kwargs: more arguments of ``from_pretrained``.
@@ -141,7 +143,15 @@ def pipeline(
     hub = {name: value for name, value in split_hub_options(kwargs).items() if value is not None}
     processors = {"tokenizer": tokenizer, "feature_extractor": feature_extractor, "image_processor": image_processor}
     if is_server(model):
-        local = {**processors, "config": config, "device": device, "engine": engine, **loading, **hub}
+        local = {
+            **processors,
+            "config": config,
+            "device": device,
+            "engine": engine,
+            "quantize": quantize,
+            **loading,
+            **hub,
+        }
         return _client(task and task_name(task), model, local, **kwargs)
     is_named = isinstance(model, (str, os.PathLike))
     if not is_named and model is not None and not hasattr(model, "tensor_names"):
@@ -179,7 +189,7 @@ def pipeline(
     }
     if task_pipeline.task != task and task_pipeline.task == "translation":
         kwargs["task"] = task  # the languages are in its name
-    return task_pipeline(model=model, device=device, engine=engine or "tensorflow", **kwargs)
+    return task_pipeline(model=model, device=device, engine=engine or "tensorflow", quantize=quantize, **kwargs)
 
 
 def _for_engine(engine: str, task_pipeline: type, loading: dict[str, Any], kwargs: dict[str, Any]):
