@@ -83,6 +83,7 @@ def hub_cache(folder: Path) -> None:
     _cached(folder, "distilbert/distilbert-base-uncased-finetuned-sst-2-english", ASSETS)
     _cached(folder, "sentence-transformers/all-MiniLM-L6-v2", minilm)
     pieces = byte_tokenizer()
+    pieces.chat_template = "{% for message in messages %}{{ message.content }} {% endfor %}"
     words = {"vocab_size": len(pieces), "eos_token_id": 0, "bos_token_id": 0, "pad_token_id": 1}
     sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
              "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}  # fmt: skip

@@ -26,12 +26,13 @@ from tf_pipeline.arguments import MODEL_ARGUMENTS
 from tf_pipeline.auto import supported_models
 from tf_pipeline.cli.main import app
 from tf_pipeline.outputs import ModelOutput
-from tf_pipeline.pipelines import supported_tasks
+from tf_pipeline.pipelines.factory import pipeline_class
+from tf_pipeline.serving.export import TASKS as EXPORTED
 
 DOCS = ROOT / "docs"
 PYTHON, SHELL = all_blocks("python"), all_blocks("sh")
 # Blocks that are shown and not run, each with its reason in the page; a new one is a decision.
-NOT_RUN = 6
+NOT_RUN = 2
 # Programs of commands that are looked at no further.
 OTHER_PROGRAMS = {"curl", "bash", "git", "pre-commit", "source", "uv"}
 
@@ -269,9 +270,13 @@ def test_left_hand_names_of_keras_hub_exist():
             assert hasattr(getattr(keras_hub, kind), name), cells[0]
 
 
-def test_all_tasks_are_in_the_guide():
-    guide = (DOCS / "pipelines.md").read_text(encoding="utf-8")
-    assert all(f"`{task}`" in guide for task in supported_tasks())
+def test_tasks_of_coverage_are_those_of_the_pipelines(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    coverage = importlib.import_module("coverage")
+    for auto, tasks in coverage.PIPELINES.items():
+        for task in tasks:
+            assert pipeline_class(task).auto_class().__name__ == auto
+            assert coverage.exports(task) == (task in EXPORTED)
 
 
 @pytest.mark.parametrize("name", ["bundled", "minilm"])

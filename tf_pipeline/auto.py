@@ -85,7 +85,7 @@ def _model_type(family: str) -> str:
 
 
 def model_table() -> str:
-    """The table of models in the README; ``python -m tf_pipeline.auto`` prints it."""
+    """The table of ``docs/models.md``; ``python -m tf_pipeline.auto`` prints it."""
     rows = [("`model_type`", "classes"), ("---", "---")]
     rows += [(f"`{family}`", ", ".join(f"`{name}`" for name in names)) for family, names in supported_models().items()]
     return "\n".join(f"| {family} | {names} |" for family, names in rows)
