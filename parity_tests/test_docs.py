@@ -92,7 +92,7 @@ def commands(code: str) -> list[list[str]]:
         words
         for line in joined.splitlines()
         for part in re.split(r"&&|\|(?![^']*'[^']*$)", line)
-        if (words := shlex.split(part.replace("…", "x"), comments=True))
+        if (words := shlex.split(re.sub(r"^([A-Z_]+=\S+ )+", "", part.strip()).replace("…", "x"), comments=True))
     ]
 
 
@@ -115,9 +115,9 @@ def check_command(words: list[str]) -> None:
         extras = ConfigParser()
         extras.read(ROOT / "setup.cfg")
         for word in words[1:]:
-            for names in re.findall(r"^\.\[([\w,-]+)\]$", word):
+            for names in re.findall(r"^(?:\.|tf-pipeline)\[([\w,-]+)\]$", word):
                 assert set(names.split(",")) <= set(extras["options.extras_require"]), words
-            if word.endswith(".py") or word == "parity_tests":
+            if re.fullmatch(r".*/.*\.py|parity_tests", word):
                 assert (ROOT / word).exists(), words
         if words[1:2] == ["-m"] and words[2].split(".")[0] in ("tf_pipeline", "parity_tests"):
             assert importlib.util.find_spec(words[2]), words
