@@ -345,6 +345,11 @@ def test_links_turn_to_pages():
     assert relink("[a](port.md) [b](https://x.org/a.md)", "serving.md") == "[a](port.md) [b](https://x.org/a.md)"
 
 
+def test_references_of_docstrings_turn_to_links():
+    html = hooks().on_page_content("<p>see :func:<code>~a.b.c</code> and <code>:d</code></p>")
+    assert html == '<p>see <autoref identifier="a.b.c" optional><code>a.b.c</code></autoref> and <code>:d</code></p>'
+
+
 def test_drawings_are_those_of_the_script():
     spec = importlib.util.spec_from_file_location("drawings", DOCS / "site" / "drawings.py")
     module = importlib.util.module_from_spec(spec)

@@ -15,6 +15,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 _LINK = re.compile(r"(?<!\\)(\]\()([^)#\s]+)((?:#[^)\s]*)?(?:\s+\"[^\"]*\")?\))")
 
+_ROLE = re.compile(r":(?:attr|class|func|meth|mod):<code>~?([\w.]+)</code>")
+
 
 def outside() -> dict[str, str]:
     """Pages made of files outside of ``docs``: paths in the repository, and their addresses in the site."""
@@ -88,6 +90,11 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Turn links to files of the repository to their pages."""
     return relink(markdown, page.file.src_uri)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Turn Sphinx's references of docstrings to links, where the reference has the object."""
+    return _ROLE.sub(lambda role: f'<autoref identifier="{role[1]}" optional><code>{role[1]}</code></autoref>', html)
 
 
 def relink(markdown: str, address: str) -> str:
