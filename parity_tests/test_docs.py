@@ -19,6 +19,8 @@ import tensorflow as tf
 import torch
 import transformers
 import typer
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import tf_pipeline
 from parity_tests.guides import PAGES, ROOT, all_blocks
@@ -370,3 +372,17 @@ def test_every_guide_has_its_place_in_the_navigation():
 def test_a_notebook_shows_what_was_printed():
     page = hooks().notebook_page(Path(ROOT / "examples" / "course.ipynb"))
     assert "The pipeline says" in page.split("```text", 1)[1]
+
+
+def test_the_lock_has_what_is_required_and_within_its_bounds():
+    requirements = ConfigParser()
+    requirements.read(ROOT / "setup.cfg")
+    lines = (ROOT / "requirements-lock.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    wanted = [
+        *requirements["options"]["install_requires"].split(),
+        *requirements["options.extras_require"]["test"].split(),
+    ]
+    for requirement in map(Requirement, wanted):
+        name = canonicalize_name(requirement.name)
+        assert requirement.specifier.contains(pinned[name]), requirement
