@@ -22,6 +22,7 @@ from parity_tests.pipeline_helpers import (
     bart_checkpoint,
     decoder_checkpoint,
     encoder_decoder_checkpoint,
+    languages_checkpoint,
     torch_pipeline,
 )
 from parity_tests.tiers import thinned
