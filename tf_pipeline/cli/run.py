@@ -303,6 +303,8 @@ def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any
             spoken["task"] = "translate"
         if spoken:
             parameters["generate_kwargs"] = spoken
+        if parameters.get("return_timestamps") == "segment":
+            parameters["return_timestamps"] = True
     if task == "fill-mask" and "truncation" in parameters:
         parameters["tokenizer_kwargs"] = {"truncation": parameters.pop("truncation")}
     return parameters
