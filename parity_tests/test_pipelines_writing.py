@@ -28,6 +28,7 @@ from parity_tests.pipeline_helpers import (
 from parity_tests.tiers import thinned
 from tf_pipeline import pipeline
 from tf_pipeline.cli.main import app
+from tf_pipeline.pipelines.tasks import LEFT_OUT
 
 PROMPTS = ["Once upon a time", "My tart", "Hello, how are you doing today my friend? I have", "The answer is"]
 CHAT = [{"role": "user", "content": "Hello"}]
@@ -277,8 +278,9 @@ def test_saved_as_a_whole(generators, tmp_path):
 
 
 def test_models_and_tasks_that_do_not_fit(encoder_decoder):
-    with pytest.raises(ValueError, match="text-generation takes chats"):
-        pipeline("conversational", encoder_decoder)
+    for task, message in LEFT_OUT.items():
+        with pytest.raises(ValueError, match=f"Task '{task}' is not supported: {message}"):
+            pipeline(task, encoder_decoder)
     with pytest.raises(ValueError, match="not supported"):
         pipeline("translation_en", encoder_decoder)
 
