@@ -56,6 +56,7 @@ class WhisperPipeline(Writing, SpeechPipeline):
     dictionary that was given.
     """
 
+    engines = ()  # the loop of `generate` is TensorFlow's
     own_inputs = {
         name: tf.TensorSpec([None, None], tf.int32, name) for name in ("decoder_input_ids", "decoder_attention_mask")
     }
