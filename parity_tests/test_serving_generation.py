@@ -145,6 +145,7 @@ def test_a_fresh_process_gives_the_tokens_of_pytorch(exported):
     assert (
         "Task: text-generation" in readme
         and "-1 leaves one as it was exported" in readme
+        and "takes the `state` that the last one gave" in readme
         and lint(exported.folder) == []
     )
 
