@@ -11,6 +11,7 @@ import tensorflow as tf
 import torch
 import transformers
 from tokenizers.pre_tokenizers import ByteLevel
+from transformers import WhisperForConditionalGeneration
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 from typer.testing import CliRunner
 
@@ -23,7 +24,7 @@ from tf_pipeline.cli.main import app
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.pipelines.automatic_speech_recognition import AutomaticSpeechRecognitionPipeline
 from tf_pipeline.pipelines.whisper import WhisperPipeline
-from tf_pipeline.pipelines.whisper_times import TimesInPairs
+from tf_pipeline.pipelines.whisper_times import TimesInPairs, heard
 
 pytestmark = pytest.mark.slow
 
@@ -181,6 +182,22 @@ def test_rules_of_times_are_those_of_pytorch():
             found = TimesInPairs(2, first, end, latest)(tf.constant(ids), tf.constant(scores)).numpy()
             expected = theirs(torch.tensor(ids), torch.tensor(scores)).numpy()
             np.testing.assert_array_equal(found, expected)
+
+
+def test_what_was_heard_of_a_window_is_pytorchs():
+    """On tokens with times at random: which count, and where the next window begins."""
+    rng, first = np.random.default_rng(0), 20
+    lengths = set()
+    for _ in range(400):
+        tokens = np.where(rng.random(rng.integers(1, 9)) < 0.5, rng.integers(0, first, 1), first + rng.integers(1, 40))
+        segments, offset = WhisperForConditionalGeneration._retrieve_segment(
+            torch.tensor(tokens), [{}], torch.zeros(1), first, torch.tensor([90]), 0.02, 0.01, 2, 0, 0, False,
+            torch.zeros(1, 3),
+        )  # fmt: skip
+        kept, frames = heard(tokens, first, 90, 2)
+        assert kept.tolist() == torch.cat([one["tokens"] for one in segments]).tolist() and frames == int(offset)
+        lengths.add(len(tokens) - len(kept))
+    assert len(lengths) > 2
 
 
 def test_languages_that_were_heard():
