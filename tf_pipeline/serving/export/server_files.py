@@ -21,8 +21,8 @@ _TEXTS = ("What a wonderful film.", "I want my money back.")
 _LARGEST_REQUEST = 1024
 _OPTIONS = "\n\nIn `with_options` each row has its own options; -1 leaves one as it was exported."
 _STEPS = (
-    "\n\n`step` writes a text over several requests: each takes the `state` that the last one gave, empty at first, until "
-    "`is_done` is true."
+    "\n\n`step` writes a text over several requests: each takes the `state` that the last one gave, empty at first, "
+    "until `is_done` is true."
 )
 
 
