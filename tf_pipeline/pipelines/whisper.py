@@ -82,7 +82,11 @@ class WhisperPipeline(Writing, SpeechPipeline):
         for name, value in given.items():
             if value:
                 raise ValueError(f"{name}={value!r:.80} is not supported for Whisper: leave it out.")
-        has_times = self._has_times(return_timestamps, options.pop("return_timestamps", None))
+        # In generate_kwargs they are written, and not shown, as in PyTorch's pipeline.
+        shows_times = self._has_times(
+            return_timestamps, getattr(self.model.generation_config, "return_timestamps", None)
+        )
+        has_times = self._has_times(shows_times, options.pop("return_timestamps", None))
         pieces = self._pieces(chunk_length_s, stride_length_s) if chunk_length_s else None
         if pieces is not None and pieces[0] > self.feature_extractor.n_samples:
             raise ValueError(
@@ -97,17 +101,17 @@ class WhisperPipeline(Writing, SpeechPipeline):
         beginning = self._beginning(*(options.pop(name, None) for name in _OF_BEGINNINGS))
         encoding = {"pieces": pieces, "settings": self._settings(options), "beginning": beginning}
         return encoding | {"has_times": has_times}, {
-            "return_timestamps": has_times or None,
+            "return_timestamps": shows_times or None,
             "return_language": return_language,
         }
 
     def _has_times(self, *asked: Any) -> bool:
-        """Whether times are asked for, by the caller or the checkpoint.
+        """Whether times are asked for by any of some values.
 
         Raises:
             ValueError: if not by true or false, or if the checkpoint has no tokens of time.
         """
-        wanted = next(filter(None, (*asked, getattr(self.model.generation_config, "return_timestamps", None))), False)
+        wanted = next(filter(None, asked), False)
         if wanted not in (True, False):
             raise ValueError(
                 f"return_timestamps={wanted!r:.80} is not supported for Whisper, which gives times of segments, True. "
