@@ -1,9 +1,12 @@
-"""Many clients at once on an exported text-classification model: is every answer right, does memory stay?
+"""Many clients at once on an exported model: is every answer right, does memory stay?
 
     pip install ".[bench]"
     tf-pipeline export CHECKPOINT OUT --task text-classification
     python benchmarks/serving_load.py OUT --checkpoint CHECKPOINT
     python benchmarks/serving_load.py OUT --checkpoint CHECKPOINT --requests 2000 --grpc --json load.json
+
+    tf-pipeline export WRITER OUT --task text-generation --no-do-sample --max-length 32 --max-new-tokens 16
+    python benchmarks/serving_load.py OUT --checkpoint WRITER --task text-generation --max-length 32 --max-new-tokens 16
 
 Starts the loopback server of the tests with batching on, so that rows of several requests run together. That is test
 equipment in Python: right answers and the memory of TensorFlow's runtime can be judged with it, the speed of TensorFlow
@@ -11,10 +14,12 @@ Serving cannot. With ``--url`` the requests go to a server that runs already; it
 
 Each request holds 1 to 4 texts of 1 to 400 words. What the local pipeline answers to the same texts is computed
 beforehand, each text by itself: padding to the other rows of a batch must not change a label, nor a score by more than
-1e-5. Every tenth request is wrong in some way, and has to be refused, or to leave the good rows of its batch alone.
+1e-5, nor one character of a text that was written. Every tenth request is wrong in some way, and has to be refused, or
+to leave the good rows of its batch alone. Of the others to a model that writes, every third reads its text as a stream,
+some tokens at a time.
 
 The exit status is 1 if an answer was wrong or lost, or if the server's memory grew by more than ``--most-growth``
-percent after the first 2,000 requests (fewer than some 3,000 are too few to tell).
+percent after the first 2,000 requests (fewer than some 3,000 are too few to tell), or ``--warm-up`` of them.
 """
 
 import argparse
@@ -77,7 +82,11 @@ SCORE_TOLERANCE = 1e-5
 # Bytes that are no UTF-8.
 BAD_BYTES = (b"\xff\xfe", b"caf\xe9 au lait", b"\xed\xa0\x80", b"good \xf0\x9f film")
 
+# Share of good requests to a model that writes that read a stream, and the tokens of a step.
+STREAM_SHARE, STEP_TOKENS = 1 / 3, (1, 8)
+
 Labels = list[dict[str, Any]]
+CLASSIFICATION, GENERATION = "text-classification", "text-generation"
 
 
 # ------------------------------------------------------------------------------------------------------- the requests
@@ -98,16 +107,23 @@ def make_texts(count: int, generator: random.Random) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def local_answers(checkpoint: str, texts: list[str], options: dict[str, Any]) -> list[Labels]:
+def local_answers(task: str, checkpoint: str, texts: list[str], options: dict[str, Any]) -> list[Any]:
     """What the local pipeline says, text by text; runs in a process of its own."""
     from tf_pipeline import pipeline
 
-    pipe = pipeline("text-classification", model=checkpoint)
+    pipe = pipeline(task, model=checkpoint)
+    if task == GENERATION:
+        pipe.tokenizer.truncation_side = "left"
+        cut = {"truncation": True, "max_length": options.pop("max_length")}
+        answers = pipe(texts, batch_size=1, do_sample=False, tokenizer_encode_kwargs=cut, **options)
+        return [one["generated_text"] for (one,) in answers]
     return pipe(texts, batch_size=1, top_k=None, truncation=True, **options)
 
 
-def same(found: Labels, expected: Labels) -> bool:
-    """Whether labels and scores agree, best first; an export may give fewer labels than there are."""
+def same(found: Labels | str, expected: Labels | str) -> bool:
+    """Whether texts, or labels and scores, agree, best first; an export may give fewer labels than there are."""
+    if isinstance(expected, str):
+        return found == expected
     scores = {one["label"]: one["score"] for one in expected}
     close = all(abs(one["score"] - scores.get(one["label"], float("nan"))) <= SCORE_TOLERANCE for one in found)
     falling = all(one["score"] >= two["score"] for one, two in zip(found, found[1:], strict=False))
@@ -216,7 +232,8 @@ class Load:
         examples: what went wrong, the first few times.
     """
 
-    def __init__(self, url: str, raw_url: str, texts: list[str], expected: list[Labels], server: Server | None):
+    def __init__(self, task: str, url: str, raw_url: str, texts: list[str], expected: list[Any], server: Server | None):
+        self.task = task
         self.url, self.raw_url = url, f"{raw_url}:predict"
         self.texts, self.expected, self.server = texts, expected, server
         self.pool = urllib3.PoolManager(maxsize=64)
@@ -246,7 +263,11 @@ class Load:
             self._judge(request.kind, lambda: self._send_wrong(request))
         else:
             numbers = [generator.randrange(len(self.texts)) for _ in range(generator.randint(1, MOST_TEXTS))]
-            self._judge("good", lambda: self._send_good(numbers))
+            if self.task == GENERATION and generator.random() < STREAM_SHARE:
+                step = generator.randint(*STEP_TOKENS)
+                self._judge("stream", lambda: self._read_stream(numbers[0], step))
+            else:
+                self._judge("good", lambda: self._send_good(numbers))
 
     def _judge(self, kind: str, send: Callable[[], str | None]) -> None:
         start = time.perf_counter()
@@ -264,16 +285,33 @@ class Load:
                 if len(self.examples) < 10:
                     self.examples.append(f"{kind}: {problem:.300}")
 
-    def _send_good(self, numbers: list[int]) -> str | None:
+    @property
+    def _client(self) -> Client:
+        """The client of this thread."""
         if not hasattr(self._here, "client"):
-            self._here.client = Client(self.url, task="text-classification")
-        found = self._here.client([self.texts[number] for number in numbers], top_k=None)
+            self._here.client = Client(self.url, task=self.task)
+        return self._here.client
+
+    def _send_good(self, numbers: list[int]) -> str | None:
+        texts = [self.texts[number] for number in numbers]
+        if self.task == GENERATION:
+            found = [one["generated_text"] for (one,) in self._client(texts)]
+        else:
+            found = self._client(texts, top_k=None)
         if len(found) != len(numbers):
             return f"{len(numbers)} texts, {len(found)} answers"
-        for number, one in zip(numbers, found, strict=True):
-            if not same(one, self.expected[number]):
-                return f"{self.texts[number]!r:.80} gave {one}, not {self.expected[number]}"
-        return None
+        return next(filter(None, map(self._problem, numbers, found)), None)
+
+    def _read_stream(self, number: int, step: int) -> str | None:
+        return self._problem(
+            number, self.texts[number] + "".join(self._client.stream_text(self.texts[number], step_tokens=step))
+        )
+
+    def _problem(self, number: int, found: Any, where: str = "") -> str | None:
+        """Whether an answer to a text is not the local pipeline's, in words."""
+        if same(found, self.expected[number]):
+            return None
+        return f"{self.texts[number]!r:.80}{where} gave {found!r:.200}, not {self.expected[number]!r:.200}"
 
     def _send_wrong(self, request: Wrong) -> str | None:
         answer = self.pool.request("POST", self.raw_url, body=request.body, timeout=60, retries=False)
@@ -283,12 +321,13 @@ class Load:
         if answer.status == 400:
             return None if document.get("error") else "refused without a reason"
         outputs = document["outputs"]
-        rows = [[{"label": label, "score": score} for label, score in zip(*row, strict=True)]
-                for row in zip(outputs["labels"], outputs["scores"], strict=True)]  # fmt: skip
-        for place, number in request.rows.items():
-            if not same(rows[place], self.expected[number]):
-                return f"{self.texts[number]!r:.80}, beside a bad row, gave {rows[place]}"
-        return None
+        if self.task == GENERATION:
+            rows: list[Any] = outputs["generated_text"]
+        else:
+            pairs = zip(outputs["labels"], outputs["scores"], strict=True)
+            rows = [[{"label": label, "score": score} for label, score in zip(*row, strict=True)] for row in pairs]
+        problems = (self._problem(number, rows[place], " beside a bad row") for place, number in request.rows.items())
+        return next(filter(None, problems), None)
 
 
 # ---------------------------------------------------------------------------------------------------------- the report
@@ -325,10 +364,10 @@ def show(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def summary(load: Load, seconds: float, requests: int, runs: int | None) -> dict[str, Any]:
+def summary(load: Load, seconds: float, requests: int, runs: int | None, warm_up: int) -> dict[str, Any]:
     """The numbers of the report."""
     percentiles = statistics.quantiles(load.seconds, n=100, method="inclusive")
-    memory = [size for done, size in sorted(load.memory.items()) if done >= WARM_UP]
+    memory = [size for done, size in sorted(load.memory.items()) if done >= warm_up]
     points = {"median": percentiles[49], "90 %": percentiles[89], "99 %": percentiles[98], "worst": max(load.seconds)}
     return {
         "requests": requests,
@@ -349,6 +388,14 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export", type=Path, nargs="?", help="folder of the export: with a folder for each version")
     parser.add_argument("--checkpoint", required=True, help="what was exported: a folder or a hub id")
+    parser.add_argument(
+        "--task", choices=[CLASSIFICATION, GENERATION], default=CLASSIFICATION, help="(default: %(default)s)"
+    )
+    parser.add_argument("--max-new-tokens", type=positive, metavar="N", help="of an export that writes")
+    parser.add_argument(
+        "--warm-up", type=positive, default=WARM_UP, metavar="N",
+        help="requests before memory is measured (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--url", help="instead of the folder: REST address of the model on a server that runs already")
     parser.add_argument("--requests", type=positive, default=10_000, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--clients", type=positive, default=8, metavar="N", help="at once (default: %(default)s)")
@@ -369,6 +416,8 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     if (args.export is None) == (args.url is None):
         parser.error("give the folder of an export, or --url")
+    if args.task == GENERATION and None in (args.max_length, args.max_new_tokens):
+        parser.error("text-generation needs --max-length and --max-new-tokens, those of the export")
     return args
 
 
@@ -377,16 +426,16 @@ def main() -> None:
     args = parse()
     facts = environment()
     print_environment(facts)
-    options = {"max_length": args.max_length, "function_to_apply": args.function}
+    options = {"max_length": args.max_length, "function_to_apply": args.function, "max_new_tokens": args.max_new_tokens}
     options = {name: value for name, value in options.items() if value is not None}
     with work_folder(args.work) as folder, watch_others(facts):
         texts = make_texts(args.texts, random.Random(0))
         with console.status(f"Answers of the local pipeline to {len(texts)} texts"):
-            expected = run_apart(local_answers, args.checkpoint, texts, options)
+            expected = run_apart(local_answers, args.task, args.checkpoint, texts, options)
         with serving(args, folder) as (url, raw_url, server):
-            load = Load(url, raw_url, texts, expected, server)
+            load = Load(args.task, url, raw_url, texts, expected, server)
             seconds = load.run(args.requests, args.clients)
-            report = summary(load, seconds, args.requests, server and server.runs())
+            report = summary(load, seconds, args.requests, server and server.runs(), args.warm_up)
     print_report(load, report)
     write_json(args.json, {"environment": facts, "clients": args.clients, **report})
     if sum(load.wrong.values()) + sum(load.lost.values()):

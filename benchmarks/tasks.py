@@ -6,7 +6,9 @@
 
 Both read one checkpoint: the real MiniLM-L6 with a random head. The number reported is texts per second over PyTorch's
 at the best of its batch sizes, tokenising and post-processing included. transformers 5 has no question-answering, so
-that PyTorch there is a loop over the same windows, batched, with the post-processing that transformers 4 had.
+that PyTorch there is a loop over the same windows, batched, with the post-processing that transformers 4 had. It has
+no summarization and no translation either: there, PyTorch is a loop of tokenizer, ``generate`` and tokenizer, over a
+model of T5-small's shape with random weights, which writes as many tokens for every text; fewer texts are enough.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from harness import (
     print_environment,
     print_table,
     ratio,
+    run_apart,
     show,
     watch_others,
     work_folder,
@@ -43,8 +46,10 @@ TOLERANCE, OTHER_SHARE = 1e-4, 0.01
 
 CONLL = ["O", *(f"{prefix}-{kind}" for kind in ("PER", "ORG", "LOC", "MISC") for prefix in "BI")]
 LABELS = ["comedy", "drama", "horror"]
-# Sentences that make up one context of question-answering.
+# Sentences that make up one context of question-answering, or one text to be summarized.
 CONTEXT_SENTENCES = 20
+# Inputs and new tokens of tasks that write.
+WRITTEN, NEW_TOKENS = {"summarization": 20, "translation_en_to_fr": 100}, 32
 
 # What two contenders are compared by: for each text, words that have to be equal, and numbers that have to be close.
 Answer = tuple[list[Any], list[float]]
@@ -88,6 +93,14 @@ TASKS = [
         {"candidate_labels": LABELS},
     ),
     Task("feature-extraction", "BertModel", (), {"truncation": True, "return_tensors": True}),
+    Task(
+        "summarization", "T5ForConditionalGeneration", (),
+        {"truncation": True, "num_beams": 4, "max_new_tokens": NEW_TOKENS},
+    ),
+    Task(
+        "translation_en_to_fr", "T5ForConditionalGeneration", (),
+        {"truncation": True, "num_beams": 1, "max_new_tokens": NEW_TOKENS},
+    ),
 ]  # fmt: skip
 
 
@@ -102,7 +115,40 @@ def inputs_of(task: str, texts: list[str]) -> list[Any]:
         starts = range(0, len(texts), CONTEXT_SENTENCES)
         contexts = [" ".join(texts[start : start + CONTEXT_SENTENCES]) for start in starts]
         return [{"question": "What is this film about?", "context": context} for context in contexts]
-    return texts
+    if task == "summarization":
+        starts = range(0, len(texts), CONTEXT_SENTENCES)
+        texts = [" ".join(texts[start : start + CONTEXT_SENTENCES]) for start in starts]
+    return texts[: WRITTEN.get(task)]
+
+
+def checkpoint_of(task: Task, folder: Path) -> Path:
+    """A checkpoint for a task, made once."""
+    if task.name not in WRITTEN:
+        return minilm_checkpoint(folder, task.class_name, task.labels)
+    target = folder / "t5-with-tokenizer"
+    if not (target / "tokenizer.json").exists():
+        run_apart(_save_writer, target, minilm_checkpoint(folder, "BertModel"))
+    return target
+
+
+def _save_writer(target: Path, body: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    tokenizer = AutoTokenizer.from_pretrained(body, model_max_length=512)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8, eos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id, decoder_start_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = T5ForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Logits of first values are so alike that rounding would choose the tokens.
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
 
 
 def compact(answer: Any) -> Answer:
@@ -135,7 +181,7 @@ class Runner:
 
 
 class TorchRunner(Runner):
-    """transformers' own pipeline, or for question-answering the loop below."""
+    """transformers' own pipeline, or one of the loops below for tasks that it has not."""
 
     def __init__(self, task: str, checkpoint: Path):
         import torch
@@ -143,6 +189,8 @@ class TorchRunner(Runner):
 
         if task == "question-answering":
             self.pipe = TorchQuestionAnswering(checkpoint)
+        elif task in WRITTEN:
+            self.pipe = TorchWriting(checkpoint)
         else:
             self.pipe = pipeline(task, model=str(checkpoint), dtype=torch.float32, device="cpu")
 
@@ -207,6 +255,31 @@ class TorchQuestionAnswering:
             answer["score"] += float(scores[place])
 
 
+class TorchWriting:
+    """Texts from texts on PyTorch, in batches, in their order."""
+
+    def __init__(self, checkpoint: Path):
+        import torch
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+        self.torch = torch
+        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        self.model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+
+    def __call__(self, texts: list[str], batch_size: int = 1, truncation: bool = True, **options: Any) -> list[dict]:
+        """What is written for each text."""
+        written: list[str] = []
+        for start in range(0, len(texts), batch_size):
+            inputs = self.tokenizer(
+                texts[start : start + batch_size], padding=True, truncation=truncation, return_tensors="pt"
+            )
+            inputs.pop("token_type_ids", None)
+            with self.torch.inference_mode():
+                ids = self.model.generate(**inputs, **options)
+            written += self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [{"text": text} for text in written]
+
+
 RUNNERS = {"PyTorch": TorchRunner, "tf_pipeline": OurRunner}
 
 
@@ -237,7 +310,7 @@ def measure(task: Task, texts: list[str], folder: Path, sizes: list[int], rounds
     """
     rows = [*(Row(task.title, "PyTorch", size) for size in sizes), Row(task.title, "tf_pipeline")]
     inputs = inputs_of(task.name, texts)
-    checkpoint = minilm_checkpoint(folder, task.class_name, task.labels)
+    checkpoint = checkpoint_of(task, folder)
     processes: dict[str, Apart] = {}
     try:
         for library, runner in RUNNERS.items():
@@ -289,7 +362,7 @@ def report(rows: list[Row], number: int) -> None:
         for row in rows
     ]
     columns = ["pipeline", "task", "texts/s, best PyTorch = 1 (quartiles)", "other answers", "score difference"]
-    print_table(f"{number} film-review sentences, MiniLM-L6 with a head", columns, cells)
+    print_table(f"{number} film-review sentences, MiniLM-L6 with a head, or T5-small's shape", columns, cells)
 
 
 def parse() -> argparse.Namespace:

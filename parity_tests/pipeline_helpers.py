@@ -146,6 +146,35 @@ def bart_checkpoint() -> Path:
     return saved(transformers.BartForConditionalGeneration(config), tokenizer)
 
 
+@cache
+def languages_checkpoint(family: str) -> tuple[Path, str, str]:
+    """A checkpoint of many languages, ``"mbart"`` or ``"nllb"``, and the codes of two of them."""
+    words = [f"▁{word}" for word in "once upon a time my tart the answer is hello".split()]
+    letters = [*"▁abcdefghijklmnopqrstuvwxyzOMTH"]
+    if family == "mbart":
+        vocabulary = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+        vocabulary += [(word, -2.0) for word in words] + [(letter, -5.0) for letter in letters]
+        tokenizer = transformers.MBartTokenizer(vocab=vocabulary, src_lang="en_XX", tgt_lang="ro_RO")
+        codes, config_class, model_class = ("en_XX", "ro_RO"), transformers.MBartConfig, "MBartForConditionalGeneration"
+    else:
+        vocabulary = {
+            token: place for place, token in enumerate(("<s>", "<pad>", "</s>", "<unk>", *letters, "on", "ti"))
+        }
+        tokenizer = transformers.NllbTokenizer(
+            vocab=vocabulary, merges=[("o", "n"), ("t", "i")], src_lang="eng_Latn", tgt_lang="fra_Latn"
+        )
+        codes, config_class, model_class = (
+            ("eng_Latn", "fra_Latn"),
+            transformers.M2M100Config,
+            "M2M100ForConditionalGeneration",
+        )
+    config = config_class(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=37, decoder_ffn_dim=37, max_position_embeddings=64,
+    )  # fmt: skip
+    return saved(getattr(transformers, model_class)(config), tokenizer), *codes
+
+
 def assert_same_answers(ours, theirs, tolerance: float = 2e-6) -> None:
     """The same structure, keys in the same order and values; scores up to float32 rounding."""
     if isinstance(theirs, Mapping):

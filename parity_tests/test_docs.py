@@ -35,7 +35,7 @@ from tf_pipeline.serving.export import TASKS as EXPORTED
 DOCS = ROOT / "docs"
 PYTHON, SHELL = all_blocks("python"), all_blocks("sh")
 # Blocks that are shown and not run, each with its reason in the page; a new one is a decision.
-NOT_RUN = 2
+NOT_RUN = 3
 # Programs of commands that are looked at no further.
 OTHER_PROGRAMS = {"curl", "bash", "git", "pre-commit", "source", "uv"}
 

@@ -1,5 +1,6 @@
 """Decoders in the graph give what `tokenizers` and `transformers` give, token list by token list."""
 
+import itertools
 import random
 
 import pytest
@@ -13,7 +14,7 @@ from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer, compile_deco
 PIECES = [
     "Hello", "##llo", "##", "#", "##.", ".", ",", "'", "n't", "'m", "'s", "do", "not", "do not", "▁", "▁the",
     "a▁b", "▁▁", "Ġ", "ĠWorld", "Ã©", "é", "Ã", "©", "日本", "ðŁĺ", "Ģ", " caf", "caf", "\x00", "\\1", "[CLS]", "[SEP]",
-    " ", "", "  x  ", "!", "?", " ' ", "'ve", "'re",
+    " ", "", "  x  ", "!", "?", " ' ", "'ve", "'re", "<0xE6>", "<0x97>", "<0xA5>", "<0x41>", "<0xff>",
 ]  # fmt: skip
 DECODERS = {
     "none": None,
@@ -24,6 +25,10 @@ DECODERS = {
     "Metaspace, never": decoders.Metaspace(prepend_scheme="never"),
     "Sequence": decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.Replace("a", "\\1"), decoders.Fuse(), decoders.Strip(" ", 1, 2)]
+    ),
+    "ByteFallback": decoders.ByteFallback(),
+    "Sequence of Llama": decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     ),
     "Sequence of strips": decoders.Sequence([decoders.Strip("#", 1, 0), decoders.WordPiece()]),
     "Sequence of bytes": decoders.Sequence([decoders.ByteLevel(), decoders.Strip("H", 1, 0)]),
@@ -77,10 +82,23 @@ def test_special_tokens_are_skipped_row_by_row():
     assert ours.numpy().tolist() == [b"Hello", b"[CLS] Hello [SEP]"]
 
 
-def test_byte_fallback_is_refused_by_name():
-    tokenizer = _tokenizer(decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()]))
-    with pytest.raises(UnsupportedTokenizer, match="Decoder 'ByteFallback' is not compiled; ByteLevel, Fuse"):
-        compile_decoder(tokenizer)
+def test_settled_text_is_where_every_later_text_begins():
+    """Token by token; without clean-up, no character waits longer than it has to."""
+    kinds = {name: DECODERS[name] for name in ("ByteLevel", "Sequence of Llama", "WordPiece", "Metaspace")}
+    for decoder, clean_up in itertools.product(kinds.values(), [False, True]):
+        ours = compile_decoder(_tokenizer(decoder, clean_up))
+        for tokens in _lists(25):
+            ids = tf.constant([_tokenizer(decoder).convert_tokens_to_ids(tokens)], tf.int32)
+            ids = tf.repeat(ids, len(tokens) + 1, axis=0)
+            keep = tf.sequence_mask(tf.range(len(tokens) + 1), len(tokens))
+            whole = ours.decode(ids, keep, True)[-1].numpy().decode()
+            settled = ours.settled(ids, keep, True).numpy()
+            assert all(whole.startswith(text.decode()) for text in settled)
+    ours = compile_decoder(_tokenizer(DECODERS["Sequence of Llama"]))
+    ids = tf.constant([_tokenizer(None).convert_tokens_to_ids(["Hello", "▁the", "<0xE6>", "<0x97>", "<0xA5>", "do"])])
+    keep = tf.sequence_mask(tf.range(7), 6)
+    found = [text.decode() for text in ours.settled(tf.repeat(ids, 7, axis=0), keep, True).numpy()]
+    assert found == ["", "Hello", "Hello the", "Hello the", "Hello the", "Hello the", "Hello the日do"]
 
 
 def test_pattern_of_replace_is_refused():

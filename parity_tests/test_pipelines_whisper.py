@@ -7,9 +7,12 @@ from functools import cache
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 import torch
 import transformers
 from tokenizers.pre_tokenizers import ByteLevel
+from transformers import WhisperForConditionalGeneration
+from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 from typer.testing import CliRunner
 
 from benchmarks import tiny
@@ -21,6 +24,7 @@ from tf_pipeline.cli.main import app
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.pipelines.automatic_speech_recognition import AutomaticSpeechRecognitionPipeline
 from tf_pipeline.pipelines.whisper import WhisperPipeline
+from tf_pipeline.pipelines.whisper_times import TimesInPairs, heard
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +52,7 @@ def checkpoint():
     ids = dict(zip(SPECIALS, words.convert_tokens_to_ids(SPECIALS), strict=True))
     start, end = ids["<|startoftranscript|>"], ids["<|endoftext|>"]
     config = tiny.tiny_config(
-        "whisper", vocab_size=len(words) + 40, max_source_positions=50, max_target_positions=32, pad_token_id=end,
+        "whisper", vocab_size=len(words) + 51, max_source_positions=50, max_target_positions=32, pad_token_id=end,
         bos_token_id=end, eos_token_id=end, decoder_start_token_id=start, forced_decoder_ids=None,
         suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
@@ -61,13 +65,25 @@ def checkpoint():
         "lang_to_id": {f"<|{name}|>": ids[f"<|{name}|>"] for name in LANGUAGES},
         "task_to_id": {name: ids[f"<|{name}|>"] for name in TASKS}, "is_multilingual": True,
         "no_timestamps_token_id": ids["<|notimestamps|>"], "begin_suppress_tokens": [end],
-        "suppress_tokens": [*(i for token, i in ids.items() if i != end), *range(len(words), len(words) + 40)],
+        "suppress_tokens": [*(i for token, i in ids.items() if i != end), *range(len(words), len(words) + 51)],
         "decoder_start_token_id": start, "eos_token_id": end, "pad_token_id": end,
     }  # fmt: skip
     folder = saved(model, words)
     transformers.GenerationConfig(**known).save_pretrained(folder)
     transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=1).save_pretrained(folder)
     return folder
+
+
+@cache
+def timed():
+    """Pipelines of the same model whose tokens of time are not suppressed, ours and PyTorch's."""
+    folder = copied(checkpoint())
+    path = folder / "generation_config.json"
+    known = json.loads(path.read_text())
+    first = known["no_timestamps_token_id"] + 1
+    known["suppress_tokens"] = [token for token in known["suppress_tokens"] if token < first]
+    path.write_text(json.dumps(known | {"max_initial_timestamp_index": 5}))
+    return pipeline(TASK, folder), torch_pipeline(TASK, folder)
 
 
 @cache
@@ -120,6 +136,71 @@ def test_long_sounds_in_pieces(options, caplog):
     assert not caplog.text
 
 
+LONG = [sound(seed, samples) for seed, samples in ((5, 3 * RATE + 777), (6, RATE // 2), (7, 2 * RATE))]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"return_timestamps": True}, {"return_timestamps": True, "return_language": True},
+        {"return_timestamps": True, "chunk_length_s": 0.8}, {"generate_kwargs": {"return_timestamps": True}},
+        {"return_timestamps": True, "generate_kwargs": {"language": "fr", "num_beams": 1, "max_new_tokens": 14}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_times_and_windows_are_those_of_pytorch(options):
+    """A sound of several windows is read from the last time that was written, and a short one too."""
+    ours, theirs = timed()
+    options = options | {"generate_kwargs": WRITE | options.get("generate_kwargs", {})}
+    expected = [theirs(one, **options) for one in LONG]
+    assert ours(LONG, **options) == expected
+    assert ("return_timestamps" in options) == ("chunks" in expected[0])
+    if "chunks" in expected[0]:
+        assert any(len(one["chunks"]) > 2 for one in expected)
+        assert any(chunk["timestamp"][0] > 1 for one in expected for chunk in one["chunks"])
+
+
+def test_the_checkpoint_may_ask_for_times():
+    ours, _ = timed()
+    ours.model.generation_config.return_timestamps = True
+    try:
+        assert ours(LONG[1], generate_kwargs=WRITE)["chunks"]
+    finally:
+        del ours.model.generation_config.return_timestamps
+
+
+def test_rules_of_times_are_those_of_pytorch():
+    """On texts of every kind at random, not only on those that a model writes."""
+    rng, first, end = np.random.default_rng(0), 20, 9
+    for latest in (None, 3):
+        config = transformers.GenerationConfig(eos_token_id=end)
+        config.no_timestamps_token_id, config.max_initial_timestamp_index = first - 1, latest
+        theirs = WhisperTimeStampLogitsProcessor(config, begin_index=2)
+        for length in range(2, 9):
+            ids = np.where(rng.random((40, length)) < 0.5, rng.integers(0, first, (40, length)), 0)
+            ids = np.where(ids > 0, ids, first + np.sort(rng.integers(0, 12, (40, length)))).astype(np.int32)
+            scores = rng.normal(size=(40, 32)).astype(np.float32) * 2
+            found = TimesInPairs(2, first, end, latest)(tf.constant(ids), tf.constant(scores)).numpy()
+            expected = theirs(torch.tensor(ids), torch.tensor(scores)).numpy()
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_what_was_heard_of_a_window_is_pytorchs():
+    """On tokens with times at random: which count, and where the next window begins."""
+    rng, first = np.random.default_rng(0), 20
+    lengths = set()
+    for _ in range(400):
+        tokens = np.where(rng.random(rng.integers(1, 9)) < 0.5, rng.integers(0, first, 1), first + rng.integers(1, 40))
+        segments, offset = WhisperForConditionalGeneration._retrieve_segment(
+            torch.tensor(tokens), [{}], torch.zeros(1), first, torch.tensor([90]), 0.02, 0.01, 2, 0, 0, False,
+            torch.zeros(1, 3),
+        )  # fmt: skip
+        kept, frames = heard(tokens, first, 90, 2)
+        assert kept.tolist() == torch.cat([one["tokens"] for one in segments]).tolist() and frames == int(offset)
+        lengths.add(len(tokens) - len(kept))
+    assert len(lengths) > 2
+
+
 def test_languages_that_were_heard():
     found = answers(SOUNDS, {"return_language": True})
     assert {chunk["language"] for one in found for chunk in one["chunks"]} <= {"english", "french", "german"}
@@ -166,8 +247,9 @@ def test_the_class_of_the_pipeline_follows_the_model(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"return_timestamps": True}, "return_timestamps=True is not supported for Whisper"),
-        ({"return_timestamps": "word"}, "not supported for Whisper"),
+        ({"return_timestamps": "word"}, "is not supported .*segments, True. Times of words are read"),
+        ({"return_timestamps": "char"}, "not supported for Whisper, which gives times of segments"),
+        ({"generate_kwargs": {"no_speech_threshold": 0.6}}, "no_speech_threshold=0.6 is not supported for Whisper"),
         ({"decoder_kwargs": {"x": 1}}, "not supported for Whisper"),
         ({"generate_kwargs": {"language": "klingon"}}, "'klingon' is not supported by .*; it has de, en, fr"),
         ({"generate_kwargs": {"language": "spanish"}}, "'spanish' is not supported by this checkpoint"),
@@ -192,8 +274,16 @@ def test_the_command_line_takes_a_language(tmp_path):
     assert result.exit_code == 0, result.output
     expected = ours(str(path), generate_kwargs={"language": "french", "task": "translate"})
     assert json.loads(result.stdout) == expected, result.stdout
+    result = CliRunner().invoke(app, [*command, "--return-timestamps", "segment"])
+    assert result.exit_code == 0 and "timestamp" in json.loads(result.stdout)["chunks"][0], result.output
 
 
-def test_a_sound_that_is_too_long_says_how_to_read_it():
-    with pytest.raises(ValueError, match=r"1\.5 seconds, but Whisper reads 1 at a time: pass chunk_length_s=1"):
-        pipes()[0](sound(0, 24000))
+def test_a_long_sound_needs_tokens_of_time():
+    folder = copied(checkpoint())
+    path = folder / "generation_config.json"
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in known.items() if name != "no_timestamps_token_id"}))
+    ours = pipeline(TASK, folder)
+    for sounds, options in ((LONG[0], {}), (LONG[1], {"return_timestamps": True})):
+        with pytest.raises(ValueError, match="take no_timestamps_token_id in the checkpoint's"):
+            ours(sounds, **options)

@@ -22,12 +22,13 @@ from parity_tests.pipeline_helpers import (
     bart_checkpoint,
     decoder_checkpoint,
     encoder_decoder_checkpoint,
-    saved,
+    languages_checkpoint,
     torch_pipeline,
 )
 from parity_tests.tiers import thinned
 from tf_pipeline import pipeline
 from tf_pipeline.cli.main import app
+from tf_pipeline.pipelines.tasks import LEFT_OUT
 
 PROMPTS = ["Once upon a time", "My tart", "Hello, how are you doing today my friend? I have", "The answer is"]
 CHAT = [{"role": "user", "content": "Hello"}]
@@ -227,21 +228,8 @@ def test_lengths_that_make_no_sense_are_warned_of(encoder_decoder, caplog):
     assert named.prefix == SPECIFIC["translation_en_to_fr"]["prefix"]
 
 
-def languages_checkpoint() -> Path:
-    """A checkpoint of mBART with two languages."""
-    vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    vocabulary += [(f"▁{word}", -2.0) for word in "once upon a time my tart the answer is hello".split()]
-    vocabulary += [(letter, -5.0) for letter in "▁abcdefghijklmnopqrstuvwxyzOMTH"]
-    tokenizer = transformers.MBartTokenizer(vocab=vocabulary, src_lang="en_XX", tgt_lang="ro_RO")
-    config = transformers.MBartConfig(
-        vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=37, decoder_ffn_dim=37, max_position_embeddings=64,
-    )  # fmt: skip
-    return saved(transformers.MBartForConditionalGeneration(config), tokenizer)
-
-
 def test_languages():
-    folder = languages_checkpoint()
+    folder, *_ = languages_checkpoint("mbart")
     ours = pipeline("translation", folder)
     options = {"max_new_tokens": 6, "num_beams": 2}
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, src_lang="de_DE")
@@ -290,8 +278,9 @@ def test_saved_as_a_whole(generators, tmp_path):
 
 
 def test_models_and_tasks_that_do_not_fit(encoder_decoder):
-    with pytest.raises(ValueError, match="text-generation takes chats"):
-        pipeline("conversational", encoder_decoder)
+    for task, message in LEFT_OUT.items():
+        with pytest.raises(ValueError, match=f"Task '{task}' is not supported: {message}"):
+            pipeline(task, encoder_decoder)
     with pytest.raises(ValueError, match="not supported"):
         pipeline("translation_en", encoder_decoder)
 

@@ -17,6 +17,7 @@ from parity_tests.pipeline_helpers import (
     bart_checkpoint,
     decoder_checkpoint,
     encoder_decoder_checkpoint,
+    languages_checkpoint,
     saved,
     trained_tokenizer,
 )
@@ -139,11 +140,12 @@ def test_a_fresh_process_gives_the_tokens_of_pytorch(exported):
         prompt + text[0] for prompt, text in zip(PROMPTS, written, strict=True)
     ]
     assert answers["num_generated_tokens"].tolist() == [len(one[0]) for one in tokens]
-    assert exported.warmup_requests == 3 and exported.compared == exporting.WRITTEN_SAMPLE
+    assert exported.warmup_requests == 4 and exported.compared == exporting.WRITTEN_SAMPLE
     readme = (exported.folder.parent / "README.md").read_text()
     assert (
         "Task: text-generation" in readme
         and "-1 leaves one as it was exported" in readme
+        and "takes the `state` that the last one gave" in readme
         and lint(exported.folder) == []
     )
 
@@ -266,8 +268,133 @@ def test_a_client_answers_as_the_local_pipeline(exported, local):
             assert asked(PROMPTS, **options) == local(PROMPTS, batch_size=1, **options)
             named = pipeline("text-generation", model=url, signature="with_options", top_k=1)
             assert named(PROMPTS[0]) == local(PROMPTS[0], do_sample=False)
-        with pytest.raises(ValueError, match="for text-generation or for text2text-generation: pass task="):
-            tf_pipeline.serving.Client(url)("A film")
+            with tf_pipeline.serving.Client(url) as untold:
+                assert untold(PROMPTS) == local(PROMPTS, batch_size=1) and untold.task == "text-generation"
+                for step in (1, 4, None):
+                    pieces = [*untold.stream_text(PROMPTS[4], step_tokens=step, seed=3)]
+                    assert PROMPTS[4] + "".join(pieces) == local(PROMPTS[4], seed=3)[0]["generated_text"]
+                    assert len(pieces) > 1 if step == 1 else len(pieces) < 4
+        rest = ["run", "text-generation", "--model", server.url("rest"), PROMPTS[0], "--max-new-tokens", "7"]
+        result = CliRunner().invoke(app, rest)
+        expected = local(PROMPTS[0], max_new_tokens=7)[0]["generated_text"]
+        assert result.exit_code == 0 and result.stdout == expected + "\n", result.output
+
+
+# ---------------------------------------------------------------------------------------------------- step by step
+
+
+def steps(functions, texts, states, tokens, **options):
+    """The outputs of ``step``, with one state and number of tokens for each text."""
+    takes = exporting.input_specs(functions["step"])
+    columns = {name: tf.fill([len(texts)], KINDS[name](-1)) for name in takes if name in KINDS}
+    columns |= {name: tf.fill([len(texts)], KINDS[name](value)) for name, value in options.items()}
+    return functions["step"](
+        text=tf.constant(texts), state=tf.constant(states), step_tokens=tf.constant(tokens), **columns
+    )
+
+
+def assert_steps_are_one_call(functions, texts, **options):
+    """Texts that are written in steps, each of its own length, are those of one call, and no piece is taken back."""
+    whole = with_options(functions, texts, **options)
+    key = next(name for name in whole if name.endswith("_text"))
+    expected = [
+        text.removeprefix(one if key == "generated_text" else "")
+        for text, one in zip(texts_of(whole[key]), texts, strict=True)
+    ]
+    states, found = [b""] * len(texts), None
+    for turn in range(2 * NEW):
+        found = steps(functions, texts, states, [1 + (place + turn) % 3 for place in range(len(texts))], **options)
+        states = found["state"].numpy().tolist()
+        shown = texts_of(found["new_text"])
+        assert all(text.startswith(piece) for text, piece in zip(expected, shown, strict=True))
+        if found["is_done"].numpy().all():
+            break
+        assert (found["num_generated_tokens"].numpy()[~found["is_done"].numpy()] > turn).all()
+    assert shown == expected and found["is_done"].numpy().all()
+    assert found["num_generated_tokens"].numpy().tolist() == whole["num_generated_tokens"].numpy().tolist()
+
+
+def test_steps_are_one_call(drawing):
+    assert_steps_are_one_call(drawing, PROMPTS, seed=3, temperature=1.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [
+    {"do_sample": False, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "encoder_repetition_penalty": 1.2},
+    {"do_sample": False, "stop_strings": ["f", " it"]},
+    {"generation_config": transformers.GenerationConfig(max_length=28, min_length=12)},
+    {"forced_eos_token_id": 0, "exponential_decay_length_penalty": (2, 1.5), "min_new_tokens": 3},
+    {"prefix": "The ", "return_full_text": False, "begin_suppress_tokens": [5, 9], "encoder_no_repeat_ngram_size": 2},
+], ids=str)  # fmt: skip
+def test_steps_of_options(options):
+    options = {"max_new_tokens": NEW, "seed": SEED} | options
+    if "generation_config" in options:
+        options.pop("max_new_tokens")
+    functions = serve(decoder_checkpoint(), "text-generation", **options).signatures()
+    assert "step" in functions
+    texts = PROMPTS if "return_full_text" not in options else [""]
+    if texts == PROMPTS:
+        assert_steps_are_one_call(functions, [*PROMPTS, *("", "a" * 300)])
+        return
+    whole = texts_of(functions["serving_default"](text=tf.constant(PROMPTS))["generated_text"])
+    found = steps(functions, PROMPTS, [b""] * len(PROMPTS), [4] * len(PROMPTS))
+    found = steps(functions, PROMPTS, found["state"].numpy(), [NEW] * len(PROMPTS))
+    assert texts_of(found["new_text"]) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint", [encoder_decoder_checkpoint, bart_checkpoint])
+def test_steps_with_an_encoder(checkpoint):
+    """Rows that are not equally far choose again what others have not written yet."""
+    options = {"num_beams": 1, "max_new_tokens": NEW, "min_length": 4, "no_repeat_ngram_size": 2}
+    assert_steps_are_one_call(serve(checkpoint(), "text2text-generation", **options).signatures(), PROMPTS)
+
+
+def test_states_that_are_none_leave_other_rows_alone(drawing):
+    good = steps(drawing, PROMPTS[:1], [b""], [3], seed=1)["state"].numpy()[0]
+    wrong = [b"x", b"1 2 9999", b"1", b"1 2 -1 5", b"1  2", b" 1 2", b"9" * 11 + b" 2 5", b"1 2" + b" 5" * NEW, b"\xff"]
+    found = steps(drawing, PROMPTS[:1] * (1 + len(wrong)), [good, *wrong], [3] * (1 + len(wrong)))
+    assert texts_of(found["new_text"][:1]) == texts_of(steps(drawing, PROMPTS[:1], [good], [3])["new_text"])
+    assert found["num_generated_tokens"].numpy().tolist() == [6] + [-1] * len(wrong)
+    assert set(texts_of(found["new_text"][1:])) == {""} and found["is_done"].numpy().tolist() == [False] + [True] * len(
+        wrong
+    )
+    nothing = steps(drawing, np.array([], object), np.array([], object), np.array([], np.int32))
+    assert {name: value.shape[0] for name, value in nothing.items()} == dict.fromkeys(found, 0)
+
+
+def test_a_client_does_not_stream_what_is_not_written_in_steps(beams):
+    signatures = {name: exporting._signature(function) for name, function in beams.items()}
+    with pytest.raises(ValueError, match="no signature step, which those with num_beams"):
+        REMOTE_TASKS["summarization"](None, signatures, None, 32).stream_text("A film")
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([("ab", 1, False), ("ac", 2, True)], "The text was 'ab', and is now 'ac'"),
+        ([("ab", 1, False), ("ab", 1, False)], "does not go on from its state"),
+        ([("", -1, True)], "does not go on from its state"),
+        ([("ab", 1, False), ("a", 2, False), ("abc", 3, True)], None),
+    ],
+)
+def test_a_client_believes_no_text_that_changes(drawing, answers, message):
+    signatures = {name: exporting._signature(function) for name, function in drawing.items()}
+    left = iter(answers)
+
+    def predict(name, columns):
+        text, count, is_done = next(left)
+        return {"new_text": [text], "num_generated_tokens": [count], "is_done": [is_done], "state": [f"{count}"]}
+
+    asked = REMOTE_TASKS["text-generation"](predict, signatures, None, 32)
+    if message is None:
+        assert [*asked.stream_text("A film")] == ["ab", "c"]
+    else:
+        with pytest.raises(tf_pipeline.serving.ServingError, match=message):
+            [*asked.stream_text("A film")]
+    for wrong in ({"step_tokens": 0}, {"step_tokens": True}, {"num_beams": 2}, {"seed": -1}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} "):
+            asked.stream_text("A film", **wrong)
 
 
 # ------------------------------------------------------------------------------------------------ other checkpoints
@@ -317,6 +444,61 @@ def test_families(family, options):
     assert found == [(t if is_decoder else "") + new[0] for t, new in zip(PROMPTS, written, strict=True)]
     assert_tokens(functions, folder, PROMPTS, tokens, side="left" if is_decoder else "right")
     assert compare_answers(functions, served, sample_inputs(served))[0] > 0
+
+
+def llama2_with_bytes():
+    """A checkpoint of Llama that writes characters it has no token for byte by byte."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefghilmnorstwyAIT"]
+    model = tokenizers.models.BPE({piece: place for place, piece in enumerate(pieces)}, [], unk_token="<unk>",
+                                  fuse_unk=True, byte_fallback=True)  # fmt: skip
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend("▁"), tokenizers.normalizers.Replace(" ", "▁")]
+    )
+    decoders = tokenizers.decoders
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return saved(transformers.LlamaForCausalLM(config), tokenizer)
+
+
+@pytest.mark.slow
+def test_bytes_of_characters_wait_for_the_rest():
+    functions = serve(llama2_with_bytes(), "text-generation", do_sample=True, max_new_tokens=NEW).signatures()
+    for seed in range(3):
+        assert_steps_are_one_call(functions, PROMPTS, seed=seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["mbart", "nllb"])
+def test_languages_of_an_export(family):
+    """Tokens of the languages begin the source and the translation; M2M's tokenizer is not in the graph."""
+    folder, source, target = languages_checkpoint(family)
+    options = {"num_beams": 2, "max_new_tokens": NEW}
+    served = serve(folder, "translation", src_lang=source, tgt_lang=target, **options)
+    functions, texts = served.signatures(), ["once upon a time", "hello", "the answer is"]
+    found = texts_of(functions["serving_default"](text=tf.constant(texts))["translation_text"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, src_lang=source)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    begin = tokenizer.convert_tokens_to_ids(target)
+    ids = [model.generate(**tokenizer(t, return_tensors="pt"), forced_bos_token_id=begin, **options)[0] for t in texts]
+    assert found == [tokenizer.decode(one, skip_special_tokens=True) for one in ids]
+    for text, one in zip(texts, ids, strict=True):
+        row = {name: tf.constant(x, tf.int64) for name, x in tokenizer(text, return_tensors="np").items()}
+        tokens = functions["tokens"](**row)
+        assert tokens["generated_ids"].numpy()[0, : len(one) - 1].tolist() == one[1:].tolist() and one[1] == begin
+    greedy = serve(folder, "translation", src_lang=source, tgt_lang=target, num_beams=1, max_new_tokens=NEW)
+    assert_steps_are_one_call(greedy.signatures(), texts)
+    with pytest.raises(ValueError, match="pass src_lang= and tgt_lang="):
+        serve(folder, "translation", max_new_tokens=NEW)
 
 
 @pytest.mark.slow

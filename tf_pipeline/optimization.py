@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 # Names of parameters that do not decay in PyTorch's recipe, which also leaves out all layer norms by their class. Norms
@@ -72,14 +73,29 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         gradient, step = ops.cast(gradient, variable.dtype), ops.cast(self.iterations + 1, variable.dtype)
         index = self._get_variable_index(variable)
         mean, square = self._momentums[index], self._velocities[index]
+        beta_1_power, beta_2_power = ops.power(beta_1, step), ops.power(beta_2, step)
+        rate = ops.cast(learning_rate, variable.dtype)
+        if not self.amsgrad and not tf.distribute.has_strategy():  # one pass over memory
+            tf.raw_ops.ResourceApplyAdam(
+                var=_handle(variable),
+                m=_handle(mean),
+                v=_handle(square),
+                beta1_power=beta_1_power,
+                beta2_power=beta_2_power,
+                lr=rate,
+                beta1=beta_1,
+                beta2=beta_2,
+                epsilon=epsilon * ops.sqrt(1 - beta_2_power),  # added to a root that is not corrected yet
+                grad=gradient,
+            )
+            return
         self.assign_add(mean, (gradient - mean) * (1 - beta_1))
         self.assign_add(square, (ops.square(gradient) - square) * (1 - beta_2))
         if self.amsgrad:
             self.assign(self._velocity_hats[index], ops.maximum(self._velocity_hats[index], square))
             square = self._velocity_hats[index]
-        rate = ops.cast(learning_rate, variable.dtype) / (1 - ops.power(beta_1, step))
-        root = ops.sqrt(square / (1 - ops.power(beta_2, step)))
-        self.assign_sub(variable, rate * mean / (root + epsilon))
+        root = ops.sqrt(square / (1 - beta_2_power))
+        self.assign_sub(variable, rate / (1 - beta_1_power) * mean / (root + epsilon))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
@@ -88,6 +104,11 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             "include_in_weight_decay": self.include_in_weight_decay,
             "exclude_from_weight_decay": self.excluded,
         }
+
+
+def _handle(variable: Any) -> tf.Tensor:
+    """The resource of Keras' variable, or of TensorFlow's."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
 def _matches(patterns: Sequence[str], path: str) -> bool:

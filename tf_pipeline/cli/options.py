@@ -73,7 +73,10 @@ StrideLength = Annotated[
     ),
 ]  # fmt: skip
 ReturnTimestamps = Annotated[
-    str | None, typer.Option(help="char or word: the times of each. (automatic-speech-recognition)")
+    str | None,
+    typer.Option(
+        help="char or word, of CTC, or segment, of Whisper: the times of each. (automatic-speech-recognition)"
+    ),
 ]
 Normalize = Annotated[bool | None, typer.Option("--normalize", help="Vectors of length 1. (feature-extraction)")]
 

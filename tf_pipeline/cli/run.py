@@ -281,6 +281,8 @@ def run(
             failed = _run_file(load, rows, input_file, output_file, asked, overwrite, resume)
         elif name == "text-generation" and not as_json and not served and (is_chat := _is_chat(texts)) is not None:
             failed = _write(load, None if is_chat else texts[0], given.get("return_full_text") is not False)
+        elif name == "text-generation" and not as_json and served and len(texts or ()) == 1:
+            failed = _write_served(load, rows, texts)
         else:
             failed = _run_texts(load, rows, texts, as_json or name.endswith("feature-extraction"))
         if sys.stdout is not None:
@@ -332,6 +334,8 @@ def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any
             spoken["task"] = "translate"
         if spoken:
             parameters["generate_kwargs"] = spoken
+        if parameters.get("return_timestamps") == "segment":
+            parameters["return_timestamps"] = True
     if task == "fill-mask" and "truncation" in parameters:
         parameters["tokenizer_kwargs"] = {"truncation": parameters.pop("truncation")}
     return parameters
@@ -470,6 +474,18 @@ def _write(load, text: str | None, is_whole: bool) -> int:
     else:
         write(pipe, text, is_whole)
     return 0
+
+
+def _write_served(load, rows: _Rows, texts: list[str]) -> int:
+    """Continue a text on a server piece by piece, or as a table if it was exported without; returns 0."""
+    from tf_pipeline.cli.writing import write_served
+    from tf_pipeline.serving.client.answers import STEP
+
+    client = load()
+    if STEP in client.signatures():
+        write_served(client, texts[0])
+        return 0
+    return _run_texts(lambda: client, rows, texts, False)
 
 
 def _leave_quietly() -> None:

@@ -31,6 +31,14 @@ def write(pipe: Any, prompt: Any, is_whole: bool = False) -> str:
     return pipe(prompt, streamer=streamer, return_full_text=False)[0]["generated_text"]
 
 
+def write_served(client: Any, prompt: str) -> None:
+    """Print a text, and what a server writes behind it, piece by piece."""
+    print(prompt, end="", flush=True)
+    for piece in client.stream_text(prompt):
+        print(piece, end="", flush=True)
+    print()
+
+
 def chat(pipe: Any) -> None:
     """Read lines from the terminal and answer each, until an empty one.
 

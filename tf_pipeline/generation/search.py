@@ -93,7 +93,7 @@ class Search(Protocol):
         ...
 
 
-def _ended(ids: tf.Tensor, tokens: tf.Tensor, length: tf.Tensor, rules: Rules, stopping: Callable) -> tf.Tensor:
+def have_ended(ids: tf.Tensor, tokens: tf.Tensor, length: tf.Tensor, rules: Rules, stopping: Callable) -> tf.Tensor:
     """Whether rows end with a token, whatever their length.
 
     Args:
@@ -118,18 +118,21 @@ def _gumbel(shape: tf.Tensor, seed: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
     Args:
         shape: ``[rows, n]``.
         seed: see :class:`Rules`; the seed of a row gives the noise that it gives to a batch of that row alone.
-        place: number of new tokens so far.
+        place: number of new tokens so far; one, or ``[rows, 1]`` with seeds of rows.
     """
 
-    def draw(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def draw(shape: tf.Tensor, seed: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
         seed = tf.random.experimental.stateless_fold_in(seed, place)
         return tf.random.stateless_uniform(shape, seed, minval=_TINY)
 
     if seed.shape.rank == 1:
-        uniform = draw(shape, seed)
+        uniform = draw(shape, seed, place)
     else:
-        own = [shape[0] // tf.shape(seed)[0], shape[1]]
-        uniform = tf.reshape(tf.map_fn(lambda one: draw(own, one), seed, fn_output_signature=tf.float32), shape)
+        rows = tf.shape(seed)[0]
+        own = [shape[0] // rows, shape[1]]
+        places = tf.broadcast_to(tf.reshape(place, [-1]), [rows])
+        drawn = tf.map_fn(lambda one: draw(own, *one), (seed, places), fn_output_signature=tf.float32)
+        uniform = tf.reshape(drawn, shape)
     return -tf.math.log(-tf.math.log(uniform))
 
 
@@ -150,7 +153,7 @@ class Sampling:
         fills: whether rows that have ended are filled up; PyTorch does so only if there are tokens that end a text.
             Rows with lengths of their own always are.
         processors: a user's own.
-        stopping: see :func:`_ended`.
+        stopping: see :func:`have_ended`.
     """
 
     def __init__(self, samples: bool, fills: bool, processors: Sequence[Callable], stopping: Callable):
@@ -173,7 +176,7 @@ class Sampling:
             tokens = tf.where(state.unfinished, tokens, rules.pad)
         ids = tf.where(tf.range(tf.shape(state.ids)[1]) == state.length, tokens[:, tf.newaxis], state.ids)
         length = state.length + 1
-        ended = _ended(ids, tokens, length, rules, self.stopping) | (length >= prompt.most) | halt
+        ended = have_ended(ids, tokens, length, rules, self.stopping) | (length >= prompt.most) | halt
         unfinished = state.unfinished & ~ended
         return Turn(Single(ids, length, state.prompt, unfinished), tokens, (), scores)
 
@@ -230,7 +233,7 @@ class BeamSearch:
         samples: whether continuations are drawn at random.
         beams: number of beams.
         processors: a user's own.
-        stopping: see :func:`_ended`.
+        stopping: see :func:`have_ended`.
     """
 
     def __init__(self, samples: bool, beams: int, processors: Sequence[Callable], stopping: Callable):
@@ -268,7 +271,7 @@ class BeamSearch:
         length = state.length + 1
         flat = tf.reshape(candidates.ids, [-1, candidates.ids.shape[-1]])
         most = self._by_row(prompt.most)[:, :1]
-        ended = _ended(flat, flat[:, state.length], length, rules, self.stopping) | halt
+        ended = have_ended(flat, flat[:, state.length], length, rules, self.stopping) | halt
         ended = tf.reshape(ended, tf.shape(candidates.scores)) | (length >= most)
         running = self._running(candidates, ended)
         done, is_done = self._done(state, candidates, ended, rules)

@@ -153,11 +153,11 @@ class QuestionAnsweringPipeline(QuestionAnsweringCalls, ChunkPipeline):
         # Spans that become one answer when they are widened to words leave room for others.
         candidates = top_k * 2 + 10 if align_to_words else top_k
         answers: dict[str, dict[str, Any]] = {}
-        null_scores = []
+        null_scores, own = [], self._context_index
         for outputs in model_outputs:
             context, encoding = outputs["context"], outputs["encoding"]
             start, end = (self.read(outputs, name)[0] for name in self.output_names)
-            in_context = np.array([index == self._context_index for index in encoding.sequence_ids])
+            in_context = np.array([index == own for index in encoding.sequence_ids])
             null = _first(encoding.ids, self.tokenizer.cls_token_id)
             spans, null_score = best_spans(start, end, in_context, null, candidates, max_answer_len)
             null_scores.append(null_score)

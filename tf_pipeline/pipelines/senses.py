@@ -76,13 +76,17 @@ class SensePipeline(Stages):
             owners += [owner] * len(found)
         for row in rows:
             for name in self.input_names:
-                check_signal(self.model, name, tf.TensorSpec(row[name].shape))
+                self._check_shape(name, row[name].shape)
         names = [name for name in self.beside if rows and name in rows[0]]
         return Rows(
             {name: [row[name] for row in rows] for name in self.input_names},
             owners,
             {name: [row[name] for row in rows] for name in names},
         )
+
+    def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        """Refuse a shape that an input of the model cannot have."""
+        check_signal(self.model, name, tf.TensorSpec(shape))
 
     def preprocess(self, inputs: Any, **parameters: Any) -> dict[str, Any]:
         """First stage: read and prepare one input, ``[1, …]``; ``parameters`` are those of a call."""

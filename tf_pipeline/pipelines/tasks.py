@@ -30,8 +30,12 @@ MEDIA = {
 # A task that names the languages of a translation.
 _LANGUAGES = re.compile(r"translation_[^_]+_to_[^_]+")
 ALIASES = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
-# Tasks of transformers that another one does here.
-LEFT_OUT = {"conversational": "text-generation takes chats, as lists of messages"}
+# Tasks of transformers that are not here, and why.
+LEFT_OUT = {
+    "conversational": "text-generation takes chats, as lists of messages",
+    "table-question-answering": "TAPAS, which reads rows and columns with tokens, is not ported",
+    "zero-shot-image-classification": "its models read texts and images together, and are not ported",
+}
 
 
 def supported_tasks() -> list[str]:

@@ -2,44 +2,58 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from transformers.models.whisper.tokenization_whisper import TASK_IDS, TO_LANGUAGE_CODE
 
+from tf_pipeline.generation.config import tokens_of
 from tf_pipeline.pipelines.generating import Prompts, Settings, Writing
 from tf_pipeline.pipelines.speech import SpeechPipeline
+from tf_pipeline.pipelines.whisper_times import TimesInPairs, heard
 
 # Values of a GenerationConfig that `generate` itself does not know; they are about the first tokens.
 _OF_BEGINNINGS = ("language", "task")
+# Options of Whisper's own `generate` that choose among several tries, or tell a window what was said before it.
+_OF_TRIES = (
+    "compression_ratio_threshold", "condition_on_prev_tokens", "logprob_threshold", "no_speech_threshold",
+    "prompt_condition_type", "prompt_ids",
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class SpokenPrompts(Prompts):
-    """Features of sounds, and the tokens that each text begins with; ``None`` stands for the language to be heard."""
+    """Features of sounds, the tokens that each text begins with, and whether times are written.
+
+    ``None`` among the tokens stands for the language to be heard.
+    """
 
     beginning: Sequence[int | None] = field(default=(), kw_only=True)
+    has_times: bool = field(default=False, kw_only=True)
 
 
 class WhisperPipeline(Writing, SpeechPipeline):
     """Texts of sounds by Whisper.
 
-    A sound is given as :func:`~tf_pipeline.pipelines.media.as_sound` takes it, and may be as long as the feature
-    extractor reads at a time (30 seconds), or longer if it is read in pieces. Arguments of a call:
+    A sound is given as :func:`~tf_pipeline.pipelines.media.as_sound` takes it. One that is longer than a window (30
+    seconds) is read window after window, each from the last time that was written, greedily or with beams, without the
+    further tries at higher temperatures that ``generate`` of PyTorch makes if it is asked for. Arguments of a call:
 
-    - ``chunk_length_s``: seconds of the pieces, 0 for the whole. The texts of pieces are joined where they agree.
+    - ``chunk_length_s``: seconds of pieces to read by themselves instead; their texts are joined where they agree.
     - ``stride_length_s``: seconds at both ends of a piece that its neighbours have too, by default a sixth of a piece.
     - ``generate_kwargs``: options of ``generate``, and ``language`` (such as ``"french"`` or ``"fr"``; the likeliest
       one of the sound if not given) and ``task`` (``"transcribe"``, or ``"translate"``, to English).
+    - ``return_timestamps``: whether to return chunks with the seconds at which they start and end, by the model's own
+      tokens of time. Words have none: their times are read from attentions.
     - ``return_language``: whether to return chunks of one language each.
     - ``ignore_warning``: do not warn of pieces.
 
-    The answer is ``{"text": …}``, with ``chunks`` if languages are asked for, and the other keys of a dictionary that
-    was given. Timestamps are not supported.
+    The answer is ``{"text": …}``, with ``chunks`` if times or languages are asked for, and the other keys of a
+    dictionary that was given.
     """
 
     engines = ()  # the loop of `generate` is TensorFlow's
@@ -61,13 +75,18 @@ class WhisperPipeline(Writing, SpeechPipeline):
         """See the class.
 
         Raises:
-            ValueError: for a value out of range, for timestamps, and for arguments of a language model.
+            ValueError: for a value out of range, for times of words, and for arguments of a language model.
         """
         options = dict(generate_kwargs or {})
-        timestamps = return_timestamps or options.pop("return_timestamps", None)
-        for name, value in (("decoder_kwargs", decoder_kwargs), ("return_timestamps", timestamps)):
+        given = {"decoder_kwargs": decoder_kwargs} | {name: options.pop(name, None) for name in _OF_TRIES}
+        for name, value in given.items():
             if value:
                 raise ValueError(f"{name}={value!r:.80} is not supported for Whisper: leave it out.")
+        # In generate_kwargs they are written, and not shown, as in PyTorch's pipeline.
+        shows_times = self._has_times(
+            return_timestamps, getattr(self.model.generation_config, "return_timestamps", None)
+        )
+        has_times = self._has_times(shows_times, options.pop("return_timestamps", None))
         pieces = self._pieces(chunk_length_s, stride_length_s) if chunk_length_s else None
         if pieces is not None and pieces[0] > self.feature_extractor.n_samples:
             raise ValueError(
@@ -81,7 +100,36 @@ class WhisperPipeline(Writing, SpeechPipeline):
             )
         beginning = self._beginning(*(options.pop(name, None) for name in _OF_BEGINNINGS))
         encoding = {"pieces": pieces, "settings": self._settings(options), "beginning": beginning}
-        return encoding, {"return_language": return_language}
+        return encoding | {"has_times": has_times}, {
+            "return_timestamps": shows_times or None,
+            "return_language": return_language,
+        }
+
+    def _has_times(self, *asked: Any) -> bool:
+        """Whether times are asked for by any of some values.
+
+        Raises:
+            ValueError: if not by true or false, or if the checkpoint has no tokens of time.
+        """
+        wanted = next(filter(None, asked), False)
+        if wanted not in (True, False):
+            raise ValueError(
+                f"return_timestamps={wanted!r:.80} is not supported for Whisper, which gives times of segments, True. "
+                "Times of words are read from attentions that a ported model does not return."
+            )
+        if wanted:
+            self._first_time()
+        return bool(wanted)
+
+    def _first_time(self) -> int:
+        """The token of the time 0, behind that for none."""
+        silent = getattr(self.model.generation_config, "no_timestamps_token_id", None)
+        if silent is None:
+            raise ValueError(
+                "Times, which sounds of more than a window need, take no_timestamps_token_id in the checkpoint's "
+                "generation_config.json."
+            )
+        return silent + 1
 
     def _beginning(self, language: str | None, task: str | None) -> list[int | None]:
         """The tokens that texts begin with; ``None`` in place of a language that is not known yet.
@@ -131,24 +179,37 @@ class WhisperPipeline(Writing, SpeechPipeline):
         return super().rows_of(value, pieces=options.get("pieces"))
 
     def features(self, sound: np.ndarray) -> dict[str, Any]:
-        """Inputs of the model from one sound ``[samples]``.
-
-        Raises:
-            ValueError: for a sound that is too long.
-        """
+        """Inputs of the model from one sound ``[samples]``: of a window, or of all that is longer."""
         extractor = self.feature_extractor
-        if len(sound) > extractor.n_samples:
-            seconds = len(sound) / extractor.sampling_rate
-            raise ValueError(
-                f"The sound has {seconds:.1f} seconds, but Whisper reads {extractor.chunk_length} at a time: pass "
-                f"chunk_length_s={extractor.chunk_length} to read it in pieces."
-            )
-        return super().features(sound)
+        if len(sound) <= extractor.n_samples:
+            return super().features(sound)
+        self._first_time()
+        features = extractor(
+            sound, sampling_rate=extractor.sampling_rate, return_tensors="np", truncation=False, padding="longest"
+        )
+        return {name: features[name] for name in self.input_names}
 
-    def encode(self, inputs: list[Any], settings: Settings, beginning: Sequence[int | None], **options: Any) -> Prompts:
+    def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        super()._check_shape(name, (*shape[:-1], min(shape[-1], self._window)))
+
+    @property
+    def _window(self) -> int:
+        """Frames of features that the model reads at a time."""
+        return self.feature_extractor.nb_max_frames
+
+    def encode(
+        self,
+        inputs: list[Any],
+        settings: Settings,
+        beginning: Sequence[int | None],
+        has_times: bool = False,
+        **options: Any,
+    ) -> Prompts:
         """Prepare many sounds."""
         rows = super().encode(inputs, **options)
-        return SpokenPrompts(rows.columns, rows.owners, rows.beside, settings=settings, beginning=beginning)
+        return SpokenPrompts(
+            rows.columns, rows.owners, rows.beside, settings=settings, beginning=beginning, has_times=has_times
+        )
 
     def forward(self, model_inputs: Mapping[str, Any], **parameters: Any) -> dict[str, Any]:
         """Second stage: ``generate``, on the features of one piece; ``parameters`` are those of a call.
@@ -158,31 +219,73 @@ class WhisperPipeline(Writing, SpeechPipeline):
         """
         encoding, _ = self._split(parameters)
         features = {name: np.asarray(model_inputs[name]) for name in self.input_names}
-        (written,) = self._written(features, encoding["settings"], encoding["beginning"])
+        (written,) = self._written(features, encoding["settings"], encoding["beginning"], encoding["has_times"])
         return written | {name: model_inputs[name] for name in self.beside if name in model_inputs}
 
     def _run_batch(self, rows: SpokenPrompts, batch: list[int]) -> Iterator[dict[str, Any]]:
         features = {name: np.concatenate([column[row] for row in batch]) for name, column in rows.columns.items()}
-        for row, written in zip(batch, self._written(features, rows.settings, rows.beginning), strict=True):
+        found = self._written(features, rows.settings, rows.beginning, rows.has_times)
+        for row, written in zip(batch, found, strict=True):
             yield written | {name: values[row] for name, values in rows.beside.items()}
 
     def _written(
-        self, features: Mapping[str, np.ndarray], settings: Settings, beginning: Sequence[int | None]
+        self,
+        features: Mapping[str, np.ndarray],
+        settings: Settings,
+        beginning: Sequence[int | None],
+        has_times: bool,
     ) -> list[dict[str, Any]]:
-        """The tokens of each row, and its language's if there is one."""
-        rows = len(next(iter(features.values())))
+        """The tokens of each row, and its language's if there is one; a row of several windows has times."""
+        rows, frames = len(next(iter(features.values()))), next(iter(features.values())).shape[-1]
+        has_times |= frames > self._window
+        if has_times and beginning[-1] == self._first_time() - 1:
+            beginning = beginning[:-1]
         begin = np.array([[-1 if token is None else token for token in beginning]] * rows, np.int32)
         if None in beginning:
-            begin[:, beginning.index(None)] = self._detect_language(features, rows)
-        texts = self._write(features, settings, begin.shape[1], decoder_input_ids=begin)[:, 0]
+            start = {name: value[..., : self._window] for name, value in features.items()}
+            begin[:, beginning.index(None)] = self._detect_language(start, rows)
+        texts = (self._with_times if has_times else self._without_times)(features, settings, begin)
         languages = [*(getattr(self.model.generation_config, "lang_to_id", None) or {}).values()]
         return [
             {
-                "tokens": self._ended(text[begin.shape[1] :], settings.config)[np.newaxis],
+                "tokens": text[np.newaxis],
                 "language": [token for token in first.tolist() if token in languages][:1],
             }
             for text, first in zip(texts, begin, strict=True)
         ]
+
+    def _without_times(
+        self, features: Mapping[str, np.ndarray], settings: Settings, begin: np.ndarray
+    ) -> list[np.ndarray]:
+        """The new tokens of each row of one window."""
+        width = begin.shape[1]
+        texts = self._write(features, settings, width, decoder_input_ids=begin)[:, 0]
+        return [self._ended(text[width:], settings.config) for text in texts]
+
+    def _with_times(
+        self, features: Mapping[str, np.ndarray], settings: Settings, begin: np.ndarray
+    ) -> list[np.ndarray]:
+        """The new tokens of each row, window after window, without those that end a window's text."""
+        (name, sounds), first = next(iter(features.items())), self._first_time()
+        ends = tokens_of(settings.config.eos_token_id)
+        latest = getattr(self.model.generation_config, "max_initial_timestamp_index", None)
+        pairs = TimesInPairs(begin.shape[1], first, ends[0], latest)
+        own = [pairs, *(settings.options.get("logits_processor") or ())]
+        settings = replace(settings, options=settings.options | {"logits_processor": own})
+        per_time = self._window // self.model.config.max_source_positions
+        total, places = sounds.shape[-1], [0] * len(sounds)
+        texts: list[list[np.ndarray]] = [[] for _ in sounds]
+        while rows := [row for row, place in enumerate(places) if place < total]:
+            windows = np.zeros((len(rows), *sounds.shape[1:-1], self._window), sounds.dtype)
+            for window, row in zip(windows, rows, strict=True):
+                part = sounds[row][..., places[row] : places[row] + self._window]
+                window[..., : part.shape[-1]] = part
+            for row, tokens in zip(rows, self._without_times({name: windows}, settings, begin[rows]), strict=True):
+                tokens = tokens[:-1] if len(tokens) and tokens[-1] in ends else tokens
+                kept, frames = heard(tokens, first, min(total - places[row], self._window), per_time)
+                texts[row].append(kept)
+                places[row] += frames
+        return [np.concatenate(parts) for parts in texts]
 
     def _detect_language(self, features: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
         """The likeliest language token behind the start token, int ``[rows]``."""
@@ -195,7 +298,10 @@ class WhisperPipeline(Writing, SpeechPipeline):
         return languages[logits[:, languages].argmax(axis=-1)]
 
     def postprocess(
-        self, model_outputs: Sequence[Mapping[str, Any]], return_language: bool | None = None
+        self,
+        model_outputs: Sequence[Mapping[str, Any]],
+        return_timestamps: bool | None = None,
+        return_language: bool | None = None,
     ) -> dict[str, Any]:
         """The tokens of the pieces of a sound to its text."""
         pieces = []
@@ -208,7 +314,7 @@ class WhisperPipeline(Writing, SpeechPipeline):
                 pieces[-1]["stride"] = tuple(x / self.feature_extractor.sampling_rate for x in outputs["stride"])
         text, optional = self.tokenizer._decode_asr(
             pieces,
-            return_timestamps=None,
+            return_timestamps=return_timestamps,
             return_language=return_language,
             time_precision=self.feature_extractor.chunk_length / self.model.config.max_source_positions,
         )

@@ -31,6 +31,9 @@ class Client:
             client(["Good.", "Bad."], top_k=None)       # a sorted list of all labels for each text
             for answer in client(lines_of_a_file):      # a generator is answered as a stream
                 ...
+        with Client("http://localhost:8501/v1/models/writer") as client:
+            for piece in client.stream_text("Once upon a time"):
+                print(piece, end="", flush=True)
 
     Options that were fixed at export (``function_to_apply``, ``aggregation_strategy``, ``truncation``, …) cannot be
     changed in a call and are refused. ``top_k`` may be less than that of the export, and more only where the export
@@ -125,6 +128,26 @@ class Client:
             ServingError: if the server cannot be reached, or fails for another reason than a single input.
         """
         return self.check().stream(inputs, **parameters)
+
+    def stream_text(self, inputs: str, *, step_tokens: int | None = None, **parameters: Any) -> Iterator[str]:
+        """Pieces of a text while the server writes it; together they are what one call writes behind the text.
+
+        Each piece is a request, which reads text and pieces so far and writes ``step_tokens`` further tokens. Whatever
+        a later token can change, such as half a character, waits for it.
+
+        Args:
+            inputs: a text.
+            step_tokens: number of new tokens in a request; few come soon, and many cost less. By default 16.
+            **parameters: as in a call: ``max_new_tokens``, ``temperature``, ``top_k``, ``top_p``, ``seed``.
+
+        Raises:
+            ValueError: if the model's task does not write, or the export has no signature ``step``.
+            ServingError: if the server cannot be reached, or fails, while pieces are asked for.
+        """
+        served = self.check()
+        if not hasattr(served, "stream_text"):
+            raise ValueError(f"{served.task} writes no texts; stream() answers any number of inputs.")
+        return served.stream_text(inputs, step_tokens, **parameters)
 
     @property
     def task(self) -> str:

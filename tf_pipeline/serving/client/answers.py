@@ -28,6 +28,7 @@ from tf_pipeline.pipelines.calls import (
 from tf_pipeline.serving.client.transport import ServingError, Signature
 
 DEFAULT_SIGNATURE = "serving_default"
+STEP = "step"
 # In a request with options, what stands for an option that the call does not have.
 AS_EXPORTED = -1
 # Arguments of tokenizers: an export has them built in, whatever its task.
@@ -309,6 +310,10 @@ class FillMask(FillMaskCalls, RemoteTask):
         return answers[0] if masks == 1 else answers
 
 
+# An output of tasks that go on with a text, which tells them apart.
+_OF_PROMPTS = "num_prompt_tokens"
+
+
 class _Writing(RemoteTask):
     """Texts. Options of a call go to the signature ``with_options``, the same for every row."""
 
@@ -349,26 +354,57 @@ class _Writing(RemoteTask):
 
     def request(self, inputs: list[Any], arguments: Mapping[str, Any]) -> tuple[str, dict[str, list[Any]]]:
         """See :class:`RemoteTask`."""
-        columns: dict[str, list[Any]] = dict(self.columns(inputs))
-        asked = {name: value for name, value in arguments.items() if value is not None}
+        asked = any(value is not None for value in arguments.values())
         name = self.signature or ("with_options" if asked else DEFAULT_SIGNATURE)
-        takes = [key for key in self.arguments if name in self.signatures and key in self.signatures[name].inputs]
-        if wrong := [key for key in asked if key not in takes]:
-            offered = ", ".join(takes) or "no options"
-            raise ValueError(f"The export takes no {wrong[0]} in a call: its signature {name} takes {offered}.")
-        return name, columns | {key: [asked.get(key, AS_EXPORTED)] * len(inputs) for key in takes}
+        return _request(self.signatures, name, self.columns(inputs), arguments, self.arguments)
 
     def answer(self, outputs: Mapping[str, Any], value: Any, **arguments: Any) -> list[dict[str, str]]:
         """The texts that were written for one."""
         return [{self.key: text} for text in _column(outputs[self.key]).tolist()]
 
+    def stream_text(self, inputs: Any, step_tokens: int | None = None, **parameters: Any) -> Iterator[str]:
+        """See :meth:`tf_pipeline.serving.Client.stream_text`."""
+        if STEP not in self.signatures:
+            raise ValueError(
+                f"The export has no signature {STEP}, which those with num_beams, num_return_sequences, guidance_scale "
+                "or prompt_lookup_num_tokens lack: call the client for whole texts."
+            )
+        if step_tokens is not None and not _is_count(step_tokens):
+            raise ValueError(f"step_tokens is {step_tokens!r:.80}, but has to be a whole number, 1 or more.")
+        arguments = self.sanitize_parameters(**(self._defaults | parameters))[1]
+        _, columns = _request(self.signatures, STEP, self.columns([inputs]), arguments, self.arguments)
+        columns["step_tokens"] = [AS_EXPORTED if step_tokens is None else step_tokens]
+        return self._pieces(columns)
+
+    def _pieces(self, columns: dict[str, list[Any]]) -> Iterator[str]:
+        """Parts of one text, from one request after the other."""
+        shown, count, outputs = "", -1, {"state": [""], "is_done": [False]}
+        while not outputs["is_done"][0]:
+            outputs = self.predict(STEP, columns | {"state": [str(outputs["state"][0])]})
+            text, before, count = str(outputs["new_text"][0]), count, int(outputs["num_generated_tokens"][0])
+            # What is settled may be less than before, but never something else.
+            if not (text.startswith(shown) or shown.startswith(text) and not outputs["is_done"][0]):
+                raise ServingError("The server's answer", None, f"The text was {shown!r:.80}, and is now {text!r:.80}.")
+            if count < 0 or count <= before and not outputs["is_done"][0]:
+                raise ServingError("The server's answer", None, "The text does not go on from its state.")
+            if len(text) > len(shown):
+                yield text[len(shown) :]
+                shown = text
+
 
 class TextGeneration(TextGenerationCalls, _Writing):
     """Texts that are continued."""
 
+    outputs = (_Writing.outputs[0] | {_OF_PROMPTS},)
+
 
 class Text2TextGeneration(TextToTextCalls, _Writing):
     """Texts from texts."""
+
+    @classmethod
+    def fits(cls, signature: Signature) -> bool:
+        """See :class:`RemoteTask`; continuations count their prompts, too."""
+        return super().fits(signature) and _OF_PROMPTS not in signature.outputs
 
 
 class Summarization(Text2TextGeneration):
@@ -387,13 +423,31 @@ class Translation(Text2TextGeneration):
     outputs = (frozenset({"translation_text", "num_generated_tokens"}),)
 
 
+def _request(
+    signatures: Mapping[str, Signature], name: str, columns: Mapping[str, list[str]], arguments: Mapping[str, Any],
+    options: tuple[str, ...],
+) -> tuple[str, dict[str, list[Any]]]:  # fmt: skip
+    """A signature and its inputs: texts, and the options of a call for each."""
+    asked = {key: value for key, value in arguments.items() if value is not None}
+    takes = [key for key in options if name in signatures and key in signatures[name].inputs]
+    if wrong := [key for key in asked if key not in takes]:
+        offered = ", ".join(takes) or "no options"
+        raise ValueError(f"The export takes no {wrong[0]} in a call: its signature {name} takes {offered}.")
+    rows = len(columns["text"])
+    return name, {**columns, **{key: [asked.get(key, AS_EXPORTED)] * rows for key in takes}}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31
+
+
 def _is_number(value: Any, least: float, most: float) -> bool:
     return isinstance(value, (int, float)) and least <= value <= most
 
 
 # Which values a row may have, and a rule for messages.
 _ROW_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "max_new_tokens": (lambda x: isinstance(x, int) and 1 <= x < 2**31, "a whole number, 1 or more"),
+    "max_new_tokens": (_is_count, "a whole number, 1 or more"),
     "temperature": (lambda x: _is_number(x, 0, 3e38) and x > 0, "a number greater than 0"),
     "top_k": (lambda x: isinstance(x, int) and 0 <= x < 2**31, "a whole number, 0 or more"),
     "top_p": (lambda x: _is_number(x, 0, 1), "a number from 0 to 1"),

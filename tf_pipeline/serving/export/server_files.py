@@ -20,6 +20,10 @@ _TEMPLATES = Path(__file__).with_name("templates")
 _TEXTS = ("What a wonderful film.", "I want my money back.")
 _LARGEST_REQUEST = 1024
 _OPTIONS = "\n\nIn `with_options` each row has its own options; -1 leaves one as it was exported."
+_STEPS = (
+    "\n\n`step` writes a text over several requests: each takes the `state` that the last one gave, empty at first, "
+    "until `is_done` is true."
+)
 
 
 class _Template(Template):
@@ -77,7 +81,9 @@ def write_server_files(
         "batch_size": _batch_size(batch_size, split),
         "packed_weights": str(int(packed_weights)),
         "limits": _limits(found, batch_size, split),
-        "signatures": _table(found) + (_OPTIONS if "with_options" in found else ""),
+        "signatures": _table(found)
+        + (_OPTIONS if "with_options" in found else "")
+        + (_STEPS if "step" in found else ""),
         **_examples(found["serving_default"]),
     }
     for template in sorted(_TEMPLATES.iterdir()):

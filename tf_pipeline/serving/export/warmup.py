@@ -50,7 +50,7 @@ def _values(spec: tf.TensorSpec, rows: int, length: int) -> np.ndarray:
         return np.full([rows], AS_EXPORTED, spec.dtype.as_numpy_dtype)
     if spec.dtype != tf.string:
         return np.full([rows, LENGTHS[length]], spec.name.startswith("attention_mask"), np.int64)
-    text = TEXTS[length].encode()
+    text = b"" if spec.name == "state" else TEXTS[length].encode()
     if spec.name.startswith("inputs"):  # the classify API
         feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text]))
         text = tf.train.Example(features=tf.train.Features(feature={"text": feature})).SerializeToString()

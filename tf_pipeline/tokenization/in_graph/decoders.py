@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from string import hexdigits
 from typing import Any
 
 import tensorflow as tf
@@ -14,6 +15,8 @@ from tf_pipeline.tokenization.in_graph.text import changes
 # Inputs of a stage: strings [n], the text that each belongs to, int32 [n], ascending, and how many texts there are.
 Stage = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
+# Tokens of byte fallback.
+_BYTE = "<0x[0-9A-Fa-f]{2}>"
 # Replacements of `clean_up_tokenization` of transformers, in this order.
 CLEAN_UP = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"),
@@ -53,7 +56,10 @@ class InGraphDecoder(tf.Module):
         self.vocabulary = tf.constant(tokens)
         self._known = tf.constant([token in vocabulary for token in tokens])
         self._special = tf.constant([token in special for token in tokens])
-        self._stages = _compile(json.loads(backend.to_str())["decoder"])
+        description = json.loads(backend.to_str())["decoder"]
+        self._stages = _compile(description)
+        spells = '"ByteFallback"' in json.dumps(description)
+        self._bytes = tf.constant([spells and bool(re.fullmatch(_BYTE, token)) for token in tokens])
         cleans = clean_up_tokenization_spaces and (
             type(backend.model).__name__ != "BPE"
             or tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
@@ -97,6 +103,28 @@ class InGraphDecoder(tf.Module):
         row = tf.cast(tf.where(keep)[:, 0], tf.int32)
         text = self.join(tf.boolean_mask(tf.gather(self.vocabulary, within), keep), row, tf.shape(ids)[0])
         return _replaced(text, self._clean_up)
+
+    def settled(self, ids: tf.Tensor, keep: tf.Tensor, skip_special_tokens: bool) -> tf.Tensor:
+        """Beginnings of what :meth:`decode` gives that stay as they are, whatever tokens follow.
+
+        Left out are half a character, bytes that the next may prove wrong, and what clean-up may join to the next word.
+
+        Args:
+            ids: as for :meth:`decode`.
+            keep: as for :meth:`decode`.
+            skip_special_tokens: as for :meth:`decode`.
+
+        Returns:
+            String ``[rows]``.
+        """
+        within = tf.minimum(ids, tf.size(self.vocabulary) - 1)
+        may_change = tf.gather(self._bytes, within) | ~keep
+        if skip_special_tokens:
+            may_change |= tf.gather(self._special, within)
+        is_open = tf.math.cumprod(tf.cast(may_change, tf.int32), axis=1, reverse=True) > 0
+        text = self.decode(ids, keep & ~is_open, skip_special_tokens)
+        text = tf.strings.regex_replace(text, "\ufffd+$", "")
+        return tf.strings.regex_replace(text, "\\s*\\S*$", "") if self._clean_up else text
 
 
 def _compile(description: dict[str, Any] | None) -> list[Stage]:
@@ -151,6 +179,27 @@ def _byte_level(description: dict[str, Any]) -> Stage:
     return stage
 
 
+def _byte_fallback(description: dict[str, Any]) -> Stage:
+    strings = tf.constant([bytes([byte]) for byte in range(256)])
+    digits = tf.constant([int(chr(code), 16) if chr(code) in hexdigits else 0 for code in range(128)])
+
+    def stage(tokens, row, rows):
+        is_byte = tf.strings.regex_full_match(tokens, _BYTE)
+        spelt = tf.strings.substr(tf.where(is_byte, tokens, "<0x00>"), 3, 2)
+        codes = tf.gather(digits, tf.cast(tf.reshape(tf.io.decode_raw(spelt, tf.uint8), [-1, 2]), tf.int32))
+        tokens = tf.where(is_byte, tf.gather(strings, 16 * codes[:, 0] + codes[:, 1]), tokens)
+        # Bytes side by side are one text, of which every byte is U+FFFD if any is wrong.
+        begins = changes(row) | ~is_byte | changes(is_byte)
+        run = tf.cumsum(tf.cast(begins, tf.int32)) - 1
+        runs = tf.reduce_sum(tf.cast(begins, tf.int32))
+        joined = tf.strings.unsorted_segment_join(tokens, run, runs)
+        is_wrong = tf.gather(valid_utf8(joined) != joined, run) & is_byte
+        tokens = tf.where(is_wrong, "\ufffd", tokens)
+        return tf.strings.unsorted_segment_join(tokens, run, runs), tf.boolean_mask(row, begins)
+
+    return stage
+
+
 def _metaspace(description: dict[str, Any]) -> Stage:
     mark = re.escape(description["replacement"])
     begins = "" if description.get("prepend_scheme", "always") != "never" else " "
@@ -192,6 +241,7 @@ def valid_utf8(text: tf.Tensor) -> tf.Tensor:
 
 
 _DECODERS: dict[str, Callable[[dict[str, Any]], Stage]] = {
+    "ByteFallback": _byte_fallback,
     "ByteLevel": _byte_level,
     "Fuse": _fuse,
     "Metaspace": _metaspace,
