@@ -108,6 +108,30 @@ def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(filled)
 
 
+class EpochOrder(keras.callbacks.Callback):
+    """Gives a data set of :func:`tf_pipeline.data.prepare` the order, masks and spans of the epoch of ``fit``.
+
+    Without it they are those of the next iteration, so that a training that goes on after an interruption would draw
+    those of its first epochs again.
+
+    Args:
+        dataset: the result of ``prepare``, and not of a method of it.
+
+    Raises:
+        TypeError: for another data set.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset):
+        super().__init__()
+        if not hasattr(dataset, "batches"):
+            raise TypeError("EpochOrder needs what tf_pipeline.data.prepare returned, before any method of tf.data.")
+        self._batches = dataset.batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Set the number of the next iteration."""
+        self._batches.epoch = epoch
+
+
 class PushToHubCallback(keras.callbacks.Callback):
     """Saves the model while it is trained, and uploads it to the hub.
 

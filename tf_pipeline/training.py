@@ -256,7 +256,7 @@ class TrainingMixin:
         Returns:
             A ``tf.data.Dataset`` of known length.
         """
-        from tf_pipeline.data import prepare_tf_dataset
+        from tf_pipeline.data.tokenized import prepare_tf_dataset
 
         return prepare_tf_dataset(dataset, self.tensor_names, self.label_names, batch_size, shuffle, **options)
 
