@@ -76,6 +76,8 @@ class TrainingMixin:
         the inputs.
         """
         arguments = self._arguments(keras.Model.fit, args, kwargs)
+        if isinstance(arguments.get("x"), tf.data.Dataset):
+            arguments.setdefault("shuffle", False)  # which nothing but a warning comes of
         with self._weighing(arguments):
             return super().fit(**arguments)
 
