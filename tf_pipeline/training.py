@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline import recompute
 from tf_pipeline.arguments import whole_number
 from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.heads import head_of
@@ -218,6 +219,29 @@ class TrainingMixin:
         return {
             score: labels[name] for name, score in zip(self.label_names, scores, strict=True) if name in labels
         } or y
+
+    # ------------------------------------------------------------------------------------------------------ memory
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Compute the layers again for their gradients while training, rather than keep their activations.
+
+        A step takes about a third longer, and memory for one layer at a time. Gradients stay the same, dropout too.
+
+        Raises:
+            ValueError: for a ported model, whose graph has no layers.
+        """
+        recompute.enable(self)
+        self.train_function = None
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep the activations of all layers again."""
+        recompute.disable(self)
+        self.train_function = None
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether layers are computed again for their gradients."""
+        return recompute.is_enabled(self)
 
     # ------------------------------------------------------------------------------------------------------- steps
 
