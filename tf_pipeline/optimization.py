@@ -17,7 +17,7 @@ from keras import ops
 _NOT_DECAYED = ("bias", "layernorm", "rmsnorm", r"(^|/)norm(/|$)", r"_norm(/|$)")
 
 # Paths of what is in a numbered layer, and of tables below the layers.
-_LAYER = re.compile(r"(?P<stack>.*?)\.(?P<number>\d+)(/|$)")
+_LAYER = re.compile(r"(?P<stack>.*?)[/.](?P<number>\d+)([/.]|$)")
 _EMBEDDING = re.compile(r"embed|(^|/)(shared|wte|wpe)(/|$)")
 
 

@@ -30,7 +30,7 @@ def train(
     validation: Annotated[Path | None, typer.Option(help="Rows to measure on after each epoch.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Times that all rows are seen.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="The highest.")] = 5e-5,
+    learning_rate: Annotated[float, typer.Option(min=0, help="The highest.")] = 5e-5,
     warmup: Annotated[float, typer.Option(min=0, max=1, help="Part of the steps in which the rate rises.")] = 0.1,
     schedule: Annotated[str, typer.Option(help="How it falls then: linear, cosine, constant.")] = "linear",
     weight_decay: Annotated[float, typer.Option(min=0, help="Of all but biases and norms.")] = 0.01,
