@@ -227,6 +227,23 @@ def test_labels_of_words_are_aligned(everywhere):
     assert np.isfinite(model.evaluate(batches, verbose=0))
 
 
+def test_words_of_tokenizers_that_keep_spaces(tmp_path):
+    """RoBERTa's would read ["good", "day"] as "goodday"."""
+    names = {"pad": "<pad>", "cls": "<s>", "sep": "</s>", "mask": "<mask>", "unk": "<unk>", "bos": "<s>", "eos": "</s>"}
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer_stacks.roberta(), **{f"{kind}_token": name for kind, name in names.items()}
+    ).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text()) | {"tokenizer_class": "RobertaTokenizer"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    own = AutoTokenizer.from_pretrained(tmp_path)
+    model = tiny_model("TFRobertaForTokenClassification", vocab_size=len(own), num_labels=2, **labels_of(["O", "X"]))
+    rows = [{"tokens": ["good", "day"], "labels": ["X", "O"]}]
+    with pytest.raises(ValueError, match="load it with add_prefix_space=True"):
+        prepare(rows, model, own)
+    inputs, _ = only(prepare(rows, model, AutoTokenizer.from_pretrained(tmp_path, add_prefix_space=True)))
+    assert own.decode(inputs["input_ids"][0], skip_special_tokens=True) == " good day"
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_windows_of_contexts(side):
     own = AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINT, padding_side=side)

@@ -19,6 +19,7 @@ from tf_pipeline.finetuning import train
 from tf_pipeline.finetuning.curve import learning_curve
 from tf_pipeline.finetuning.labels import label_values
 from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
+from tf_pipeline.pipelines.tasks import task_name
 
 TEXTS = [text[:60] for text in film_reviews()[:12]]
 
@@ -77,7 +78,9 @@ def test_what_is_trained_is_loaded_by_pytorch_and_the_pipeline(case, tmp_path):
     }
     card = (output / "README.md").read_text()
     assert (
-        f"{history['val_loss'][-1]:.4g} |" in card and "learning_curve.svg" in card and f"pipeline_tag: {task}" in card
+        f"{history['val_loss'][-1]:.4g} |" in card
+        and "learning_curve.svg" in card
+        and f"pipeline_tag: {task_name(task)}\n" in card
     )
     assert transformers.AutoConfig.from_pretrained(output).architectures
     pipe = pipeline(task, model=str(output))
@@ -221,7 +224,9 @@ def test_labels_of_rows():
     assert found(1, 0)["problem_type"] == "single_label_classification"
     assert found(0.5, 2) == {"num_labels": 1, "problem_type": "regression"}
     assert found([0.5, 1.0], kind="regression")["num_labels"] == 2
-    assert found(["x"], [])["problem_type"] == "multi_label_classification"
+    assert found(["x"], []) == {
+        "id2label": {0: "x"}, "label2id": {"x": 0}, "problem_type": "multi_label_classification",
+    }  # fmt: skip
     assert found("1", "2", kind="regression") == {"num_labels": 1, "problem_type": "regression"}
     with pytest.raises(RowError, match=r"Row 2 has the label \['x'\], which is not of single_label_classification"):
         found("x", ["x"])

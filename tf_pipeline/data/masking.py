@@ -1,4 +1,4 @@
-"""What language models are trained to restore: masked tokens and words, and the spans that T5 is asked for."""
+"""Hide parts of texts that language models are trained to restore: tokens, words, and the spans that T5 writes."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -42,8 +42,7 @@ class Task:
     fill: Mapping[str, int] = {"labels": IGNORE_INDEX}
 
     def __init__(self, tokenizer: Any, model: Any, max_length: int | None = None, **options: Any):
-        refuse_unknown(f"prepare() for {type(model).__name__}", {k: v for k, v in options.items()
-                       if k not in self.options}, [*self.options])  # fmt: skip
+        refuse_unknown(f"prepare() for {type(model).__name__}", options, self.options)
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"prepare needs a fast tokenizer; {type(tokenizer).__name__} is not one.")
         self.tokenizer, self.model = tokenizer, model
@@ -163,6 +162,13 @@ class TokenClassification(Task):
     """
 
     options = {"label_all_tokens": False}
+
+    def check(self) -> None:
+        """Refuse a tokenizer that would join words without the space between them."""
+        if getattr(self.tokenizer, "add_prefix_space", None) is False:
+            raise ValueError(
+                f"{type(self.tokenizer).__name__} needs a space before each word: load it with add_prefix_space=True."
+            )
 
     def encoded(self, rows: Sequence[Row]) -> Iterator[Feature]:
         """Tokens of words, and their labels."""

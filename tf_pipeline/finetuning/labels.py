@@ -44,7 +44,7 @@ def label_values(task: str, rows: Callable[[], Iterator[Row]], problem_type: str
         labels.update(value if isinstance(value, list) else [value])
     if kind == "regression":
         return {"num_labels": length, "problem_type": kind}
-    return _named(labels) | {"problem_type": kind}
+    return _named(labels, 1 if kind == "multi_label_classification" else 2) | {"problem_type": kind}
 
 
 def _kind(value: Any) -> str:
@@ -53,17 +53,17 @@ def _kind(value: Any) -> str:
     return "multi_label_classification" if isinstance(value, list) else "single_label_classification"
 
 
-def _named(found: Iterable[Any]) -> dict[str, Any]:
+def _named(found: Iterable[Any], least: int = 2) -> dict[str, Any]:
     """Names of labels in a fixed order: numbers by value, ``O`` before the tags of entities."""
     labels = set(found)
     if all(isinstance(label, int) or str(label).isdecimal() for label in labels):
         names = [f"LABEL_{place}" for place in range(max(map(int, labels), default=0) + 1)]
     else:
         names = sorted(map(str, labels), key=lambda name: (name != "O", name))
-    if not 2 <= len(names) <= _MOST_CLASSES:
+    if not least <= len(names) <= _MOST_CLASSES:
         raise ValueError(
-            f"The rows have {len(names)} {'class' if len(names) == 1 else 'classes'}, and a classifier needs from 2 to "
-            f"{_MOST_CLASSES}; numbers are predicted with --problem-type regression."
+            f"The rows have {len(names)} {'class' if len(names) == 1 else 'classes'}, and a classifier needs from {least} "
+            f"to {_MOST_CLASSES}; numbers are predicted with --problem-type regression."
         )
     return {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
 

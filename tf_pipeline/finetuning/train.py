@@ -97,6 +97,8 @@ def train(
     keras.utils.set_random_seed(whole_number("seed", seed, 0, 2**32 - 1))
     read, judged = rows_of(train), None if validation is None else rows_of(validation)
     tokenizer = AutoTokenizer.from_pretrained(model)
+    if task == "token-classification" and getattr(tokenizer, "add_prefix_space", None) is False:
+        tokenizer = AutoTokenizer.from_pretrained(model, add_prefix_space=True)  # words come one by one
     network = _loaded(task, model, label_values(task, read, problem_type), dtype)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
