@@ -61,9 +61,10 @@ def _named(found: Iterable[Any], least: int = 2) -> dict[str, Any]:
     else:
         names = sorted(map(str, labels), key=lambda name: (name != "O", name))
     if not least <= len(names) <= _MOST_CLASSES:
+        classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
         raise ValueError(
-            f"The rows have {len(names)} {'class' if len(names) == 1 else 'classes'}, and a classifier needs from {least} "
-            f"to {_MOST_CLASSES}; numbers are predicted with --problem-type regression."
+            f"The rows have {classes}, and a classifier needs from {least} to {_MOST_CLASSES}; numbers are predicted "
+            "with --problem-type regression."
         )
     return {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
 
