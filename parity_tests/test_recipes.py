@@ -14,6 +14,7 @@ import transformers
 from parity_tests.checkpoint_helpers import checkpoint, ours, twin
 from parity_tests.keras_helpers import tiny_inputs, tiny_labels, tiny_model
 from parity_tests.sentences import film_reviews
+from parity_tests.tiers import exhaustive
 from parity_tests.tiny import random_checkpoint
 from tf_pipeline import AutoTokenizer, TFBertForMaskedLM
 from tf_pipeline.callbacks import EpochOrder
@@ -49,7 +50,7 @@ def assert_same_weights(model, theirs, tolerance=1e-9):
         np.testing.assert_allclose(slot.read(), expected[key].detach().numpy(), rtol=0, atol=tolerance, err_msg=key)
 
 
-@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("clip", exhaustive([None, 0.5], [0.5]))
 def test_accumulated_gradients_are_those_of_one_batch(clip):
     """A step for two batches, with the learning rate of the step, as PyTorch's Trainer takes it."""
     model, theirs, batches = both()
@@ -177,6 +178,7 @@ class StopAt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_with_the_same_bits(tmp_path):
     """Weights, moments, rates, orders of rows and draws of dropout go on where they were."""
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINT)
@@ -199,6 +201,7 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_masked_language_training_is_pytorchs_step_by_step(tmp_path):
     """The same masks, no dropout, float64: each loss lies on PyTorch's."""
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINT)

@@ -61,9 +61,8 @@ def task_of(case):
     return "text-classification" if case in ("regression", "several labels") else case
 
 
-@pytest.mark.parametrize(
-    "case", [one if one == "text-classification" else pytest.param(one, marks=pytest.mark.slow) for one in CASES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_what_is_trained_is_loaded_by_pytorch_and_the_pipeline(case, tmp_path):
     source, rows, options, names = CASES[case]
     task, output = task_of(case), tmp_path / "out"
@@ -190,6 +189,7 @@ def test_what_cannot_be_trained(tmp_path):
     fails("The rows have 1 class, and a classifier needs from 2", rows=[{"text": "a", "label": "x"}])
 
 
+@pytest.mark.slow
 def test_training_stops_without_progress_and_keeps_the_best(tmp_path):
     _, rows, _, _ = CASES["text-classification"]
     wrong = [row | {"label": {"bad": "good", "good": "bad"}[row["label"]]} for row in rows]

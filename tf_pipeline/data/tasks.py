@@ -165,7 +165,7 @@ class TokenClassification(Task):
 
     def check(self) -> None:
         """Refuse a tokenizer that would join words without the space between them."""
-        if getattr(self.tokenizer, "add_prefix_space", None) is False:
+        if not spaces_words(self.tokenizer):
             raise ValueError(
                 f"{type(self.tokenizer).__name__} needs a space before each word: load it with add_prefix_space=True."
             )
@@ -209,6 +209,12 @@ class TokenClassification(Task):
         config = self.model.config
         name = str(config.id2label[label])
         return config.label2id.get(f"I-{name[2:]}", label) if name.startswith("B-") else label
+
+
+def spaces_words(tokenizer: Any) -> bool:
+    """Whether words that come one by one are read as those of a text, with spaces between them."""
+    words = tokenizer(["a", "b"], is_split_into_words=True, verbose=False)
+    return words["input_ids"] == tokenizer("a b", verbose=False)["input_ids"]
 
 
 class QuestionAnswering(Task):

@@ -59,12 +59,13 @@ class Asked(keras.callbacks.Callback):
     def __init__(self, task: str, tokenizer: Any, rows: Callable[[], Iterator[Row]], batch_size: int):
         super().__init__()
         self.task, self.tokenizer, self.rows, self.batch_size = task, tokenizer, rows, batch_size
+        self._pipe: Any = None  # made once, so that its graphs are
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the numbers to the logs."""
         from tf_pipeline.pipelines.factory import pipeline
 
-        pipe = pipeline(self.task, model=self.model, tokenizer=self.tokenizer)
+        self._pipe = pipe = self._pipe or pipeline(self.task, model=self.model, tokenizer=self.tokenizer)
         rows = list(self.rows())
         if self.task == "question-answering":
             asked = [{name: row.text(name) for name in ("question", "context")} for row in rows]

@@ -13,6 +13,7 @@ from tf_pipeline.checkpoint import checkpoint_folder
 from tf_pipeline.config import AutoConfig
 from tf_pipeline.data import prepare
 from tf_pipeline.data.sources import rows_of
+from tf_pipeline.data.tasks import spaces_words
 from tf_pipeline.files import write_text
 from tf_pipeline.finetuning.curve import learning_curve
 from tf_pipeline.finetuning.labels import fitting, label_values
@@ -97,8 +98,8 @@ def train(
     keras.utils.set_random_seed(whole_number("seed", seed, 0, 2**32 - 1))
     read, judged = rows_of(train), None if validation is None else rows_of(validation)
     tokenizer = AutoTokenizer.from_pretrained(model)
-    if task == "token-classification" and getattr(tokenizer, "add_prefix_space", None) is False:
-        tokenizer = AutoTokenizer.from_pretrained(model, add_prefix_space=True)  # words come one by one
+    if task == "token-classification" and not spaces_words(tokenizer):
+        tokenizer = AutoTokenizer.from_pretrained(model, add_prefix_space=True)
     network = _loaded(task, model, label_values(task, read, problem_type), dtype)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
