@@ -40,7 +40,7 @@ from harness import (
 )
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-SHAPES = ("1x16", "8x128", "32x64")
+SHAPES = ("1x16", "1x128", "8x128", "32x64")
 DTYPES = ("float32", "bfloat16")
 # Largest difference from float32 PyTorch, as a fraction of the largest value (of 1, if that is larger, in float32).
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
@@ -183,6 +183,36 @@ class OursXLA(Ours):
     label, xla = "tf_pipeline, XLA", True
 
 
+class OursPacked(Ours):
+    """tf_pipeline with weights that oneDNN keeps in the layout of its kernels, as ``tf-pipeline run`` has them."""
+
+    label = "tf_pipeline, packed weights"
+
+    def _load(self, checkpoint, dtype, threads):
+        os.environ["TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"] = "1"  # read when TensorFlow's kernels are made
+        super()._load(checkpoint, dtype, threads)
+
+
+class OursOpenVino(Ours):
+    """tf_pipeline's graph on OpenVINO, as ``pipeline(engine="openvino")`` has it."""
+
+    label, packages = "tf_pipeline, OpenVINO", ("openvino", "tensorflow")
+
+    def _load(self, checkpoint, dtype, threads):
+        tf = _tensorflow(threads)
+        from tf_pipeline import TFBertForSequenceClassification
+        from tf_pipeline.pipelines.engines import OpenVinoFunction
+
+        model = TFBertForSequenceClassification.from_pretrained(checkpoint, dtype="float32")
+        signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in INPUTS}
+        run = lambda inputs: {"logits": model(inputs).logits}  # noqa: E731
+        self.forward = OpenVinoFunction(run, signature, precision=dtype, quantize=None, required=True)
+
+    def _bind(self, inputs):
+        inputs = {name: inputs[name].astype(np.int32) for name in INPUTS}
+        return lambda: self.forward(inputs)["logits"]
+
+
 class KerasHub(Ours):
     """KerasHub's backbone, converted by its own reader of Hugging Face checkpoints, as one graph of dynamic shape."""
 
@@ -249,7 +279,9 @@ class OpenVino(Engine):
 
 ENGINES: dict[str, type[Engine]] = {
     "ours": Ours,
+    "ours-packed": OursPacked,
     "ours-xla": OursXLA,
+    "ours-openvino": OursOpenVino,
     "torch": TorchEager,
     "torch-compile": TorchCompile,
     "onnxruntime": OnnxRuntime,

@@ -91,7 +91,18 @@ class OurPipeline:
         return getattr(self.pipe, "trace_count", None)
 
 
-LIBRARIES = {"torch": TorchPipeline, "tf_pipeline": OurPipeline}
+class OurPipelineOnOpenVino(OurPipeline):
+    """tf_pipeline on OpenVINO, with weights as eight-bit integers where the dtype is int8."""
+
+    def __init__(self, checkpoint: Path, dtype: str):
+        from tf_pipeline import pipeline
+
+        how = {"quantize": "int8"} if dtype == "int8" else {"dtype": dtype}
+        self.pipe = pipeline("sentiment-analysis", model=str(checkpoint), engine="openvino", **how)
+
+
+OPENVINO = "tf_pipeline, OpenVINO"
+LIBRARIES = {"torch": TorchPipeline, "tf_pipeline": OurPipeline, OPENVINO: OurPipelineOnOpenVino}
 
 
 @dataclass
@@ -136,6 +147,7 @@ def contenders(batch_sizes: list[int]) -> list[Row]:
         Row("torch", "bfloat16", EXTRA_BATCH_SIZE, by_length=True),
         Row("tf_pipeline", "float32"),
         Row("tf_pipeline", "bfloat16"),
+        *(Row(OPENVINO, dtype) for dtype in ("float32", "bfloat16", "int8")),
     ]
 
 

@@ -181,6 +181,13 @@ def test_compose(written):
     assert service["volumes"] == [".:/models/film-reviews:ro"]
 
 
+def test_weights_are_packed_where_asked_for(written):
+    folder = written(changes={"packed_weights": True}, serving_default="text")
+    assert "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS:-1}" in (folder / "serve.sh").read_text()
+    (service,) = yaml.safe_load((folder / "compose.yaml").read_text())["services"].values()
+    assert service["environment"] == {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1"}
+
+
 @pytest.mark.parametrize("engine", ["docker", "podman"])
 def test_the_script(written, tmp_path_factory, engine):
     folder, tools = written(serving_default="text"), tmp_path_factory.mktemp("tools with space")
@@ -195,6 +202,7 @@ def test_the_script(written, tmp_path_factory, engine):
     *given, image, config, batching, per_model, own = run.stdout.splitlines()
     assert given == [
         *("run", "--rm", "-p", "8500:8500", "-p", "9501:8501"),
+        *("-e", "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=0"),
         *("-v", f"{folder}:/models/film-reviews:ro"),
     ]
     assert image == "docker.io/tensorflow/serving:2.19.1" and own == "--port=1"

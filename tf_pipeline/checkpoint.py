@@ -13,6 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,9 @@ def named_slots(layer: Any, prefix: str = "") -> Iterator[tuple[str, Slot]]:
                 yield from named_slots(child, f"{prefix}{name.removesuffix('_')}.")
 
 
+# Threads that copy tensors ahead of the variables, and how many copies wait at most.
+_READERS, _AHEAD = 2, 8
+
 _DEFERRED = contextvars.ContextVar("deferred", default=False)
 
 
@@ -169,12 +173,14 @@ def create_variables(model: keras.Model, tensors: Mapping[str, np.ndarray] | Non
     for key, slot in named_slots(model):
         path = key.removesuffix(f".{slot.parameter.name}") if slot.parameter.name else key
         leaves.setdefault(id(slot.layer), (path, slot.layer, {}))[2][key] = slot.parameter
-    for path, layer, parameters in leaves.values():
-        if not layer.built:
+    waiting = [(path, layer, parameters) for path, layer, parameters in leaves.values() if not layer.built]
+    wanted = {key: parameter for *_, parameters in waiting for key, parameter in parameters.items() if key in tensors}
+    with _ReadAhead(tensors, wanted) as values:
+        for path, layer, parameters in waiting:
             with contextlib.ExitStack() as stack:
                 for key, parameter in parameters.items():
-                    if key in tensors:
-                        stack.enter_context(_initialised_with(layer, parameter, tensors, key))
+                    if key in wanted:
+                        stack.enter_context(_initialised_with(layer, parameter, values, key))
                 for part in path.split(".")[:-1]:
                     stack.enter_context(keras.name_scope(part))
                 layer.create_variables()
@@ -186,23 +192,61 @@ def create_variables(model: keras.Model, tensors: Mapping[str, np.ndarray] | Non
 
 
 @contextlib.contextmanager
-def _initialised_with(layer, parameter: Parameter, tensors: Mapping[str, np.ndarray], key: str):
+def _initialised_with(layer, parameter: Parameter, values: "_ReadAhead", key: str):
     """Let ``layer`` create ``parameter`` from the tensor ``key`` instead of by its own initialiser."""
     own = getattr(layer, parameter.initializer)
 
     def from_checkpoint(shape, dtype=None):
-        value = tensors[key]
-        if value.dtype.itemsize == 1:
-            value = value.astype(np.float32)  # TensorFlow has few kernels for float8
-        tensor = _transposed(value) if parameter.transpose else tf.raw_ops.DeepCopy(x=value)
-        tensors.release(key)
-        return tf.cast(tensor, dtype)
+        return tf.cast(values.take(key), dtype)
 
     setattr(layer, parameter.initializer, from_checkpoint)
     try:
         yield
     finally:
         setattr(layer, parameter.initializer, own)
+
+
+class _ReadAhead:
+    """Copies of a checkpoint's tensors in the variables' layout, made by other threads while variables are created.
+
+    Args:
+        tensors: a reader of the checkpoint.
+        wanted: the parameters by key, in the order in which they are taken.
+    """
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], wanted: Mapping[str, Parameter]):
+        self._tensors, self._wanted = tensors, wanted
+        self._keys = iter(wanted)
+        self._copies: dict[str, Future[tf.Tensor]] = {}
+        self._threads = ThreadPoolExecutor(_READERS, "read-ahead")
+
+    def __enter__(self) -> "_ReadAhead":
+        for _ in range(_AHEAD):
+            self._begin()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def take(self, key: str) -> tf.Tensor:
+        """One tensor; the next one is begun."""
+        if key not in self._copies:
+            return self._copy(key)  # not in its turn
+        self._begin()
+        return self._copies.pop(key).result()
+
+    def _begin(self) -> None:
+        if (key := next(self._keys, None)) is not None:
+            self._copies[key] = self._threads.submit(self._copy, key)
+
+    def _copy(self, key: str) -> tf.Tensor:
+        value = self._tensors[key]
+        if value.dtype.itemsize == 1:
+            value = value.astype(np.float32)  # TensorFlow has few kernels for float8
+        with tf.device("cpu"):
+            tensor = _transposed(value) if self._wanted[key].transpose else tf.raw_ops.DeepCopy(x=value)
+        self._tensors.release(key)
+        return tensor
 
 
 def _transposed(value: np.ndarray) -> tf.Tensor:

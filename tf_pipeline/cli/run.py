@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tf_pipeline import models
 from tf_pipeline.arguments import ArgumentError
 from tf_pipeline.cli.options import (
     AggregationStrategy,
@@ -50,7 +52,7 @@ from tf_pipeline.cli.options import (
 )
 from tf_pipeline.cli.row_files import ReaderGoneError, Records
 from tf_pipeline.cli.rows import InterruptedRunError, answer_rows, escaped, numbered_lines, standard, text_of
-from tf_pipeline.hub import fingerprint
+from tf_pipeline.hub import fingerprint, repository_file
 from tf_pipeline.pipelines.calls import as_chat
 from tf_pipeline.pipelines.factory import default_checkpoint, pipeline
 from tf_pipeline.pipelines.tasks import MEDIA, is_server, task_name
@@ -110,6 +112,16 @@ def run(
         ),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float64, bfloat16, float16 or a Keras policy.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="What runs the model: tensorflow, openvino, xla, or auto for OpenVINO where it is installed; of tasks "
+            "that read but do not write."
+        ),
+    ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: weights as eight-bit integers, with --engine openvino; answers are close.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Maximum number of rows in a batch.")] = None,
     input_file: Annotated[
         Path | None,
@@ -242,19 +254,28 @@ def run(
         raise typer.BadParameter("--output needs --input.")
     if output_file is None and (overwrite or resume):
         raise typer.BadParameter(f"{'--overwrite' if overwrite else '--resume'} needs --output.")
-    rows, arguments = _Rows(name, given), OPTIONS[name] | {"dtype": "dtype"}
+    rows, arguments = _Rows(name, given), OPTIONS[name] | {"dtype": "dtype", "engine": "engine", "quantize": "quantize"}
 
     def load() -> Any:
         if not served:
-            load_frameworks(verbose)
+            load_frameworks(verbose, packed_weights=_is_native(model or default_checkpoint(name)))
         try:
-            return pipeline(task, model=model, dtype=dtype, batch_size=batch_size, **parameters)
+            return pipeline(
+                task, model=model, dtype=dtype, engine=engine, quantize=quantize, batch_size=batch_size, **parameters
+            )
         except ArgumentError as error:
             raise typer.BadParameter(as_options(error, arguments)) from None
 
     try:
         if input_file is not None:
-            asked = {"task": name, "model": model, "dtype": dtype, "options": given}
+            asked = {
+                "task": name,
+                "model": model,
+                "dtype": dtype,
+                "engine": engine,
+                "quantize": quantize,
+                "options": given,
+            }
             if output_file is not None and not served:
                 asked["files of the model"] = fingerprint(model or default_checkpoint(name))
             failed = _run_file(load, rows, input_file, output_file, asked, overwrite, resume)
@@ -272,6 +293,16 @@ def run(
     except (ValueError, TypeError, OSError) as error:
         fail(as_options(error, arguments), 1)
     raise typer.Exit(SOME_ROWS_FAILED if failed else 0)
+
+
+def _is_native(source: str | os.PathLike) -> bool:
+    """Whether a checkpoint's family has a module of its own, which multiplies by weights alone where it adds a bias."""
+    try:
+        config = json.loads(Path(repository_file(source, "config.json")).read_text(encoding="utf-8"))
+        family = config["model_type"].replace("-", "_")
+    except Exception:  # whatever is wrong is said when the checkpoint is loaded
+        return False
+    return family in {module.name for module in pkgutil.iter_modules(models.__path__)}
 
 
 _KNOWN = {option for options in OPTIONS.values() for option in options}

@@ -3,7 +3,7 @@
 import inspect
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,13 @@ from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values, windows
 from tf_pipeline.pipelines.calls import Calls, text_arguments
+from tf_pipeline.pipelines.engines import (
+    EngineError,
+    OpenVinoFunction,
+    XlaFunction,
+    check_quantization,
+    chosen_engine,
+)
 from tf_pipeline.pipelines.shortening import Shortener
 from tf_pipeline.tokenization import with_tensorflow
 from tf_pipeline.tracing import compiled
@@ -66,12 +73,16 @@ class Stages(Calls):
     - ``output_names``: the outputs of the model that ``postprocess`` reads;
     - ``processors``: names of what prepares inputs and reads answers, which are arguments and attributes;
     - ``beside``: names of values that go round the model, from ``preprocess`` to ``postprocess``;
-    - ``has_labels``: whether answers name labels of the config.
+    - ``has_labels``: whether answers name labels of the config;
+    - ``engines``: what can run the model besides TensorFlow.
 
     Args:
         model: a model of this package.
         batch_size: maximum number of rows in a batch, if given.
         device: device of the model, as :func:`device_name` takes it; if not given, TensorFlow chooses.
+        engine: what runs the model: see :mod:`tf_pipeline.pipelines.engines`.
+        precision: dtype that OpenVINO computes in.
+        quantize: ``"int8"`` for weights that OpenVINO keeps as eight-bit integers.
         **parameters: defaults for the arguments of a call.
 
     Raises:
@@ -83,10 +94,20 @@ class Stages(Calls):
     processors: tuple[str, ...] = ("tokenizer",)
     beside: tuple[str, ...] = ()
     has_labels = False
+    engines: tuple[str, ...] = ("openvino",)
     # How arguments of the tokenizer are given: among the others (``True``), as a dictionary of this name, or not.
     tokenizer_arguments: bool | str = False
 
-    def __init__(self, model, batch_size: int | None = None, device=None, **parameters: Any):
+    def __init__(
+        self,
+        model,
+        batch_size: int | None = None,
+        device=None,
+        engine: str = "tensorflow",
+        precision: str = "float32",
+        quantize: str | None = None,
+        **parameters: Any,
+    ):
         if batch_size is not None:
             whole_number("batch_size", batch_size, 1)
         parameters = settled(parameters, PIPELINE_ARGUMENTS)
@@ -94,9 +115,35 @@ class Stages(Calls):
         self.device = device_name(device)
         _check_place(model, self.device)
         self.model = model
+        self.engine = self._chosen(engine)
+        check_quantization(quantize, self.engine)
+        self._conversion = {"precision": precision, "quantize": quantize, "required": engine != "auto"}
         self.batch_size = batch_size
         self._defaults = parameters
         self._split({})  # fails now rather than at the first call
+
+    def _chosen(self, engine: str) -> str:
+        """The engine that a name stands for, once the task is known to run on it."""
+        if engine == "tensorflow":
+            return engine
+        name = chosen_engine(engine, self.model.compute_dtype)
+        if name not in ("tensorflow", *self.engines):
+            if engine == "auto":
+                return "tensorflow"
+            raise EngineError(
+                f"engine={engine!r} does not run {self.task}; {', '.join(('tensorflow', *self.engines))} do."
+            )
+        if self.device not in (None, "/device:CPU:0"):
+            if engine == "auto":
+                return "tensorflow"
+            raise EngineError(f"engine={engine!r} runs on the CPU, not on {self.device}.")
+        return name
+
+    def _compile(self, run: Callable[..., Any], *signature: Any) -> Any:
+        """A function that the engine runs, for the specs of its arguments."""
+        if self.engine == "openvino":
+            return OpenVinoFunction(run, *signature, **self._conversion)
+        return compiled(run, *signature)
 
     @classmethod
     def check_names(cls, names: Iterable[str]) -> None:
@@ -213,6 +260,7 @@ class Stages(Calls):
         name = config._name_or_path or "made from a config"
         dtype = getattr(self.model, "compute_dtype", None)
         facts = {"task": repr(self.task), "model": f"{type(self.model).__name__} ({name})", "dtype": repr(dtype)}
+        facts |= {"engine": repr(self.engine)} if self.engine != "tensorflow" else {}
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in (facts | self.facts()).items())})"
 
     def facts(self) -> dict[str, Any]:
@@ -238,6 +286,7 @@ class Pipeline(Stages):
         batch_size: maximum number of texts in a batch; by default only ``token_budget`` counts.
         token_budget: maximum number of tokens in a batch, padding included.
         device: device of the model, as :func:`device_name` takes it; if not given, TensorFlow chooses.
+        engine: what runs the model: see :mod:`tf_pipeline.pipelines.engines`.
         **parameters: defaults for the arguments of a call.
 
     Raises:
@@ -246,20 +295,36 @@ class Pipeline(Stages):
     """
 
     per_token = False
+    engines = ("xla", "openvino")
     long_text_hint = "Pass truncation=True to cut it, or split it into windows."
 
     def __init__(
-        self, model, tokenizer, batch_size: int | None = None, token_budget: int = 2048, device=None, **parameters: Any
+        self,
+        model,
+        tokenizer,
+        batch_size: int | None = None,
+        token_budget: int = 2048,
+        device=None,
+        engine: str = "tensorflow",
+        **parameters: Any,
     ):
         whole_number("token_budget", token_budget, 1)
         _check_fit(model, tokenizer)
         self.tokenizer = with_tensorflow(tokenizer)
         self._shortener = Shortener(self.tokenizer)
         self.token_budget = token_budget
-        super().__init__(model, batch_size, device, **parameters)
+        super().__init__(model, batch_size, device, engine, **parameters)
         self.input_names = tuple(name for name in model.tensor_names if name in tokenizer.model_input_names)
         self._signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in self.input_names}
-        self._compiled = compiled(self._run_model, self._signature)
+        self._compiled = self._compile(self._run_model, self._signature)
+
+    def _compile(self, run: Callable[..., Any], *signature: Any) -> Any:
+        if self.engine != "xla":
+            return super()._compile(run, *signature)
+        if "attention_mask" not in self.input_names:
+            raise EngineError(f'engine="xla" pads texts, and {type(self.model).__name__} takes no attention_mask.')
+        fill = padding_values(self.tokenizer)
+        return XlaFunction(run, fill, self.output_names, self.per_token, self.max_length)
 
     # ------------------------------------------------------------------------------------------------ the stages
 

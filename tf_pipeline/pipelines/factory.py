@@ -88,6 +88,8 @@ def pipeline(
     *,
     dtype: Any = None,
     device: Any = None,
+    engine: str | None = None,
+    quantize: str | None = None,
     use_fast: bool = True,
     trust_remote_code: bool | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
@@ -109,6 +111,9 @@ def pipeline(
         image_processor: likewise, for tasks on images.
         dtype: dtype or Keras policy of the model, such as ``"bfloat16"``; formerly ``torch_dtype``.
         device: device of the model; see :func:`tf_pipeline.pipelines.base.device_name`.
+        engine: what runs the model: ``"tensorflow"`` (the default), ``"openvino"``, ``"xla"``, or ``"auto"`` for
+            OpenVINO where it is installed and runs the task; see :mod:`tf_pipeline.pipelines.engines`.
+        quantize: ``"int8"`` for weights that OpenVINO keeps as eight-bit integers; answers are then close, not equal.
         use_fast: load a fast tokenizer.
         trust_remote_code: let a checkpoint bring its own code.
         model_kwargs: more arguments of ``from_pretrained``.
@@ -138,7 +143,15 @@ def pipeline(
     hub = {name: value for name, value in split_hub_options(kwargs).items() if value is not None}
     processors = {"tokenizer": tokenizer, "feature_extractor": feature_extractor, "image_processor": image_processor}
     if is_server(model):
-        local = {**processors, "config": config, "device": device, **loading, **hub}
+        local = {
+            **processors,
+            "config": config,
+            "device": device,
+            "engine": engine,
+            "quantize": quantize,
+            **loading,
+            **hub,
+        }
         return _client(task and task_name(task), model, local, **kwargs)
     is_named = isinstance(model, (str, os.PathLike))
     if not is_named and model is not None and not hasattr(model, "tensor_names"):
@@ -159,6 +172,8 @@ def pipeline(
         if value is not None and name not in needed:
             what = f"{task_pipeline.task} has inputs for its {' and '.join(needed).replace('_', ' ')} alone."
             raise ValueError(f"{name}={value!r:.80} is not supported: {what}")
+    if engine is not None and isinstance(model, (str, os.PathLike)):
+        loading, kwargs = _for_engine(engine, task_pipeline, loading, kwargs)
     if isinstance(model, (str, os.PathLike)):
         processors |= {name: model for name in needed if processors[name] is None}
         with _placed(device):
@@ -174,7 +189,21 @@ def pipeline(
     }
     if task_pipeline.task != task and task_pipeline.task == "translation":
         kwargs["task"] = task  # the languages are in its name
-    return task_pipeline(model=model, device=device, **kwargs)
+    return task_pipeline(model=model, device=device, engine=engine or "tensorflow", quantize=quantize, **kwargs)
+
+
+def _for_engine(engine: str, task_pipeline: type, loading: dict[str, Any], kwargs: dict[str, Any]):
+    """Arguments of loading and of the pipeline: OpenVINO computes in half precision from float32 weights."""
+    from tf_pipeline.model import resolve_dtype
+    from tf_pipeline.pipelines.engines import PRECISIONS, chosen_engine
+
+    name = next((name for name in ("dtype", "torch_dtype") if loading.get(name) not in (None, "auto")), None)
+    if name is None or "openvino" not in task_pipeline.engines or chosen_engine(engine) != "openvino":
+        return loading, kwargs
+    precision = resolve_dtype(loading[name], None).compute_dtype
+    if precision not in PRECISIONS:
+        return loading, kwargs
+    return loading | {name: "float32"}, kwargs | {"precision": precision}
 
 
 def _placed(device: Any):

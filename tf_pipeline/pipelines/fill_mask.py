@@ -10,7 +10,6 @@ import tensorflow as tf
 from tf_pipeline.arguments import tokenizer_arguments, whole_number
 from tf_pipeline.pipelines.base import Pipeline, Rows
 from tf_pipeline.pipelines.calls import FillMaskCalls
-from tf_pipeline.tracing import compiled
 
 # Bytes of float32 logits, one for each mask and word of the vocabulary, that a batch may have.
 LOGITS_BYTES = 2**28
@@ -32,6 +31,7 @@ class FillMaskPipeline(FillMaskCalls, Pipeline):
     """
 
     per_token = True
+    engines = ("openvino",)
     beside = ("input_ids",)
     tokenizer_arguments = "tokenizer_kwargs"
 
@@ -40,7 +40,7 @@ class FillMaskPipeline(FillMaskCalls, Pipeline):
             raise ValueError(f"The tokenizer ({type(tokenizer).__name__}) does not define a `mask_token`.")
         self._token_strings: dict[int, str] = {}
         super().__init__(model, tokenizer, *args, **kwargs)
-        self.score_masks = compiled(self._score_masks, self._signature, tf.TensorSpec([], tf.int32))
+        self.score_masks = self._compile(self._score_masks, self._signature, tf.TensorSpec([], tf.int32, "count"))
         # Ported models score all tokens.
         self._scores_masks_alone = "mask_positions" in model.option_names
 

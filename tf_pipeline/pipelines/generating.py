@@ -139,6 +139,8 @@ class GeneratingPipeline(Writing, Pipeline):
         **parameters: see :class:`~tf_pipeline.pipelines.base.Pipeline`.
     """
 
+    engines = ()  # the loop of `generate` is TensorFlow's
+
     def __init__(
         self,
         model,

@@ -12,7 +12,6 @@ from tf_pipeline.inputs import check_signal
 from tf_pipeline.pipelines.base import Rows, Stages
 from tf_pipeline.pipelines.batching import windows
 from tf_pipeline.pipelines.media import as_image, as_sound, is_medium, named
-from tf_pipeline.tracing import compiled
 
 # Rows in a batch if nothing else is asked for, and batches of which the inputs are in memory at a time.
 BATCH, BATCHES = 8, 4
@@ -31,6 +30,7 @@ class SensePipeline(Stages):
         model: a ported model of this package.
         batch_size: maximum number of rows in a batch, 8 if not given.
         device: device of the model, as :func:`~tf_pipeline.pipelines.base.device_name` takes it.
+        engine: what runs the model: see :mod:`tf_pipeline.pipelines.engines`.
         **parameters: the processors by name, such as ``image_processor``, and defaults for the arguments of a call.
 
     Raises:
@@ -40,7 +40,9 @@ class SensePipeline(Stages):
 
     own_inputs: Mapping[str, tf.TensorSpec] = {}
 
-    def __init__(self, model, batch_size: int | None = None, device=None, **parameters: Any):
+    def __init__(
+        self, model, batch_size: int | None = None, device=None, engine: str = "tensorflow", **parameters: Any
+    ):
         for name in self.processors:
             if parameters.get(name) is None:
                 raise ValueError(f"{self.task} needs {' and '.join(self.processors)}; {name} is missing.")
@@ -50,10 +52,10 @@ class SensePipeline(Stages):
                 f"{type(model).__name__} reads {', '.join(model.tensor_names)}, but {self.task} takes models that read "
                 f"{self.unit}s and nothing else; {self.auto_class().__name__} loads them."
             )
-        super().__init__(model, batch_size, device, **parameters)
+        super().__init__(model, batch_size, device, engine, **parameters)
         self.input_names = tuple(model.signal_shapes)
         signature = {name: model.default_signature()[name] for name in self.input_names} | self.own_inputs
-        self._compiled = compiled(self._run_model, signature)
+        self._compiled = self._compile(self._run_model, signature)
 
     # ------------------------------------------------------------------------------------------------ the stages
 

@@ -42,6 +42,7 @@ class WhisperPipeline(Writing, SpeechPipeline):
     was given. Timestamps are not supported.
     """
 
+    engines = ()  # the loop of `generate` is TensorFlow's
     own_inputs = {
         name: tf.TensorSpec([None, None], tf.int32, name) for name in ("decoder_input_ids", "decoder_attention_mask")
     }

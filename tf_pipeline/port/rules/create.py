@@ -206,7 +206,8 @@ def eye(n: Size, m: Size | None = None, *, out_dtype: tf.DType, **_: Any) -> tf.
         aten::eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool?
             pin_memory=None) -> Tensor
     """
-    return tf.eye(n, m, dtype=out_dtype)
+    # Not tf.eye, which other engines cannot convert.
+    return tf.cast(tf.range(n)[:, tf.newaxis] == tf.range(n if m is None else m), out_dtype)
 
 
 @rule("one_hot.default")

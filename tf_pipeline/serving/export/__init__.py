@@ -22,6 +22,7 @@ from tf_pipeline.pipelines.base import Pipeline
 from tf_pipeline.pipelines.factory import pipeline, pipeline_class, told_task
 from tf_pipeline.pipelines.generating import GeneratingPipeline
 from tf_pipeline.pipelines.tasks import task_name
+from tf_pipeline.port.model import PortedModel
 from tf_pipeline.serving.client.answers import REMOTE_TASKS
 from tf_pipeline.serving.client.transport import Signature, TensorInfo, with_texts
 from tf_pipeline.serving.describe import describe
@@ -173,7 +174,7 @@ def export(
         source = pipe.model.config._name_or_path or type(pipe.model).__name__
         write_server_files(
             staging, name=name, task=pipe.task, checkpoint=source, version=version, server_version=server_version,
-            batch_size=max(batch_sizes),
+            batch_size=max(batch_sizes), packed_weights=not isinstance(pipe.model, PortedModel),
         )  # fmt: skip
         progress("Searching for what a server does not have")
         if problems := lint(folder, server_version):

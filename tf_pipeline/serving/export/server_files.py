@@ -38,6 +38,7 @@ def write_server_files(
     server_version: str = "2.19.1",
     batch_size: int = 32,
     batch_timeout_micros: int = 1000,
+    packed_weights: bool = False,
 ) -> None:
     """Write configuration, ways to start a server, and a README next to a SavedModel.
 
@@ -54,6 +55,8 @@ def write_server_files(
         server_version: tag of the image ``tensorflow/serving``, such as ``"2.19.1"``.
         batch_size: maximum number of rows that the server runs at once.
         batch_timeout_micros: how long it waits for more rows, in microseconds.
+        packed_weights: whether oneDNN may keep weights in the layout of its kernels; not if the model multiplies by
+            other matrices than weights.
 
     Raises:
         ValueError: for a value that a server would not take; the message names it.
@@ -72,6 +75,7 @@ def write_server_files(
         "server_version": server_version,
         "batch_timeout_micros": str(batch_timeout_micros),
         "batch_size": _batch_size(batch_size, split),
+        "packed_weights": str(int(packed_weights)),
         "limits": _limits(found, batch_size, split),
         "signatures": _table(found) + (_OPTIONS if "with_options" in found else ""),
         **_examples(found["serving_default"]),

@@ -10,6 +10,7 @@ if [ -z "$engine" ]; then
 fi
 exec "$engine" run --rm \
   -p "${GRPC_PORT:-8500}:8500" -p "${REST_PORT:-8501}:8501" \
+  -e "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=${TF_ONEDNN_ASSUME_FROZEN_WEIGHTS:-@{packed_weights}}" \
   -v "$folder:/models/@{name}:ro" \
   "docker.io/tensorflow/serving:@{server_version}" \
   --model_config_file=/models/@{name}/models.config \

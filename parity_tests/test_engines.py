@@ -1,0 +1,232 @@
+"""The engines of pipelines: their answers are TensorFlow's, and what they cannot do is said."""
+
+import importlib.util
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from typer.testing import CliRunner
+
+from parity_tests.checkpoint_helpers import checkpoint, ours
+from parity_tests.families import BODIES
+from parity_tests.pipeline_helpers import tiny_with_tokenizer
+from parity_tests.port_helpers import checkpoint as port_checkpoint
+from parity_tests.port_helpers import shared_cache, use_cache_of
+from parity_tests.tiers import exhaustive
+from tf_pipeline import AutoTokenizer, TFAutoModel, pipeline
+from tf_pipeline.cli.main import app
+from tf_pipeline.pipelines import engines
+from tf_pipeline.pipelines.engines import EngineError, OpenVinoFunction
+from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
+
+TEXTS = ["a good film", "not what I had expected of this director, to say the least", "", "bad"]
+QUESTIONS = [{"question": "Who?", "context": text} for text in TEXTS[:2]]
+TASKS = {
+    "text-classification": ("TFBertForSequenceClassification", TEXTS, {"top_k": None}),
+    "token-classification": ("TFBertForTokenClassification", TEXTS[:2], {}),
+    "zero-shot-classification": ("TFBertForSequenceClassification", TEXTS[:2], {"candidate_labels": ["art", "sport"]}),
+    "question-answering": ("TFBertForQuestionAnswering", QUESTIONS, {}),
+    "feature-extraction": ("TFBertModel", TEXTS, {}),
+    "fill-mask": ("TFBertForMaskedLM", ["a [MASK] film", "the [MASK] is [MASK]"], {}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINT)
+
+
+@pytest.fixture
+def sentiment():
+    return pipeline("text-classification", top_k=None)
+
+
+def on(engine: str, pipe, **options):
+    """The pipeline of the same model on another engine."""
+    return type(pipe)(pipe.model, pipe.tokenizer, engine=engine, **options)
+
+
+def assert_close(got, expected, atol: float = 1e-5) -> None:
+    """The same answers, whose numbers differ by less than a bound."""
+    assert type(got) is type(expected)
+    if isinstance(got, dict):
+        assert got.keys() == expected.keys()
+        got, expected = list(got.values()), list(expected.values())
+    if isinstance(got, (list, tuple)):
+        assert len(got) == len(expected)
+        for pair in zip(got, expected, strict=True):
+            assert_close(*pair, atol)
+    elif isinstance(got, float):
+        assert abs(got - expected) <= atol * max(1.0, abs(expected))
+    else:
+        assert got == expected
+
+
+# --------------------------------------------------------------------------------------------------- the same answers
+
+
+@pytest.mark.parametrize("task", exhaustive(list(TASKS), {"text-classification", "fill-mask"}))
+@pytest.mark.parametrize("engine", ["openvino", "xla"])
+def test_answers_of_every_task(task, engine, tokenizer):
+    class_name, texts, options = TASKS[task]
+    values = (
+        {"num_labels": 3, "id2label": {0: "entailment", 1: "neutral", 2: "other"}} if task.startswith("zero") else {}
+    )
+    folder = tiny_with_tokenizer(class_name, tokenizer, **values)
+    expected = pipeline(task, model=str(folder), **options)(texts)
+    if (task, engine) == ("fill-mask", "xla"):
+        with pytest.raises(EngineError, match="engine='xla' does not run fill-mask; tensorflow, openvino do"):
+            pipeline(task, model=str(folder), engine=engine, **options)
+        return
+    pipe = pipeline(task, model=str(folder), engine=engine, **options)
+    assert engine in repr(pipe)
+    assert_close(pipe(texts), expected)
+    assert_close([pipe(text, **options) for text in texts], [pipe(text, **options) for text in texts])
+    assert_close(pipe(texts, batch_size=1), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("class_name", BODIES)
+def test_outputs_of_every_native_family(class_name):
+    model = ours(class_name, checkpoint(class_name))
+    names = [name for name in ("input_ids", "attention_mask", "decoder_input_ids") if name in model.tensor_names]
+    signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in names}
+    run = lambda inputs: {"states": model(inputs, training=False).last_hidden_state}  # noqa: E731
+    function = OpenVinoFunction(run, signature, precision="float32", quantize=None, required=True)
+    for rows, length in ((2, 9), (1, 4), (3, 17)):
+        ids = np.random.default_rng(length).integers(5, 40, (rows, length)).astype(np.int32)
+        mask = (np.arange(length) < length - np.arange(rows)[:, np.newaxis]).astype(np.int32)
+        inputs = {name: mask if name == "attention_mask" else ids for name in names}
+        got, expected = function(inputs)["states"], run({name: tf.constant(x) for name, x in inputs.items()})["states"]
+        real = mask == 1
+        difference = np.abs(got - expected.numpy())[real].max()
+        assert difference <= 1e-5 * max(1.0, np.abs(expected.numpy()[real]).max()), (rows, length)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ["xlnet", "esm", "roformer"])
+def test_outputs_of_ports(model_type, monkeypatch):
+    use_cache_of(monkeypatch, shared_cache())
+    model = TFAutoModel.from_pretrained(port_checkpoint(model_type))
+    signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in ("input_ids", "attention_mask")}
+    run = lambda inputs: {"states": model(inputs, training=False).last_hidden_state}  # noqa: E731
+    function = OpenVinoFunction(run, signature, precision="float32", quantize=None, required=True)
+    ids = np.random.default_rng(0).integers(5, 25, (2, 12)).astype(np.int32)
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    np.testing.assert_allclose(function(inputs)["states"], run(inputs)["states"], rtol=0, atol=1e-4)
+
+
+def test_stages_and_threads(sentiment):
+    pipe = on("openvino", sentiment, top_k=None)
+    outputs = pipe.forward(pipe.preprocess(TEXTS[0]))
+    assert_close(pipe.postprocess(outputs, top_k=None), sentiment(TEXTS[:1])[0])
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda text: pipe([text])[0], TEXTS * 8))
+    assert_close(answers, sentiment(TEXTS) * 8)
+    assert pipe.trace_count == 1
+
+
+def test_xla_compiles_powers_of_two(sentiment):
+    pipe = on("xla", sentiment)
+    pipe([TEXTS[0]])
+    pipe([TEXTS[3]])
+    assert pipe.trace_count == 1  # of 1 × 16
+    pipe([TEXTS[0]] * 3)
+    assert pipe.trace_count == 2  # of 4 × 16
+
+
+@pytest.mark.slow
+def test_half_precision(tokenizer):
+    folder = tiny_with_tokenizer("TFBertForSequenceClassification", tokenizer)
+    expected = pipeline("text-classification", model=str(folder), top_k=None)(TEXTS)
+    pipe = pipeline("text-classification", model=str(folder), top_k=None, engine="openvino", dtype="bfloat16")
+    assert pipe.model.compute_dtype == "float32"
+    got = pipe(TEXTS)
+    assert got != pipeline("text-classification", model=str(folder), top_k=None, engine="openvino")(TEXTS)
+    scores = [{one["label"]: one["score"] for one in answer} for answer in (*got, *expected)]
+    for mine, own in zip(scores[: len(got)], scores[len(got) :], strict=True):
+        assert all(abs(mine[label] - own[label]) < 0.1 for label in own)
+
+
+@pytest.mark.slow
+def test_integers_give_close_answers(sentiment, capfd):
+    pytest.importorskip("nncf")
+    pipe, texts = on("openvino", sentiment, top_k=None, quantize="int8"), ["dull", "a masterpiece", *TEXTS]
+    capfd.readouterr()
+    got, expected = pipe(texts), sentiment(texts)
+    assert capfd.readouterr().out == ""
+    assert got != expected
+    scores = [[{one["label"]: one["score"] for one in answer} for answer in answers] for answers in (got, expected)]
+    for mine, own in zip(*scores, strict=True):
+        assert all(abs(mine[label] - own[label]) < 0.05 for label in own)
+
+
+# ------------------------------------------------------------------------------------------------------ what is chosen
+
+
+def test_the_best_engine_that_is_there(sentiment, monkeypatch):
+    assert on("auto", sentiment).engine == "openvino"
+    assert sentiment.engine == "tensorflow"
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        assert on("auto", sentiment).engine == "tensorflow"
+        with pytest.raises(EngineError, match=r'pip install "tf-pipeline\[openvino\]"'):
+            on("openvino", sentiment)
+        patch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else name)
+        with pytest.raises(EngineError, match="takes NNCF, which is not installed"):
+            on("openvino", sentiment, quantize="int8")
+
+
+def test_unknown_engines_and_dtypes_are_refused(sentiment):
+    with pytest.raises(EngineError, match="'onnx' is not supported; engines are tensorflow, xla, openvino, auto"):
+        on("onnx", sentiment)
+    assert engines.chosen_engine("auto", "float64") == "tensorflow"
+    with pytest.raises(EngineError, match="converts float32 models, and this one computes in float64"):
+        engines.chosen_engine("openvino", "float64")
+    with pytest.raises(EngineError, match="quantize='int8' is done by OpenVINO, and engine is 'tensorflow'"):
+        on("tensorflow", sentiment, quantize="int8")
+    with pytest.raises(EngineError, match="quantize='int3' is not supported; supported are int8"):
+        on("openvino", sentiment, quantize="int3")
+    with pytest.raises(ValueError, match="engine: only a model that runs in this process takes that"):
+        pipeline("text-classification", model="http://localhost:1/v1/models/m", engine="openvino")
+
+
+def test_what_openvino_gets_wrong_is_noticed(sentiment, monkeypatch, caplog):
+    infer = OpenVinoFunction._infer
+    monkeypatch.setattr(OpenVinoFunction, "_infer", lambda *inputs: {"logits": infer(*inputs)["logits"] + 0.01})
+    with pytest.raises(EngineError, match="computes something else than TensorFlow"):
+        on("openvino", sentiment)(TEXTS)
+    with caplog.at_level(logging.WARNING):
+        assert on("auto", sentiment, top_k=None)(TEXTS) == sentiment(TEXTS)
+    assert "TensorFlow runs it" in caplog.text
+
+
+def test_what_openvino_cannot_convert_is_said(sentiment, monkeypatch):
+    import openvino
+
+    def fails(function):
+        raise RuntimeError("No translator for tf.Strange\nand a page of a graph")
+
+    monkeypatch.setattr(openvino, "convert_model", fails)
+    with pytest.raises(EngineError, match="OpenVINO cannot run this model: No translator for tf.Strange$"):
+        on("openvino", sentiment)(TEXTS)
+
+
+def test_refused_inputs_are_no_fault_of_the_engine(sentiment):
+    pipe = on("openvino", sentiment)
+    with pytest.raises(ValueError, match="takes at most"):
+        pipe("word " * 600)
+
+
+@pytest.mark.slow
+def test_on_the_command_line():
+    result = CliRunner().invoke(app, ["run", "text-classification", "--engine", "openvino", "--json", *TEXTS[:2]])
+    plain = CliRunner().invoke(app, ["run", "text-classification", "--json", *TEXTS[:2]])
+    assert result.exit_code == 0, result.output
+    assert_close(*([json.loads(line) for line in one.stdout.splitlines()] for one in (result, plain)))
+    result = CliRunner().invoke(app, ["run", "text-classification", "--engine", "onnx", "good"])
+    assert result.exit_code != 0
+    assert "engines are tensorflow" in result.output

@@ -1,0 +1,220 @@
+"""The engines that run a pipeline's model: TensorFlow, TensorFlow's graph compiled by XLA, and OpenVINO."""
+
+import contextlib
+import importlib.util
+import io
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_pipeline.tracing import compiled
+
+logger = logging.getLogger(__name__)
+
+ENGINES = ("tensorflow", "xla", "openvino", "auto")
+
+# Dtypes that OpenVINO computes in on a CPU, its names for them, and the largest difference from TensorFlow's float32
+# outputs that rounding explains, as a share of the largest output.
+PRECISIONS = {"float32": ("f32", 1e-4), "bfloat16": ("bf16", 0.1), "float16": ("f16", 0.02)}
+
+# Numbers that OpenVINO may keep weights as, and the largest difference that this explains, as a share as above: a model
+# that is quantized computes something close, and how close is known from its answers alone.
+QUANTIZATIONS = {"int8": 0.5}
+
+# Lengths and numbers of rows that XLA compiles are powers of two, and lengths no less than this.
+_LEAST_LENGTH = 16
+
+
+class EngineError(ValueError):
+    """An engine that cannot run a model, or computes something else; the message says what can be done."""
+
+
+def check_quantization(quantize: str | None, engine: str) -> None:
+    """Require that an engine can quantize.
+
+    Raises:
+        EngineError: naming what can.
+    """
+    if quantize is None:
+        return
+    if quantize not in QUANTIZATIONS:
+        raise EngineError(f"quantize={quantize!r} is not supported; supported are {', '.join(QUANTIZATIONS)}.")
+    if engine != "openvino":
+        raise EngineError(
+            f'quantize={quantize!r} is done by OpenVINO, and engine is {engine!r}: pass engine="openvino".'
+        )
+    if importlib.util.find_spec("nncf") is None:
+        raise EngineError(
+            f'quantize={quantize!r} takes NNCF, which is not installed: pip install "tf-pipeline[openvino]"'
+        )
+
+
+def chosen_engine(engine: str, dtype: str = "float32") -> str:
+    """The engine that a name stands for.
+
+    Args:
+        engine: one of ``ENGINES``; ``"auto"`` is OpenVINO where it is installed and can run the model.
+        dtype: the model's compute dtype.
+
+    Raises:
+        EngineError: for an engine that is unknown, not installed, or does not run models of that dtype.
+    """
+    if engine not in ENGINES:
+        raise EngineError(f"engine={engine!r} is not supported; engines are {', '.join(ENGINES)}.")
+    installed = importlib.util.find_spec("openvino") is not None
+    if engine == "auto":
+        return "openvino" if installed and dtype == "float32" else "tensorflow"
+    if engine == "openvino" and not installed:
+        raise EngineError(
+            'engine="openvino" takes OpenVINO, which is not installed: pip install "tf-pipeline[openvino]"'
+        )
+    if engine == "openvino" and dtype != "float32":
+        raise EngineError(
+            f'engine="openvino" converts float32 models, and this one computes in {dtype}: load it in float32; '
+            'pipeline(…, engine="openvino", dtype="bfloat16") then lets OpenVINO compute in bfloat16.'
+        )
+    return engine
+
+
+class OpenVinoFunction:
+    """A function of tensors that OpenVINO computes, converted at the first call from the graph that TensorFlow traces.
+
+    The answers to the first call are compared with TensorFlow's. The weights are those of the first call: a model that
+    changes later is not seen.
+
+    Args:
+        run: the function.
+        *signature: specs of its arguments, trees of ``tf.TensorSpec``.
+        precision: dtype that OpenVINO computes in, one of ``PRECISIONS``.
+        quantize: numbers that weights are kept as, one of ``QUANTIZATIONS``; what they are multiplied by is rounded as
+            it comes.
+        required: whether it is an error if OpenVINO cannot; if not, TensorFlow runs the function, with a warning.
+    """
+
+    def __init__(self, run: Callable[..., Any], *signature: Any, precision: str, quantize: str | None, required: bool):
+        self._function = compiled(run, *signature)
+        self._precision, self._tolerance = PRECISIONS[precision]
+        self._tolerance = max(self._tolerance, QUANTIZATIONS.get(quantize or "", 0))
+        self._quantize, self._required = quantize, required
+        self._model: Any = None
+        self._lock, self._own = threading.Lock(), threading.local()
+
+    def experimental_get_tracing_count(self) -> int:
+        """As of a ``tf.function``."""
+        return self._function.experimental_get_tracing_count()
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Compute the function, as a ``tf.function`` does; arrays in place of tensors."""
+        with self._lock:
+            if self._model is None:
+                try:
+                    return self._first(inputs)
+                except EngineError as error:
+                    if self._required:
+                        raise
+                    logger.warning("%s TensorFlow runs it.", error)
+                    self._model = self._function
+        return self._function(*inputs) if self._model is self._function else self._infer(inputs)
+
+    def _first(self, inputs: Sequence[Any]) -> Any:
+        """Convert the function, and compare it on its first inputs."""
+        import openvino
+
+        expected = self._function(*inputs)  # what it refuses is no fault of OpenVINO's
+        concrete = self._function.get_concrete_function()
+        try:
+            model = openvino.convert_model(concrete)
+            if self._quantize:
+                model = _quantized(model)
+            self._model = openvino.Core().compile_model(
+                model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._precision}
+            )
+            outputs = self._infer(inputs)
+        except Exception as error:
+            self._model = None
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise EngineError(f"OpenVINO cannot run this model: {reason:.300}") from error
+        for ours, theirs in zip(tf.nest.flatten(outputs), tf.nest.flatten(expected), strict=True):
+            theirs = np.asarray(theirs)
+            finite = np.isfinite(theirs)
+            most = self._tolerance * np.abs(theirs[finite], dtype=np.float64).max(initial=1)
+            if ours.shape != theirs.shape or not np.allclose(ours[finite], theirs[finite], rtol=0, atol=most):
+                self._model = None
+                raise EngineError("OpenVINO computes something else than TensorFlow for this model.")
+        return outputs
+
+    def _infer(self, inputs: Sequence[Any]) -> Any:
+        if getattr(self._own, "model", None) is not self._model:  # a request serves one thread
+            self._own.model, self._own.request = self._model, self._model.create_infer_request()
+        names = [spec.name for spec in tf.nest.flatten(self._function.input_signature)]
+        given = dict(zip(names, map(np.asarray, tf.nest.flatten(list(inputs))), strict=True))
+        own_names = [{name.removesuffix(":0") for name in port.names} & given.keys() for port in self._model.inputs]
+        results = self._own.request.infer([given[name] for (name,) in own_names])
+        by_name = {name: results[port] for port in self._model.outputs for name in port.names}
+        structure = self._function.get_concrete_function().structured_outputs
+        # OpenVINO names outputs by their keys, or where there are none by their tensors, and may add outputs.
+        names = sorted(structure) if isinstance(structure, Mapping) else [x.name for x in tf.nest.flatten(structure)]
+        return tf.nest.pack_sequence_as(structure, [by_name[name] for name in names])
+
+
+def _quantized(model: Any) -> Any:
+    """A model of OpenVINO's whose weights are eight-bit integers with a scale for each output."""
+    import nncf
+
+    log = logging.getLogger("nncf")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # where NNCF shows its progress
+            return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+    finally:
+        log.setLevel(level)
+
+
+class XlaFunction:
+    """A model's run that XLA compiles once for each pair of powers of two that batches and lengths are padded to.
+
+    Args:
+        run: takes inputs by name, int32 ``[batch, seq]`` and an ``attention_mask`` among them, and returns outputs by
+            name.
+        fill: values of padding by input.
+        names: the outputs to return.
+        per_token: whether these have a token axis behind the batch's.
+        longest: maximum number of tokens that the model takes.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]],
+        fill: Mapping[str, int],
+        names: Sequence[str],
+        per_token: bool,
+        longest: int,
+    ):
+        self._function = compiled(lambda inputs: {name: run(inputs)[name] for name in names}, jit_compile=True)
+        self._fill, self._per_token, self._longest = fill, per_token, longest
+
+    def experimental_get_tracing_count(self) -> int:
+        """Number of sizes that were compiled."""
+        return self._function.experimental_get_tracing_count()
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Run the model on inputs of any size; outputs are cut to it."""
+        rows, length = np.shape(inputs["input_ids"])
+        padded_length = max(length, min(self._longest, max(_LEAST_LENGTH, _power_of_two(length))))
+        padded = {}
+        for name, value in inputs.items():
+            value = np.pad(value, [[0, 0], [0, padded_length - length]], constant_values=self._fill[name])
+            # The last row again, as one of padding alone is nothing that a model reads.
+            padded[name] = tf.constant(np.pad(value, [[0, _power_of_two(rows) - rows], [0, 0]], mode="edge"))
+        cut = (slice(rows), slice(length)) if self._per_token else (slice(rows),)
+        return {name: np.asarray(value)[cut] for name, value in self._function(padded).items()}
+
+
+def _power_of_two(number: int) -> int:
+    """The least power of two that is not less than a number."""
+    return 1 << (number - 1).bit_length()
