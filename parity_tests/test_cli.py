@@ -40,7 +40,13 @@ except SystemExit:
         "import tf_pipeline.cli.main",
         *(
             HELP.format(arguments=arguments)
-            for arguments in (["--help"], ["run", "--help"], ["parity", "--help"], ["export", "--help"])
+            for arguments in (
+                ["--help"],
+                ["run", "--help"],
+                ["parity", "--help"],
+                ["export", "--help"],
+                ["train", "--help"],
+            )
         ),
     ],
 )

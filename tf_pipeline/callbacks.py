@@ -15,6 +15,8 @@ from tf_pipeline.sharing import push_folder, write_model_card
 logger = logging.getLogger(__name__)
 
 SAVE_STRATEGIES = ("epoch", "steps", "no")
+# Steps of an epoch whose draws do not meet those of the next.
+_DRAWS = 2**20
 
 
 class KerasMetricCallback(keras.callbacks.Callback):
@@ -106,6 +108,36 @@ def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
         for array in arrays
     ]  # fmt: skip
     return np.concatenate(filled)
+
+
+class EpochOrder(keras.callbacks.Callback):
+    """Makes all that is drawn in an epoch of ``fit`` depend on the seeds and the number of the epoch alone.
+
+    That is the order, masks and spans of a data set of :func:`tf_pipeline.data.prepare`, and dropout, whose state Keras
+    saves neither with weights nor in ``BackupAndRestore``. A training that goes on after an interruption draws what it
+    would have drawn then.
+
+    Args:
+        dataset: the result of ``prepare``, and not of a method of it; other data may be left out.
+
+    Raises:
+        TypeError: for another data set.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset | None = None):
+        super().__init__()
+        if dataset is not None and not hasattr(dataset, "batches"):
+            raise TypeError("EpochOrder needs what tf_pipeline.data.prepare returned, before any method of tf.data.")
+        self._batches = getattr(dataset, "batches", None)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Set the number of the next iteration, and the states of dropout."""
+        if self._batches is not None:
+            self._batches.epoch = epoch
+        for layer in self.model._flatten_layers():
+            if (generator := getattr(layer, "seed_generator", None)) is not None:
+                seed, _ = np.asarray(generator.state)
+                generator.state.assign(np.array([seed, epoch * _DRAWS % 2**32], np.uint32))
 
 
 class PushToHubCallback(keras.callbacks.Callback):

@@ -25,6 +25,7 @@ from tf_pipeline.inputs import INPUT_NAMES, as_inputs, check_inputs
 from tf_pipeline.layers import Embedding
 from tf_pipeline.losses import Loss, check_problem_type
 from tf_pipeline.outputs import ModelOutput
+from tf_pipeline.training import TrainingMixin
 from tf_pipeline.vocabulary import VocabularyMixin
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -97,7 +98,7 @@ _SIZES = (
 _LAYERS, _MOST_LAYERS = ("layers", "num_hidden_groups", "inner_group_num"), 2048
 
 
-class TFPreTrainedModel(GenerationMixin, VocabularyMixin, keras.Model, metaclass=_ModelType):
+class TFPreTrainedModel(GenerationMixin, VocabularyMixin, TrainingMixin, keras.Model, metaclass=_ModelType):
     """A Keras model with a Hugging Face config, whose attribute paths are the keys of its checkpoint.
 
     Subclasses construct their layers in ``__init__`` and implement :meth:`forward`. Variables are created after
@@ -339,111 +340,18 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, keras.Model, metaclass
         """
         return inputs
 
-    def compute_task_loss(self, outputs: ModelOutput, labels: Mapping[str, Any]) -> tf.Tensor | None:
-        """The head's own loss, a scalar, from its outputs and its labels (and ``loss_inputs``) by name."""
+    def compute_task_loss(self, outputs: ModelOutput, labels: Mapping[str, Any], **options: Any) -> tf.Tensor | None:
+        """The head's own loss, a scalar, from its outputs and its labels (and ``loss_inputs``) by name.
+
+        ``options`` are those of :mod:`tf_pipeline.losses`: ``weights`` and ``label_smoothing``.
+        """
         labels = {name: tf.convert_to_tensor(value) for name, value in labels.items()}
-        return type(self).task_loss(outputs, labels, self.config)
+        return type(self).task_loss(outputs, labels, self.config, **options)
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """Inputs that this model takes, labels included."""
         return (*self.tensor_names, *self.label_names)
-
-    # -------------------------------------------------------------------------------------------------- training
-
-    def compile(self, *args: Any, jit_compile: bool = False, **kwargs: Any) -> None:
-        """Keras' ``compile``; without a loss, the head's own is used.
-
-        XLA is off unless asked for: it compiles again for every shape, while a graph of dynamic shape traces once.
-        """
-        super().compile(*args, jit_compile=jit_compile, **kwargs)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile as the model in a ``.keras`` file was; Keras leaves that to classes with their own ``compile``."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None:
-            self.optimizer.build(self.trainable_variables)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The user's loss on the logits if ``compile`` was given one, else the head's own."""
-        if self._compile_loss is not None:
-            return super().compute_loss(x, self._targets(x, y, y_pred), _scores(y_pred), sample_weight, training)
-        if sample_weight is not None:
-            raise ValueError("sample_weight needs a loss of your own: pass loss= to compile().")
-        labels = self._labels(x, y)
-        loss = self.compute_task_loss(y_pred, labels | self._loss_inputs(x)) if labels else None
-        if loss is None:
-            labels = f"give {', '.join(self.label_names)} with the inputs or as y, or " if self.label_names else ""
-            raise ValueError(
-                f"{type(self).__name__} has no labels to compute its loss from: {labels}pass loss= to compile()."
-            )
-        # Replicas of tf.distribute add their gradients up, so that each contributes its share of the mean.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)]) / replicas
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """The user's metrics, on the logits and the labels."""
-        return super().compute_metrics(x, self._targets(x, y, y_pred), _scores(y_pred), sample_weight)
-
-    def _labels(self, x, y) -> dict[str, Any]:
-        """Labels by name: those of ``y`` (by name, or in order), or those among the inputs if there is no ``y``."""
-        given = x if y is None else y
-        if not isinstance(given, Mapping):
-            given = {} if y is None else dict(zip(self.label_names, tf.nest.flatten(y), strict=False))
-        return {name: given[name] for name in self.label_names if name in given}
-
-    def _loss_inputs(self, x) -> dict[str, Any]:
-        """Inputs that the loss needs, if the inputs are given by name."""
-        return {name: x[name] for name in self.loss_inputs if isinstance(x, Mapping) and name in x}
-
-    def _targets(self, x, y, outputs: ModelOutput):
-        """Labels that a user's loss and metrics compare with the outputs, by the name of the logits they belong to."""
-        scores = [name for name in outputs if name.endswith("logits")]
-        labels = self._labels(x, y)
-        return {
-            score: labels[name] for name, score in zip(self.label_names, scores, strict=True) if name in labels
-        } or y
-
-    def predict_step(self, data):
-        """One batch of ``predict``; the loss is left out, because it has no batch axis."""
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return self(
-            {name: value for name, value in x.items() if name not in self.label_names} if isinstance(x, Mapping) else x,
-            training=False,
-        )
-
-    def make_train_function(self, force: bool = False):
-        """Keras' step of ``fit`` and ``train_on_batch``, which ask for it at each call."""
-        refuse_if_forked(type(self).__name__)
-        return super().make_train_function(force)
-
-    def make_test_function(self, force: bool = False):
-        """Keras' step of ``evaluate`` and ``test_on_batch``."""
-        refuse_if_forked(type(self).__name__)
-        return super().make_test_function(force)
-
-    def make_predict_function(self, force: bool = False):
-        """Keras' step of ``predict`` and ``predict_on_batch``."""
-        refuse_if_forked(type(self).__name__)
-        return super().make_predict_function(force)
-
-    def prepare_tf_dataset(self, dataset: Any, batch_size: int = 8, shuffle: bool = True, **options: Any):
-        """Batches of tokenized rows for ``fit``, ``evaluate`` and ``predict`` of this model.
-
-        Args:
-            dataset: ``datasets.Dataset``, a list of dictionaries, a dictionary of columns or a pandas DataFrame.
-                Columns that the model does not take are left out.
-            batch_size: rows per batch.
-            shuffle: whether to draw a new order for every epoch.
-            **options: ``tokenizer`` or ``collate_fn`` and ``collate_fn_args``, ``drop_remainder``, ``prefetch``,
-                ``seed``: see :func:`tf_pipeline.data.prepare_tf_dataset`.
-
-        Returns:
-            A ``tf.data.Dataset`` of known length.
-        """
-        from tf_pipeline.data import prepare_tf_dataset
-
-        return prepare_tf_dataset(dataset, self.tensor_names, self.label_names, batch_size, shuffle, **options)
 
     # ---------------------------------------------------------------------------------------------------- saving
 
@@ -673,11 +581,6 @@ def _check_label_names(config: PreTrainedConfig) -> None:
             f"id2label of the config names the labels {sorted(names)}; it has to name 0 to {len(names) - 1}, one for "
             "each row of the classifier."
         )
-
-
-def _scores(outputs: ModelOutput) -> dict[str, Any]:
-    """Outputs that a user's loss and metrics judge, by name: the logits, or everything if there are none."""
-    return {name: value for name, value in outputs.items() if name.endswith("logits")} or dict(outputs)
 
 
 def _given(value: Any, default: Any) -> Any:

@@ -17,6 +17,10 @@ from keras import ops
 # and biases of every family are vectors, so that their rank tells them; these are tables with such a name.
 _NOT_DECAYED = ("bias", "layernorm", "rmsnorm", r"(^|/)norm(/|$)", r"_norm(/|$)")
 
+# Paths of what is in a numbered layer, and of tables below the layers.
+_LAYER = re.compile(r"(?P<stack>.*?)[/.](?P<number>\d+)([/.]|$)")
+_EMBEDDING = re.compile(r"embed|(^|/)(shared|wte|wpe)(/|$)")
+
 
 @keras.saving.register_keras_serializable(package="tf_pipeline")
 class AdamWeightDecay(keras.optimizers.AdamW):
@@ -31,6 +35,9 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         weight_decay_rate: part of a weight that a step of learning rate 1 takes away.
         include_in_weight_decay: regular expressions of the paths of variables that decay in any case.
         exclude_from_weight_decay: those of variables that do not; by default biases, norms and other vectors.
+        layer_decay: factor of the learning rate from one layer to the one below it, such as 0.9; embeddings are below
+            the first layer, and what is in no layer, such as a head, has the full rate
+            (https://arxiv.org/abs/1801.06146, section 3.2).
         **kwargs: of ``keras.optimizers.Optimizer``: ``clipnorm``, ``global_clipnorm``, ``use_ema``,
             ``gradient_accumulation_steps``, ``name``, …
     """
@@ -45,9 +52,12 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         weight_decay_rate: float = 0.0,
         include_in_weight_decay: Sequence[str] | None = None,
         exclude_from_weight_decay: Sequence[str] | None = None,
+        layer_decay: float | None = None,
         name: str = "AdamWeightDecay",
         **kwargs: Any,
     ):
+        if layer_decay is not None and not 0 < layer_decay <= 1:
+            raise ValueError(f"layer_decay is a factor of more than 0 and at most 1; got {layer_decay!r:.80}.")
         kwargs.pop("weight_decay", None)  # of get_config, equal to weight_decay_rate
         super().__init__(
             learning_rate, weight_decay_rate, beta_1, beta_2, epsilon, amsgrad=amsgrad, name=name, **kwargs
@@ -55,10 +65,35 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         self.weight_decay_rate = weight_decay_rate
         self.weight_decay = weight_decay_rate or None  # nothing to compute
         self.include_in_weight_decay = include_in_weight_decay
-        self.excluded = exclude_from_weight_decay
+        self.excluded, self.layer_decay = exclude_from_weight_decay, layer_decay
+        self._factors: dict[str, float] = {}
+
+    def build(self, variables: Any) -> None:
+        """Make the moments of variables, and find their layers."""
+        super().build(variables)
+        if self.layer_decay is not None:
+            self._factors = _layer_factors([_path(variable) for variable in variables], self.layer_decay)
+
+    def _get_current_learning_rate(self) -> Any:
+        """The rate of a schedule at the step of the optimizer, of which accumulated batches are parts."""
+        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return self._learning_rate(self.iterations)
+        return super()._get_current_learning_rate()
+
+    def _rate(self, variable: Any, learning_rate: Any) -> Any:
+        """The learning rate of a variable."""
+        rate = ops.cast(learning_rate, variable.dtype)
+        return rate * self._factors[_path(variable)] if self._factors else rate
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        if self.weight_decay is None:
+            return
+        for variable in filter(self._use_weight_decay, variables):
+            rate = self._rate(variable, self._get_current_learning_rate())
+            self.assign_sub(variable, variable * rate * ops.cast(self.weight_decay, variable.dtype))
 
     def _use_weight_decay(self, variable: Any) -> bool:
-        path = getattr(variable, "path", None) or variable.name.partition(":")[0]  # Keras' variable, or TensorFlow's
+        path = _path(variable)
         if self.include_in_weight_decay and _matches(self.include_in_weight_decay, path):
             return True
         if self.excluded is not None:
@@ -74,7 +109,7 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         index = self._get_variable_index(variable)
         mean, square = self._momentums[index], self._velocities[index]
         beta_1_power, beta_2_power = ops.power(beta_1, step), ops.power(beta_2, step)
-        rate = ops.cast(learning_rate, variable.dtype)
+        rate = self._rate(variable, learning_rate)
         if not self.amsgrad and not tf.distribute.has_strategy():  # one pass over memory
             tf.raw_ops.ResourceApplyAdam(
                 var=_handle(variable),
@@ -103,12 +138,35 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             "weight_decay_rate": self.weight_decay_rate,
             "include_in_weight_decay": self.include_in_weight_decay,
             "exclude_from_weight_decay": self.excluded,
+            "layer_decay": self.layer_decay,
         }
 
 
 def _handle(variable: Any) -> tf.Tensor:
     """The resource of Keras' variable, or of TensorFlow's."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
+
+
+def _path(variable: Any) -> str:
+    """The path of Keras' variable, or of TensorFlow's."""
+    return getattr(variable, "path", None) or variable.name.partition(":")[0]
+
+
+def _layer_factors(paths: Sequence[str], decay: float) -> dict[str, float]:
+    """Factors of learning rates by path: 1 at the top, less for each layer below; stacks of layers count apart."""
+    places = {path: _LAYER.match(path) for path in paths}
+    heights: dict[str, int] = {}
+    for place in filter(None, places.values()):
+        heights[place["stack"]] = max(heights.get(place["stack"], 0), int(place["number"]) + 1)
+    if not heights:
+        raise ValueError("layer_decay is for models with layers, and none of the variables is in a numbered one.")
+    factors = {}
+    for path, place in places.items():
+        if place is not None:
+            factors[path] = decay ** (heights[place["stack"]] - int(place["number"]))
+        else:
+            factors[path] = decay ** (max(heights.values()) + 1) if _EMBEDDING.search(path) else 1.0
+    return factors
 
 
 def _matches(patterns: Sequence[str], path: str) -> bool:
@@ -177,6 +235,8 @@ def create_optimizer(
     power: float = 1.0,
     include_in_weight_decay: Sequence[str] | None = None,
     lr_scheduler_type: str = "polynomial",
+    layer_decay: float | None = None,
+    **kwargs: Any,
 ) -> tuple[AdamWeightDecay, keras.optimizers.schedules.LearningRateSchedule]:
     """The optimizer and the schedule of ``transformers``' recipes: a rise, a fall, and AdamW.
 
@@ -195,6 +255,8 @@ def create_optimizer(
         include_in_weight_decay: see :class:`AdamWeightDecay`.
         lr_scheduler_type: how the rate falls: ``"polynomial"``, ``"linear"``, ``"cosine"``, or ``"constant"`` for not
             at all.
+        layer_decay: see :class:`AdamWeightDecay`.
+        **kwargs: of ``keras.optimizers.Optimizer``: ``gradient_accumulation_steps``, ``use_ema``, ``ema_momentum``, …
 
     Returns:
         The optimizer, and its schedule.
@@ -230,5 +292,7 @@ def create_optimizer(
         include_in_weight_decay=include_in_weight_decay,
         clipnorm=adam_clipnorm,
         global_clipnorm=adam_global_clipnorm,
+        layer_decay=layer_decay,
+        **kwargs,
     )
     return optimizer, schedule

@@ -10,6 +10,7 @@ from tf_pipeline import __version__
 from tf_pipeline.cli.export import export
 from tf_pipeline.cli.options import Command, Group, known_task
 from tf_pipeline.cli.run import fail, run
+from tf_pipeline.cli.train import train
 from tf_pipeline.hub import refuse_checkpoint
 from tf_pipeline.terminal import Verbose, load_frameworks
 
@@ -42,6 +43,7 @@ def _options(
 
 
 app.command(cls=Command)(run)
+app.command(cls=Command)(train)
 app.command(cls=Command)(export)
 
 

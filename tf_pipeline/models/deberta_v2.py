@@ -400,19 +400,21 @@ class TFDebertaV2ForMaskedLM(MaskedLM, TFDebertaV2PreTrainedModel):
         return head(hidden_states, self.deberta.embeddings.word_embeddings.table())
 
 
-def sequence_loss(outputs, labels: Mapping[str, tf.Tensor], config) -> tf.Tensor:
+def sequence_loss(outputs, labels: Mapping[str, tf.Tensor], config, **options: Any) -> tf.Tensor:
     """The loss of a text's scores; without a ``problem_type``, one that only DeBERTa has.
 
-    Labels below zero do not count then, and labels ``[batch, num_labels]`` are probabilities.
+    Labels below zero do not count then, and labels ``[batch, num_labels]`` are probabilities, which take no options.
     """
     target = labels["labels"]
     if config.problem_type is not None or config.num_labels == 1:
-        return losses.sequence_classification(outputs, labels, config)
+        return losses.sequence_classification(outputs, labels, config, **options)
     if target.shape.rank > 1 and target.shape[-1] != 1:
+        if options:
+            raise ValueError(f"Labels that are probabilities take no {' and '.join(options)}; set a problem_type.")
         logits = outputs.logits
         return -tf.reduce_mean(tf.reduce_sum(tf.nn.log_softmax(logits) * tf.cast(target, logits.dtype), axis=-1))
     target = tf.reshape(tf.cast(target, tf.int32), [-1])
-    loss = losses.cross_entropy(outputs.logits, tf.where(target < 0, losses.IGNORE_INDEX, target))
+    loss = losses.cross_entropy(outputs.logits, tf.where(target < 0, losses.IGNORE_INDEX, target), **options)
     return tf.where(tf.reduce_any(target >= 0), loss, tf.zeros_like(loss))
 
 

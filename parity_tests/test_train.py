@@ -1,0 +1,267 @@
+"""``tf-pipeline train``: from rows of every task to a folder that PyTorch, the pipeline and ``parity`` take."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from typer.testing import CliRunner
+
+from parity_tests.pipeline_helpers import CONLL, decoder_checkpoint, encoder_decoder_checkpoint, tiny_with_tokenizer
+from parity_tests.sentences import film_reviews
+from tf_pipeline import AutoTokenizer, pipeline
+from tf_pipeline.cli.main import app
+from tf_pipeline.data.sources import RowError
+from tf_pipeline.finetuning import train
+from tf_pipeline.finetuning.curve import learning_curve
+from tf_pipeline.finetuning.labels import label_values
+from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
+from tf_pipeline.pipelines.tasks import task_name
+
+TEXTS = [text[:60] for text in film_reviews()[:12]]
+
+
+@cache
+def body(class_name="TFBertModel"):
+    return tiny_with_tokenizer(class_name, AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINT), std=0.05)
+
+
+def answers_of(text):
+    word = text.split()[1]
+    return {"text": [word], "answer_start": [text.index(word)]}
+
+
+# Task: checkpoint, rows, options, and names of the numbers of an epoch besides the losses.
+CASES = {
+    "text-classification": (body, [{"text": t, "label": ["bad", "good"][i % 2]} for i, t in enumerate(TEXTS)], {},
+                            {"accuracy", "f1"}),
+    "regression": (body, [{"text": t, "label": i / 4} for i, t in enumerate(TEXTS)], {}, {"mean_absolute_error"}),
+    "several labels": (body, [{"text": t, "label": [["a"], ["b", "c"], []][i % 3]} for i, t in enumerate(TEXTS)], {},
+                       {"f1"}),
+    "token-classification": (body, [{"tokens": t.split(), "labels": [CONLL[i % 3] for i in range(len(t.split()))]}
+                                    for t in TEXTS], {}, {"f1", "precision", "recall", "accuracy"}),
+    "question-answering": (body, [{"question": "Who?", "context": t, "answers": answers_of(t)} for t in TEXTS], {},
+                           {"exact_match", "f1"}),
+    "fill-mask": (body, [{"text": t} for t in TEXTS], {"data_options": {"mlm_probability": 0.5}},
+                  {"accuracy", "perplexity"}),
+    "text-generation": (decoder_checkpoint, [{"text": t} for t in TEXTS], {"data_options": {"pack": True}},
+                        {"perplexity"}),
+    "summarization": (encoder_decoder_checkpoint, [{"text": t, "target": t[:9]} for t in TEXTS],
+                      {"data_options": {"prefix": "sum: "}, "max_length": 32},
+                      {"perplexity", "rouge1", "rouge2", "rougeL", "rougeLsum"}),
+    "translation_en_to_fr": (encoder_decoder_checkpoint, [{"text": t, "target": t[::-1]} for t in TEXTS],
+                             {"max_length": 32}, {"perplexity"}),
+}  # fmt: skip
+
+
+def task_of(case):
+    return "text-classification" if case in ("regression", "several labels") else case
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_trained_is_loaded_by_pytorch_and_the_pipeline(case, tmp_path):
+    source, rows, options, names = CASES[case]
+    task, output = task_of(case), tmp_path / "out"
+    history = train(
+        task, source(), rows, output, rows[:6], epochs=3, batch_size=4, learning_rate=3e-3, seed=1, **options
+    )
+    assert {name.removeprefix("val_") for name in history} == names | {"loss"}
+    assert all(f"val_{name}" in history and len(history[f"val_{name}"]) == 3 for name in names)
+    assert history["loss"][-1] < history["loss"][0]
+    assert {"config.json", "model.safetensors", "README.md", "learning_curve.svg", "tokenizer.json"} <= {
+        path.name for path in output.iterdir()
+    }
+    card = (output / "README.md").read_text()
+    assert (
+        f"{history['val_loss'][-1]:.4g} |" in card
+        and "learning_curve.svg" in card
+        and f"pipeline_tag: {task_name(task)}\n" in card
+    )
+    assert transformers.AutoConfig.from_pretrained(output).architectures
+    pipe = pipeline(task, model=str(output))
+    asked = {"token-classification": TEXTS[0], "fill-mask": f"{TEXTS[0]} [MASK]"}.get(case, TEXTS[0])
+    if case == "question-answering":
+        assert pipe(question="Who?", context=TEXTS[0])["score"] > 0
+    else:
+        assert pipe(asked)
+    theirs, loading = getattr(transformers, type(pipe.model).__name__[2:]).from_pretrained(
+        output, output_loading_info=True
+    )
+    assert not any(loading[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    ids = {"input_ids": np.array([[5, 6, 7, 8]])}
+    if "decoder_input_ids" in pipe.model.tensor_names:
+        ids["decoder_input_ids"] = np.array([[5, 6]])
+    expected = theirs.eval()(**{name: torch.tensor(value) for name, value in ids.items()})[0].detach().numpy()
+    np.testing.assert_allclose(pipe.model(**ids)[0], expected, atol=2e-5)
+
+
+def rows_in(folder, name, rows):
+    path = folder / name
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    """Arguments of a short training, and the folder that it writes."""
+    _, rows, _, _ = CASES["text-classification"]
+    given = {
+        "--model": str(body()), "--train": rows_in(tmp_path, "train.jsonl", rows), "--output": tmp_path / "out",
+        "--validation": rows_in(tmp_path, "validation.jsonl", rows[:6]), "--epochs": 2, "--batch-size": 4,
+    }  # fmt: skip
+    return [part for pair in given.items() for part in pair], tmp_path
+
+
+def test_the_command(arguments):
+    given, folder = arguments
+    done = command("text-classification", *given, "--seed", 3)
+    assert done.exit_code == 0, done.output
+    lines = [line.split() for line in done.stderr.splitlines()]
+    header = next(line for line in lines if line[:1] == ["epoch"] and "val_f1" in line)
+    rows = lines[lines.index(header) + 1 :]
+    assert [row[0] for row in rows[:2]] == ["1", "2"] and len(rows[0]) == len(header) == 7
+    assert f"The checkpoint is in {folder / 'out'}." in done.stderr
+    before = (folder / "out" / "model.safetensors").read_bytes()
+    again = command("text-classification", *given)
+    assert again.exit_code == 1 and "is not empty; --overwrite" in again.stderr
+    assert (folder / "out" / "model.safetensors").read_bytes() == before
+    repeated = command("sentiment-analysis", *given, "--seed", 3, "--overwrite")
+    assert repeated.exit_code == 0 and (folder / "out" / "model.safetensors").read_bytes() == before
+    labels = transformers.AutoConfig.from_pretrained(folder / "out").id2label
+    assert labels == {0: "bad", 1: "good"}
+    assert json.loads((folder / "out" / "config.json").read_text())["problem_type"] == "single_label_classification"
+
+
+def test_bad_rows_are_named_and_nothing_is_written(arguments):
+    given, folder = arguments
+    rows_in(folder, "validation.jsonl", [{"text": "a", "label": "good"}, {"text": "b", "label": "great"}])
+    done = command("text-classification", *given)
+    assert done.exit_code == 1 and "Line 2 of" in done.stderr and "has the label 'great'" in done.stderr
+    (folder / "train.jsonl").write_text('{"text": "a", "label": "good"}\n{"text": "b"}\n')
+    done = command("text-classification", *given)
+    assert done.exit_code == 1 and "Line 2 of" in done.stderr and "has no 'label'" in done.stderr
+    (folder / "train.jsonl").write_text("{")
+    assert "Line 1 of" in command("text-classification", *given).stderr
+    assert not (folder / "out").exists() and not list(folder.glob(".saving*"))
+
+
+def test_wrong_usage(arguments):
+    given, _ = arguments
+    for options, message in (
+        (["--pack"], "--pack is an option of text-generation, not of text-classification"),
+        (["--epochs", "0"], "--epochs"),
+        (["--warmup", "2"], "--warmup"),
+    ):
+        done = command("text-classification", *given, *options)
+        assert done.exit_code == 2 and message in done.stderr, done.stderr
+    for task, message in (("feature-extraction", "cannot be trained; those that can are text-classification"),
+                          ("nothing", "not supported")):  # fmt: skip
+        done = command(task, *given)
+        assert done.exit_code in (1, 2) and message in done.stderr
+    done = command("text-classification", *given, "--schedule", "sawtooth")
+    assert done.exit_code == 1 and "'sawtooth' is not supported" in done.stderr
+
+
+def test_what_cannot_be_trained(tmp_path):
+    rows = CASES["text-classification"][1]
+
+    def fails(message, task="text-classification", error=ValueError, rows=rows, **options):
+        with pytest.raises(error, match=message):
+            train(task, body(), rows, tmp_path / "out", **options)
+        assert not (tmp_path / "out").exists()
+
+    fails("epochs is 0", epochs=0)
+    fails("accumulation is 0", accumulation=0)
+    fails("patience watches the loss of validation rows", patience=2)
+    fails("patience is 0", patience=0, validation=rows)
+    fails("warmup is the part", warmup=1.5)
+    fails("problem_type is 'ranking'", problem_type="ranking")
+    fails("of text-classification, not of fill-mask", task="fill-mask", problem_type="regression")
+    fails("has no .labels. or", task="token-classification", error=RowError, rows=[{"tokens": ["a"]}])
+    fails("The rows have 1 class, and a classifier needs from 2", rows=[{"text": "a", "label": "x"}])
+
+
+@pytest.mark.slow
+def test_training_stops_without_progress_and_keeps_the_best(tmp_path):
+    _, rows, _, _ = CASES["text-classification"]
+    wrong = [row | {"label": {"bad": "good", "good": "bad"}[row["label"]]} for row in rows]
+    history = train(
+        "text-classification",
+        body(),
+        rows,
+        tmp_path / "out",
+        wrong,
+        epochs=30,
+        batch_size=4,
+        learning_rate=3e-3,
+        patience=1,
+    )
+    assert 2 <= len(history["val_loss"]) < 30
+    judged = pipeline("text-classification", model=str(tmp_path / "out"))
+    loss = np.mean([
+        -np.log(next(one["score"] for one in judged(row["text"], top_k=None) if one["label"] == row["label"]))
+        for row in wrong
+    ])  # fmt: skip
+    assert loss == pytest.approx(min(history["val_loss"]), rel=1e-3)
+
+
+def test_labels_of_rows():
+    from tf_pipeline.data.sources import rows_of
+
+    def found(*labels, kind=None):
+        return label_values("text-classification", rows_of([("a", label) for label in labels]), kind)
+
+    assert found("b", "a", "b")["id2label"] == {0: "a", 1: "b"}
+    assert found("10", "2")["id2label"] == {place: f"LABEL_{place}" for place in range(11)}
+    assert found(1, 0)["problem_type"] == "single_label_classification"
+    assert found(0.5, 2) == {"num_labels": 1, "problem_type": "regression"}
+    assert found([0.5, 1.0], kind="regression")["num_labels"] == 2
+    assert found(["x"], []) == {
+        "id2label": {0: "x"}, "label2id": {"x": 0}, "problem_type": "multi_label_classification",
+    }  # fmt: skip
+    assert found("1", "2", kind="regression") == {"num_labels": 1, "problem_type": "regression"}
+    with pytest.raises(RowError, match=r"Row 2 has the label \['x'\], which is not of single_label_classification"):
+        found("x", ["x"])
+    with pytest.raises(RowError, match="Row 2 has the label 0.5"):
+        found(1, 0.5)
+    tags = rows_of([{"tokens": ["a", "b"], "labels": ["I-X", "O"]}, {"tokens": ["c"], "labels": ["B-X"]}])
+    assert label_values("token-classification", tags, None)["id2label"] == {0: "O", 1: "B-X", 2: "I-X"}
+    assert label_values("fill-mask", tags, None) == {}
+
+
+@pytest.mark.slow
+def test_a_checkpoint_keeps_labels_that_name_all_of_the_rows(tmp_path):
+    for label in ("NEGATIVE", 1):
+        rows = [{"text": "a", "label": label}, {"text": "b", "label": {1: 0}.get(label, "POSITIVE")}]
+        output = tmp_path / str(label)
+        train("text-classification", BUNDLED_CHECKPOINT, rows, output, epochs=1)
+        assert transformers.AutoConfig.from_pretrained(output).id2label == {0: "NEGATIVE", 1: "POSITIVE"}
+
+
+@pytest.mark.slow
+def test_parity_of_what_was_trained(arguments):
+    from tf_pipeline import compare
+
+    given, folder = arguments
+    assert command("text-classification", *given, "--dtype", "float32").exit_code == 0
+    assert compare(folder / "out", dtypes=("float64",), groups=["weights", "outputs"]).passed
+
+
+def test_the_picture_is_of_the_numbers():
+    picture = ElementTree.fromstring(
+        learning_curve({"loss": [3.0, 1.0, 2.0], "a<b": [2.0, float("nan"), 1.0]}, "x & y")
+    )
+    lines = picture.findall("{*}polyline")
+    heights = [[float(point.split(",")[1]) for point in line.get("points").split()] for line in lines]
+    assert heights[0][0] < heights[0][2] < heights[0][1] and len(heights[1]) == 2
+    texts = [text.text for text in picture.findall("{*}text")]
+    assert {"loss", "a<b", "x & y", "1", "2", "3", "epoch"} <= set(texts)
+    assert ElementTree.fromstring(learning_curve({"loss": [1.0]}, "one")) is not None
