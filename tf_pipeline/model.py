@@ -14,6 +14,7 @@ import tensorflow as tf
 from transformers import AutoConfig, PreTrainedConfig
 
 from tf_pipeline import checkpoint
+from tf_pipeline.adapters import AdapterMixin
 from tf_pipeline.arguments import MODEL_ARGUMENTS, SAVE_ARGUMENTS, ArgumentError, refuse_unknown, renamed, settled
 from tf_pipeline.config import clear_errors, load_config
 from tf_pipeline.forks import refuse_if_forked
@@ -97,7 +98,7 @@ _SIZES = (
 _LAYERS, _MOST_LAYERS = ("layers", "num_hidden_groups", "inner_group_num"), 2048
 
 
-class TFPreTrainedModel(GenerationMixin, VocabularyMixin, keras.Model, metaclass=_ModelType):
+class TFPreTrainedModel(GenerationMixin, VocabularyMixin, AdapterMixin, keras.Model, metaclass=_ModelType):
     """A Keras model with a Hugging Face config, whose attribute paths are the keys of its checkpoint.
 
     Subclasses construct their layers in ``__init__`` and implement :meth:`forward`. Variables are created after
@@ -116,6 +117,7 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, keras.Model, metaclass
         loss_inputs: inputs that the loss needs besides labels, if they are given.
         supported_config: values a config key may have, where not every value is implemented; bases add theirs.
         least_config: the least that numbers in the config may be, where a family has them.
+        changes: how often the model's layers have changed, by which compiled functions know that they are old.
     """
 
     base_model_prefix = ""
@@ -131,6 +133,7 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, keras.Model, metaclass
     least_config: dict[str, float] = dict.fromkeys(_SIZES, 1) | {
         "num_hidden_layers": 0, "initializer_range": 0, "chunk_size_feed_forward": -math.inf
     }  # fmt: skip
+    changes = 0
     # Where Keras finds the class by its name; a ported class may have the name of one with a module of its own.
     keras_package = "tf_pipeline"
     # Whether tables that are no weights, such as rotary frequencies, are PyTorch's own, which are float32.
@@ -445,16 +448,23 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, keras.Model, metaclass
 
         return prepare_tf_dataset(dataset, self.tensor_names, self.label_names, batch_size, shuffle, **options)
 
+    def forget_graphs(self) -> None:
+        """Let go of compiled functions, which read the layers of before."""
+        self.changes += 1
+        self.train_function = self.test_function = self.predict_function = None
+        vars(self).pop("_generation_graphs", None)
+
     # ---------------------------------------------------------------------------------------------------- saving
 
     def get_config(self) -> dict[str, Any]:
-        """The values that ``.keras`` files and :meth:`from_config` need: config, dtype, quantized and frozen layers."""
+        """The values that ``.keras`` files and :meth:`from_config` need: config, dtype, and what layers have become."""
         modes = {layer.path: getattr(layer, "quantization_mode", None) for layer in self._flatten_layers()}
         return {
             "config": self.config.to_dict() | {"model_type": self.config.model_type},
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "name": self.name,
             "quantized": {path: mode for path, mode in modes.items() if mode},
+            "adapters": self.adapter_config(),
             "frozen": [place for place, layer in enumerate(self._flatten_layers()) if not layer.trainable],
             "generation_config": self.generation_config and self.generation_config.to_dict(),
         }
@@ -466,7 +476,7 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, keras.Model, metaclass
             return cls(config, **kwargs)
         arguments = dict(config)
         values, quantized = dict(arguments.pop("config")), arguments.pop("quantized", {})
-        frozen = arguments.pop("frozen", [])
+        frozen, adapters = arguments.pop("frozen", []), arguments.pop("adapters", None)
         generation = arguments.pop("generation_config", None)
         if isinstance(arguments["dtype"], dict):
             arguments["dtype"] = keras.saving.deserialize_keras_object(arguments["dtype"])
@@ -474,8 +484,12 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, keras.Model, metaclass
         for layer in model._flatten_layers():
             if layer.path in quantized:
                 layer.quantize(quantized[layer.path])
+        if adapters is not None:
+            model.restore_adapters(adapters)
         for place, layer in enumerate(model._flatten_layers() if frozen else ()):
             layer.trainable = place not in frozen  # of its parts too, which come later
+        if adapters is not None and frozen:
+            model._activate()
         if generation is not None:
             model.generation_config = GenerationConfig.from_dict(generation)
         return model
@@ -578,7 +592,7 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, keras.Model, metaclass
         """Write ``config.json`` and ``model.safetensors`` that PyTorch loads bit for bit.
 
         The new checkpoint takes the place of an earlier one as a whole; other files in the folder stay. Of a save that
-        fails, or whose process is killed, nothing is seen.
+        fails, or whose process is killed, nothing is seen. Adapters that are on are merged into what is written.
 
         Args:
             save_directory: the folder to write into; made if it does not exist.
@@ -643,6 +657,7 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, keras.Model, metaclass
 
     def write_checkpoint(self, folder: Path, max_shard_size: int | str = "50GB") -> None:
         """Write the files of :meth:`save_pretrained` into an empty folder, one after another."""
+        self.check_mergeable("saved as weights")
         checkpoint.save_weights(self, folder, max_shard_size)
         self.config.architectures = [type(self).__name__.removeprefix("TF")]
         self.config.dtype = self.variable_dtype

@@ -13,6 +13,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_pipeline.layers.lora import Adaptable
+
 # Rows from which on a product with a transposed matrix is computed as it is written.
 _FEW_ROWS = 512
 
@@ -85,7 +87,7 @@ def _normal(std: Any) -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=std) if isinstance(std, (int, float)) else std
 
 
-class Linear(keras.layers.Dense):
+class Linear(Adaptable, keras.layers.Dense):
     """A dense layer stored as ``torch.nn.Linear``: ``weight`` ``[out, in]`` and ``bias`` ``[out]``.
 
     ``[..., in]`` to ``[..., out]``. Weights start from a normal distribution, the bias from zeros.
@@ -119,8 +121,15 @@ class Linear(keras.layers.Dense):
     def call(self, inputs, training=None):
         """Apply the layer to ``[..., in]``; tokens are flattened so that the product is one plain matrix multiply."""
         if self.lora_enabled or self.quantization_mode:
-            return super().call(inputs, training=training)
-        return dense(inputs, self.kernel, self.bias if self.use_bias else None)
+            outputs = super().call(inputs, training=training)
+        else:
+            outputs = dense(inputs, self.kernel, self.bias if self.use_bias else None)
+        return self.updated(outputs, inputs, training) if self.adapters else outputs
+
+    def quantized_call(self, *args: Any, **kwargs: Any):
+        """Keras' call of a quantized layer."""
+        outputs = super().quantized_call(*args, **kwargs)
+        return self.updated(outputs, args[0], kwargs.get("training")) if self.adapters else outputs
 
     def compute_output_shape(self, input_shape):
         """``[..., out]``."""
@@ -191,7 +200,7 @@ class Conv1d(keras.layers.Layer):
         return tf.reshape(outputs, [batch, length, self.shape[0]]) + self.bias
 
 
-class Embedding(keras.layers.Embedding):
+class Embedding(Adaptable, keras.layers.Embedding):
     """A lookup table stored as ``torch.nn.Embedding``: ``weight`` ``[num, dim]``.
 
     Integer ids ``[...]`` to vectors ``[..., dim]``. As in PyTorch, the row ``padding_idx`` starts at zero and gets no
@@ -221,8 +230,15 @@ class Embedding(keras.layers.Embedding):
     def call(self, ids):
         """Look up ``ids`` ``[...]``; returns ``[..., dim]`` in the compute dtype."""
         if self.lora_enabled or self.quantization_mode:
-            return super().call(ids)
-        return lookup(tf.convert_to_tensor(self.embeddings), ids, self.padding_idx, self.compute_dtype)
+            vectors = super().call(ids)
+        else:
+            vectors = lookup(tf.convert_to_tensor(self.embeddings), ids, self.padding_idx, self.compute_dtype)
+        return self.updated(vectors, ids) if self.adapters else vectors
+
+    def quantized_call(self, *args: Any, **kwargs: Any):
+        """Keras' call of a quantized layer."""
+        vectors = super().quantized_call(*args, **kwargs)
+        return self.updated(vectors, args[0]) if self.adapters else vectors
 
 
 def gather_rows(table: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
@@ -371,7 +387,7 @@ class Bias(keras.layers.Layer):
         return inputs + self.value
 
 
-class VocabularyProjector(keras.layers.Layer):
+class VocabularyProjector(Adaptable, keras.layers.Layer):
     """Scores over the vocabulary: a :class:`Linear` whose ``weight`` may be the word embeddings.
 
     Args:
@@ -407,10 +423,11 @@ class VocabularyProjector(keras.layers.Layer):
         bias = Parameter("bias", (self.vocab_size,), "bias", "bias_initializer")
         return (weight,) * (not self.tied) + (bias,) * self.use_bias
 
-    def call(self, hidden_states, word_embeddings):
+    def call(self, hidden_states, word_embeddings, training=None):
         """``[batch, seq, hidden]``, and the word embeddings ``[vocab, hidden]``, to ``[batch, seq, vocab]``."""
         table = word_embeddings if self.tied else tf.convert_to_tensor(self.kernel)
-        return dense(hidden_states, table, self.bias if self.use_bias else None, transposed=True)
+        scores = dense(hidden_states, table, self.bias if self.use_bias else None, transposed=True)
+        return self.updated(scores, hidden_states, training) if self.adapters else scores
 
 
 class VocabularyHead(keras.layers.Layer):

@@ -259,7 +259,7 @@ class Pipeline(Stages):
         super().__init__(model, batch_size, device, **parameters)
         self.input_names = tuple(name for name in model.tensor_names if name in tokenizer.model_input_names)
         self._signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in self.input_names}
-        self._compiled = compiled(self._run_model, self._signature)
+        self._compiled = compiled(self._run_model, self._signature, model=model)
 
     # ------------------------------------------------------------------------------------------------ the stages
 

@@ -53,7 +53,7 @@ class SensePipeline(Stages):
         super().__init__(model, batch_size, device, **parameters)
         self.input_names = tuple(model.signal_shapes)
         signature = {name: model.default_signature()[name] for name in self.input_names} | self.own_inputs
-        self._compiled = compiled(self._run_model, signature)
+        self._compiled = compiled(self._run_model, signature, model=model)
 
     # ------------------------------------------------------------------------------------------------ the stages
 
