@@ -23,7 +23,7 @@ from tf_pipeline.arguments import whole_number
 from tf_pipeline.files import atomic_folder
 from tf_pipeline.hub import repository_file
 from tf_pipeline.layers import Conv1D, Embedding, Linear, VocabularyProjector
-from tf_pipeline.layers.lora import Adaptable, LoraUpdate
+from tf_pipeline.layers.lora import LoraUpdate, Target
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -74,27 +74,6 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 
 class AdapterError(ValueError):
     """An adapter that does not fit a model or cannot be read; the message says why."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A module that may be updated.
-
-    Attributes:
-        leaf: the layer that computes it.
-        sizes: of its inputs (rows, for a table) and outputs.
-        rows_are_inputs: whether PyTorch keeps its weight ``[in, out]``.
-        is_table: whether it looks up ids.
-        padding_idx: row of a table that gets no gradient.
-        shares: key of a weight that another module has too; empty if it has its own.
-    """
-
-    leaf: Any
-    sizes: tuple[int, int]
-    rows_are_inputs: bool = False
-    is_table: bool = False
-    padding_idx: int | None = None
-    shares: str = ""
 
 
 @dataclass
@@ -224,10 +203,10 @@ class AdapterMixin:
         self._check_new(adapter_name)
         wanted = list(config["modules_to_save"] or [])
         config["modules_to_save"] = [*wanted, *_HEADS.get(config["task_type"], ())] or None
-        targets = adaptable(self)
-        chosen = _chosen(self, target_modules, config, targets)
-        config["target_modules"] = chosen if target_modules == ALL_LINEAR else _names(self, target_modules)
+        targets = self.adapter_targets()
         whole = _parameters_of(self, config["modules_to_save"] or (), wanted)
+        chosen = _chosen(self, target_modules, config, targets, whole)
+        config["target_modules"] = chosen if target_modules == ALL_LINEAR else _names(self, target_modules)
         _check_targets(self, chosen, targets, whole)
         ranks = {name: _by_pattern(config["rank_pattern"], name, config["r"]) for name in chosen}
         self._install(adapter_name, Adapter(config, ranks, whole))
@@ -259,7 +238,7 @@ class AdapterMixin:
             raise AdapterError(f"{source} has no {WEIGHTS}; save the adapter with safe_serialization=True.")
         updates, whole = _read_weights(path)
         ranks = {name: _rank(name, parts, path) for name, parts in updates.items()}
-        targets, slots = adaptable(self), dict(checkpoint.named_slots(self))
+        targets, slots = self.adapter_targets(), dict(checkpoint.named_slots(self))
         if unknown := sorted({*(ranks.keys() - targets.keys()), *(whole.keys() - slots.keys())}):
             raise AdapterError(
                 f"{source} does not fit {type(self).__name__}, which has no {', '.join(unknown[:3])} to update."
@@ -293,7 +272,7 @@ class AdapterMixin:
         """
         name = self._one(adapter_name)
         adapter = self._adapters.by_name[name]
-        targets = adaptable(self)
+        targets = self.adapter_targets()
         tensors = {}
         for target in adapter.ranks:
             update = targets[target].leaf.adapters[name]
@@ -371,7 +350,7 @@ class AdapterMixin:
             AdapterError: if a weight that would change is quantized, or another module's too.
         """
         adapters = self._known([])
-        self._unmerge()
+        self.unmerge_adapter()
         self.check_mergeable("merged")
         slots = self._updated_slots()
         for slot in slots:
@@ -421,7 +400,7 @@ class AdapterMixin:
         Raises:
             AdapterError: naming a module.
         """
-        for target, place in adaptable(self).items() if self.active_adapters() else ():
+        for target, place in self.adapter_targets().items() if self.active_adapters() else ():
             updates = [update for update in place.leaf.active_updates() if update.target == target]
             if updates and place.shares:
                 raise AdapterError(
@@ -434,6 +413,21 @@ class AdapterMixin:
                 )
 
     # ------------------------------------------------------------------------------------------------------ structure
+
+    def adapter_targets(self) -> dict[str, Target]:
+        """The modules that may be updated, by PyTorch's names."""
+        targets, tied = {}, self.tied_weights()
+        for path, leaf in checkpoint.named_leaves(self):
+            key = f"{path}.weight"
+            if isinstance(leaf, Linear):
+                targets[path] = Target(leaf, (leaf.in_features, leaf.units), isinstance(leaf, Conv1D))
+            elif isinstance(leaf, VocabularyProjector):
+                targets[path] = Target(leaf, (leaf.hidden_size, leaf.vocab_size), shares=tied.get(key, ""))
+            elif isinstance(leaf, Embedding):
+                shares = next((alias for alias, own in tied.items() if own == key), "")
+                sizes = (leaf.input_dim, leaf.output_dim)
+                targets[path] = Target(leaf, sizes, True, True, leaf.padding_idx, shares.removesuffix(".weight"))
+        return targets
 
     def adapter_config(self) -> dict[str, Any] | None:
         """All adapters and their states, as a ``.keras`` file keeps them."""
@@ -481,7 +475,7 @@ class AdapterMixin:
                 self._shelves = {"": Shelf({}, self.variable_dtype)}
         self._unmerge()
         self._put_back(slots)
-        targets = adaptable(self)
+        targets = self.adapter_targets()
         config = adapter.config
         for target, rank in adapter.ranks.items():
             place = targets[target]
@@ -535,7 +529,7 @@ class AdapterMixin:
         trained = {key for name in active for key in _trained(adapters.by_name[name])}
         for key, slot in slots.items():
             slot.variable.trainable = key in trained
-        for target in adaptable(self).values():
+        for target in self.adapter_targets().values():
             for name, update in (target.leaf.adapters or {}).items():
                 update.active = name in active and name not in adapters.merged
                 for variable in (update.a, update.b):
@@ -554,11 +548,11 @@ class AdapterMixin:
         for _, slot in checkpoint.named_slots(self):
             updates = slot.layer.adapters or {} if slot.is_updated else {}
             if gone := [slot.delta(update) for name, update in updates.items() if name in merged]:
-                value = slot.read()
+                value = slot.of_variable(slot.variable.numpy())
                 slot.variable.assign(slot.of_variable((value - sum(gone)).astype(value.dtype)))
 
     def _remove(self, name: str) -> None:
-        for target in adaptable(self).values():
+        for target in self.adapter_targets().values():
             target.leaf.remove_adapter(name)
         with self._open():
             self._shelves.pop(name)
@@ -578,28 +572,10 @@ class AdapterMixin:
         self.forget_graphs()
 
 
-def adaptable(model) -> dict[str, Target]:
-    """The modules of a model that may be updated, by PyTorch's names."""
-    if hasattr(model, "graph"):
-        from tf_pipeline.port.adapters import graph_targets
-
-        return graph_targets(model)
-    targets, tied = {}, model.tied_weights()
-    for path, leaf in checkpoint.named_leaves(model):
-        key = f"{path}.weight"
-        if isinstance(leaf, Linear):
-            targets[path] = Target(leaf, (leaf.in_features, leaf.units), isinstance(leaf, Conv1D))
-        elif isinstance(leaf, VocabularyProjector):
-            targets[path] = Target(leaf, (leaf.hidden_size, leaf.vocab_size), shares=tied.get(key, ""))
-        elif isinstance(leaf, Embedding):
-            shares = next((alias for alias, own in tied.items() if own == key), "")
-            sizes = (leaf.input_dim, leaf.output_dim)
-            targets[path] = Target(leaf, sizes, True, True, leaf.padding_idx, shares.removesuffix(".weight"))
-    return targets
-
-
-def _chosen(model, given: Any, config: Mapping[str, Any], targets: Mapping[str, Target]) -> list[str]:
-    """Names of the modules to update.
+def _chosen(
+    model, given: Any, config: Mapping[str, Any], targets: Mapping[str, Target], whole: Sequence[str]
+) -> list[str]:
+    """Names of the modules to update; ``whole`` are the parameters that are trained as they are.
 
     Raises:
         AdapterError: if there are none, or one cannot be.
@@ -608,7 +584,8 @@ def _chosen(model, given: Any, config: Mapping[str, Any], targets: Mapping[str, 
     names = [name for name in _modules(model) if not _is_excluded(name, config["exclude_modules"], saved)]
     if isinstance(given, str) and given == ALL_LINEAR:
         head = _last_linear(model, targets)
-        return [name for name in names if name in targets and not targets[name].is_table and name != head]
+        left_out = {head, *(key.removesuffix(".weight") for key in whole)}
+        return [name for name in names if name in targets and not targets[name].is_table and name not in left_out]
     if isinstance(given, str):
         found = [name for name in names if re.fullmatch(given, name)]
     else:
@@ -706,6 +683,8 @@ def _check_targets(model, names: Iterable[str], targets: Mapping[str, Target], w
         target = targets[name]
         if target.is_table and (same := [alias for alias, own in aliases.items() if f"{name}.weight" in (alias, own)]):
             raise AdapterError(f"{name} cannot be updated: it is one table with another ({same[0]}).")
+        if target.is_table and name.endswith("embed_positions"):
+            raise AdapterError(f"{name} cannot be updated: it looks up positions in its own way, which peft cannot.")
         if id(target.leaf) in seen:
             raise AdapterError(f"{name} and {seen[id(target.leaf)]} share a weight; update one of them.")
         if any(key.startswith(f"{name}.") for key in whole):

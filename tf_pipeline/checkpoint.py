@@ -89,7 +89,7 @@ class Slot:
         return isinstance(self.layer, Adaptable) and len(self.parameter.shape) == 2
 
     def delta(self, update: LoraUpdate) -> np.ndarray:
-        """What an adapter adds to the tensor, in the checkpoint's layout."""
+        """The addend of an adapter to the tensor, in the checkpoint's layout."""
         delta = update.delta()
         return delta if update.rows_are_inputs else delta.T
 

@@ -1,11 +1,33 @@
 """Low-rank updates of layers (https://arxiv.org/abs/2106.09685), with the values and the arithmetic of ``peft``."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Target:
+    """A module that may be updated.
+
+    Attributes:
+        leaf: the layer that computes it.
+        sizes: of its inputs (rows, for a table) and outputs.
+        rows_are_inputs: whether PyTorch keeps its weight ``[in, out]``.
+        is_table: whether it looks up ids.
+        padding_idx: row of a table that gets no gradient.
+        shares: key of a weight that another module has too; empty if it has its own.
+    """
+
+    leaf: Any
+    sizes: tuple[int, int]
+    rows_are_inputs: bool = False
+    is_table: bool = False
+    padding_idx: int | None = None
+    shares: str = ""
 
 
 class LoraUpdate(keras.layers.Layer):
@@ -54,7 +76,7 @@ class LoraUpdate(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs, training=None):
-        """What is added to the outputs for these inputs: ``[..., in]``, or ids ``[...]`` of a table."""
+        """Compute the addend of the outputs for inputs ``[..., in]``, or ids ``[...]`` of a table."""
         from tf_pipeline.layers.core import dense, lookup
 
         if self.is_table:
@@ -66,7 +88,7 @@ class LoraUpdate(keras.layers.Layer):
         return outputs * tf.constant(self.scaling, outputs.dtype)
 
     def delta(self) -> np.ndarray:
-        """What is added to the weight ``[in, out]``."""
+        """The addend of the weight ``[in, out]``."""
         return (self.a.numpy() @ self.b.numpy()) * self.a.numpy().dtype.type(self.scaling)
 
 

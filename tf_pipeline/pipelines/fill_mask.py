@@ -40,9 +40,7 @@ class FillMaskPipeline(FillMaskCalls, Pipeline):
             raise ValueError(f"The tokenizer ({type(tokenizer).__name__}) does not define a `mask_token`.")
         self._token_strings: dict[int, str] = {}
         super().__init__(model, tokenizer, *args, **kwargs)
-        self.score_masks = compiled(
-            self._score_masks, self._signature, tf.TensorSpec([], tf.int32), model=model
-        )
+        self.score_masks = compiled(self._score_masks, self._signature, tf.TensorSpec([], tf.int32), model=model)
         # Ported models score all tokens.
         self._scores_masks_alone = "mask_positions" in model.option_names
 

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_pipeline import checkpoint
-from tf_pipeline.adapters import Target
+from tf_pipeline.layers.lora import Target
 from tf_pipeline.port.graph import LINEAR, Graph, Node
 
 ADDMM, EMBEDDING = "aten.addmm.default", "aten.embedding.default"

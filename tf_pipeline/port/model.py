@@ -15,10 +15,10 @@ from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.heads import head_of
 from tf_pipeline.inputs import assertions, waiting
 from tf_pipeline.layers import Parameter
-from tf_pipeline.layers.lora import Adaptable
+from tf_pipeline.layers.lora import Adaptable, Target
 from tf_pipeline.model import TFPreTrainedModel, own_words
 from tf_pipeline.outputs import ModelOutput
-from tf_pipeline.port.adapters import updates_of
+from tf_pipeline.port.adapters import graph_targets, updates_of
 from tf_pipeline.port.cross_step import CrossSteps, Part, parts
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import STEP_FILES, Graph, Layout, Tensor, WeightTensor
@@ -168,6 +168,10 @@ class PortedModel(TFPreTrainedModel):
         graph = self._graph
         updated = updates_of(graph, lambda: dict(checkpoint.named_slots(self)))
         return self.compute_dtype, graph.kernels(), lambda *node: updated(*node) if self.active_adapters() else node[1]
+
+    def adapter_targets(self) -> dict[str, Target]:
+        """The modules that may be updated, by PyTorch's names."""
+        return graph_targets(self)
 
     @property
     def graph(self) -> Graph:
