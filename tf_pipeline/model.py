@@ -28,6 +28,7 @@ from tf_pipeline.losses import Loss, check_problem_type
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.vocabulary import VocabularyMixin
 
+QUANTIZED = ("int8", "int4")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -448,6 +449,29 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, AdapterMixin, keras.Mo
 
         return prepare_tf_dataset(dataset, self.tensor_names, self.label_names, batch_size, shuffle, **options)
 
+    def quantize(self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:
+        """Keras' ``quantize``: keep linear layers, tables of embeddings and the head of the vocabulary as integers.
+
+        Args:
+            mode: ``"int8"`` or ``"int4"``.
+            config: a Keras quantization config of such a mode, instead.
+            filters: a regular expression of the paths of layers to quantize, a list of them, or a callable.
+            **kwargs: ``type_check``.
+
+        Raises:
+            ValueError: for another mode, and for a model with adapters.
+        """
+        name = mode or getattr(config, "mode", None)
+        if name not in QUANTIZED:
+            raise ValueError(
+                f"quantize takes {' or '.join(map(repr, QUANTIZED))}, and not {name!r:.80}: 'gptq' and 'awq' calibrate "
+                "blocks of Keras' own layers one after the other, and 'float8' is for training with them."
+            )
+        if self.adapter_config():
+            raise ValueError("The model has adapters: merge_and_unload them, or quantize before enable_lora.")
+        super().quantize(mode, config=config, filters=filters, **kwargs)
+        self.forget_graphs()
+
     def forget_graphs(self) -> None:
         """Let go of compiled functions, which read the layers of before."""
         self.changes += 1
@@ -458,12 +482,14 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, AdapterMixin, keras.Mo
 
     def get_config(self) -> dict[str, Any]:
         """The values that ``.keras`` files and :meth:`from_config` need: config, dtype, and what layers have become."""
-        modes = {layer.path: getattr(layer, "quantization_mode", None) for layer in self._flatten_layers()}
+        quantized = [leaf for _, leaf in checkpoint.named_leaves(self) if getattr(leaf, "quantization_mode", None)]
+        configs = {leaf.path: getattr(leaf, "quantization_config", None) for leaf in quantized}
         return {
             "config": self.config.to_dict() | {"model_type": self.config.model_type},
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "name": self.name,
-            "quantized": {path: mode for path, mode in modes.items() if mode},
+            "quantized": {leaf.path: leaf.quantization_mode for leaf in quantized},
+            "quantization": {p: keras.saving.serialize_keras_object(c) for p, c in configs.items() if c is not None},
             "adapters": self.adapter_config(),
             "frozen": [place for place, layer in enumerate(self._flatten_layers()) if not layer.trainable],
             "generation_config": self.generation_config and self.generation_config.to_dict(),
@@ -476,14 +502,16 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, AdapterMixin, keras.Mo
             return cls(config, **kwargs)
         arguments = dict(config)
         values, quantized = dict(arguments.pop("config")), arguments.pop("quantized", {})
+        quantization = arguments.pop("quantization", {})
         frozen, adapters = arguments.pop("frozen", []), arguments.pop("adapters", None)
         generation = arguments.pop("generation_config", None)
         if isinstance(arguments["dtype"], dict):
             arguments["dtype"] = keras.saving.deserialize_keras_object(arguments["dtype"])
         model = cls(AutoConfig.for_model(values.pop("model_type"), **values), **arguments)
-        for layer in model._flatten_layers():
-            if layer.path in quantized:
-                layer.quantize(quantized[layer.path])
+        for _, leaf in list(checkpoint.named_leaves(model)):
+            if leaf.path in quantized:
+                how = quantization.get(leaf.path)
+                leaf.quantize(quantized[leaf.path], config=how and keras.saving.deserialize_keras_object(how))
         if adapters is not None:
             model.restore_adapters(adapters)
         for place, layer in enumerate(model._flatten_layers() if frozen else ()):

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.layers.products import dense, lookup
+
 
 @dataclass(frozen=True)
 class Target:
@@ -77,8 +79,6 @@ class LoraUpdate(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         """Compute the addend of the outputs for inputs ``[..., in]``, or ids ``[...]`` of a table."""
-        from tf_pipeline.layers.core import dense, lookup
-
         if self.is_table:
             vectors = lookup(tf.convert_to_tensor(self.a), inputs, self.padding_idx, self.compute_dtype)
         else:

@@ -169,6 +169,16 @@ class PortedModel(TFPreTrainedModel):
         updated = updates_of(graph, lambda: dict(checkpoint.named_slots(self)))
         return self.compute_dtype, graph.kernels(), lambda *node: updated(*node) if self.active_adapters() else node[1]
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse to.
+
+        Raises:
+            ValueError: always; a graph computes with the weights as they are.
+        """
+        raise ValueError(
+            f"{type(self).__name__} is ported, and its graph computes with weights that are not quantized."
+        )
+
     def adapter_targets(self) -> dict[str, Target]:
         """The modules that may be updated, by PyTorch's names."""
         return graph_targets(self)
