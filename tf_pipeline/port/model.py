@@ -176,7 +176,7 @@ class PortedModel(TFPreTrainedModel):
             ValueError: always; a graph computes with the weights as they are.
         """
         raise ValueError(
-            f"{type(self).__name__} is ported, and its graph computes with weights that are not quantized."
+            f"{type(self).__name__} is ported: its graph takes no quantized weights."
         )
 
     def adapter_targets(self) -> dict[str, Target]:
