@@ -431,6 +431,19 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, AdapterMixin, keras.Mo
         refuse_if_forked(type(self).__name__)
         return super().make_predict_function(force)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Keras' preparation of ``fit`` under ``tf.distribute``, given one replica's part of the first batch.
+
+        Keras takes the mean over all replicas, which TensorFlow refuses for dictionaries if there are several processes.
+        """
+        if iterator is not None and self._distribute_strategy is not None:
+            for _, _, batches in iterator:
+                parts = self.distribute_strategy.experimental_local_results
+                data_batch = tf.nest.map_structure(lambda x, parts=parts: parts(x)[0], next(batches))
+                break
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)
+
     def prepare_tf_dataset(self, dataset: Any, batch_size: int = 8, shuffle: bool = True, **options: Any):
         """Batches of tokenized rows for ``fit``, ``evaluate`` and ``predict`` of this model.
 

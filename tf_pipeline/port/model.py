@@ -175,9 +175,7 @@ class PortedModel(TFPreTrainedModel):
         Raises:
             ValueError: always; a graph computes with the weights as they are.
         """
-        raise ValueError(
-            f"{type(self).__name__} is ported: its graph takes no quantized weights."
-        )
+        raise ValueError(f"{type(self).__name__} is ported: its graph takes no quantized weights.")
 
     def adapter_targets(self) -> dict[str, Target]:
         """The modules that may be updated, by PyTorch's names."""
