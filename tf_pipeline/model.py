@@ -434,7 +434,7 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, AdapterMixin, keras.Mo
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Keras' preparation of ``fit`` under ``tf.distribute``, given one replica's part of the first batch.
 
-        Keras takes the mean over all replicas, which TensorFlow refuses for dictionaries if there are several processes.
+        Keras takes the mean over replicas, which TensorFlow refuses for dictionaries if there are several processes.
         """
         if iterator is not None and self._distribute_strategy is not None:
             for _, _, batches in iterator:
