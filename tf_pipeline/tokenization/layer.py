@@ -12,13 +12,16 @@ from tf_pipeline.tokenization.auto import AutoTokenizer
 from tf_pipeline.tokenization.in_graph import InGraphTokenizer, compile_tokenizer
 from tf_pipeline.tokenization.in_graph.post_processors import Special
 
+# Inputs of models that a tokenizer makes, of which it names those that its models take.
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
 
 @keras.saving.register_keras_serializable(package="tf_pipeline")
 class TFTokenizer(keras.layers.Layer):
     """A Hugging Face tokenizer compiled to TensorFlow's own ops, as a preprocessing layer.
 
     It maps texts, string ``[batch]``, and a second text each, if given, to int32 ``[rows, length]`` by name, with the
-    ids of the tokenizer it is made of. A ``.keras`` file holds all of it.
+    ids of the tokenizer it is made of, and the inputs that its models take. A ``.keras`` file holds all of it.
 
     Args:
         tokenizer: a fast tokenizer of ``transformers``, or a ``tokenizers.Tokenizer``.
@@ -34,11 +37,14 @@ class TFTokenizer(keras.layers.Layer):
     def __init__(self, tokenizer: Any, name: str | None = None, **options: Any):
         super().__init__(name=name, dtype="int32", trainable=False)
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-        self._take(compile_tokenizer(tokenizer), backend.to_str() if hasattr(backend, "to_str") else "", options)
+        compiled = compile_tokenizer(tokenizer)
+        wanted = getattr(tokenizer, "model_input_names", _INPUTS)
+        self._take(compiled, backend.to_str(), [name for name in _INPUTS if name not in wanted], options)
 
-    def _take(self, compiled: InGraphTokenizer, description: str, options: dict[str, Any]) -> None:
-        self.compiled, self.description, self.options = compiled, description, options
-        self.names = tuple(self.compiled(tf.constant(["a"]), **options))  # refuses options that cannot be honoured
+    def _take(self, compiled: InGraphTokenizer, description: str, left_out: list[str], options: dict[str, Any]) -> None:
+        self.compiled, self.description, self.left_out, self.options = compiled, description, left_out, options
+        every = compiled(tf.constant(["a"]), **options)  # refuses options that cannot be honoured
+        self.names = tuple(name for name in every if name not in left_out)
         self.built = True
 
     @classmethod
@@ -54,7 +60,8 @@ class TFTokenizer(keras.layers.Layer):
 
     def call(self, text, text_pair=None):
         """Tokenize string ``[batch]``; returns int32 tensors by name, ``[rows, length]``."""
-        return self.compiled(text, text_pair, **self.options)
+        tensors = self.compiled(text, text_pair, **self.options)
+        return {name: tensors[name] for name in self.names}
 
     def compute_output_spec(self, text, text_pair=None):
         """The form of the outputs: of a length that the texts decide."""
@@ -66,7 +73,8 @@ class TFTokenizer(keras.layers.Layer):
         """The tokenizer as the text of ``tokenizer.json``, what else it is, and the options."""
         defaults = dict(self.compiled.defaults)
         defaults["pad"] = defaults["pad"] and asdict(defaults["pad"])
-        return {"name": self.name, "description": self.description, "defaults": defaults, "options": self.options}
+        values = {"description": self.description, "defaults": defaults, "left_out": list(self.left_out)}
+        return values | {"name": self.name, "options": dict(self.options)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "TFTokenizer":
@@ -80,5 +88,5 @@ class TFTokenizer(keras.layers.Layer):
         description = config["description"]
         with tf.init_scope(), tf.device("/CPU:0"):
             compiled = InGraphTokenizer(json.loads(description), Tokenizer.from_str(description), defaults)
-        layer._take(compiled, description, dict(config["options"]))
+        layer._take(compiled, description, list(config["left_out"]), dict(config["options"]))
         return layer
