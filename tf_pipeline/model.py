@@ -361,8 +361,6 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, AdapterMixin, keras.Mo
         XLA is off unless asked for: it compiles again for every shape, while a graph of dynamic shape traces once.
         """
         super().compile(*args, jit_compile=jit_compile, **kwargs)
-        if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            self.distribute_reduction_method = "first"  # steps average what they report
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as the model in a ``.keras`` file was; Keras leaves that to classes with their own ``compile``."""
@@ -442,11 +440,10 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, AdapterMixin, keras.Mo
         return self._of_all_workers(super().test_step(data))
 
     def _of_all_workers(self, logs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Means over the replicas of all workers, whose scalars Keras cannot average."""
+        """Reports with an axis, along which Keras takes the mean over workers; scalars have none."""
         if not isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return logs
-        replica = tf.distribute.get_replica_context()
-        return tf.nest.map_structure(lambda value: replica.all_reduce("MEAN", tf.convert_to_tensor(value)), logs)
+        return tf.nest.map_structure(lambda value: tf.reshape(value, [1]), logs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Keras' preparation of ``fit`` under ``tf.distribute``, given one replica's part of the first batch.
