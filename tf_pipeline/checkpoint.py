@@ -62,7 +62,9 @@ class Slot:
     @property
     def variable(self) -> keras.Variable:
         """The Keras variable."""
-        return getattr(self.layer, self.parameter.variable)
+        quantized = getattr(self.layer, "quantized", None)  # of the head of the vocabulary
+        is_there = quantized is None or self.parameter.variable != "kernel"
+        return getattr(self.layer, self.parameter.variable) if is_there else quantized._embeddings
 
     def read(self) -> np.ndarray:
         """The value in the checkpoint's layout, LoRA and the adapters that are on merged.
