@@ -15,7 +15,7 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 from transformers.pytorch_utils import Conv1D as TorchConv1D
 
 from tf_pipeline.layers import Conv1D, RMSNorm
-from tf_pipeline.layers.core import dense
+from tf_pipeline.layers.products import dense
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import BaseModelOutput
 from tf_pipeline.reference.precision import lifted_upcasts

@@ -52,6 +52,7 @@ _LAZY = (
         "KerasMetricCallback": "tf_pipeline.callbacks",
         "PushToHubCallback": "tf_pipeline.callbacks",
         "TFPreTrainedModel": "tf_pipeline.model",
+        "TFTokenizer": "tf_pipeline.tokenization.layer",
         "WarmUp": "tf_pipeline.optimization",
         "compare": "tf_pipeline.parity",
         "create_optimizer": "tf_pipeline.optimization",

@@ -28,6 +28,7 @@ from tf_pipeline.arguments import check_choice
 from tf_pipeline.files import atomic_folder
 from tf_pipeline.hub import repository_file
 from tf_pipeline.layers import Parameter
+from tf_pipeline.layers.lora import Adaptable, LoraUpdate
 from tf_pipeline.readers import (
     SAFETENSORS,
     CheckpointError,
@@ -62,10 +63,12 @@ class Slot:
     @property
     def variable(self) -> keras.Variable:
         """The Keras variable."""
-        return getattr(self.layer, self.parameter.variable)
+        quantized = getattr(self.layer, "quantized", None)  # of the head of the vocabulary
+        is_there = quantized is None or self.parameter.variable != "kernel"
+        return getattr(self.layer, self.parameter.variable) if is_there else quantized._embeddings
 
     def read(self) -> np.ndarray:
-        """The value in the checkpoint's layout, LoRA merged.
+        """The value in the checkpoint's layout, LoRA and the adapters that are on merged.
 
         Raises:
             CheckpointError: for a quantized layer, whose integers are not the weights.
@@ -78,7 +81,24 @@ class Slot:
         # Keras' `kernel` and `embeddings` are `_kernel` and `_embeddings` with the LoRA update added.
         merged = getattr(self.layer, self.parameter.variable.removeprefix("_"))
         value = np.asarray(tf.convert_to_tensor(merged)).astype(self.variable.dtype, copy=False)
-        return np.asarray(value.T if self.parameter.transpose else value, order="C")
+        value = np.asarray(self.of_variable(value), order="C")
+        if updates := self.layer.active_updates() if self.is_updated else ():
+            value = sum((self.delta(update) for update in updates), value).astype(value.dtype)
+        return value
+
+    @property
+    def is_updated(self) -> bool:
+        """Whether adapters of the layer update this tensor."""
+        return isinstance(self.layer, Adaptable) and len(self.parameter.shape) == 2
+
+    def delta(self, update: LoraUpdate) -> np.ndarray:
+        """The addend of an adapter to the tensor, in the checkpoint's layout."""
+        delta = update.delta()
+        return delta if update.rows_are_inputs else delta.T
+
+    def of_variable(self, value: np.ndarray) -> np.ndarray:
+        """A value of the variable in the checkpoint's layout, or one in that layout as the variable has it."""
+        return value.T if self.parameter.transpose else value
 
 
 @dataclass
@@ -126,18 +146,24 @@ class LoadingReport:
 # ------------------------------------------------------------------------------------------------ walking a model
 
 
-def named_slots(layer: Any, prefix: str = "") -> Iterator[tuple[str, Slot]]:
+def named_slots(layer: Any) -> Iterator[tuple[str, Slot]]:
     """Yield ``(checkpoint key, slot)`` for every parameter below ``layer``, in the order of construction."""
+    for path, leaf in named_leaves(layer):
+        for parameter in leaf.checkpoint_parameters():
+            yield f"{path}.{parameter.name}".strip("."), Slot(leaf, parameter)
+
+
+def named_leaves(layer: Any, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Yield ``(attribute path, leaf)`` for every leaf below ``layer``, in the order of construction."""
     if isinstance(layer, (list, tuple)):
         for index, item in enumerate(layer):
-            yield from named_slots(item, f"{prefix}{index}.")
+            yield from named_leaves(item, f"{path}.{index}".strip("."))
     elif hasattr(layer, "checkpoint_parameters"):
-        for parameter in layer.checkpoint_parameters():
-            yield f"{prefix}{parameter.name}".removesuffix("."), Slot(layer, parameter)
+        yield path, layer
     elif isinstance(layer, keras.layers.Layer):
         for name, child in vars(layer).items():
             if not name.startswith("_") and isinstance(child, (keras.layers.Layer, list, tuple)):
-                yield from named_slots(child, f"{prefix}{name.removesuffix('_')}.")
+                yield from named_leaves(child, f"{path}.{name.removesuffix('_')}".strip("."))
 
 
 # Threads that copy tensors ahead of the variables, and how many copies wait at most.

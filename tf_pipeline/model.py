@@ -14,6 +14,7 @@ import tensorflow as tf
 from transformers import AutoConfig, PreTrainedConfig
 
 from tf_pipeline import checkpoint
+from tf_pipeline.adapters import AdapterMixin
 from tf_pipeline.arguments import MODEL_ARGUMENTS, SAVE_ARGUMENTS, ArgumentError, refuse_unknown, renamed, settled
 from tf_pipeline.config import clear_errors, load_config
 from tf_pipeline.forks import refuse_if_forked
@@ -28,6 +29,7 @@ from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.training import TrainingMixin
 from tf_pipeline.vocabulary import VocabularyMixin
 
+QUANTIZED = ("int8", "int4")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -98,7 +100,9 @@ _SIZES = (
 _LAYERS, _MOST_LAYERS = ("layers", "num_hidden_groups", "inner_group_num"), 2048
 
 
-class TFPreTrainedModel(GenerationMixin, VocabularyMixin, TrainingMixin, keras.Model, metaclass=_ModelType):
+class TFPreTrainedModel(
+    GenerationMixin, VocabularyMixin, AdapterMixin, TrainingMixin, keras.Model, metaclass=_ModelType
+):
     """A Keras model with a Hugging Face config, whose attribute paths are the keys of its checkpoint.
 
     Subclasses construct their layers in ``__init__`` and implement :meth:`forward`. Variables are created after
@@ -117,6 +121,7 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, TrainingMixin, keras.M
         loss_inputs: inputs that the loss needs besides labels, if they are given.
         supported_config: values a config key may have, where not every value is implemented; bases add theirs.
         least_config: the least that numbers in the config may be, where a family has them.
+        changes: how often the model's layers have changed, by which compiled functions know that they are old.
     """
 
     base_model_prefix = ""
@@ -132,6 +137,7 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, TrainingMixin, keras.M
     least_config: dict[str, float] = dict.fromkeys(_SIZES, 1) | {
         "num_hidden_layers": 0, "initializer_range": 0, "chunk_size_feed_forward": -math.inf
     }  # fmt: skip
+    changes = 0
     # Where Keras finds the class by its name; a ported class may have the name of one with a module of its own.
     keras_package = "tf_pipeline"
     # Whether tables that are no weights, such as rotary frequencies, are PyTorch's own, which are float32.
@@ -356,13 +362,16 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, TrainingMixin, keras.M
     # ---------------------------------------------------------------------------------------------------- saving
 
     def get_config(self) -> dict[str, Any]:
-        """The values that ``.keras`` files and :meth:`from_config` need: config, dtype, quantized and frozen layers."""
-        modes = {layer.path: getattr(layer, "quantization_mode", None) for layer in self._flatten_layers()}
+        """The values that ``.keras`` files and :meth:`from_config` need: config, dtype, and what layers have become."""
+        quantized = [leaf for _, leaf in checkpoint.named_leaves(self) if getattr(leaf, "quantization_mode", None)]
+        configs = {leaf.path: getattr(leaf, "quantization_config", None) for leaf in quantized}
         return {
             "config": self.config.to_dict() | {"model_type": self.config.model_type},
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "name": self.name,
-            "quantized": {path: mode for path, mode in modes.items() if mode},
+            "quantized": {leaf.path: leaf.quantization_mode for leaf in quantized},
+            "quantization": {p: keras.saving.serialize_keras_object(c) for p, c in configs.items() if c is not None},
+            "adapters": self.adapter_config(),
             "frozen": [place for place, layer in enumerate(self._flatten_layers()) if not layer.trainable],
             "generation_config": self.generation_config and self.generation_config.to_dict(),
         }
@@ -374,16 +383,22 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, TrainingMixin, keras.M
             return cls(config, **kwargs)
         arguments = dict(config)
         values, quantized = dict(arguments.pop("config")), arguments.pop("quantized", {})
-        frozen = arguments.pop("frozen", [])
+        quantization = arguments.pop("quantization", {})
+        frozen, adapters = arguments.pop("frozen", []), arguments.pop("adapters", None)
         generation = arguments.pop("generation_config", None)
         if isinstance(arguments["dtype"], dict):
             arguments["dtype"] = keras.saving.deserialize_keras_object(arguments["dtype"])
         model = cls(AutoConfig.for_model(values.pop("model_type"), **values), **arguments)
-        for layer in model._flatten_layers():
-            if layer.path in quantized:
-                layer.quantize(quantized[layer.path])
+        for _, leaf in list(checkpoint.named_leaves(model)):
+            if leaf.path in quantized:
+                how = quantization.get(leaf.path)
+                leaf.quantize(quantized[leaf.path], config=how and keras.saving.deserialize_keras_object(how))
+        if adapters is not None:
+            model.restore_adapters(adapters)
         for place, layer in enumerate(model._flatten_layers() if frozen else ()):
             layer.trainable = place not in frozen  # of its parts too, which come later
+        if adapters is not None and frozen:
+            model._activate()
         if generation is not None:
             model.generation_config = GenerationConfig.from_dict(generation)
         return model
@@ -486,7 +501,7 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, TrainingMixin, keras.M
         """Write ``config.json`` and ``model.safetensors`` that PyTorch loads bit for bit.
 
         The new checkpoint takes the place of an earlier one as a whole; other files in the folder stay. Of a save that
-        fails, or whose process is killed, nothing is seen.
+        fails, or whose process is killed, nothing is seen. Adapters that are on are merged into what is written.
 
         Args:
             save_directory: the folder to write into; made if it does not exist.
@@ -551,6 +566,7 @@ class TFPreTrainedModel(GenerationMixin, VocabularyMixin, TrainingMixin, keras.M
 
     def write_checkpoint(self, folder: Path, max_shard_size: int | str = "50GB") -> None:
         """Write the files of :meth:`save_pretrained` into an empty folder, one after another."""
+        self.check_mergeable("saved as weights")
         checkpoint.save_weights(self, folder, max_shard_size)
         self.config.architectures = [type(self).__name__.removeprefix("TF")]
         self.config.dtype = self.variable_dtype

@@ -6,15 +6,37 @@ from typing import Any
 import tensorflow as tf
 
 
-def compiled(run: Callable[..., Any], *signature: Any, **options: Any) -> Any:
+def compiled(run: Callable[..., Any], *signature: Any, model: Any = None, **options: Any) -> Any:
     """A ``tf.function`` whose traces are counted alone.
 
     Args:
         run: a function of positional arguments.
         *signature: specs of the arguments, for which it is traced once; if none are given, for all that it gets.
+        model: the model that it runs, if it is to be traced again when the model's layers have changed.
         **options: of ``tf.function``.
     """
-    return tf.function(_Alone(run), input_signature=signature or None, autograph=False, **options)
+
+    def make() -> Any:
+        return tf.function(_Alone(run), input_signature=signature or None, autograph=False, **options)
+
+    return make() if model is None else _Following(model, make)
+
+
+class _Following:
+    """A compiled function of a model, made again when the model's layers have changed."""
+
+    def __init__(self, model: Any, make: Callable[[], Any]):
+        self._model, self._make, self._changes = model, make, getattr(model, "changes", 0)
+        self._function = make()
+
+    def __call__(self, *inputs: Any) -> Any:
+        if self._changes != getattr(self._model, "changes", 0):
+            self._changes, self._function = self._model.changes, self._make()
+        return self._function(*inputs)
+
+    def experimental_get_tracing_count(self) -> int:
+        """Number of traces of the function as it is now."""
+        return self._function.experimental_get_tracing_count()
 
 
 class _Alone:

@@ -163,8 +163,8 @@ class TrainingMixin:
                 f"class_weight names the class {number - 1}; the model has {self.config.num_labels}, from 0."
             )
 
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One batch of ``fit``, with the weights of its labels."""
+    def train_step(self, data: Any) -> Mapping[str, Any]:
+        """One batch of ``fit``, with the weights of its labels; reports are of all workers, if there are several."""
         if self._class_weight is not None:
             x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
             if weights is not None:
@@ -175,7 +175,30 @@ class TrainingMixin:
             (label,) = labels.values()
             weights = class_weights_for(label, self._class_weight)
             data = (x, label if y is None else y, weights)
-        return super().train_step(data)
+        return self._of_all_workers(super().train_step(data))
+
+    def test_step(self, data: Any) -> Mapping[str, Any]:
+        """One batch of ``evaluate``; reports are of all workers, if there are several."""
+        return self._of_all_workers(super().test_step(data))
+
+    def _of_all_workers(self, logs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Reports with an axis, along which Keras takes the mean over workers; scalars have none."""
+        if not isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return logs
+        return tf.nest.map_structure(lambda value: tf.reshape(value, [1]), logs)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Keras' preparation of ``fit`` under ``tf.distribute``, given one replica's part of the first batch.
+
+        Keras takes the mean over replicas, which TensorFlow refuses for dictionaries if there are several processes.
+        """
+        if iterator is not None and self._distribute_strategy is not None:
+            for _, _, batches in iterator:
+                parts = self.distribute_strategy.experimental_local_results
+                data_batch = tf.nest.map_structure(lambda x, parts=parts: parts(x)[0], next(batches))
+                break
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)
 
     # ------------------------------------------------------------------------------------------ losses and metrics
 

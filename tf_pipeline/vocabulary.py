@@ -88,7 +88,7 @@ class VocabularyMixin:
             The word embeddings.
 
         Raises:
-            ValueError: for a number that is not positive, for a ported model, and for tables with a LoRA update.
+            ValueError: for a number that is not positive, for a ported model, and for one with adapters.
         """
         layer = self.get_input_embeddings()
         size = layer.input_dim if new_num_tokens is None else whole_number("new_num_tokens", new_num_tokens, 1)
@@ -107,7 +107,7 @@ def _resize(model: keras.Model, size: int, around_mean: bool) -> None:
     slots, others = dict(checkpoint.named_slots(model)), dict(checkpoint.named_slots(other))
     changed = [key for key, slot in slots.items() if slot.parameter.shape != others[key].parameter.shape]
     for key in changed:
-        if getattr(slots[key].layer, "lora_enabled", False):
+        if getattr(slots[key].layer, "lora_enabled", False) or model.adapter_config():
             raise ValueError(
                 f"{key} has a LoRA update of the old number of tokens: save_pretrained merges it; resize what it saves."
             )
@@ -121,14 +121,8 @@ def _resize(model: keras.Model, size: int, around_mean: bool) -> None:
         slot.variable.assign(value.T if slot.parameter.transpose else value)
     for key, value in _sizes(config).items():
         setattr(model.config, key, value)
-    _forget_graphs(model)
-
-
-def _forget_graphs(model: keras.Model) -> None:
-    """Let go of compiled functions, which read the variables of before."""
     model.compiled = False
-    model.train_function = model.test_function = model.predict_function = None
-    vars(model).pop("_generation_graphs", None)
+    model.forget_graphs()
 
 
 def _sizes(config: PreTrainedConfig) -> dict[str, int]:

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from tf_pipeline import __version__
+from tf_pipeline.cli.batch import batch
 from tf_pipeline.cli.export import export
 from tf_pipeline.cli.options import Command, Group, known_task
 from tf_pipeline.cli.run import fail, run
@@ -45,6 +46,7 @@ def _options(
 app.command(cls=Command)(run)
 app.command(cls=Command)(train)
 app.command(cls=Command)(export)
+app.command(cls=Command)(batch)
 
 
 @app.command(cls=Command)

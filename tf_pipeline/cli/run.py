@@ -254,7 +254,7 @@ def run(
         raise typer.BadParameter("--output needs --input.")
     if output_file is None and (overwrite or resume):
         raise typer.BadParameter(f"{'--overwrite' if overwrite else '--resume'} needs --output.")
-    rows, arguments = _Rows(name, given), OPTIONS[name] | {"dtype": "dtype", "engine": "engine", "quantize": "quantize"}
+    rows, arguments = Rows(name, given), OPTIONS[name] | {"dtype": "dtype", "engine": "engine", "quantize": "quantize"}
 
     def load() -> Any:
         if not served:
@@ -344,7 +344,7 @@ def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any
 # ------------------------------------------------------------------------------------------------------- the rows
 
 
-class _Rows:
+class Rows:
     """Turns texts or JSON values into inputs of a task's pipeline."""
 
     def __init__(self, task: str, given: dict[str, Any]):
@@ -430,7 +430,7 @@ def _kind(value: Any) -> str:
 # --------------------------------------------------------------------------------------------- a file, or texts
 
 
-def _run_file(load, rows: _Rows, source: Path, target: Path | None, asked, overwrite: bool, resume: bool) -> int:
+def _run_file(load, rows: Rows, source: Path, target: Path | None, asked, overwrite: bool, resume: bool) -> int:
     """Answer the rows of a file; returns how many failed."""
     outputs = answer_rows(load, rows.of_value, source, target, asked, overwrite, resume)
     failed = outputs.errors.count
@@ -441,7 +441,7 @@ def _run_file(load, rows: _Rows, source: Path, target: Path | None, asked, overw
     return failed
 
 
-def _run_texts(load, rows: _Rows, texts: list[str] | None, as_json: bool) -> int:
+def _run_texts(load, rows: Rows, texts: list[str] | None, as_json: bool) -> int:
     """Print the answers to texts, or to lines of standard input, each of which may fail; returns how many did."""
     errors = Records(standard("stderr"))
     lines = [] if texts else _lines_unless_asked(rows.known, errors)
@@ -476,7 +476,7 @@ def _write(load, text: str | None, is_whole: bool) -> int:
     return 0
 
 
-def _write_served(load, rows: _Rows, texts: list[str]) -> int:
+def _write_served(load, rows: Rows, texts: list[str]) -> int:
     """Continue a text on a server piece by piece, or as a table if it was exported without; returns 0."""
     from tf_pipeline.cli.writing import write_served
     from tf_pipeline.serving.client.answers import STEP

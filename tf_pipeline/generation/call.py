@@ -259,8 +259,8 @@ def _compiled(model, call: Call) -> Compiled:
 
 
 def _kept(model, key: Any, make: Callable[[], Any]) -> Any:
-    """Make something of a model once, and keep it until the model's variables change, as by LoRA or quantization."""
-    state = tuple(id(variable) for variable in model.variables)
+    """Make something of a model once, and keep it until the model changes, as by adapters or quantization."""
+    state = (model.changes, *(id(variable) for variable in model.variables))
     # Past Keras, which would track and save it.
     kept_for, kept = vars(model).get("_generation_graphs", (None, {}))
     if kept_for != state:

@@ -15,9 +15,9 @@ from tf_pipeline.layers.core import (
     TruncatedNormal,
     VocabularyHead,
     VocabularyProjector,
-    gather_rows,
 )
 from tf_pipeline.layers.embeddings import flatten_choices, position_vectors, sinusoidal_positions, token_positions
+from tf_pipeline.layers.products import gather_rows
 from tf_pipeline.layers.relative import (
     bidirectional_buckets,
     causal_buckets,

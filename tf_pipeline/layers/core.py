@@ -13,8 +13,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# Rows from which on a product with a transposed matrix is computed as it is written.
-_FEW_ROWS = 512
+from tf_pipeline.layers.lora import Adaptable
+from tf_pipeline.layers.products import dense, lookup
 
 
 @dataclass(frozen=True)
@@ -38,54 +38,12 @@ class Parameter:
     counts: bool = False
 
 
-def dense(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | None = None, transposed: bool = False) -> tf.Tensor:
-    """``x @ weight + bias``, tokens flattened so that the product is one plain matrix multiply.
-
-    Args:
-        x: ``[..., in]``.
-        weight: ``[in, out]``, or ``[out, in]`` if ``transposed``.
-        bias: ``[out]``.
-        transposed: whether the weight is stored as ``torch.nn.Linear`` stores it.
-
-    Returns:
-        ``[..., out]``.
-    """
-    features = weight.shape[::-1] if transposed else weight.shape
-    rows = x if x.shape.rank == 2 else tf.reshape(x, [-1, features[0]])
-    outputs = _times_transposed(rows, weight) if transposed else tf.matmul(rows, weight)
-    if bias is not None:
-        outputs = tf.nn.bias_add(outputs, bias)
-    if rows is x:
-        return outputs
-    return tf.reshape(outputs, tf.concat([tf.shape(x)[:-1], [features[1]]], 0))
-
-
-def _times_transposed(rows: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """``rows [n, in] @ weight.T`` for a weight ``[out, in]``.
-
-    A second factor that is to be transposed is copied for the product. Few rows are cheaper to transpose than the
-    embeddings of a vocabulary: for 50,257 tokens of 768 in float32, 2 rows took a sixth of the time on an AMD EPYC, 8
-    to 32 rows a third to a half, and 256 rows 0.6; for 30,522 tokens, 512 rows took 0.8 of it, and 1,024 as long.
-    """
-
-    def swapped() -> tf.Tensor:
-        return tf.transpose(tf.matmul(weight, rows, transpose_b=True))
-
-    def plain() -> tf.Tensor:
-        return tf.matmul(rows, weight, transpose_b=True)
-
-    count = rows.shape[0]
-    if count is not None:
-        return swapped() if count < _FEW_ROWS else plain()
-    return tf.cond(tf.shape(rows)[0] < _FEW_ROWS, swapped, plain)
-
-
 def _normal(std: Any) -> keras.initializers.Initializer:
     """Normal values of a standard deviation, unless an initializer is given instead."""
     return keras.initializers.RandomNormal(stddev=std) if isinstance(std, (int, float)) else std
 
 
-class Linear(keras.layers.Dense):
+class Linear(Adaptable, keras.layers.Dense):
     """A dense layer stored as ``torch.nn.Linear``: ``weight`` ``[out, in]`` and ``bias`` ``[out]``.
 
     ``[..., in]`` to ``[..., out]``. Weights start from a normal distribution, the bias from zeros.
@@ -119,8 +77,15 @@ class Linear(keras.layers.Dense):
     def call(self, inputs, training=None):
         """Apply the layer to ``[..., in]``; tokens are flattened so that the product is one plain matrix multiply."""
         if self.lora_enabled or self.quantization_mode:
-            return super().call(inputs, training=training)
-        return dense(inputs, self.kernel, self.bias if self.use_bias else None)
+            outputs = super().call(inputs, training=training)
+        else:
+            outputs = dense(inputs, self.kernel, self.bias if self.use_bias else None)
+        return self.updated(outputs, inputs, training) if self.adapters else outputs
+
+    def quantized_call(self, *args: Any, **kwargs: Any):
+        """Keras' call of a quantized layer."""
+        outputs = super().quantized_call(*args, **kwargs)
+        return self.updated(outputs, args[0], kwargs.get("training")) if self.adapters else outputs
 
     def compute_output_shape(self, input_shape):
         """``[..., out]``."""
@@ -191,7 +156,7 @@ class Conv1d(keras.layers.Layer):
         return tf.reshape(outputs, [batch, length, self.shape[0]]) + self.bias
 
 
-class Embedding(keras.layers.Embedding):
+class Embedding(Adaptable, keras.layers.Embedding):
     """A lookup table stored as ``torch.nn.Embedding``: ``weight`` ``[num, dim]``.
 
     Integer ids ``[...]`` to vectors ``[..., dim]``. As in PyTorch, the row ``padding_idx`` starts at zero and gets no
@@ -214,43 +179,28 @@ class Embedding(keras.layers.Embedding):
         """``weight``, as PyTorch names it."""
         return (Parameter("weight", (self.input_dim, self.output_dim), "_embeddings", "embeddings_initializer"),)
 
+    def quantize(self, mode=None, type_check=True, config=None):
+        """Quantize the table; Keras leaves subclasses of its layers out unless they ask to be quantized."""
+        super().quantize(mode, type_check=False, config=config)
+
     def table(self) -> tf.Tensor:
         """All rows, ``[num, dim]``, in the compute dtype."""
+        if self.quantization_mode:
+            return super().quantized_call(tf.range(self.input_dim))
         return tf.cast(tf.convert_to_tensor(self.embeddings), self.compute_dtype)
 
     def call(self, ids):
         """Look up ``ids`` ``[...]``; returns ``[..., dim]`` in the compute dtype."""
         if self.lora_enabled or self.quantization_mode:
-            return super().call(ids)
-        return lookup(tf.convert_to_tensor(self.embeddings), ids, self.padding_idx, self.compute_dtype)
+            vectors = super().call(ids)
+        else:
+            vectors = lookup(tf.convert_to_tensor(self.embeddings), ids, self.padding_idx, self.compute_dtype)
+        return self.updated(vectors, ids) if self.adapters else vectors
 
-
-def gather_rows(table: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-    """Rows of ``table`` ``[num, ...]`` by ``indices`` ``[...]``, with a gradient that is dense, as PyTorch's is.
-
-    That of ``tf.gather`` has a slice for each index, and Keras' optimizers square and clip the slices of a row that is
-    read twice before they are added up. The gradient of a reshape is a tensor.
-    """
-    shape = table.shape if table.shape.is_fully_defined() else tf.shape(table)
-    return tf.gather(tf.reshape(table, shape), indices)
-
-
-def lookup(
-    table: tf.Tensor, ids: tf.Tensor, padding_idx: int | None = None, dtype: tf.DType | str | None = None
-) -> tf.Tensor:
-    """Rows of ``table`` ``[num, dim]`` by ``ids`` ``[...]``, as ``[..., dim]`` in ``dtype``.
-
-    The row ``padding_idx`` gets no gradient. An id outside the table is an error on CPU; where XLA would clamp it
-    silently, the vector is NaN.
-    """
-    vectors = tf.cast(gather_rows(table, ids), dtype or table.dtype)
-    if padding_idx is not None:
-        # Not by `tf.custom_gradient`, which TensorFlow registers for good, with the graph and all that the graph holds.
-        padding = tf.equal(ids, tf.cast(padding_idx, ids.dtype))[..., tf.newaxis]
-        vectors = tf.where(padding, tf.stop_gradient(vectors), vectors)
-    in_table = (ids >= 0) & (ids < table.shape[0])
-    poison = tf.where(in_table, tf.constant(0.0, vectors.dtype), tf.constant(float("nan"), vectors.dtype))
-    return vectors + poison[..., tf.newaxis]
+    def quantized_call(self, *args: Any, **kwargs: Any):
+        """Keras' call of a quantized layer."""
+        vectors = super().quantized_call(*args, **kwargs)
+        return self.updated(vectors, args[0]) if self.adapters else vectors
 
 
 class LayerNorm(keras.layers.LayerNormalization):
@@ -371,7 +321,7 @@ class Bias(keras.layers.Layer):
         return inputs + self.value
 
 
-class VocabularyProjector(keras.layers.Layer):
+class VocabularyProjector(Adaptable, keras.layers.Layer):
     """Scores over the vocabulary: a :class:`Linear` whose ``weight`` may be the word embeddings.
 
     Args:
@@ -382,6 +332,9 @@ class VocabularyProjector(keras.layers.Layer):
         use_bias: whether there is a bias.
         dtype: Keras dtype policy.
     """
+
+    # The weight, once it is quantized.
+    quantized: Embedding | None = None
 
     def __init__(self, hidden_size: int, vocab_size: int, std: Any, tied: bool, use_bias: bool = True, dtype=None):
         super().__init__(dtype=dtype)
@@ -407,10 +360,39 @@ class VocabularyProjector(keras.layers.Layer):
         bias = Parameter("bias", (self.vocab_size,), "bias", "bias_initializer")
         return (weight,) * (not self.tied) + (bias,) * self.use_bias
 
-    def call(self, hidden_states, word_embeddings):
+    @property
+    def quantization_mode(self) -> str | None:
+        """The mode of the weight, ``None`` if it is not quantized or the word embeddings."""
+        return None if self.quantized is None else self.quantized.quantization_mode
+
+    def quantize(self, mode=None, type_check=True, config=None):
+        """Keep the weight as integers, unless it is the word embeddings; products are of what they stand for."""
+        if self.tied:
+            return
+        if self.quantized is not None:
+            raise ValueError(f"{self.path} is quantized already ({self.quantization_mode}).")
+        weight = self.kernel
+        self._untrack_variable(weight)
+        self._tracker.unlock()
+        del self.kernel
+        self.quantized = Embedding(self.vocab_size, self.hidden_size, dtype=self.dtype_policy)
+        self.quantized.build()
+        self.quantized.embeddings.assign(weight)
+        self.quantized.quantize(mode, config=config)
+        self._tracker.lock()
+
+    def quantized_call(self, *args: Any, **kwargs: Any):
+        """As :meth:`call`."""
+        return self.call(*args, **kwargs)
+
+    def call(self, hidden_states, word_embeddings, training=None):
         """``[batch, seq, hidden]``, and the word embeddings ``[vocab, hidden]``, to ``[batch, seq, vocab]``."""
-        table = word_embeddings if self.tied else tf.convert_to_tensor(self.kernel)
-        return dense(hidden_states, table, self.bias if self.use_bias else None, transposed=True)
+        if self.quantized is not None:
+            table = self.quantized.table()
+        else:
+            table = word_embeddings if self.tied else tf.convert_to_tensor(self.kernel)
+        scores = dense(hidden_states, table, self.bias if self.use_bias else None, transposed=True)
+        return self.updated(scores, hidden_states, training) if self.adapters else scores
 
 
 class VocabularyHead(keras.layers.Layer):

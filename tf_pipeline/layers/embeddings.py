@@ -20,6 +20,8 @@ def position_vectors(table, position_ids: tf.Tensor | None, length: tf.Tensor) -
     """
     if position_ids is not None:
         return table(position_ids)
+    if table.adapters or table.quantization_mode:
+        return table(tf.range(length)[tf.newaxis])
     rows = tf.slice(tf.convert_to_tensor(table.embeddings), [0, 0], [length, table.output_dim])
     return tf.cast(rows, table.compute_dtype)[tf.newaxis]
 

@@ -39,7 +39,7 @@ from tf_pipeline.layers import (
     scores_by_distance,
     split_heads,
 )
-from tf_pipeline.layers.core import dense
+from tf_pipeline.layers.products import dense
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.models.bert import BertIntermediate, BertSelfOutput
 from tf_pipeline.outputs import BaseModelOutput

@@ -143,7 +143,7 @@ class Stages(Calls):
         """A function that the engine runs, for the specs of its arguments."""
         if self.engine == "openvino":
             return OpenVinoFunction(run, *signature, **self._conversion)
-        return compiled(run, *signature)
+        return compiled(run, *signature, model=self.model)
 
     @classmethod
     def check_names(cls, names: Iterable[str]) -> None:

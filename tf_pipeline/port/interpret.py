@@ -18,10 +18,18 @@ class Interpreter:
         compute_dtype: dtype that the model runs in. In float64 everything that floats is float64, also where PyTorch's
             code asks for float32 by name.
         kernels: keys of the weights that are given ``[in, out]``.
+        updated: returns what adapters make of the result of a node, given the node, the result, its arguments, and
+            whether the model is trained.
     """
 
-    def __init__(self, graph: Graph, compute_dtype: str, kernels: frozenset[str] = frozenset()):
-        self.graph, self.kernels = graph, kernels
+    def __init__(
+        self,
+        graph: Graph,
+        compute_dtype: str,
+        kernels: frozenset[str] = frozenset(),
+        updated: Callable[[Node, Any, list[Any], bool], Any] | None = None,
+    ):
+        self.graph, self.kernels, self._updated = graph, kernels, updated
         self.compute_dtype = tf.as_dtype(compute_dtype)
 
     def dtype(self, name: str) -> tf.DType:
@@ -88,6 +96,8 @@ class Interpreter:
             result = rule.function(*args, **kwargs)
         except NotImplementedError as error:
             raise NotImplementedError(f"{node.op} at {node.name} ({node.module}): {error} is not supported.") from error
+        if self._updated is not None:
+            result = self._updated(node, result, args, training)
         if attentions:
             values[node.name + ATTENTION] = attentions[0]
         return self._typed(node, result)

@@ -15,8 +15,10 @@ from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.heads import head_of
 from tf_pipeline.inputs import assertions, waiting
 from tf_pipeline.layers import Parameter
+from tf_pipeline.layers.lora import Adaptable, Target
 from tf_pipeline.model import TFPreTrainedModel, own_words
 from tf_pipeline.outputs import ModelOutput
+from tf_pipeline.port.adapters import graph_targets, updates_of
 from tf_pipeline.port.cross_step import CrossSteps, Part, parts
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import STEP_FILES, Graph, Layout, Tensor, WeightTensor
@@ -30,7 +32,7 @@ from tf_pipeline.shifts import SHIFTS
 NO_STEP = "generate computes the text so far again for every token"
 
 
-class Weight(keras.layers.Layer):
+class Weight(Adaptable, keras.layers.Layer):
     """One tensor of a checkpoint; its key is the attribute path of this layer.
 
     Args:
@@ -138,7 +140,7 @@ class PortedModel(TFPreTrainedModel):
         self._values = constants
         self._step: Any = None
         kernels = graph.kernels()
-        self._interpreter = interpreter_of(graph, self.compute_dtype, kernels)
+        self._interpreter = interpreter_of(graph, *self._interpreting())
         self._set_inputs(graph)
         for key, spec in graph.parameters.items():
             _place(self, key.split("."), Weight(spec, key in kernels, dtype=self.dtype_policy), self.dtype_policy)
@@ -160,6 +162,24 @@ class PortedModel(TFPreTrainedModel):
             self.signal_shapes = {self.main_input_name: shape}
         self.base_model_prefix = graph.base_model_prefix
         self.output_type = _output_type(graph.output_class, tuple(graph.outputs))
+
+    def _interpreting(self) -> tuple[Any, ...]:
+        """The options of all interpreters of the model's graphs."""
+        graph = self._graph
+        updated = updates_of(graph, lambda: dict(checkpoint.named_slots(self)))
+        return self.compute_dtype, graph.kernels(), lambda *node: updated(*node) if self.active_adapters() else node[1]
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse to.
+
+        Raises:
+            ValueError: always; a graph computes with the weights as they are.
+        """
+        raise ValueError(f"{type(self).__name__} is ported: its graph takes no quantized weights.")
+
+    def adapter_targets(self) -> dict[str, Target]:
+        """The modules that may be updated, by PyTorch's names."""
+        return graph_targets(self)
 
     @property
     def graph(self) -> Graph:
@@ -241,7 +261,7 @@ class PortedModel(TFPreTrainedModel):
             return self._cross_steps(step)
         else:
             graph, constants = step.graph, step.constants
-        interpreter = Interpreter(graph.one_token(), self.compute_dtype, self._graph.kernels())
+        interpreter = Interpreter(graph.one_token(), *self._interpreting())
         fields = tuple(interpreter.graph.outputs)
 
         def run(inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
@@ -251,10 +271,10 @@ class PortedModel(TFPreTrainedModel):
 
     def _cross_steps(self, step: Any) -> CrossSteps:
         """The stepper of an encoder–decoder, from the graph of one step and its constants."""
-        kernels = self._graph.kernels()
+        options = self._interpreting()
 
         def part(graph: Graph, constant: Callable[[str], tf.Tensor]) -> Part:
-            interpreter, fields = Interpreter(graph, self.compute_dtype, kernels), tuple(graph.outputs)
+            interpreter, fields = Interpreter(graph, *options), tuple(graph.outputs)
             run = lambda inputs: interpreter.run(fields, inputs, self._parameters(), constant)  # noqa: E731
             return Part(graph, run, interpreter.dtype)
 

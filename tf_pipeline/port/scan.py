@@ -12,17 +12,17 @@ from tf_pipeline.port.step import CachedSteps, Held
 Tensors = Mapping[str, tf.Tensor]
 
 
-def interpreter_of(graph: Graph, compute_dtype: str, kernels: frozenset[str] = frozenset()) -> "Interpreter | Scanner":
+def interpreter_of(graph: Graph, *options: Any) -> "Interpreter | Scanner":
     """Return a runner of a graph's nodes, once or, if it has states, for each token; see :class:`Interpreter`."""
-    return (Scanner if graph.states else Interpreter)(graph, compute_dtype, kernels)
+    return (Scanner if graph.states else Interpreter)(graph, *options)
 
 
 class Scanner:
     """Runs a graph of one token over the tokens of a text; for the arguments see :class:`Interpreter`."""
 
-    def __init__(self, graph: Graph, compute_dtype: str, kernels: frozenset[str] = frozenset()):
+    def __init__(self, graph: Graph, *options: Any):
         self.graph = graph
-        self._token = Interpreter(graph.one_token(), compute_dtype, kernels)
+        self._token = Interpreter(graph.one_token(), *options)
         self.dtype = self._token.dtype
 
     def run(

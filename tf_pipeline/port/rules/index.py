@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tf_pipeline.layers.core import gather_rows, lookup
+from tf_pipeline.layers.products import gather_rows, lookup
 from tf_pipeline.port.rules.elementwise import cast
 from tf_pipeline.port.rules.registry import Number, Size, axis_of, constant, is_static, promote, rule, size_of, sizes_of
 from tf_pipeline.port.rules.shape import slice_tensor

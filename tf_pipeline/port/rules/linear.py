@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tf_pipeline.layers.core import dense
+from tf_pipeline.layers.products import dense
 from tf_pipeline.port.rules.registry import Number, constant, rule, size_of, sizes_of
 
 

@@ -110,7 +110,7 @@ class InGraphTokenizer(tf.Module):
         if self._post.trim:
             _check_trimming(model, added, backend.normalizer)
             self._trimmer = Trimmer(backend.get_vocab(), added, self._post.prefix_space)
-        self._defaults = defaults
+        self.defaults = defaults
 
     @tf.autograph.experimental.do_not_convert
     def __call__(
@@ -169,11 +169,11 @@ class InGraphTokenizer(tf.Module):
         shape = Shape(
             "longest_first" if truncation is True else truncation or "do_not_truncate",
             max_length,
-            truncation_side or self._defaults["truncation_side"],
+            truncation_side or self.defaults["truncation_side"],
             return_overflowing_tokens,
             stride,
             "longest" if padding is True else padding,
-            padding_side or self._defaults["padding_side"],
+            padding_side or self.defaults["padding_side"],
             pad_to_multiple_of or 1,
         )
         template = self._post.template(text_pair is not None, add_special_tokens)
@@ -184,9 +184,7 @@ class InGraphTokenizer(tf.Module):
             texts = text
             if text_pair is not None:
                 texts = tf.reshape(tf.stack([text, tf.convert_to_tensor(text_pair, tf.string)]), [-1])
-            rows = assemble(
-                self.tokens(texts), tf.shape(text)[0], template, shape, self._defaults["pad"], self._trimmer
-            )
+            rows = assemble(self.tokens(texts), tf.shape(text)[0], template, shape, self.defaults["pad"], self._trimmer)
         wanted = {
             "offset_mapping": return_offsets_mapping,
             "special_tokens_mask": return_special_tokens_mask,
@@ -216,7 +214,7 @@ class InGraphTokenizer(tf.Module):
         for name, values in allowed.items():
             if getattr(shape, name) not in values:
                 raise ValueError(f"{name}={getattr(shape, name)!r} is not supported; {', '.join(values)} are.")
-        if self._defaults["pad"] is None:
+        if self.defaults["pad"] is None:
             raise ValueError("The tokenizer has no padding token: set tokenizer.pad_token before it is compiled.")
         cuts = shape.truncation != "do_not_truncate"
         if shape.max_length is None and (cuts or shape.padding == "max_length"):

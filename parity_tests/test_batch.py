@@ -1,0 +1,182 @@
+"""``tf-pipeline batch``: as many rows out as in, in every format, also after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from tf_pipeline.cli import row_formats
+from tf_pipeline.pipelines import pipeline
+
+beam = pytest.importorskip("apache_beam")
+pytestmark = pytest.mark.slow
+
+TEXTS = [f"Film {place} was {'good' if place % 2 else 'bad'}. " * (1 + place % 5) for place in range(50)]
+
+
+def command(*arguments) -> list[str]:
+    return [sys.executable, "-m", "tf_pipeline.cli", "batch", "text-classification", *map(str, arguments)]
+
+
+def run(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600)
+
+
+def rows_of(folder: Path) -> tuple[dict[int, object], dict[int, dict]]:
+    """Answers and failures by number, none of which may be there twice."""
+    kinds = []
+    for kind in ("answers", "errors"):
+        records = [r for path in sorted((folder / kind).iterdir()) for r in read(path)]
+        kinds.append({record["row"]: record for record in records})
+        assert len(kinds[-1]) == len(records)
+    assert not kinds[0].keys() & kinds[1].keys()
+    return {row: record["result"] for row, record in kinds[0].items()}, kinds[1]
+
+
+def read(path: Path) -> list[dict]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(path).to_pylist()
+        return [row | {"result": json.loads(row["result"])} for row in table]
+    features = [tf.train.Example.FromString(r.numpy()).features.feature for r in tf.data.TFRecordDataset(str(path))]
+    return [
+        {"row": f["row"].int64_list.value[0], "result": json.loads(f["result"].bytes_list.value[0])} for f in features
+    ]
+
+
+def written(folder: Path, name: str) -> Path:
+    """The texts as a file of a format."""
+    path = folder / f"rows.{name}"
+    if name == "txt":
+        path.write_text("\n\n".join(text.strip() for text in TEXTS))
+    elif name == "jsonl":
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    elif name == "parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS}), path, row_group_size=17)
+    else:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for text in TEXTS:
+                feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
+                writer.write(
+                    tf.train.Example(features=tf.train.Features(feature={"text": feature})).SerializeToString()
+                )
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected() -> list:
+    return pipeline("text-classification")(TEXTS, top_k=None)
+
+
+def assert_answers(results: dict[int, object], expected: list) -> None:
+    assert sorted(results) == list(range(1, len(expected) + 1))
+    for place, answers in enumerate(expected):
+        mine = results[place + 1]
+        assert [one["label"] for one in mine] == [one["label"] for one in answers]
+        assert [one["score"] for one in mine] == pytest.approx([one["score"] for one in answers], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["txt", "jsonl", "parquet", "tfrecord"])
+def test_formats(name, tmp_path, expected):
+    done = run(written(tmp_path, name), tmp_path / "out", "--chunk-rows", 12)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "50 rows: 50 answered, 0 failed.\n"
+    results, failed = rows_of(tmp_path / "out")
+    assert not failed
+    assert_answers(results, expected)
+    assert json.loads((tmp_path / "out" / "_SUCCESS").read_text()) == {"rows": 50, "answered": 50, "failed": 0}
+
+
+def test_rows_that_fail(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'"good"\n{"x": 1}\nnot json\n"\xff"\n\n"bad"\n')
+    done = run(path, tmp_path / "out")
+    assert done.returncode == 3 and "5 rows: 2 answered, 3 failed." in done.stdout
+    results, failed = rows_of(tmp_path / "out")
+    assert set(results) == {1, 5} and set(failed) == {2, 3, 4}
+    assert "The key text is missing" in failed[2]["error"] and failed[2]["input"] == {"x": 1}
+    assert failed[3]["input"] == "not json" and "not UTF-8" in failed[4]["error"]
+    again = run(path, tmp_path / "out")
+    assert again.returncode == 1 and "holds the answers already" in again.stderr
+    other = run(path, tmp_path / "out", "--chunk-rows", 2)
+    assert other.returncode == 1 and "a job of other chunk_rows" in other.stderr
+    assert run(path, tmp_path / "out", "--chunk-rows", 2, "--overwrite").returncode == 3
+    assert len(list((tmp_path / "out" / "answers").iterdir())) == 3
+
+
+def test_a_killed_job_goes_on(tmp_path, expected):
+    path, folder = written(tmp_path, "jsonl"), tmp_path / "out"
+    arguments = [path, folder, "--chunk-rows", 1]
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = folder / "done"
+    while not done.is_dir() or len(list(done.iterdir())) < 3:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "_SUCCESS").exists()
+    finished = {place.name: place.stat().st_mtime_ns for place in done.glob("[0-9]*")}
+    assert 3 <= len(finished) < 50
+    (folder / "answers" / ".part-00049.jsonl.left").write_text("half")
+    again = run(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert_answers(rows_of(folder)[0], expected)
+    for name, time_of_old in finished.items():
+        assert (done / name).stat().st_mtime_ns == time_of_old
+    assert not list(folder.rglob(".*"))
+
+
+def test_several_processes(tmp_path, expected):
+    options = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    done = run(written(tmp_path, "jsonl"), tmp_path / "out", "--chunk-rows", 10, *options)
+    assert done.returncode == 0, done.stderr
+    assert_answers(rows_of(tmp_path / "out")[0], expected)
+
+
+def test_handler_in_a_pipeline_of_ones_own(expected):
+    from apache_beam.ml.inference.base import RunInference
+    from apache_beam.testing.test_pipeline import TestPipeline
+    from apache_beam.testing.util import assert_that
+
+    from tf_pipeline.beam import PipelineModelHandler
+
+    def check(results):
+        assert sorted(round(r[0]["score"], 4) for r in results) == sorted(round(r[0]["score"], 4) for r in expected)
+
+    with TestPipeline() as p:
+        answers = (
+            p
+            | beam.Create(TEXTS)
+            | RunInference(PipelineModelHandler("text-classification", parameters={"top_k": None}))
+        )
+        assert_that(answers, check)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["missing.jsonl", "out"], "No file is named missing.jsonl"),
+    (["setup.cfg", "out"], "ends in none of .txt"),
+    (["setup.cfg", "out", "--format", "csv"], "'csv' is no format"),
+    (["setup.cfg", "out", "--parameters", "[]"], "is a JSON object"),
+])  # fmt: skip
+def test_wrong_usage(arguments, message, tmp_path):
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600)
+    assert done.returncode in (1, 2) and message in " ".join(done.stderr.split())
+
+
+def test_a_record_file_that_is_cut(tmp_path):
+    path = written(tmp_path, "tfrecord")
+    path.write_bytes(path.read_bytes()[:-3])
+    with path.open("rb") as file, pytest.raises(ValueError, match="cut off"):
+        list(row_formats.FORMATS["tfrecord"].read(file, 0, 50))

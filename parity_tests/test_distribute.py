@@ -1,0 +1,58 @@
+"""``tf.distribute``: two devices, and two processes, take the steps that one device takes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from parity_tests import distribute_worker
+
+pytestmark = pytest.mark.slow
+
+
+def start(*arguments) -> subprocess.Popen:
+    """The worker in a process of its own, because devices are fixed once TensorFlow runs."""
+    text = [argument if isinstance(argument, str) else json.dumps(argument) for argument in arguments]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+    return subprocess.Popen(
+        [sys.executable, distribute_worker.__file__, *text], env=environment, stderr=subprocess.PIPE
+    )
+
+
+def finished(*processes: subprocess.Popen) -> None:
+    for process in processes:
+        errors = process.communicate(timeout=600)[1]
+        assert process.returncode == 0, errors.decode()[-3000:]
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory) -> list[np.ndarray]:
+    target = tmp_path_factory.mktemp("one") / "weights.npz"
+    finished(start("one", str(target)))
+    return list(np.load(target).values())
+
+
+def assert_same_training(target, expected: list[np.ndarray]) -> None:
+    for mine, wanted in zip(np.load(target).values(), expected, strict=True):
+        assert mine.dtype == wanted.dtype
+        np.testing.assert_allclose(mine, wanted, rtol=0, atol=1e-10 * max(1, np.abs(wanted).max()))
+
+
+def test_two_devices(one_device, tmp_path):
+    target = tmp_path / "weights.npz"
+    finished(start("mirrored", str(target)))
+    assert_same_training(target, one_device)
+
+
+def test_two_processes(one_device, tmp_path):
+    target = tmp_path / "weights.npz"
+    with socket.socket() as first, socket.socket() as second:
+        for each in (first, second):
+            each.bind(("127.0.0.1", 0))
+        ports = [each.getsockname()[1] for each in (first, second)]
+    finished(*(start("workers", str(target), index, ports) for index in (0, 1)))
+    assert_same_training(target, one_device)
