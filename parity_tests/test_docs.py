@@ -138,6 +138,8 @@ def check_ours(words: list[str]) -> None:
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         if name in ("run", "export"):  # their other options are arguments of the tasks' pipelines
             return
+        if name == "batch" and "--" in rest:  # behind it are options of Beam's
+            rest = rest[: rest.index("--")]
         assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= known, words
 
 

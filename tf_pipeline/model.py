@@ -359,6 +359,35 @@ class TFPreTrainedModel(
         """Inputs that this model takes, labels included."""
         return (*self.tensor_names, *self.label_names)
 
+    def quantize(self, mode: str | None = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:
+        """Keras' ``quantize``: keep linear layers, tables of embeddings and the head of the vocabulary as integers.
+
+        Args:
+            mode: ``"int8"`` or ``"int4"``.
+            config: a Keras quantization config of such a mode, instead.
+            filters: a regular expression of the paths of layers to quantize, a list of them, or a callable.
+            **kwargs: ``type_check``.
+
+        Raises:
+            ValueError: for another mode, and for a model with adapters.
+        """
+        name = mode or getattr(config, "mode", None)
+        if name not in QUANTIZED:
+            raise ValueError(
+                f"quantize takes {' or '.join(map(repr, QUANTIZED))}, and not {name!r:.80}: 'gptq' and 'awq' calibrate "
+                "blocks of Keras' own layers one after the other, and 'float8' is for training with them."
+            )
+        if self.adapter_config():
+            raise ValueError("The model has adapters: merge_and_unload them, or quantize before enable_lora.")
+        super().quantize(mode, config=config, filters=filters, **kwargs)
+        self.forget_graphs()
+
+    def forget_graphs(self) -> None:
+        """Let go of compiled functions, which read the layers of before."""
+        self.changes += 1
+        self.train_function = self.test_function = self.predict_function = None
+        vars(self).pop("_generation_graphs", None)
+
     # ---------------------------------------------------------------------------------------------------- saving
 
     def get_config(self) -> dict[str, Any]:
