@@ -132,7 +132,7 @@ class GenerationMixin:
         def generate(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return dict(self.generate(inputs, **options, return_dict_in_generate=True))
 
-        return compiled(generate, specs, model=self)
+        return compiled(generate, specs)
 
     def _require_head(self) -> None:
         if not self.can_generate():
