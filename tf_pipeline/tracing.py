@@ -30,13 +30,16 @@ class _Following:
         self._function = make()
 
     def __call__(self, *inputs: Any) -> Any:
+        return self._current()(*inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._current(), name)
+
+    def _current(self) -> Any:
+        """The function of the model as it is now."""
         if self._changes != getattr(self._model, "changes", 0):
             self._changes, self._function = self._model.changes, self._make()
-        return self._function(*inputs)
-
-    def experimental_get_tracing_count(self) -> int:
-        """Number of traces of the function as it is now."""
-        return self._function.experimental_get_tracing_count()
+        return self._function
 
 
 class _Alone:
