@@ -113,8 +113,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_each_module_can_be_imported_and_some_first():
-    everything, first = sorted(modules(PACKAGE)), [f"tf_pipeline.{name}" for name in FIRST]
-    done = run(EACH_ALONE, " ".join(everything), " ".join(first))
+    everything, first = set(modules(PACKAGE)), [f"tf_pipeline.{name}" for name in FIRST]
+    if importlib.util.find_spec("apache_beam") is None:  # of an extra that the tests do not need
+        everything.remove("tf_pipeline.beam")
+    done = run(EACH_ALONE, " ".join(sorted(everything)), " ".join(first))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
 
