@@ -1,6 +1,7 @@
 """The modules of the package import each other in one direction, so that any of them can be imported first."""
 
 import ast
+import importlib.util
 import graphlib
 import os
 import subprocess
