@@ -1,8 +1,8 @@
 """The modules of the package import each other in one direction, so that any of them can be imported first."""
 
 import ast
-import importlib.util
 import graphlib
+import importlib.util
 import os
 import subprocess
 import sys
