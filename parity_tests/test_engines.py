@@ -138,6 +138,20 @@ def test_xla_compiles_powers_of_two(sentiment):
     assert pipe.trace_count == 2  # of 4 × 16
 
 
+@pytest.mark.parametrize("engine", ["openvino", "xla"])
+def test_layers_that_change_are_seen(engine, tokenizer):
+    plain = pipeline("text-classification", str(tiny_with_tokenizer("TFBertForSequenceClassification", tokenizer)))
+    pipe = on(engine, plain, top_k=None)
+    before = pipe(TEXTS)
+    plain.model.enable_lora(2, ["query", "value"], init_lora_weights=False)
+    after = on("tensorflow", plain, top_k=None)(TEXTS)
+    assert_close(pipe(TEXTS), after)
+    plain.model.disable_adapters()
+    assert_close(pipe(TEXTS), before)
+    with pytest.raises(AssertionError):
+        assert_close(before, after, 1e-3)
+
+
 @pytest.mark.slow
 def test_half_precision(tokenizer):
     folder = tiny_with_tokenizer("TFBertForSequenceClassification", tokenizer)

@@ -6,30 +6,31 @@ from typing import Any
 import tensorflow as tf
 
 
-def compiled(run: Callable[..., Any], *signature: Any, model: Any = None, **options: Any) -> Any:
+def compiled(run: Callable[..., Any], *signature: Any, **options: Any) -> Any:
     """A ``tf.function`` whose traces are counted alone.
 
     Args:
         run: a function of positional arguments.
         *signature: specs of the arguments, for which it is traced once; if none are given, for all that it gets.
-        model: the model that it runs, if it is to be traced again when the model's layers have changed.
         **options: of ``tf.function``.
     """
-
-    def make() -> Any:
-        return tf.function(_Alone(run), input_signature=signature or None, autograph=False, **options)
-
-    return make() if model is None else _Following(model, make)
+    return tf.function(_Alone(run), input_signature=signature or None, autograph=False, **options)
 
 
-class _Following:
-    """A compiled function of a model, made again when the model's layers have changed."""
+class Following:
+    """A compiled function of a model, made again when the model's layers have changed.
+
+    Args:
+        model: the model.
+        make: makes the function of the model as it is.
+    """
 
     def __init__(self, model: Any, make: Callable[[], Any]):
         self._model, self._make, self._changes = model, make, getattr(model, "changes", 0)
         self._function = make()
 
     def __call__(self, *inputs: Any) -> Any:
+        """Call the function."""
         return self._current()(*inputs)
 
     def __getattr__(self, name: str) -> Any:

@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from tf_pipeline.pipelines.engines import (
 )
 from tf_pipeline.pipelines.shortening import Shortener
 from tf_pipeline.tokenization import with_tensorflow
-from tf_pipeline.tracing import compiled
+from tf_pipeline.tracing import Following, compiled
 
 # Inputs, and characters in them, tokenized and sorted at a time: enough for batches of like length, few enough for any
 # memory.
@@ -140,10 +141,13 @@ class Stages(Calls):
         return name
 
     def _compile(self, run: Callable[..., Any], *signature: Any) -> Any:
-        """A function that the engine runs, for the specs of its arguments."""
+        """A function that the engine runs, for the specs of its arguments, and of the model's layers as they are."""
+        return Following(self.model, partial(self._on_engine, run, *signature))
+
+    def _on_engine(self, run: Callable[..., Any], *signature: Any) -> Any:
         if self.engine == "openvino":
             return OpenVinoFunction(run, *signature, **self._conversion)
-        return compiled(run, *signature, model=self.model)
+        return compiled(run, *signature)
 
     @classmethod
     def check_names(cls, names: Iterable[str]) -> None:
@@ -318,9 +322,9 @@ class Pipeline(Stages):
         self._signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in self.input_names}
         self._compiled = self._compile(self._run_model, self._signature)
 
-    def _compile(self, run: Callable[..., Any], *signature: Any) -> Any:
+    def _on_engine(self, run: Callable[..., Any], *signature: Any) -> Any:
         if self.engine != "xla":
-            return super()._compile(run, *signature)
+            return super()._on_engine(run, *signature)
         if "attention_mask" not in self.input_names:
             raise EngineError(f'engine="xla" pads texts, and {type(self.model).__name__} takes no attention_mask.')
         fill = padding_values(self.tokenizer)

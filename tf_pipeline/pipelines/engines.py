@@ -83,8 +83,8 @@ def chosen_engine(engine: str, dtype: str = "float32") -> str:
 class OpenVinoFunction:
     """A function of tensors that OpenVINO computes, converted at the first call from the graph that TensorFlow traces.
 
-    The answers to the first call are compared with TensorFlow's. The weights are those of the first call: a model that
-    changes later is not seen.
+    The answers to the first call are compared with TensorFlow's. The weights are those of the first call: what they
+    become later is not seen.
 
     Args:
         run: the function.
