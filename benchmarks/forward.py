@@ -23,17 +23,19 @@ from harness import (
     Apart,
     ContenderError,
     add_common_options,
+    add_engine_options,
     bert_base,
+    chosen_engines,
     console,
     environment,
     interleave,
     missing_packages,
-    positive,
     print_environment,
     print_table,
     ratio,
     run_apart,
     show,
+    tensorflow_with,
     watch_others,
     work_folder,
     write_json,
@@ -151,7 +153,7 @@ class Ours(Engine):
     xla = False
 
     def _load(self, checkpoint, dtype, threads):
-        tf = _tensorflow(threads)
+        tf = tensorflow_with(threads)
         from tf_pipeline import TFBertForSequenceClassification
 
         model = TFBertForSequenceClassification.from_pretrained(checkpoint, dtype=dtype)
@@ -199,7 +201,7 @@ class OursOpenVino(Ours):
     label, packages = "tf_pipeline, OpenVINO", ("openvino", "tensorflow")
 
     def _load(self, checkpoint, dtype, threads):
-        tf = _tensorflow(threads)
+        tf = tensorflow_with(threads)
         from tf_pipeline import TFBertForSequenceClassification
         from tf_pipeline.pipelines.engines import OpenVinoFunction
 
@@ -219,7 +221,7 @@ class KerasHub(Ours):
     label, packages, compared = "KerasHub", ("keras_hub", "tensorflow"), "hidden"
 
     def _load(self, checkpoint, dtype, threads):
-        tf = _tensorflow(threads)
+        tf = tensorflow_with(threads)
         import keras_hub
 
         backbone = keras_hub.models.BertBackbone.from_preset(str(checkpoint), dtype=dtype)
@@ -289,13 +291,6 @@ ENGINES: dict[str, type[Engine]] = {
     "kerashub": KerasHub,
     "kerashub-xla": KerasHubXLA,
 }
-
-
-def _tensorflow(threads: int):
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    return tf
 
 
 def _compiled(tf, forward: Callable, xla: bool):
@@ -555,22 +550,11 @@ def parse() -> argparse.Namespace:
         metavar="BxS",
         help=f"default: {' '.join(SHAPES)}",
     )
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: both")
-    parser.add_argument(
-        "--engines",
-        nargs="+",
-        choices=list(ENGINES),
-        default=list(ENGINES),
-        metavar="ENGINE",
-        help=f"of {', '.join(ENGINES)} (default: all); torch is always added, being the unit. Each takes 1 to 2 GB",
-    )
-    parser.add_argument(
-        "--threads", type=positive, default=os.cpu_count(), metavar="N", help="of each engine (default: %(default)s)"
-    )
+    add_engine_options(parser, ENGINES, DTYPES, ". Each takes 1 to 2 GB")
     parser.add_argument("--chart", type=Path, metavar="FILE.png", help="draw the ratios with matplotlib")
     add_common_options(parser, rounds=15)
     args = parser.parse_args()
-    args.engines = [name for name in ENGINES if name in args.engines or name == "torch"]
+    args.engines = chosen_engines(args.engines, ENGINES)
     return args
 
 

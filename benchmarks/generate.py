@@ -16,7 +16,6 @@ memory is.
 """
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -28,16 +27,18 @@ from harness import (
     Apart,
     ContenderError,
     add_common_options,
+    add_engine_options,
+    chosen_engines,
     console,
     environment,
     interleave,
     missing_packages,
-    positive,
     print_environment,
     print_table,
     ratio,
     run_apart,
     show,
+    tensorflow_with,
     watch_others,
     work_folder,
     write_json,
@@ -171,9 +172,7 @@ class Ours(Engine):
     label, packages = "tf_pipeline", ("tensorflow",)
 
     def _load(self, source, dtype, threads):
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tensorflow_with(threads)
         import tf_pipeline
 
         causal = source.name == "gpt2"
@@ -212,9 +211,7 @@ class KerasHub(Engine):
     label, packages, checkpoints = "KerasHub", ("keras_hub",), ("gpt2",)
 
     def _load(self, source, dtype, threads):
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tensorflow_with(threads)
         import keras_hub
         from safetensors.numpy import load_file
 
@@ -415,17 +412,10 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help="default: all")
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: both")
-    parser.add_argument(
-        "--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES), metavar="ENGINE",
-        help=f"of {', '.join(ENGINES)} (default: all); torch is always added, being the unit",
-    )  # fmt: skip
-    parser.add_argument(
-        "--threads", type=positive, default=os.cpu_count(), metavar="N", help="of each engine (default: %(default)s)"
-    )
+    add_engine_options(parser, ENGINES, DTYPES)
     add_common_options(parser, rounds=7)
     args = parser.parse_args()
-    args.engines = [name for name in ENGINES if name in args.engines or name == "torch"]
+    args.engines = chosen_engines(args.engines, ENGINES)
     return args
 
 

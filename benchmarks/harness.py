@@ -241,6 +241,36 @@ def add_common_options(parser: argparse.ArgumentParser, rounds: int) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement to this file")
 
 
+def add_engine_options(parser: argparse.ArgumentParser, engines: Iterable[str], dtypes: Iterable[str], note: str = ""):
+    """``--dtypes``, ``--engines`` and ``--threads``; see :func:`chosen_engines`."""
+    dtypes, engines = list(dtypes), list(engines)
+    parser.add_argument("--dtypes", nargs="+", choices=dtypes, default=dtypes, help="default: both")
+    parser.add_argument(
+        "--engines",
+        nargs="+",
+        choices=engines,
+        default=engines,
+        metavar="ENGINE",
+        help=f"of {', '.join(engines)} (default: all); torch is always added, being the unit{note}",
+    )
+    parser.add_argument(
+        "--threads", type=positive, default=os.cpu_count(), metavar="N", help="of each engine (default: %(default)s)"
+    )
+
+
+def chosen_engines(asked: Iterable[str], engines: Iterable[str]) -> list[str]:
+    """The engines that were asked for and PyTorch, in the order in which they are known."""
+    return [name for name in engines if name in asked or name == "torch"]
+
+
+def tensorflow_with(threads: int):
+    """TensorFlow, with as many threads for each operator."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    return tf
+
+
 def add_pipeline_options(parser: argparse.ArgumentParser, batch_sizes: list[int]) -> None:
     """``--data`` and ``--batch-sizes``, of what runs pipelines over film reviews."""
     parser.add_argument(

@@ -14,7 +14,6 @@ that its losses are not compared.
 """
 
 import argparse
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +24,9 @@ from harness import (
     Apart,
     ContenderError,
     add_common_options,
+    add_engine_options,
     bert_base,
+    chosen_engines,
     console,
     environment,
     interleave,
@@ -35,6 +36,7 @@ from harness import (
     print_table,
     ratio,
     show,
+    tensorflow_with,
     watch_others,
     work_folder,
     write_json,
@@ -136,6 +138,10 @@ class TorchCompile(Torch):
 
 class _Keras(Trainer):
     """A Keras model and ``fit``, which reports the mean of all losses so far."""
+
+    def __init__(self, checkpoint: Path, dtype: str, threads: int, batch: int):
+        super().__init__(checkpoint, dtype, threads, batch)
+        tensorflow_with(threads)
 
     def _policy(self) -> str:
         return "float32" if self.dtype == "float32" else "mixed_bfloat16"
@@ -286,15 +292,7 @@ def print_rows(rows: list[Row], title: str) -> None:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: both")
-    parser.add_argument(
-        "--engines",
-        nargs="+",
-        choices=list(ENGINES),
-        default=list(ENGINES),
-        metavar="ENGINE",
-        help=f"of {', '.join(ENGINES)} (default: all); torch is always added, being the unit. Each takes 3 to 5 GB",
-    )
+    add_engine_options(parser, ENGINES, DTYPES, ". Each takes 3 to 5 GB")
     parser.add_argument(
         "--batch", type=positive, default=16, metavar="N", help="texts in a step (default: %(default)s)"
     )
@@ -302,12 +300,9 @@ def parse() -> argparse.Namespace:
         "--length", type=positive, default=128, metavar="N", help="tokens of each (default: %(default)s)"
     )
     parser.add_argument("--steps", type=positive, default=4, metavar="N", help="in a round (default: %(default)s)")
-    parser.add_argument(
-        "--threads", type=positive, default=os.cpu_count(), metavar="N", help="of PyTorch (default: %(default)s)"
-    )
     add_common_options(parser, rounds=5)
     args = parser.parse_args()
-    args.engines = [name for name in ENGINES if name in args.engines or name == "torch"]
+    args.engines = chosen_engines(args.engines, ENGINES)
     return args
 
 
