@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from tf_pipeline import files
 from tf_pipeline.cli import row_formats
 from tf_pipeline.pipelines import pipeline
 
@@ -129,7 +130,7 @@ def test_a_killed_job_goes_on(tmp_path, expected):
     assert not (folder / "_SUCCESS").exists()
     finished = {place.name: place.stat().st_mtime_ns for place in done.glob("[0-9]*")}
     assert 3 <= len(finished) < 50
-    (folder / "answers" / ".part-00049.jsonl.left").write_text("half")
+    (folder / "answers" / files._new_name()).write_text("half")  # as a writer that is killed leaves it
     again = run(*arguments)
     assert again.returncode == 0, again.stderr
     assert_answers(rows_of(folder)[0], expected)
@@ -180,3 +181,27 @@ def test_a_record_file_that_is_cut(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     with path.open("rb") as file, pytest.raises(ValueError, match="cut off"):
         list(row_formats.FORMATS["tfrecord"].read(file, 0, 50))
+
+
+def test_texts_are_cut_as_by_run_in_every_task(tmp_path):
+    """The default of the command line, which fill-mask takes by another name; a bad row is one failure."""
+    source = tmp_path / "rows.jsonl"
+    texts = [{"text": "a [MASK] film"}, {"text": "a [MASK] film " * 400}, {"text": "no mask"}]
+    lines = [*map(json.dumps, texts), r'{"text": "\ud800", "more": NaN}']
+    source.write_text("\n".join(lines))
+    arguments = [sys.executable, "-m", "tf_pipeline.cli", "batch", "fill-mask", str(source), str(tmp_path / "out")]
+    model = Path(__file__).parents[1] / "tf_pipeline" / "assets" / "sentiment"
+    done = subprocess.run([*arguments, "--model", str(model)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 3, done.stderr
+    answers, failures = rows_of(tmp_path / "out")
+    assert answers.keys() == {1, 2} and failures.keys() == {3, 4}
+    assert failures[4]["input"].strip() == lines[3]
+
+
+def test_what_cannot_begin_is_one_sentence(tmp_path):
+    (tmp_path / "rows.txt").write_text("a film", encoding="utf-16")
+    done = run(tmp_path / "rows.txt", tmp_path / "out")
+    assert done.returncode == 1 and "Convert it: iconv" in done.stderr and "Traceback" not in done.stderr
+    (tmp_path / "rows.txt").write_text("a film")
+    done = run(tmp_path / "rows.txt", tmp_path / "new", "--model", tmp_path / "absent")
+    assert done.returncode == 1 and "absent" in done.stderr and "Traceback" not in done.stderr

@@ -17,10 +17,11 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from tf_pipeline.cli.row_formats import FORMATS, Chunk, Row, format_of
+from tf_pipeline.cli.row_files import encoded
+from tf_pipeline.cli.row_formats import CHUNK_ROWS, FORMATS, Chunk, Row, Stored, format_of
+from tf_pipeline.files import atomic_file
 
 PLAN, SUCCESS, DONE = "_plan.json", "_SUCCESS", "done"
-CHUNK_ROWS = 4096
 
 
 class PipelineModelHandler(ModelHandler):
@@ -150,7 +151,7 @@ def _files(pattern: str) -> list[Any]:
 
 
 def opened(path: str) -> Any:
-    """A file as bytes, as it is, on whatever system Beam knows."""
+    """A file opened to read its bytes, not decompressed, on any file system that Beam knows."""
     return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
@@ -169,13 +170,13 @@ def _rows_of(chunk: Chunk, name: str, as_input: Callable[[Any], Any]) -> tuple[C
     return chunk, [_row(chunk.first + place, value, as_input) for place, value in enumerate(values)]
 
 
-def _row(number: int, read: Callable[[], Any] | Any, as_input: Callable[[Any], Any]) -> Row:
+def _row(number: int, stored: Stored, as_input: Callable[[Any], Any]) -> Row:
     """A row of a file; one that is no input carries the reason."""
     try:
-        value = read.value()
+        value = stored.value()
         return Row(number, value, as_input(value), None)
     except ValueError as error:
-        return Row(number, read.shown(), None, str(error))
+        return Row(number, stored.shown(), None, str(error))
 
 
 def _write(element: tuple[Chunk, list[Row], list[Any]], name: str, folder: str) -> None:
@@ -187,15 +188,22 @@ def _write(element: tuple[Chunk, list[Row], list[Any]], name: str, folder: str) 
         try:
             if isinstance(answer, Exception):
                 raise answer
-            results.append({"row": row.number, "result": json.dumps(answer, ensure_ascii=False, allow_nan=False)})
+            results.append({"row": row.number, "result": encoded(answer).decode()})
         except Exception as error:
             failed.append({"row": row.number, "error": str(error) or type(error).__name__, "input": row.value})
     ending = FORMATS[name].ending
     _put(f"{folder}/answers/part-{chunk.index:05d}{ending}", FORMATS[name].encode(results))
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in failed)
-    _put(f"{folder}/errors/part-{chunk.index:05d}.jsonl", lines.encode())
+    _put(f"{folder}/errors/part-{chunk.index:05d}.jsonl", b"".join(map(_failure, failed)))
     counts = {"answered": len(results), "failed": len(failed)}
     _put(_marker(folder, chunk.index), json.dumps(counts).encode())
+
+
+def _failure(record: dict[str, Any]) -> bytes:
+    """A line of the errors; an input that JSON cannot hold is written as text."""
+    try:
+        return encoded(record) + b"\n"
+    except (ValueError, TypeError, RecursionError):
+        return encoded(record | {"input": str(record["input"])}) + b"\n"
 
 
 def _marker(folder: str, index: int) -> str:
@@ -204,20 +212,16 @@ def _marker(folder: str, index: int) -> str:
 
 def _put(path: str, content: bytes) -> None:
     """Write a file, which appears whole, in place of one that is there."""
+    if FileSystems.get_scheme(path) is None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(content)
+        return
     head, tail = FileSystems.split(path)
     temporary = FileSystems.join(head, f".{tail}.{uuid.uuid4().hex}")
-    _make_folder(head)
     with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         file.write(content)
-    if FileSystems.get_scheme(path) is None:
-        os.replace(temporary, path)
-    else:
-        FileSystems.rename([temporary], [path])
-
-
-def _make_folder(folder: str) -> None:
-    if FileSystems.get_scheme(folder) is None:
-        os.makedirs(folder, exist_ok=True)
+    FileSystems.rename([temporary], [path])
 
 
 def _claim(job: Job, more: dict[str, Any]) -> None:
@@ -246,7 +250,7 @@ def _claim(job: Job, more: dict[str, Any]) -> None:
 
 
 def _finish(folder: str, chunks: Sequence[Chunk]) -> dict[str, int]:
-    """Count the rows, remove what killed writers left, and mark the output as complete."""
+    """Count the rows, and mark the output as complete."""
     counts = {"rows": sum(chunk.count for chunk in chunks), "answered": 0, "failed": 0}
     for chunk in chunks:
         with opened(_marker(folder, chunk.index)) as file:
@@ -255,11 +259,5 @@ def _finish(folder: str, chunks: Sequence[Chunk]) -> dict[str, int]:
     if counts["rows"] != counts["answered"] + counts["failed"]:
         raise RuntimeError(f"{counts['rows']} rows went in, but {counts['answered']} answers and {counts['failed']} "
                            "failures came out; was the input changed meanwhile?")  # fmt: skip
-    if FileSystems.get_scheme(folder) is None:
-        for place in ("answers", "errors", DONE):
-            path = os.path.join(folder, place)
-            for name in os.listdir(path) if os.path.isdir(path) else ():
-                if name.startswith("."):
-                    os.remove(os.path.join(path, name))
     _put(f"{folder}/{SUCCESS}", json.dumps(counts).encode())
     return counts

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from tf_pipeline.cli.options import known_task
-from tf_pipeline.cli.row_formats import FORMATS
-from tf_pipeline.cli.run import SOME_ROWS_FAILED, Rows, fail
+from tf_pipeline.cli.row_formats import CHUNK_ROWS, FORMATS
+from tf_pipeline.cli.run import SOME_ROWS_FAILED, Rows, fail, with_defaults
 from tf_pipeline.hub import fingerprint
 from tf_pipeline.pipelines.factory import default_checkpoint
 from tf_pipeline.pipelines.tasks import is_server, task_name
@@ -47,7 +47,7 @@ def batch(
     output_format: Annotated[
         str | None, typer.Option("--output-format", callback=_format, help="jsonl, parquet or tfrecord.")
     ] = None,
-    chunk_rows: Annotated[int, typer.Option(min=1, help="Rows that are computed and written together.")] = 4096,
+    chunk_rows: Annotated[int, typer.Option(min=1, help="Rows that are computed and written together.")] = CHUNK_ROWS,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier job's answers.")] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -65,14 +65,11 @@ def batch(
     """
     name = task_name(task)
     arguments = _json(parameters) | ({"dtype": dtype} if dtype else {})
+    with_defaults(name, arguments, is_server(model))
     asked = {"task": name, "model": model, "parameters": arguments}
-    if not is_server(model):
-        asked["files of the model"] = fingerprint(model or default_checkpoint(name))
-        if name in ("text-classification", "feature-extraction", "fill-mask"):
-            arguments.setdefault("truncation", True)
-    if name == "text-classification":
-        arguments.setdefault("top_k", None)
     try:
+        if not is_server(model):
+            asked["files of the model"] = fingerprint(model or default_checkpoint(name))
         load_frameworks(verbose)
         from tf_pipeline.beam import Job, run_job
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
-from tf_pipeline.cli.rows import escaped, text_of, value_of
+from tf_pipeline.cli.rows import escaped, text_of, value_of, without_mark
+
+CHUNK_ROWS = 4096
 
 
 class Chunk(NamedTuple):
@@ -15,8 +17,8 @@ class Chunk(NamedTuple):
     Attributes:
         index: number of the chunk among all.
         path: the file.
-        begin: where its rows begin: a byte, or in Parquet a row.
-        count: how many there are.
+        begin: place of its first row: a byte, or in Parquet a row.
+        count: number of its rows.
         first: number of the first among all rows of the input, from 1.
     """
 
@@ -94,6 +96,8 @@ class Lines:
         """The byte where each chunk of at most ``size`` rows begins, and its number of rows."""
         begin, count, place = 0, 0, 0
         for line in file:
+            if not place:
+                without_mark(line)  # refuses what is not UTF-8 before anything is computed
             place += len(line)
             count += bool(line.strip())
             if count == size:
@@ -105,9 +109,11 @@ class Lines:
     def read(self, file: BinaryIO, begin: int, count: int) -> Iterator[Stored]:
         """The rows of a chunk."""
         file.seek(begin)
-        for line in file:
+        for place, line in enumerate(file):
+            if begin == place == 0:
+                line = without_mark(line)
             if line.strip():
-                yield self._row(line.removeprefix(b"\xef\xbb\xbf") if begin == 0 else line)
+                yield self._row(line)
                 count -= 1
             if not count:
                 return

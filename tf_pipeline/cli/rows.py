@@ -46,12 +46,17 @@ def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """
     for number, line in enumerate(file, start=1):
         if number == 1:
-            line = _without_mark(line)
+            line = without_mark(line)
         if line.strip():
             yield number, line
 
 
-def _without_mark(line: bytes) -> bytes:
+def without_mark(line: bytes) -> bytes:
+    """The first line of a file without a byte order mark.
+
+    Raises:
+        ValueError: for the mark of another encoding than UTF-8.
+    """
     marks = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
     for name, marked in marks.items():
         if line.startswith(marked):

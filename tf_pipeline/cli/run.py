@@ -317,17 +317,12 @@ def fail(error: object, status: int) -> None:
 
 
 def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any]:
-    """The arguments of the pipeline from the options that were given; a served model cuts texts as it was exported."""
+    """The arguments of the pipeline from the options that were given."""
     parameters = parameters_of(task, given, OPTIONS)
     for name in ("question", "context"):  # which are in the rows
         parameters.pop(name, None)
-    windows = task == "summarization" and "stride" in parameters  # which read all of a text
-    if "truncation" in OPTIONS[task] and not served and not windows:
-        parameters.setdefault("truncation", True)
     if task == "zero-shot-classification" and "candidate_labels" not in parameters:
         raise typer.BadParameter("Pass --candidate-labels, the labels to choose from, with commas between them.")
-    if task == "text-classification":
-        parameters.setdefault("top_k", None)
     if task == "automatic-speech-recognition":
         spoken = {"language": parameters.pop("language")} if "language" in parameters else {}
         if parameters.pop("to_english", False):
@@ -336,9 +331,20 @@ def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any
             parameters["generate_kwargs"] = spoken
         if parameters.get("return_timestamps") == "segment":
             parameters["return_timestamps"] = True
-    if task == "fill-mask" and "truncation" in parameters:
-        parameters["tokenizer_kwargs"] = {"truncation": parameters.pop("truncation")}
+    with_defaults(task, parameters, served)
     return parameters
+
+
+def with_defaults(task: str, parameters: dict[str, Any], served: bool) -> None:
+    """Add the arguments that the command line sets by itself; a served model cuts texts as it was exported."""
+    windows = task == "summarization" and "stride" in parameters  # which read all of a text
+    if "truncation" in OPTIONS[task] and not served and not windows:
+        parameters.setdefault("truncation", True)
+    if task == "text-classification":
+        parameters.setdefault("top_k", None)
+    if task == "fill-mask" and "truncation" in parameters:
+        own = parameters.get("tokenizer_kwargs") or {}
+        parameters["tokenizer_kwargs"] = {"truncation": parameters.pop("truncation")} | own
 
 
 # ------------------------------------------------------------------------------------------------------- the rows
