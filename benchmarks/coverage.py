@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from tf_pipeline.files import write_text
+from tf_pipeline.pipelines.tasks import MEDIA
 
 if TYPE_CHECKING:
     from benchmarks.reload import Reloaded, Reloader
@@ -513,13 +514,8 @@ def _tasks(result: dict[str, Any]) -> list[str]:
 
 
 def _exported(result: dict[str, Any]) -> str:
-    """How many of the pipelines are exported for servers."""
-    return _share(["equal" if exports(task) else "" for task in _tasks(result)])
-
-
-def exports(task: str) -> bool:
-    """Whether a task is exported for servers: those that read texts are."""
-    return not task.startswith(("image", "audio", "automatic"))
+    """Share of the pipelines that are exported for servers."""
+    return _share(["" if task in MEDIA else "equal" for task in _tasks(result)])
 
 
 def _share(outcomes: list[str]) -> str:

@@ -11,7 +11,6 @@ are then saved and loaded in PyTorch, which has to label the sentences as they d
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -23,12 +22,12 @@ import numpy as np
 import torch
 import transformers
 from fine_tune_sentiment import BATCH, CLIP, DECAY, NAMES, WARM_UP, checkpoint, read, train
+from harness import write_json
 from transformers.trainer_pt_utils import get_parameter_names
 
 from tf_pipeline import AutoTokenizer, TFAutoModelForSequenceClassification
 from tf_pipeline.data import prepare
 from tf_pipeline.environment import versions
-from tf_pipeline.files import write_text
 
 PACKAGES = ("tf-pipeline", "tensorflow", "keras", "torch", "transformers")
 UNDECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
@@ -113,8 +112,7 @@ def main() -> None:
         "seeds": options.seeds,
         "versions": versions(PACKAGES),
     }
-    if options.json:
-        write_text(options.json, json.dumps(result, indent=2) + "\n")
+    write_json(options.json, result)
 
 
 if __name__ == "__main__":

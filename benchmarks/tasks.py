@@ -111,13 +111,11 @@ def inputs_of(task: str, texts: list[str]) -> list[Any]:
         for words in masked:
             words[len(words) // 2] = "[MASK]"
         return [" ".join(words) for words in masked]
-    if task == "question-answering":
-        starts = range(0, len(texts), CONTEXT_SENTENCES)
-        contexts = [" ".join(texts[start : start + CONTEXT_SENTENCES]) for start in starts]
-        return [{"question": "What is this film about?", "context": context} for context in contexts]
-    if task == "summarization":
+    if task in ("question-answering", "summarization"):
         starts = range(0, len(texts), CONTEXT_SENTENCES)
         texts = [" ".join(texts[start : start + CONTEXT_SENTENCES]) for start in starts]
+    if task == "question-answering":
+        return [{"question": "What is this film about?", "context": text} for text in texts]
     return texts[: WRITTEN.get(task)]
 
 

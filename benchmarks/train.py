@@ -205,7 +205,7 @@ ENGINES: dict[str, type[Trainer]] = {
 
 @dataclass
 class Row:
-    """What became of one contender in one dtype.
+    """Result of one contender in one dtype.
 
     Attributes:
         losses: of the first steps, without dropout.

@@ -402,10 +402,10 @@ def padding_seen_in_states_of_an_encoder_that_are_given(patch):
 
 @mistake("m2m_100", "TFM2M100ForConditionalGeneration", "generation")
 def the_first_end_alone_ends_a_text(patch):
-    own = search._ended
+    own = search.have_ended
     patch.setattr(
         search,
-        "_ended",
+        "have_ended",
         lambda ids, tokens, length, rules, stopping: own(
             ids, tokens, length, rules._replace(ends=rules.ends[:1]), stopping
         ),

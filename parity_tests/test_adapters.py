@@ -258,6 +258,9 @@ def test_switching(tmp_path):
     with model.disable_adapter():
         assert model.active_adapters() == []
         np.testing.assert_array_equal(logits(model, inputs), base)
+        with model.disable_adapter():
+            pass
+        assert model.active_adapters() == []
     np.testing.assert_array_equal(logits(model, inputs), first)
     with pytest.raises(AdapterError, match="default, second have modules of their own"):
         model.set_adapter(["default", "second"])

@@ -23,7 +23,7 @@ from tf_pipeline.arguments import whole_number
 from tf_pipeline.files import atomic_folder
 from tf_pipeline.hub import repository_file
 from tf_pipeline.layers import Conv1D, Embedding, Linear, VocabularyProjector
-from tf_pipeline.layers.lora import LoraUpdate, Target
+from tf_pipeline.layers.lora import LoraUpdate, Target, unlocked
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -280,11 +280,11 @@ class AdapterMixin:
             for part, variable in zip(parts, (update.a, update.b), strict=True):
                 tensors[f"{_PREFIX}{target}.{part}"] = np.ascontiguousarray(variable.numpy().T)
         slots = dict(checkpoint.named_slots(self))
+        is_live = self._adapters.live == name
         for key in adapter.whole:
-            is_live = self._adapters.live == name
             variable = slots[key].variable if is_live else self._shelves[name].kept[key]
             tensors[_PREFIX + key] = np.ascontiguousarray(slots[key].of_variable(variable.numpy()))
-        with atomic_folder(folder, seal=CONFIG, obsolete=lambda name: name.startswith("adapter_")) as staging:
+        with atomic_folder(folder, seal=CONFIG, obsolete=lambda file: file.startswith("adapter_")) as staging:
             save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
             text = json.dumps(_peft_config(adapter.config, self.config._name_or_path), indent=2, sort_keys=True)
             (staging / CONFIG).write_text(text + "\n", encoding="utf-8")
@@ -324,12 +324,14 @@ class AdapterMixin:
 
     @contextlib.contextmanager
     def disable_adapter(self) -> Iterator[None]:
-        """A ``with`` block without adapters."""
+        """A ``with`` block without adapters; those that counted before it count again after it."""
+        were_enabled = not self._known([]).disabled
         self.disable_adapters()
         try:
             yield
         finally:
-            self.enable_adapters()
+            if were_enabled:
+                self.enable_adapters()
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Remove an adapter; the first of the others is switched on if no other was."""
@@ -471,7 +473,7 @@ class AdapterMixin:
         slots = dict(checkpoint.named_slots(self))
         if self._adapters is None:
             self._adapters = Adapters(trainable=[key for key, slot in slots.items() if slot.variable.trainable])
-            with self._open():
+            with unlocked(self):
                 self._shelves = {"": Shelf({}, self.variable_dtype)}
         self._unmerge()
         self._put_back(slots)
@@ -482,26 +484,17 @@ class AdapterMixin:
             with contextlib.ExitStack() as stack:
                 for part in [*place.leaf.path.split("/"), name]:
                     stack.enter_context(keras.name_scope(part))
-                update = LoraUpdate(
-                    target, place.sizes, rank, adapter.scaling(target), config["lora_dropout"],
-                    config["init_lora_weights"], place.is_table, place.padding_idx, place.rows_are_inputs, place.leaf,
-                )  # fmt: skip
+                dropout, init = config["lora_dropout"], config["init_lora_weights"]
+                update = LoraUpdate(target, place, rank, adapter.scaling(target), dropout, init)
             place.leaf.add_adapter(name, update)
         own = self._shelves[""].kept
         base = {key: value.numpy() for key, value in own.items()}
         base |= {key: slots[key].variable.numpy() for key in adapter.whole if key not in own}
-        with self._open():
+        with unlocked(self):
             self._shelves.pop("")
             self._shelves[""] = Shelf(base, self.variable_dtype)
             self._shelves[name] = Shelf({key: base[key] for key in adapter.whole}, self.variable_dtype)
         self._adapters.by_name[name] = adapter
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[None]:
-        """Let a model that is built have further layers."""
-        self._tracker.unlock()
-        yield
-        self._tracker.lock()
 
     def _put_back(self, slots: Mapping[str, checkpoint.Slot]) -> None:
         """Put parameters that the model has of an adapter on its shelf, and take the model's own."""
@@ -524,7 +517,7 @@ class AdapterMixin:
         self._activate()
 
     def _activate(self) -> None:
-        """Say which updates count, and what is trained."""
+        """Mark the updates that count and the variables that are trained."""
         adapters, slots, active = self._adapters, dict(checkpoint.named_slots(self)), self.active_adapters()
         trained = {key for name in active for key in _trained(adapters.by_name[name])}
         for key, slot in slots.items():
@@ -554,7 +547,7 @@ class AdapterMixin:
     def _remove(self, name: str) -> None:
         for target in self.adapter_targets().values():
             target.leaf.remove_adapter(name)
-        with self._open():
+        with unlocked(self):
             self._shelves.pop(name)
         del self._adapters.by_name[name]
 
@@ -565,7 +558,7 @@ class AdapterMixin:
         for name in list(self._adapters.by_name):
             self._remove(name)
         trainable, self._adapters = set(self._adapters.trainable), None
-        with self._open():
+        with unlocked(self):
             self._shelves.clear()
         for key, slot in checkpoint.named_slots(self):
             slot.variable.trainable = key in trainable
@@ -656,7 +649,6 @@ def _parameters_of(model, modules: Iterable[str], wanted: Iterable[str]) -> list
         if not any(name.endswith(module) for name in names):
             raise AdapterError(f"modules_to_save: {type(model).__name__} has no module {module!r:.80}.")
     chosen = [name for name in names if any(name.endswith(module) for module in modules)]
-    keys = [key for key, _ in checkpoint.named_slots(model)]
     tied = model.tied_weights()
     for name in chosen:
         if shared := [alias for pair in tied.items() for alias in pair if alias.startswith(f"{name}.")]:
@@ -664,11 +656,12 @@ def _parameters_of(model, modules: Iterable[str], wanted: Iterable[str]) -> list
                 f"modules_to_save: {shared[0]} is tied to another weight; load the model with tie_word_embeddings="
                 "False."
             )
-    keys = [key for key in keys if any(key.startswith(f"{name}.") for name in chosen)]
-    slots = dict(checkpoint.named_slots(model))
-    if quantized := [key for key in keys if getattr(slots[key].layer, "quantization_mode", None)]:
+    slots = {
+        key: slot for key, slot in checkpoint.named_slots(model) if any(key.startswith(f"{name}.") for name in chosen)
+    }
+    if quantized := [key for key, slot in slots.items() if getattr(slot.layer, "quantization_mode", None)]:
         raise AdapterError(f"modules_to_save: {quantized[0]} is quantized and cannot be trained.")
-    return keys
+    return list(slots)
 
 
 def _check_targets(model, names: Iterable[str], targets: Mapping[str, Target], whole: Sequence[str]) -> None:

@@ -97,7 +97,7 @@ class Slot:
         return delta if update.rows_are_inputs else delta.T
 
     def of_variable(self, value: np.ndarray) -> np.ndarray:
-        """A value of the variable in the checkpoint's layout, or one in that layout as the variable has it."""
+        """Convert a value from the variable's layout to the checkpoint's, or back."""
         return value.T if self.parameter.transpose else value
 
 

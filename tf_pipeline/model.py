@@ -121,7 +121,7 @@ class TFPreTrainedModel(
         loss_inputs: inputs that the loss needs besides labels, if they are given.
         supported_config: values a config key may have, where not every value is implemented; bases add theirs.
         least_config: the least that numbers in the config may be, where a family has them.
-        changes: how often the model's layers have changed, by which compiled functions know that they are old.
+        changes: number of changes to the model's layers, from which compiled functions tell that they are out of date.
     """
 
     base_model_prefix = ""
@@ -383,7 +383,7 @@ class TFPreTrainedModel(
         self.forget_graphs()
 
     def forget_graphs(self) -> None:
-        """Let go of compiled functions, which read the layers of before."""
+        """Discard compiled functions, which still read the earlier layers."""
         self.changes += 1
         self.train_function = self.test_function = self.predict_function = None
         vars(self).pop("_generation_graphs", None)

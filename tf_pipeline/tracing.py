@@ -44,7 +44,7 @@ class Following:
 
 
 class _Alone:
-    """Wraps a function, of whose code TensorFlow counts the traces whatever model they are for."""
+    """Wraps a function so that its traces are counted alone: TensorFlow counts them by code, which all models share."""
 
     def __init__(self, run: Callable[..., Any]):
         self._run = run

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_pipeline.layers.lora import Adaptable
+from tf_pipeline.layers.lora import Adaptable, unlocked
 from tf_pipeline.layers.products import dense, lookup
 
 
@@ -373,13 +373,12 @@ class VocabularyProjector(Adaptable, keras.layers.Layer):
             raise ValueError(f"{self.path} is quantized already ({self.quantization_mode}).")
         weight = self.kernel
         self._untrack_variable(weight)
-        self._tracker.unlock()
-        del self.kernel
-        self.quantized = Embedding(self.vocab_size, self.hidden_size, dtype=self.dtype_policy)
-        self.quantized.build()
-        self.quantized.embeddings.assign(weight)
-        self.quantized.quantize(mode, config=config)
-        self._tracker.lock()
+        with unlocked(self):
+            del self.kernel
+            self.quantized = Embedding(self.vocab_size, self.hidden_size, dtype=self.dtype_policy)
+            self.quantized.build()
+            self.quantized.embeddings.assign(weight)
+            self.quantized.quantize(mode, config=config)
 
     def quantized_call(self, *args: Any, **kwargs: Any):
         """As :meth:`call`."""

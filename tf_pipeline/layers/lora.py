@@ -1,6 +1,8 @@
 """Low-rank updates of layers (https://arxiv.org/abs/2106.09685), with the values and the arithmetic of ``peft``."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,42 +41,28 @@ class LoraUpdate(keras.layers.Layer):
 
     Args:
         target: PyTorch's name of the module that is updated.
-        sizes: of its inputs (rows, for a table) and outputs.
+        place: the module, whose dtypes count.
         rank: of the update.
         scaling: its factor.
         dropout: rate of dropout of the inputs; a table has none.
         init: ``True`` for ``peft``'s initial values, of no effect; ``"gaussian"`` for a normal ``a``; ``False`` for
             random values of both.
-        is_table: whether the module looks up ids.
-        padding_idx: row of a table that gets no gradient.
-        rows_are_inputs: whether PyTorch keeps the weight ``[in, out]``, as tables and GPT-2's ``Conv1D`` are.
-        leaf: the layer that is updated, whose dtypes count.
 
     Attributes:
         active: whether it counts.
     """
 
-    def __init__(
-        self,
-        target: str,
-        sizes: tuple[int, int],
-        rank: int,
-        scaling: float,
-        dropout: float,
-        init: bool | str,
-        is_table: bool,
-        padding_idx: int | None,
-        rows_are_inputs: bool,
-        leaf: keras.layers.Layer,
-    ):
-        super().__init__(dtype=_policy(leaf), name="lora")
-        self.target, self.sizes, self.rank, self.scaling = target, sizes, rank, scaling
-        self.is_table, self.padding_idx, self.rows_are_inputs = is_table, padding_idx, rows_are_inputs
+    def __init__(self, target: str, place: Target, rank: int, scaling: float, dropout: float, init: bool | str):
+        super().__init__(dtype=_policy(place.leaf), name="lora")
+        self.target, self.scaling = target, scaling
+        self.is_table, self.padding_idx, self.rows_are_inputs = place.is_table, place.padding_idx, place.rows_are_inputs
         self.active = False
-        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy) if dropout and not is_table else None
-        starts = _initializers(sizes[0], rank, init, is_table)
-        self.a = self.add_weight(shape=(sizes[0], rank), initializer=starts[0], name="a")
-        self.b = self.add_weight(shape=(rank, sizes[1]), initializer=starts[1], name="b")
+        drops = dropout and not place.is_table
+        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy) if drops else None
+        inputs, outputs = place.sizes
+        starts = _initializers(inputs, rank, init, place.is_table)
+        self.a = self.add_weight(shape=(inputs, rank), initializer=starts[0], name="a")
+        self.b = self.add_weight(shape=(rank, outputs), initializer=starts[1], name="b")
         self.built = True
 
     def call(self, inputs, training=None):
@@ -110,6 +98,16 @@ def _initializers(size: int, rank: int, init: bool | str, is_table: bool) -> tup
     return even[0], initializers.Zeros() if init else even[1]
 
 
+@contextlib.contextmanager
+def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
+    """Let a layer that is built have other layers and variables within a ``with`` block."""
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        layer._tracker.lock()
+
+
 class Adaptable:
     """A leaf whose outputs adapters update. Mixed into layers.
 
@@ -121,18 +119,16 @@ class Adaptable:
 
     def add_adapter(self, name: str, update: LoraUpdate) -> None:
         """Keep an update, whose variables are this layer's from now on."""
-        self._tracker.unlock()
-        if self.adapters is None:
-            self.adapters = {}
-        self.adapters[name] = update
-        self._tracker.lock()
+        with unlocked(self):
+            if self.adapters is None:
+                self.adapters = {}
+            self.adapters[name] = update
 
     def remove_adapter(self, name: str) -> None:
         """Let go of an update, if there is one of this name."""
         if self.adapters and name in self.adapters:
-            self._tracker.unlock()
-            self.adapters.pop(name)
-            self._tracker.lock()
+            with unlocked(self):
+                self.adapters.pop(name)
 
     def active_updates(self) -> list[LoraUpdate]:
         """The updates that count."""

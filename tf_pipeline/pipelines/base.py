@@ -75,13 +75,13 @@ class Stages(Calls):
     - ``processors``: names of what prepares inputs and reads answers, which are arguments and attributes;
     - ``beside``: names of values that go round the model, from ``preprocess`` to ``postprocess``;
     - ``has_labels``: whether answers name labels of the config;
-    - ``engines``: what can run the model besides TensorFlow.
+    - ``engines``: the engines besides TensorFlow that can run the model.
 
     Args:
         model: a model of this package.
         batch_size: maximum number of rows in a batch, if given.
         device: device of the model, as :func:`device_name` takes it; if not given, TensorFlow chooses.
-        engine: what runs the model: see :mod:`tf_pipeline.pipelines.engines`.
+        engine: the engine that runs the model: see :mod:`tf_pipeline.pipelines.engines`.
         precision: dtype that OpenVINO computes in.
         quantize: ``"int8"`` for weights that OpenVINO keeps as eight-bit integers.
         **parameters: defaults for the arguments of a call.
@@ -290,7 +290,7 @@ class Pipeline(Stages):
         batch_size: maximum number of texts in a batch; by default only ``token_budget`` counts.
         token_budget: maximum number of tokens in a batch, padding included.
         device: device of the model, as :func:`device_name` takes it; if not given, TensorFlow chooses.
-        engine: what runs the model: see :mod:`tf_pipeline.pipelines.engines`.
+        engine: the engine that runs the model: see :mod:`tf_pipeline.pipelines.engines`.
         **parameters: defaults for the arguments of a call.
 
     Raises:

@@ -101,10 +101,13 @@ class OpenVinoFunction:
         self._tolerance = max(self._tolerance, QUANTIZATIONS.get(quantize or "", 0))
         self._quantize, self._required = quantize, required
         self._model: Any = None
+        self._structure: Any = None
+        self._order: list[int] = []
+        self._ports: list[Any] = []
         self._lock, self._own = threading.Lock(), threading.local()
 
     def experimental_get_tracing_count(self) -> int:
-        """As of a ``tf.function``."""
+        """Number of traces, as a ``tf.function`` counts them."""
         return self._function.experimental_get_tracing_count()
 
     def __call__(self, *inputs: Any) -> Any:
@@ -133,6 +136,7 @@ class OpenVinoFunction:
             self._model = openvino.Core().compile_model(
                 model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._precision}
             )
+            self._read_interface(concrete.structured_outputs)
             outputs = self._infer(inputs)
         except Exception as error:
             self._model = None
@@ -147,18 +151,22 @@ class OpenVinoFunction:
                 raise EngineError("OpenVINO computes something else than TensorFlow for this model.")
         return outputs
 
+    def _read_interface(self, structure: Any) -> None:
+        """Find the inputs and outputs of the function among those of the model, which go by other orders and names."""
+        names = [spec.name for spec in tf.nest.flatten(self._function.input_signature)]
+        own_names = [{name.removesuffix(":0") for name in port.names} & set(names) for port in self._model.inputs]
+        self._order = [names.index(name) for (name,) in own_names]
+        # OpenVINO names outputs by their keys, or where there are none by their tensors, and may add outputs.
+        keys = sorted(structure) if isinstance(structure, Mapping) else [x.name for x in tf.nest.flatten(structure)]
+        ports = {name: port for port in self._model.outputs for name in port.names}
+        self._structure, self._ports = structure, [ports[key] for key in keys]
+
     def _infer(self, inputs: Sequence[Any]) -> Any:
         if getattr(self._own, "model", None) is not self._model:  # a request serves one thread
             self._own.model, self._own.request = self._model, self._model.create_infer_request()
-        names = [spec.name for spec in tf.nest.flatten(self._function.input_signature)]
-        given = dict(zip(names, map(np.asarray, tf.nest.flatten(list(inputs))), strict=True))
-        own_names = [{name.removesuffix(":0") for name in port.names} & given.keys() for port in self._model.inputs]
-        results = self._own.request.infer([given[name] for (name,) in own_names])
-        by_name = {name: results[port] for port in self._model.outputs for name in port.names}
-        structure = self._function.get_concrete_function().structured_outputs
-        # OpenVINO names outputs by their keys, or where there are none by their tensors, and may add outputs.
-        names = sorted(structure) if isinstance(structure, Mapping) else [x.name for x in tf.nest.flatten(structure)]
-        return tf.nest.pack_sequence_as(structure, [by_name[name] for name in names])
+        given = [np.asarray(value) for value in tf.nest.flatten(list(inputs))]
+        results = self._own.request.infer([given[place] for place in self._order])
+        return tf.nest.pack_sequence_as(self._structure, [results[port] for port in self._ports])
 
 
 def _quantized(model: Any) -> Any:

@@ -111,8 +111,8 @@ def pipeline(
         image_processor: likewise, for tasks on images.
         dtype: dtype or Keras policy of the model, such as ``"bfloat16"``; formerly ``torch_dtype``.
         device: device of the model; see :func:`tf_pipeline.pipelines.base.device_name`.
-        engine: what runs the model: ``"tensorflow"`` (the default), ``"openvino"``, ``"xla"``, or ``"auto"`` for
-            OpenVINO where it is installed and runs the task; see :mod:`tf_pipeline.pipelines.engines`.
+        engine: the engine that runs the model: ``"tensorflow"`` (the default), ``"openvino"``, ``"xla"``, or
+            ``"auto"`` for OpenVINO where it is installed and runs the task; see :mod:`tf_pipeline.pipelines.engines`.
         quantize: ``"int8"`` for weights that OpenVINO keeps as eight-bit integers; answers are then close, not equal.
         use_fast: load a fast tokenizer.
         trust_remote_code: let a checkpoint bring its own code.
@@ -172,9 +172,9 @@ def pipeline(
         if value is not None and name not in needed:
             what = f"{task_pipeline.task} has inputs for its {' and '.join(needed).replace('_', ' ')} alone."
             raise ValueError(f"{name}={value!r:.80} is not supported: {what}")
-    if engine is not None and isinstance(model, (str, os.PathLike)):
-        loading, kwargs = _for_engine(engine, task_pipeline, loading, kwargs)
     if isinstance(model, (str, os.PathLike)):
+        if engine is not None:
+            loading, kwargs = _for_engine(engine, task_pipeline, loading, kwargs)
         processors |= {name: model for name in needed if processors[name] is None}
         with _placed(device):
             model = task_pipeline.auto_class().from_pretrained(model, config=config, **loading, **hub)
@@ -200,7 +200,7 @@ def _for_engine(engine: str, task_pipeline: type, loading: dict[str, Any], kwarg
     name = next((name for name in ("dtype", "torch_dtype") if loading.get(name) not in (None, "auto")), None)
     if name is None or "openvino" not in task_pipeline.engines or chosen_engine(engine) != "openvino":
         return loading, kwargs
-    precision = resolve_dtype(loading[name], None).compute_dtype
+    precision = resolve_dtype(loading[name]).compute_dtype
     if precision not in PRECISIONS:
         return loading, kwargs
     return loading | {name: "float32"}, kwargs | {"precision": precision}
