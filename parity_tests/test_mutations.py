@@ -19,7 +19,7 @@ from tf_pipeline.layers import core as core_layers
 from tf_pipeline.models import bert
 from tf_pipeline.parity import compare
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("modules_not_collected")]
+pytestmark = pytest.mark.slow
 
 # In the order of a finding: what comes after the group that is to show a mistake would not be looked at.
 GROUPS = ("weights", "outputs", "gradients")

@@ -27,8 +27,6 @@ from tf_pipeline.parity import Report, comparison, outputs, tokenization
 from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.reference import loading
 
-pytestmark = pytest.mark.usefixtures("modules_not_collected")
-
 # The module, whose name in the package is that of its function.
 COMPARE = sys.modules[compare.__module__]
 

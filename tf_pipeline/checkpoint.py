@@ -7,7 +7,6 @@ the key). There are no mapping tables.
 
 import contextlib
 import contextvars
-import gc
 import json
 import logging
 import os
@@ -380,18 +379,6 @@ def _roots(folder: Path) -> list[Path]:
 
 
 # ----------------------------------------------------------------------------------------------------- loading
-
-
-@contextlib.contextmanager
-def paused_garbage_collection():
-    """Construct a model without the collector, which would walk its thousands of living objects again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def load(

@@ -18,6 +18,7 @@ from tf_pipeline.adapters import AdapterMixin
 from tf_pipeline.arguments import MODEL_ARGUMENTS, SAVE_ARGUMENTS, ArgumentError, refuse_unknown, renamed, settled
 from tf_pipeline.config import clear_errors, load_config
 from tf_pipeline.forks import refuse_if_forked
+from tf_pipeline.garbage import only_new_collected, paused_collection
 from tf_pipeline.generation.config import GenerationConfig
 from tf_pipeline.generation.mixin import GenerationMixin
 from tf_pipeline.heads import head_of
@@ -379,7 +380,8 @@ class TFPreTrainedModel(
             )
         if self.adapter_config():
             raise ValueError("The model has adapters: merge_and_unload them, or quantize before enable_lora.")
-        super().quantize(mode, config=config, filters=filters, **kwargs)
+        with only_new_collected():  # Keras collects for every layer
+            super().quantize(mode, config=config, filters=filters, **kwargs)
         self.forget_graphs()
 
     def forget_graphs(self) -> None:
@@ -418,8 +420,9 @@ class TFPreTrainedModel(
         if isinstance(arguments["dtype"], dict):
             arguments["dtype"] = keras.saving.deserialize_keras_object(arguments["dtype"])
         model = cls(AutoConfig.for_model(values.pop("model_type"), **values), **arguments)
-        for _, leaf in list(checkpoint.named_leaves(model)):
-            if leaf.path in quantized:
+        leaves = [leaf for _, leaf in checkpoint.named_leaves(model) if leaf.path in quantized]
+        with only_new_collected() if leaves else contextlib.nullcontext():  # Keras collects for every layer
+            for leaf in leaves:
                 how = quantization.get(leaf.path)
                 leaf.quantize(quantized[leaf.path], config=how and keras.saving.deserialize_keras_object(how))
         if adapters is not None:
@@ -487,7 +490,7 @@ class TFPreTrainedModel(
         reader = checkpoint.open_checkpoint(source, use_safetensors, variant, **hub_options)
         if dtype == "auto" and config.dtype is None:
             config.dtype = checkpoint.stored_dtype(reader)
-        with checkpoint.paused_garbage_collection():
+        with paused_collection():
             with checkpoint.deferred_variables():
                 model = cls._construct(config, dtype, source, **hub_options)
             reader = model._open_weights(reader, source, **hub_options)

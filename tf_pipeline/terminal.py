@@ -1,9 +1,10 @@
-"""Write to the terminal, soon: tables that are never cut, and frameworks that load without lines of their own.
+"""Write to the terminal without delay: tables that are never cut, and frameworks that load silently.
 
 Frameworks import whatever else is installed, which takes longer than they do. The command line owns its process, and
 lets them load without what it does not use.
 """
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -16,6 +17,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from tf_pipeline.garbage import paused_collection
 
 # Columns of a table that goes to a file or a pipe, where there is no edge to break lines at.
 _UNBOUNDED = 100_000
@@ -51,12 +54,14 @@ def load_frameworks(verbose: bool = False, packed_weights: bool = False) -> None
     if not verbose:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # "PyTorch was not found"
-    with nullcontext() if verbose else _held_back_stderr(), _hidden(_OPTIONAL), _loaded_later("torch"):
+    quiet = nullcontext() if verbose else _held_back_stderr()
+    with quiet, _hidden(_OPTIONAL), _loaded_later("torch"), paused_collection():
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
         from transformers import AutoConfig, PreTrainedTokenizerFast, configuration_utils  # noqa: F401
 
         configuration_utils.is_torch_available = lambda: False  # dtypes of configs stay names, as without PyTorch
+    gc.freeze()  # as all of it lives as long as the process
 
 
 @contextmanager
