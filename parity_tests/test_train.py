@@ -159,6 +159,7 @@ def test_wrong_usage(arguments):
         (["--pack"], "--pack is an option of text-generation, not of text-classification"),
         (["--epochs", "0"], "--epochs"),
         (["--warmup", "2"], "--warmup"),
+        (["--lora-alpha", "2"], "are of --lora RANK"),
     ):
         done = command("text-classification", *given, *options)
         assert done.exit_code == 2 and message in done.stderr, done.stderr
@@ -185,8 +186,36 @@ def test_what_cannot_be_trained(tmp_path):
     fails("warmup is the part", warmup=1.5)
     fails("problem_type is 'ranking'", problem_type="ranking")
     fails("of text-classification, not of fill-mask", task="fill-mask", problem_type="regression")
+    fails("fits no module of", lora={"rank": 2, "target_modules": ["nothing"]})
     fails("has no .labels. or", task="token-classification", error=RowError, rows=[{"tokens": ["a"]}])
     fails("The rows have 1 class, and a classifier needs from 2", rows=[{"text": "a", "label": "x"}])
+
+
+@pytest.mark.slow
+def test_an_adapter_is_trained_alone_and_merged(arguments):
+    """The checkpoint is the one that training started from with peft's adapter, merged by peft."""
+    import peft
+
+    given, folder = arguments
+    options = ["--lora", 4, "--lora-alpha", 16, "--lora-modules", "query, value", "--learning-rate", 1e-2]
+    done = command("text-classification", *given, *options)
+    assert done.exit_code == 0, done.output
+    adapter = folder / "out" / "adapter"
+    saved = json.loads((adapter / "adapter_config.json").read_text())
+    assert (saved["r"], saved["lora_alpha"], saved["target_modules"]) == (4, 16, ["query", "value"])
+    start = transformers.AutoModelForSequenceClassification.from_pretrained(body(), num_labels=2)
+    before = {name: value.clone() for name, value in start.state_dict().items()}
+    theirs = peft.PeftModel.from_pretrained(start, adapter).merge_and_unload().state_dict()
+    ours = transformers.AutoModelForSequenceClassification.from_pretrained(folder / "out").state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, atol=1e-6, err_msg=name)
+    changed = {name for name, value in before.items() if not torch.equal(value, ours[name])}
+    assert changed and all(name.endswith(("query.weight", "value.weight")) or "classifier" in name for name in changed)
+    for left_out in ("adapter_model.safetensors", "adapter_config.json"):
+        assert not (folder / "out" / left_out).exists()
+    without = command("text-classification", *given, "--overwrite")
+    assert without.exit_code == 0 and not adapter.exists()
 
 
 @pytest.mark.slow

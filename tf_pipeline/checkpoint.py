@@ -487,12 +487,12 @@ def _layer(key: str) -> str:
 # ------------------------------------------------------------------------------------------------------ saving
 
 
-def checkpoint_folder(path: str | os.PathLike) -> contextlib.AbstractContextManager[Path]:
+def checkpoint_folder(path: str | os.PathLike, obsolete: str = "") -> contextlib.AbstractContextManager[Path]:
     """An empty folder whose files become the checkpoint at ``path``, as a whole; see :func:`~files.atomic_folder`.
 
-    Weights, index and graph of the checkpoint that was there go; other files stay.
+    Weights, index and graph of the checkpoint that was there go, and what ``obsolete`` names; other files stay.
     """
-    return atomic_folder(path, seal=CONFIG, obsolete=lambda name: _REPLACED.fullmatch(name) is not None)
+    return atomic_folder(path, seal=CONFIG, obsolete=lambda name: name == obsolete or bool(_REPLACED.fullmatch(name)))
 
 
 class WeightWriter:

@@ -76,7 +76,8 @@ def atomic_folder(
     Args:
         path: the folder; made if it does not exist.
         seal: the file without which nobody reads the folder, such as ``config.json``; one of those written.
-        obsolete: tells by the name of a file in ``path`` whether to remove it unless it is written again.
+        obsolete: tells by the name of a file in ``path``, or of a folder with a slash at its end, whether to remove it
+            unless it is written again.
 
     Raises:
         ValueError: if ``path`` is empty.
@@ -200,8 +201,8 @@ def _put_in_place(staging: Path, target: Path, seal: str | None, obsolete: Calla
     if not target.exists():
         staging.rename(target)
         return
-    others = [file.name for file in target.iterdir() if file.name not in names and not file.is_dir()]
-    stale = list(filter(obsolete, others))
+    others = (file for file in target.iterdir() if file.name not in names)
+    stale = [file.name for file in others if obsolete(f"{file.name}/" if file.is_dir() else file.name)]
     changed = [name for name in names if not _same(staging / name, target / name)]
     if seal is None:
         _refuse_existing(target, [name for name in changed if (staging / name).is_dir()])
@@ -238,7 +239,10 @@ def _move(staging: Path, target: Path, changed: Sequence[str], stale: Sequence[s
 
 def _remove(folder: Path, names: Sequence[str]) -> None:
     for name in names:
-        (folder / name).unlink(missing_ok=True)
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _exchanged(staging: Path, target: Path, names: Sequence[str], stale: Sequence[str]) -> bool:

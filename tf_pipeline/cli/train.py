@@ -58,6 +58,15 @@ def train(
     pack: Annotated[
         bool | None, typer.Option("--pack", help="Join texts into blocks of --max-length. (text-generation)")
     ] = None,
+    lora: Annotated[
+        int | None, typer.Option(min=1, help="Train a LoRA adapter of this rank, and nothing else but a new head.")
+    ] = None,
+    lora_alpha: Annotated[float | None, typer.Option(help="Its updates count alpha / rank times; 8.")] = None,
+    lora_dropout: Annotated[float | None, typer.Option(help="Dropout of its inputs; 0.")] = None,
+    lora_modules: Annotated[
+        str | None,
+        typer.Option(help='Modules that it updates, as PyTorch names them: "query,value", or all-linear; as peft.'),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of new weights, orders, masks and dropout.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="Such as mixed_bfloat16; float32 if not given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint in the folder.")] = False,
@@ -73,7 +82,8 @@ def train(
     {"prompt": …, "completion": …}. summarization, translation, text2text-generation {"text": …, "target": …}.
 
     The folder also holds the tokenizer, a model card with the numbers of each epoch, and the learning curve. It appears
-    when all is done, or not at all. The exit status is 1 if something was wrong with the rows or the checkpoint.
+    when all is done, or not at all. With --lora, the adapter is in the folder "adapter" too, for peft and load_adapter;
+    the checkpoint has it in its weights. The exit status is 1 if something was wrong with the rows or the checkpoint.
 
     tf-pipeline train text-classification --model ./bert --train rows.jsonl --validation more.jsonl --output ./mine
     """
@@ -82,6 +92,7 @@ def train(
         "mlm_probability": mlm_probability, "whole_word": whole_word, "pack": pack,
     }  # fmt: skip
     data_options = _data_options(task_name(task), given)
+    adapter = _adapter(lora, {"alpha": lora_alpha, "dropout": lora_dropout, "target_modules": lora_modules})
     console = Console(stderr=True)
     try:
         load_frameworks(verbose)
@@ -106,6 +117,7 @@ def train(
             patience=patience,
             problem_type=problem_type,
             max_length=max_length,
+            lora=adapter,
             seed=seed,
             dtype=dtype,
             overwrite=overwrite,
@@ -128,3 +140,20 @@ def _data_options(task: str, given: dict[str, Any]) -> dict[str, Any]:
         if task not in _DATA[name]:
             raise typer.BadParameter(f"{flag(name)} is an option of {', '.join(_DATA[name])}, not of {task}.")
     return options
+
+
+def _adapter(rank: int | None, given: dict[str, Any]) -> dict[str, Any] | None:
+    """The arguments of ``enable_lora``.
+
+    Raises:
+        typer.BadParameter: for options of an adapter without its rank.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
+    if rank is None:
+        if options:
+            raise typer.BadParameter("--lora-alpha, --lora-dropout and --lora-modules are of --lora RANK: give it too.")
+        return None
+    modules = options.get("target_modules", "all-linear")
+    if modules != "all-linear":
+        options["target_modules"] = [name.strip() for name in modules.split(",") if name.strip()]
+    return {"rank": rank, **options}

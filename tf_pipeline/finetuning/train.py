@@ -25,7 +25,7 @@ from tf_pipeline.pipelines.tasks import task_name
 from tf_pipeline.sharing import write_model_card
 from tf_pipeline.tokenization import AutoTokenizer
 
-CURVE = "learning_curve.svg"
+CURVE, ADAPTER = "learning_curve.svg", "adapter"
 TASKS = (
     "text-classification", "token-classification", "question-answering", "fill-mask", "text-generation",
     "summarization", "translation", "text2text-generation",
@@ -50,6 +50,7 @@ def train(
     patience: int | None = None,
     problem_type: str | None = None,
     max_length: int | None = None,
+    lora: Mapping[str, Any] | None = None,
     seed: int = 0,
     dtype: str | None = None,
     overwrite: bool = False,
@@ -80,6 +81,8 @@ def train(
             then. If not given, all epochs are trained and the last one is kept.
         problem_type: of text classification; guessed from the labels if not given.
         max_length: of a text, in tokens.
+        lora: arguments of ``enable_lora``, such as ``{"rank": 8}``, to train an adapter and nothing else. The
+            checkpoint has it in its weights; it is also in the folder ``adapter`` by itself, as ``peft`` has it.
         seed: of new weights, orders, masks and dropout.
         dtype: dtype or Keras policy, such as ``"mixed_bfloat16"``.
         overwrite: whether a folder that is not empty may be written to.
@@ -101,6 +104,9 @@ def train(
     if task == "token-classification" and not spaces_words(tokenizer):
         tokenizer = AutoTokenizer.from_pretrained(model, add_prefix_space=True)
     network = _loaded(task, model, label_values(task, read, problem_type), dtype)
+    if lora is not None:
+        network.enable_lora(**lora)
+        network.check_mergeable("written into the checkpoint")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     options = {"batch_size": batch_size, "max_length": max_length, **(data_options or {})}
@@ -184,7 +190,10 @@ def _write(model: Any, tokenizer: Any, output: Path, task: str, source: str, his
     """Write the checkpoint, its tokenizer, its card and its learning curve, all of them or nothing."""
     name = output.absolute().name
     origin = None if os.path.isdir(source) else source
-    with checkpoint_folder(output) as staging:
+    with checkpoint_folder(output, obsolete=f"{ADAPTER}/") as staging:
+        if model.active_adapters():
+            model.save_adapter(staging / ADAPTER)
+            model.merge_and_unload()
         model.write_checkpoint(staging)
         tokenizer.save_pretrained(staging)
         card = write_model_card(model, staging, name, finetuned_from=origin, tasks=task)
