@@ -25,7 +25,9 @@ from parity_tests.keras_helpers import (
     tiny_model,
 )
 from parity_tests.tiers import exhaustive
+from tf_pipeline import metrics, optimization, registry
 from tf_pipeline.checkpoint import named_slots
+from tf_pipeline.tokenization import layer
 
 CLASSIFIER = "TFBertForSequenceClassification"
 
@@ -375,16 +377,37 @@ def test_keras_file(name, tmp_path):
 
 
 FRESH_PROCESS = """
-import sys, keras
-from tf_pipeline import TFBertModel  # Keras knows the classes of a family once one of them is imported
-print(type(keras.models.load_model(sys.argv[1])).__name__)
+import {}
+import sys, numpy as np
+folder = sys.argv[1]
+model = keras.models.load_model(f"{{folder}}/model.keras")
+assert type(model.optimizer).__name__ == "AdamWeightDecay", model.optimizer
+np.testing.assert_array_equal(model.predict(np.ones([2, 7], "int32"), verbose=0), np.load(f"{{folder}}/expected.npy"))
 """
 
 
 @pytest.mark.slow
-def test_keras_file_in_a_fresh_process(tmp_path):
-    tiny_model(CLASSIFIER).save(tmp_path / "model.keras")
-    assert output_of(FRESH_PROCESS, str(tmp_path / "model.keras")).strip() == CLASSIFIER
+@pytest.mark.parametrize("order", ["keras, tf_pipeline", "tf_pipeline, keras"])
+def test_a_keras_file_loads_after_the_package_alone(order, tmp_path):
+    """A functional model around a body, with the optimizer and metrics, whichever package is imported first."""
+    body = tiny_model("TFDistilBertModel")
+    ids = keras.Input([7], dtype="int32", name="input_ids")
+    model = keras.Model(ids, keras.layers.Dense(2)(body({"input_ids": ids}).last_hidden_state[:, 0]))
+    optimizer, _ = tf_pipeline.create_optimizer(1e-3, 10, 2, weight_decay_rate=0.1)
+    model.compile(optimizer, "mse", metrics=[metrics.F1(2)])
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "expected.npy", model.predict(np.ones([2, 7], "int32"), verbose=0))
+    output_of(FRESH_PROCESS.format(order), str(tmp_path))
+
+
+def test_keras_knows_every_class_by_name():
+    names = {name for _, name in registry._classes()}
+    assert {name for names in tf_pipeline.supported_models().values() for name in names} <= names
+    for module in (metrics, optimization, layer):
+        for value in vars(module).values():
+            if getattr(value, "__module__", "") == module.__name__ and isinstance(value, type):
+                saved = keras.saving.get_registered_name(value)
+                assert ">" not in saved or saved.removeprefix("tf_pipeline>") in names, saved
 
 
 @EVERY_HEAD_STRUCTURE

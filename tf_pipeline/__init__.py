@@ -7,8 +7,13 @@ neither TensorFlow nor PyTorch.
 import importlib
 import os
 
+import wrapt
+
+from tf_pipeline.registry import register_classes
+
 # Keras reads its backend once, at import; a user's own choice wins and is checked when a model is built.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+wrapt.register_post_import_hook(register_classes, "keras")  # so that `keras.models.load_model` knows our classes
 
 __version__ = "0.1.0"
 
