@@ -63,7 +63,7 @@ def notebooks() -> dict[Path, dict]:
 
 
 def printed(file: Path) -> dict[str, str]:
-    """Run a notebook, and return what its cells print, by their ids."""
+    """Run a notebook, and return the texts that its cells print, by their ids, without the folder of the package."""
     import nbclient
     import nbformat
 
@@ -75,7 +75,7 @@ def printed(file: Path) -> dict[str, str]:
         for cell in run.cells
         if cell.cell_type == "code"
     }
-    return {name: text.replace(str(EXAMPLES.parent), "…") for name, text in texts.items() if text}
+    return {name: re.sub(r"\S*/(?=tf_pipeline/)", "…/", text) for name, text in texts.items() if text}
 
 
 def _notebook(cells: list[tuple[str, str]]) -> dict:
