@@ -145,7 +145,7 @@ def test_export(tmp_path, capsys, minilm, monkeypatch):
         shutil.copytree(tmp_path / "graph", folder / str(version))
         write_server_files(
             folder, name="m", task="text-classification", checkpoint=pipe.model.config._name_or_path, version=version,
-            batch_size=32,
+            batch_size=32, packed_weights=True,
         )  # fmt: skip
         found = contents(folder)
         shutil.rmtree(folder)

@@ -365,6 +365,11 @@ class VocabularyProjector(Adaptable, keras.layers.Layer):
         """The mode of the weight, ``None`` if it is not quantized or the word embeddings."""
         return None if self.quantized is None else self.quantized.quantization_mode
 
+    @property
+    def quantization_config(self) -> Any:
+        """The config that the weight was quantized with, ``None`` if there is none."""
+        return None if self.quantized is None else self.quantized.quantization_config
+
     def quantize(self, mode=None, type_check=True, config=None):
         """Keep the weight as integers, unless it is the word embeddings; products are of what they stand for."""
         if self.tied:
