@@ -3,7 +3,10 @@
 import importlib.util
 import json
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from tf_pipeline.cli.main import app
 from tf_pipeline.pipelines import engines
 from tf_pipeline.pipelines.engines import EngineError, OpenVinoFunction
 from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
+from tf_pipeline.tracing import Following
 
 TEXTS = ["a good film", "not what I had expected of this director, to say the least", "", "bad"]
 QUESTIONS = [{"question": "Who?", "context": text} for text in TEXTS[:2]]
@@ -150,6 +154,21 @@ def test_layers_that_change_are_seen(engine, tokenizer):
     assert_close(pipe(TEXTS), before)
     with pytest.raises(AssertionError):
         assert_close(before, after, 1e-3)
+
+
+def test_threads_that_see_a_change_wait_for_its_function():
+    model, made = SimpleNamespace(changes=0), []
+
+    def make():
+        made.append(model.changes)
+        time.sleep(0.05 * model.changes)
+        return partial(int, model.changes)
+
+    following = Following(model, make)
+    model.changes = 1
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: following(), range(4))) == [1] * 4
+    assert made == [0, 1]
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ import pty
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,13 @@ def test_samples_by_default_and_within_the_positions(generators):
     assert len(drawn[0]["generated_token_ids"]) <= 65  # of 64 positions; the last token takes none
     assert ours(PROMPTS[0], seed=1, return_tensors=True) == drawn
     assert ours(PROMPTS[0], seed=2, return_tensors=True) != drawn
+
+
+def test_default_length_does_not_depend_on_the_other_prompts(generators):
+    ours, _ = generators
+    prompts = [PROMPTS[0], PROMPTS[2], PROMPTS[0]]
+    together = ours(prompts, do_sample=False, return_tensors=True)
+    assert together == [ours(prompt, do_sample=False, return_tensors=True) for prompt in prompts]
 
 
 @pytest.mark.parametrize(
@@ -244,6 +253,23 @@ def test_languages():
     ]:
         with pytest.raises(ValueError, match=re.escape(message)):
             ours(PROMPTS[0], **languages)
+
+
+def test_threads_do_not_share_languages(monkeypatch):
+    folder, *_ = languages_checkpoint("mbart")
+    ours = pipeline("translation", folder, tgt_lang="fr_XX")
+    original = type(ours.tokenizer).set_truncation_and_padding
+
+    def slowly(self, *args, **kwargs):
+        time.sleep(0.02)
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(ours.tokenizer), "set_truncation_and_padding", slowly)
+    languages = ["de_DE", "en_XX"] * 3
+    with ThreadPoolExecutor(len(languages)) as pool:
+        inputs = list(pool.map(lambda one: ours.preprocess(PROMPTS[0], src_lang=one)["input_ids"][0], languages))
+    for language, ids in zip(languages, inputs, strict=True):
+        assert ours.tokenizer.convert_tokens_to_ids(language) in ids.numpy()
 
 
 def expected_texts_of_language(folder: Path, tokenizer, language: str, **options) -> list[np.ndarray]:

@@ -429,9 +429,10 @@ class Pipeline(Stages):
             kwargs.pop(name, None)
         if kwargs.get("truncation") and "max_length" not in kwargs and self.truncation_length < LARGE_INTEGER:
             kwargs["max_length"] = self.truncation_length
-        arguments = self._shortener.shorten_all(dict(arguments), kwargs)
         try:
-            return self.tokenizer(**arguments, return_attention_mask=True, **kwargs), layout
+            with self.tokenizer.lock:  # the shortener reads on which side the tokenizer cuts
+                arguments = self._shortener.shorten_all(dict(arguments), kwargs)
+                return self.tokenizer(**arguments, return_attention_mask=True, **kwargs), layout
         except Exception as error:  # tokenizers has no class of its own for this
             if "Truncation error" not in str(error):
                 raise
