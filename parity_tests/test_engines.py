@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from parity_tests.checkpoint_helpers import checkpoint, ours
 from parity_tests.families import BODIES
-from parity_tests.pipeline_helpers import tiny_with_tokenizer
+from parity_tests.pipeline_helpers import decoder_classifier_checkpoint, tiny_with_tokenizer
 from parity_tests.port_helpers import checkpoint as port_checkpoint
 from parity_tests.port_helpers import shared_cache, use_cache_of
 from parity_tests.tiers import exhaustive
@@ -140,6 +140,23 @@ def test_xla_compiles_powers_of_two(sentiment):
     assert pipe.trace_count == 1  # of 1 × 16
     pipe([TEXTS[0]] * 3)
     assert pipe.trace_count == 2  # of 4 × 16
+
+
+def test_what_xla_gets_wrong_is_noticed(sentiment, monkeypatch):
+    pipe = on("xla", sentiment)
+    pipe(TEXTS[0])
+    function = pipe._compiled._current()
+    monkeypatch.setattr(function, "_plain", lambda inputs: {"logits": np.ones([len(inputs["input_ids"]), 2])})
+    pipe(TEXTS[3])  # of a size that was compared
+    for texts in ([TEXTS[1] * 2], TEXTS):
+        with pytest.raises(EngineError, match="XLA computes something else than TensorFlow"):
+            pipe(texts)
+
+
+def test_a_decoder_without_a_padding_token_does_not_run_on_xla():
+    pipe = pipeline("text-classification", decoder_classifier_checkpoint())
+    with pytest.raises(EngineError, match="TFGPT2ForSequenceClassification cannot tell padding from the last token"):
+        on("xla", pipe)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "xla"])

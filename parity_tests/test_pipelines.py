@@ -9,7 +9,12 @@ import torch
 import transformers
 
 import tf_pipeline
-from parity_tests.pipeline_helpers import assert_same_answers, tiny_with_tokenizer, torch_pipeline
+from parity_tests.pipeline_helpers import (
+    assert_same_answers,
+    decoder_classifier_checkpoint,
+    tiny_with_tokenizer,
+    torch_pipeline,
+)
 from parity_tests.tiers import thinned
 from tf_pipeline.pipelines import pipeline, supported_tasks
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, windows
@@ -126,6 +131,17 @@ def test_every_kind_of_head_is_transformers_own(minilm, head, class_name):
     for inputs in (["One.", "Two words, and more."], [PAIR, PAIR | {"text": "No."}], "One."):
         for options in ({}, {"top_k": None}, {"top_k": 2}, {"function_to_apply": "softmax", "top_k": None}):
             assert_same_answers(ours(inputs, **options), theirs(inputs, **options))
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [("text-classification", {"top_k": None}), ("zero-shot-classification", {"candidate_labels": ["a", "a film"]})],
+)
+def test_a_decoder_without_a_padding_token(task, options):
+    folder = decoder_classifier_checkpoint()
+    ours, theirs = pipeline(task, folder), torch_pipeline(task, folder)
+    texts = ["One.", "Two words, and more."]
+    assert_same_answers(ours(texts, **options), theirs(texts, **options))
 
 
 def test_a_model_without_a_mask_reads_no_padding(minilm, reviews):

@@ -327,8 +327,14 @@ class Pipeline(Stages):
             return super()._on_engine(run, *signature)
         if "attention_mask" not in self.input_names:
             raise EngineError(f'engine="xla" pads texts, and {type(self.model).__name__} takes no attention_mask.')
+        if getattr(self.model, "takes_one_text", False):
+            raise EngineError(
+                f'engine="xla" pads texts, and {type(self.model).__name__} cannot tell padding from the last token: '
+                "its config has no pad_token_id."
+            )
         fill = padding_values(self.tokenizer)
-        return XlaFunction(run, fill, self.output_names, self.per_token, self.max_length)
+        dtype = self.model.compute_dtype
+        return XlaFunction(run, *signature, fill, self.output_names, self.per_token, self.max_length, dtype)
 
     # ------------------------------------------------------------------------------------------------ the stages
 
@@ -380,6 +386,8 @@ class Pipeline(Stages):
         return lengths
 
     def _batches(self, rows: Rows, lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
+        if getattr(self.model, "takes_one_text", False):
+            batch_size = 1
         return batches_by_length(lengths, self.token_budget, batch_size)
 
     def _run_batch(self, rows: Rows, batch: list[int]) -> Iterator[dict[str, Any]]:
