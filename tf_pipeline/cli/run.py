@@ -269,7 +269,7 @@ def run(
     try:
         if input_file is not None:
             asked = {
-                "task": name,
+                "task": with_languages(task),
                 "model": model,
                 "dtype": dtype,
                 "engine": engine,
@@ -335,10 +335,17 @@ def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any
     return parameters
 
 
+def with_languages(task: str) -> str:
+    """A task's own name, or of translation the one that was given, which may hold the languages."""
+    name = task_name(task)
+    return task if name == "translation" else name
+
+
 def with_defaults(task: str, parameters: dict[str, Any], served: bool) -> None:
     """Add the arguments that the command line sets by itself; a served model cuts texts as it was exported."""
     windows = task == "summarization" and "stride" in parameters  # which read all of a text
-    if "truncation" in OPTIONS[task] and not served and not windows:
+    is_given = task == "feature-extraction" and "truncation" in (parameters.get("tokenize_kwargs") or {})
+    if "truncation" in OPTIONS[task] and not served and not windows and not is_given:
         parameters.setdefault("truncation", True)
     if task == "text-classification":
         parameters.setdefault("top_k", None)

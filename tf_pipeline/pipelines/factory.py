@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import inspect
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,9 @@ DEFAULT_CHECKPOINTS = {
     "translation": "google-t5/t5-base",
     "zero-shot-classification": "facebook/bart-large-mnli",
 }
+
+# Arguments of every pipeline that is made here, besides those of its task.
+_OF_PIPELINES = {"batch_size", "token_budget"}
 
 BUNDLED_CHECKPOINT = Path(__file__).parent.parent / "assets" / "sentiment"
 
@@ -164,7 +168,7 @@ def pipeline(
     if task is None:
         task = told_task(model, TASKS, config, **(hub if is_named else {}))
     task_pipeline = pipeline_class(task)
-    task_pipeline.check_names(set(kwargs) - {"batch_size", "token_budget"})
+    task_pipeline.check_names(set(kwargs) - _OF_PIPELINES)
     if model is None:
         model = _named_default(task_pipeline.task)
     needed = task_pipeline.processors
@@ -190,6 +194,18 @@ def pipeline(
     if task_pipeline.task != task and task_pipeline.task == "translation":
         kwargs["task"] = task  # the languages are in its name
     return task_pipeline(model=model, device=device, engine=engine or "tensorflow", quantize=quantize, **kwargs)
+
+
+def check_arguments(task: str, arguments: Mapping[str, Any]) -> None:
+    """Require that :func:`pipeline` takes arguments of these names for a task and a model that is loaded here.
+
+    Raises:
+        TypeError: for one that it does not take.
+    """
+    own = inspect.signature(pipeline).parameters
+    others = settled({name: value for name, value in arguments.items() if name not in own}, PIPELINE_ARGUMENTS)
+    split_hub_options(others)  # which leaves those of the task
+    pipeline_class(task).check_names(set(others) - _OF_PIPELINES - {"torch_dtype"})
 
 
 def _for_engine(engine: str, task_pipeline: type, loading: dict[str, Any], kwargs: dict[str, Any]):
