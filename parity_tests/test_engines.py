@@ -261,8 +261,12 @@ def test_what_openvino_cannot_convert_is_said(sentiment, monkeypatch):
         raise RuntimeError("No translator for tf.Strange\nand a page of a graph")
 
     monkeypatch.setattr(openvino, "convert_model", fails)
+    pipe = on("openvino", sentiment)
     with pytest.raises(EngineError, match="OpenVINO cannot run this model: No translator for tf.Strange$"):
-        on("openvino", sentiment)(TEXTS)
+        pipe(TEXTS)
+    monkeypatch.undo()
+    with pytest.raises(EngineError, match="No translator for tf.Strange$"):  # which is not tried again
+        pipe(TEXTS)
 
 
 def test_refused_inputs_are_no_fault_of_the_engine(sentiment):

@@ -18,6 +18,7 @@ from parity_tests.pipeline_helpers import (
 from parity_tests.tiers import thinned
 from tf_pipeline.pipelines import pipeline, supported_tasks
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, windows
+from tf_pipeline.pipelines.calls import EngineError
 from tf_pipeline.pipelines.tasks import MEDIA
 
 PAIR = {"text": "A man eats.", "text_pair": "Somebody has food."}
@@ -142,6 +143,26 @@ def test_a_decoder_without_a_padding_token(task, options):
     ours, theirs = pipeline(task, folder), torch_pipeline(task, folder)
     texts = ["One.", "Two words, and more."]
     assert_same_answers(ours(texts, **options), theirs(texts, **options))
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("text-classification", {}),
+        ("feature-extraction", {"pooling": "mean"}),
+        ("feature-extraction", {"pooling": "cls"}),
+        ("token-classification", {}),
+    ],
+)
+def test_texts_without_tokens_are_refused(task, options):
+    pipe = pipeline(task, decoder_classifier_checkpoint(), **options)
+    for inputs, message in (("", "Text 0 has no tokens"), (["a film", ""], "Text 1 has no tokens")):
+        with pytest.raises(ValueError, match=message):
+            pipe(inputs)
+    with pytest.raises(ValueError, match="The text has no tokens"):
+        pipe.forward(pipe.preprocess("") if task != "token-classification" else pipe.preprocess("")[0])
+    answers = list(pipe.stream(["a film", ""]))
+    assert isinstance(answers[1], ValueError) and not isinstance(answers[0], ValueError)
 
 
 def test_a_model_without_a_mask_reads_no_padding(minilm, reviews):
@@ -356,6 +377,20 @@ def test_streaming_keeps_errors_apart(ours):
     assert [isinstance(answer, Exception) for answer in answers] == [False, True, False, True, False, False, True]
     assert "602 tokens" in str(answers[1]) and "Text 6 has 702" in str(answers[6])
     assert_close([answers[0], answers[2]], ours(["fine", "good"]))
+
+
+@pytest.mark.parametrize("error", [EngineError, ImportError])
+def test_errors_of_every_input_are_not_blamed_on_one(ours, monkeypatch, error):
+    calls = []
+
+    def fails(*_):
+        calls.append(1)
+        raise error("This is of every input.")
+
+    monkeypatch.setattr(type(ours), "encode", fails)
+    with pytest.raises(error, match="of every input"):
+        list(ours.stream(["one", "two"]))
+    assert len(calls) == 1
 
 
 def test_batch_size_of_one_call(ours, monkeypatch):

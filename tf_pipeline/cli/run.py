@@ -292,7 +292,7 @@ def run(
         raise typer.Exit(interruption.status) from None
     except (ReaderGoneError, BrokenPipeError):
         _leave_quietly()
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         fail(as_options(error, arguments), 1)
     raise typer.Exit(SOME_ROWS_FAILED if failed else 0)
 

@@ -23,14 +23,8 @@ from tf_pipeline.arguments import (
 from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values, windows
-from tf_pipeline.pipelines.calls import Calls, text_arguments
-from tf_pipeline.pipelines.engines import (
-    EngineError,
-    OpenVinoFunction,
-    XlaFunction,
-    check_quantization,
-    chosen_engine,
-)
+from tf_pipeline.pipelines.calls import Calls, EngineError, text_arguments
+from tf_pipeline.pipelines.engines import OpenVinoFunction, XlaFunction, check_quantization, chosen_engine
 from tf_pipeline.pipelines.shortening import Shortener
 from tf_pipeline.tokenization import with_tensorflow
 from tf_pipeline.tracing import Following, compiled
@@ -39,6 +33,7 @@ from tf_pipeline.tracing import Following, compiled
 # memory.
 WINDOW = 4096
 WINDOW_CHARACTERS = 2**20
+NO_TOKENS = "has no tokens; give a text that is not empty, or leave add_special_tokens on."
 
 
 @dataclass
@@ -362,6 +357,8 @@ class Pipeline(Stages):
         refuse_if_forked(type(self).__name__)
         inputs = {name: tf.cast(model_inputs[name], tf.int32) for name in self.input_names if name in model_inputs}
         self._check_length(inputs["input_ids"].shape[-1])
+        if not inputs["input_ids"].shape[-1]:
+            raise ValueError(f"The text {NO_TOKENS}")
         if len(inputs) < len(self.input_names):
             inputs = self._complete(inputs)
         outputs = self._compiled(inputs)
@@ -383,6 +380,10 @@ class Pipeline(Stages):
         lengths = [len(ids) for ids in rows.columns["input_ids"]]
         longest = int(np.argmax(lengths))
         self._check_length(lengths[longest], f"Text {offset + rows.owners[longest]}", rows.multiple)
+        masks = rows.columns.get("attention_mask")
+        for row, length in enumerate(lengths):
+            if not (length if masks is None else any(masks[row])):
+                raise ValueError(f"Text {offset + rows.owners[row]} {NO_TOKENS}")
         return lengths
 
     def _batches(self, rows: Rows, lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:

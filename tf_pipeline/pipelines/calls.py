@@ -18,6 +18,14 @@ from tf_pipeline.forks import ForkedProcessError
 PROGRESS_DELAY = 2.0
 
 
+class EngineError(ValueError):
+    """An engine that cannot run a model, or computes something else; the message says what can be done."""
+
+
+# Exceptions that every input would raise, whatever it is.
+ERRORS_OF_ALL = (ForkedProcessError, EngineError, ImportError)
+
+
 class Calls:
     """Takes one input, a list or a stream, and gives answers in their order.
 
@@ -124,7 +132,7 @@ class Calls:
         bar, answered = arguments[-1], arguments[-1].n
         try:
             answers = self._run_window(window, offset, *arguments)
-        except ForkedProcessError:  # of every input
+        except ERRORS_OF_ALL:
             raise
         except self.input_errors as error:
             if len(window) > 1:

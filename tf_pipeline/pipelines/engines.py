@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.pipelines.calls import EngineError
 from tf_pipeline.tracing import compiled
 
 logger = logging.getLogger(__name__)
@@ -28,10 +29,6 @@ QUANTIZATIONS = {"int8": 0.5}
 
 # Lengths and numbers of rows that XLA compiles are powers of two, and lengths no less than this.
 _LEAST_LENGTH = 16
-
-
-class EngineError(ValueError):
-    """An engine that cannot run a model, or computes something else; the message says what can be done."""
 
 
 def check_quantization(quantize: str | None, engine: str) -> None:
@@ -102,6 +99,7 @@ class OpenVinoFunction:
         self._differ = partial(_differ, tolerance=max(tolerance, QUANTIZATIONS.get(quantize or "", 0)))
         self._quantize, self._required = quantize, required
         self._model: Any = None
+        self._failure: str | None = None
         self._structure: Any = None
         self._order: list[int] = []
         self._ports: list[Any] = []
@@ -114,11 +112,14 @@ class OpenVinoFunction:
     def __call__(self, *inputs: Any) -> Any:
         """Compute the function, as a ``tf.function`` does; arrays in place of tensors."""
         with self._lock:
+            if self._failure is not None:
+                raise EngineError(self._failure)
             if self._model is None:
                 try:
                     return self._first(inputs)
                 except EngineError as error:
                     if self._required:
+                        self._failure = str(error)
                         raise
                     logger.warning("%s TensorFlow runs it.", error)
                     self._model = self._function

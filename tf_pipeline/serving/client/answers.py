@@ -271,8 +271,9 @@ class FeatureExtraction(RemoteTask):
             features = outputs["sentence_embedding"]
         else:
             places = np.flatnonzero(outputs["attention_mask"])
-            own = slice(places[0], places[-1] + 1) if len(places) else slice(0)
-            features = outputs["last_hidden_state"][None, own]
+            if not len(places):
+                raise ValueError(f"The text {value!r:.80} has no tokens; give one that is not empty.")
+            features = outputs["last_hidden_state"][None, places[0] : places[-1] + 1]
         return in_form(features, return_tensors)
 
 
