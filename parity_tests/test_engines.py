@@ -21,9 +21,9 @@ from parity_tests.port_helpers import shared_cache, use_cache_of
 from parity_tests.tiers import exhaustive
 from tf_pipeline import AutoTokenizer, TFAutoModel, pipeline
 from tf_pipeline.cli.main import app
-from tf_pipeline.pipelines import engines
+from tf_pipeline.pipelines import base, engines, factory
 from tf_pipeline.pipelines.engines import EngineError, OpenVinoFunction
-from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
+from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT, pipeline_class
 from tf_pipeline.tracing import Following
 
 TEXTS = ["a good film", "not what I had expected of this director, to say the least", "", "bad"]
@@ -238,10 +238,34 @@ def test_unknown_engines_and_dtypes_are_refused(sentiment):
         engines.chosen_engine("openvino", "float64")
     with pytest.raises(EngineError, match="quantize='int8' is done by OpenVINO, and engine is 'tensorflow'"):
         on("tensorflow", sentiment, quantize="int8")
+    with pytest.raises(EngineError, match="precision='bfloat16' is OpenVINO's, and engine is 'tensorflow'"):
+        on("tensorflow", sentiment, precision="bfloat16")
+    with pytest.raises(
+        EngineError, match="precision='int4' is not supported; supported are float32, bfloat16, float16"
+    ):
+        on("tensorflow", sentiment, precision="int4")
     with pytest.raises(EngineError, match="quantize='int3' is not supported; supported are int8"):
         on("openvino", sentiment, quantize="int3")
     with pytest.raises(ValueError, match="engine: only a model that runs in this process takes that"):
         pipeline("text-classification", model="http://localhost:1/v1/models/m", engine="openvino")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "device", "engine", "dtype"),
+    [
+        ("wav2vec2", "/device:CPU:0", "auto", "float32"),
+        ("wav2vec2", "/device:GPU:0", "auto", "bfloat16"),
+        ("whisper", None, "auto", "bfloat16"),
+        ("whisper", None, "openvino", "float32"),  # which is refused later
+    ],
+)
+def test_dtypes_stay_where_tensorflow_runs_the_model(monkeypatch, model_type, device, engine, dtype):
+    monkeypatch.setattr(engines, "chosen_engine", lambda engine: "openvino")
+    monkeypatch.setattr(base, "device_name", lambda device: device)
+    task_pipeline, source = pipeline_class("automatic-speech-recognition"), SimpleNamespace(model_type=model_type)
+    loading, options = factory._for_engine(engine, task_pipeline, source, device, {}, {"dtype": "bfloat16"}, {})
+    assert loading == {"dtype": dtype}
+    assert options == ({"precision": "bfloat16"} if dtype == "float32" else {})
 
 
 def test_what_openvino_gets_wrong_is_noticed(sentiment, monkeypatch, caplog):

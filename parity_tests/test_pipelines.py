@@ -379,6 +379,24 @@ def test_streaming_keeps_errors_apart(ours):
     assert_close([answers[0], answers[2]], ours(["fine", "good"]))
 
 
+def test_a_source_that_waits_for_each_answer(ours):
+    answers = []
+
+    def source():
+        for place, text in enumerate(["one", "two of them", "three of them now"]):
+            assert len(answers) == place
+            yield text
+
+    for answer in ours.stream(source(), batch_size=1):
+        answers.append(answer)
+    assert_same_answers(answers, ours(["one", "two of them", "three of them now"]))
+    answers = []
+    for answer in ours(source(), batch_size=1):
+        answers.append(answer)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        ours.stream(["one"], batch_size=0)
+
+
 @pytest.mark.parametrize("error", [EngineError, ImportError])
 def test_errors_of_every_input_are_not_blamed_on_one(ours, monkeypatch, error):
     calls = []

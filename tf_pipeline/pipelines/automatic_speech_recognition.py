@@ -28,9 +28,14 @@ class AutomaticSpeechRecognitionPipeline(SpeechPipeline):
 
     def __new__(cls, model=None, *args: Any, **kwargs: Any):
         """The pipeline for a model: another one if it is Whisper."""
-        if getattr(getattr(model, "config", None), "model_type", None) == "whisper":
-            return WhisperPipeline(model, *args, **kwargs)
+        if (other := cls.class_for(getattr(model, "config", None))) is not cls:
+            return other(model, *args, **kwargs)
         return super().__new__(cls)
+
+    @classmethod
+    def class_for(cls, config: Any) -> type:
+        """Whisper's pipeline for Whisper."""
+        return WhisperPipeline if getattr(config, "model_type", None) == "whisper" else cls
 
     def sanitize_parameters(
         self,

@@ -24,7 +24,13 @@ from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values, windows
 from tf_pipeline.pipelines.calls import Calls, EngineError, text_arguments
-from tf_pipeline.pipelines.engines import OpenVinoFunction, XlaFunction, check_quantization, chosen_engine
+from tf_pipeline.pipelines.engines import (
+    OpenVinoFunction,
+    XlaFunction,
+    check_precision,
+    check_quantization,
+    chosen_engine,
+)
 from tf_pipeline.pipelines.shortening import Shortener
 from tf_pipeline.tokenization import with_tensorflow
 from tf_pipeline.tracing import Following, compiled
@@ -33,6 +39,8 @@ from tf_pipeline.tracing import Following, compiled
 # memory.
 WINDOW = 4096
 WINDOW_CHARACTERS = 2**20
+# Devices of a pipeline where engines besides TensorFlow can run its model.
+ON_CPU = (None, "/device:CPU:0")
 NO_TOKENS = "has no tokens; give a text that is not empty, or leave add_special_tokens on."
 
 
@@ -113,6 +121,7 @@ class Stages(Calls):
         self.model = model
         self.engine = self._chosen(engine)
         check_quantization(quantize, self.engine)
+        check_precision(precision, self.engine)
         self._conversion = {"precision": precision, "quantize": quantize, "required": engine != "auto"}
         self.batch_size = batch_size
         self._defaults = parameters
@@ -129,7 +138,7 @@ class Stages(Calls):
             raise EngineError(
                 f"engine={engine!r} does not run {self.task}; {', '.join(('tensorflow', *self.engines))} do."
             )
-        if self.device not in (None, "/device:CPU:0"):
+        if self.device not in ON_CPU:
             if engine == "auto":
                 return "tensorflow"
             raise EngineError(f"engine={engine!r} runs on the CPU, not on {self.device}.")
@@ -176,6 +185,11 @@ class Stages(Calls):
     def auto_class(cls) -> type:
         """The auto class that loads this task's models."""
         raise NotImplementedError
+
+    @classmethod
+    def class_for(cls, config: Any) -> type:
+        """The class that runs models of a config: this one, unless the task has another for some models."""
+        return cls
 
     def encode(self, inputs: list[Any], **preprocess_kwargs: Any) -> Rows:
         """Turn many inputs into rows of the model's inputs."""

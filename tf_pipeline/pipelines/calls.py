@@ -73,16 +73,15 @@ class Calls:
         Args:
             inputs: a text; a pair ``{"text": …, "text_pair": …}``; a list of these; or a generator, a data set of
                 PyTorch's, iterable or with a length and items, or a ``tf.data.Dataset`` of these.
-            batch_size: maximum number of rows in a batch, for this call.
+            batch_size: maximum number of rows in a batch, for this call. With 1, each input of a generator is answered
+                before the next is read; otherwise several are read ahead.
             **parameters: arguments of the tokenizer (``truncation=True``, ``max_length``, ``padding_side``, …) and of
                 the task.
 
         Returns:
             The answer for one text, a list for a list, and an iterator for anything else.
         """
-        if batch_size is not None:
-            whole_number("batch_size", batch_size, 1)
-        arguments = self._split(parameters), batch_size or self.batch_size
+        arguments = self._split(parameters), self._rows(batch_size)
         if self.is_single(inputs):
             return next(self._run([inputs], *arguments))
         if isinstance(inputs, (list, tuple)):
@@ -91,14 +90,21 @@ class Calls:
             raise ValueError(f"Inputs are a text, a list, a generator or a dataset; got {type(inputs).__name__}.")
         return self._run(inputs, *arguments)
 
-    def stream(self, inputs: Iterable[Any], **parameters: Any) -> Iterator[Any]:
+    def stream(self, inputs: Iterable[Any], batch_size: int | None = None, **parameters: Any) -> Iterator[Any]:
         """Answers for any number of inputs, in their order; an input that fails gives its exception instead.
 
         Args:
             inputs: an iterable; if it has a length, the progress bar shows how much is left.
+            batch_size: as in a call.
             **parameters: as in a call.
         """
-        return self._run(inputs, self._split(parameters), self.batch_size, True)
+        return self._run(inputs, self._split(parameters), self._rows(batch_size), True)
+
+    def _rows(self, batch_size: int | None) -> int | None:
+        """The maximum number of rows in a batch of a call."""
+        if batch_size is not None:
+            whole_number("batch_size", batch_size, 1)
+        return batch_size or self.batch_size
 
     def is_single(self, inputs: Any) -> bool:
         """Whether this is one input rather than several."""
@@ -117,7 +123,11 @@ class Calls:
             if is_map_style(inputs):
                 inputs = map(inputs.__getitem__, range(len(inputs)))
             elements = inputs if isinstance(inputs, Sequence) else self._elements(inputs)
-            for window in self._windows(elements, batch_size):
+            if batch_size == 1 and not isinstance(elements, Sequence):
+                pieces = ([one] for one in elements)  # the source may need an answer before it goes on
+            else:
+                pieces = self._windows(elements, batch_size)
+            for window in pieces:
                 if isinstance(inputs, Sequence) and not keep_errors:
                     yield from self._run_window(window, done, parameters, batch_size, bar)
                 else:

@@ -51,6 +51,21 @@ def check_quantization(quantize: str | None, engine: str) -> None:
         )
 
 
+def check_precision(precision: str, engine: str) -> None:
+    """Require that an engine can compute in a dtype that is not the model's own.
+
+    Raises:
+        EngineError: naming what can.
+    """
+    if precision not in PRECISIONS:
+        raise EngineError(f"precision={precision!r} is not supported; supported are {', '.join(PRECISIONS)}.")
+    if precision != "float32" and engine != "openvino":
+        raise EngineError(
+            f'precision={precision!r} is OpenVINO\'s, and engine is {engine!r}: pass engine="openvino", or load the '
+            "model in this dtype."
+        )
+
+
 def chosen_engine(engine: str, dtype: str = "float32") -> str:
     """The engine that a name stands for.
 

@@ -121,13 +121,19 @@ class Client:
         """
         return self.check()(*args, **kwargs)
 
-    def stream(self, inputs: Iterable[Any], **parameters: Any) -> Iterator[Any]:
+    def stream(self, inputs: Iterable[Any], batch_size: int | None = None, **parameters: Any) -> Iterator[Any]:
         """Answers in the order of the inputs; one that is wrong gives its exception instead.
+
+        Args:
+            inputs: an iterable.
+            batch_size: maximum number of rows in a request; with 1, each input of a generator is answered before the
+                next is read.
+            **parameters: as in a call.
 
         Raises:
             ServingError: if the server cannot be reached, or fails for another reason than a single input.
         """
-        return self.check().stream(inputs, **parameters)
+        return self.check().stream(inputs, batch_size, **parameters)
 
     def stream_text(self, inputs: str, *, step_tokens: int | None = None, **parameters: Any) -> Iterator[str]:
         """Pieces of a text while the server writes it; together they are what one call writes behind the text.
