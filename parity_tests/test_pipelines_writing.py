@@ -127,6 +127,7 @@ def test_default_length_does_not_depend_on_the_other_prompts(generators):
     [
         ({"temprature": 2.0}, TypeError, "did you mean temperature"),
         ({"return_full_text": True, "return_tensors": True}, ValueError, "Only one of return_full_text"),
+        ({"stop_sequence": "a", "stop_strings": "b"}, ValueError, "pass one of them"),
         ({"output_scores": True}, ValueError, "call pipe.model.generate"),
         ({"handle_long_generation": "cut"}, ValueError, "None or 'hole'"),
         ({"assistant_model": "gpt2"}, ValueError, "no second model proposes tokens"),
@@ -253,6 +254,18 @@ def test_languages():
     ]:
         with pytest.raises(ValueError, match=re.escape(message)):
             ours(PROMPTS[0], **languages)
+
+
+def test_long_texts_are_cut_for_models_of_many_languages():
+    folder, source, target = languages_checkpoint("mbart")
+    ours = pipeline("translation", folder, src_lang=source, tgt_lang=target, max_new_tokens=3)
+    text = "once upon a time " * 20
+    ids = ours.preprocess(text, truncation=True)["input_ids"][0].numpy().tolist()
+    whole = ours.tokenizer(text)["input_ids"]
+    assert len(ids) == 64 < len(whole) and {whole[0], whole[-1]} & set(ids)
+    assert ours(text, truncation=True)[0]["translation_text"] is not None
+    with pytest.raises(ValueError, match="takes at most 64"):
+        ours(text)
 
 
 def test_threads_do_not_share_languages(monkeypatch):

@@ -422,6 +422,10 @@ def test_tokens_by_hand(connect, kind):
     assert outputs["logits"].dtype == np.float32 and outputs["logits"].tolist() == [[1, 0], [3, 4]]
     with pytest.raises(ValueError, match="different numbers of rows"):
         client.predict("serving_default", {"input_ids": [[1], [2]], "attention_mask": [[1]]})
+    with pytest.raises(ValueError, match="serving_default takes attention_mask, input_ids; the input has ids"):
+        client.predict("serving_default", {"ids": [[1]]})
+    with pytest.raises(ValueError, match="The rows of input_ids have different lengths: pad them"):
+        client.predict("serving_default", {"input_ids": [[1, 2], [3]], "attention_mask": [[1, 0], [1, 1]]})
     with pytest.raises(ValueError, match="known task.*none of a task on texts.*Export the model with its tokenizer"):
         client("text")
 

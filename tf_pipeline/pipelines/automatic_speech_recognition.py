@@ -1,4 +1,4 @@
-"""Write down what is said in sounds."""
+"""Transcribe speech."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,7 +61,7 @@ class AutomaticSpeechRecognitionPipeline(SpeechPipeline):
                 f"return_timestamps is {return_timestamps!r}, but CTC can either predict character level timestamps, "
                 "or word level timestamps: 'char' or 'word'."
             )
-        pieces = self._pieces(chunk_length_s, stride_length_s) if chunk_length_s else None
+        pieces = self._pieces(chunk_length_s, stride_length_s)
         return {"pieces": pieces}, {"return_timestamps": return_timestamps}
 
     # ------------------------------------------------------------------------------------------------ the stages

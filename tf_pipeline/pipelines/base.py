@@ -450,8 +450,7 @@ class Pipeline(Stages):
             layout["multiple"] = kwargs.pop("pad_to_multiple_of", None)
         for name in ("return_tensors", "return_attention_mask"):
             kwargs.pop(name, None)
-        if kwargs.get("truncation") and "max_length" not in kwargs and self.truncation_length < LARGE_INTEGER:
-            kwargs["max_length"] = self.truncation_length
+        kwargs = self._with_length(kwargs)
         try:
             with self.tokenizer.lock:  # the shortener reads on which side the tokenizer cuts
                 arguments = self._shortener.shorten_all(dict(arguments), kwargs)
@@ -461,6 +460,12 @@ class Pipeline(Stages):
                 raise
             given = ", ".join(f"{name}={kwargs[name]!r}" for name in ("truncation", "max_length") if name in kwargs)
             raise ValueError(f"A text cannot be cut with {given}: {str(error).partition(': ')[2]}.") from error
+
+    def _with_length(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the tokenizer, with the length that truncation cuts to if none is given."""
+        if not kwargs.get("truncation") or self.truncation_length >= LARGE_INTEGER:
+            return kwargs
+        return {"max_length": self.truncation_length} | kwargs
 
     def _complete(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Add the inputs that a caller left out: all tokens count, all are of the first text."""
@@ -498,7 +503,14 @@ class Pipeline(Stages):
             )
 
 
-class ChunkPipeline(Pipeline):
+class OfManyRows:
+    """The part of a pipeline whose ``postprocess`` takes the list of outputs for all rows of an input."""
+
+    def _answer(self, outputs: list[dict[str, Any]], task_kwargs: Mapping[str, Any]) -> Any:
+        return self.postprocess(outputs, **task_kwargs)
+
+
+class ChunkPipeline(OfManyRows, Pipeline):
     """A pipeline that may run several rows of the model for one input, as in ``transformers``.
 
     ``preprocess`` gives a list of rows, ``forward`` runs one of them, and ``postprocess`` takes the list of outputs.
@@ -515,9 +527,6 @@ class ChunkPipeline(Pipeline):
     def postprocess(self, model_outputs: list[Mapping[str, Any]], **parameters: Any) -> Any:
         """Third stage: turn the outputs for all rows of one input into the task's answer."""
         raise NotImplementedError
-
-    def _answer(self, outputs: list[dict[str, Any]], task_kwargs: Mapping[str, Any]) -> Any:
-        return self.postprocess(outputs, **task_kwargs)
 
 
 def device_name(device: Any) -> str | None:

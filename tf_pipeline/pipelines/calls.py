@@ -324,7 +324,7 @@ def _elements(inputs: Iterable[Any]) -> Iterator[Any]:
 
 
 def as_labels(given: Any) -> list[str] | None:
-    """Labels from a list, or from a string with commas between them; ``None`` if none are given.
+    """Labels from a list or another iterable, or from a string with commas; ``None`` if none are given.
 
     Raises:
         ValueError: for anything else, and for a list of nothing.
@@ -332,7 +332,9 @@ def as_labels(given: Any) -> list[str] | None:
     labels = given
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(",") if label.strip()]
-    if labels is not None and (not len(labels) or not all(isinstance(label, str) for label in labels)):
+    elif isinstance(labels, Iterable) and not isinstance(labels, Mapping):
+        labels = list(labels)
+    if given is not None and not (isinstance(labels, list) and labels and all(isinstance(one, str) for one in labels)):
         raise ValueError(
             "You must include at least one label and at least one sequence: candidate_labels is a list of strings or a "
             f"string with commas; got {given!r}."

@@ -23,8 +23,8 @@ ENGINES = ("tensorflow", "xla", "openvino", "auto")
 # outputs that rounding explains, as a share of the largest output.
 PRECISIONS = {"float32": ("f32", 1e-4), "bfloat16": ("bf16", 0.1), "float16": ("f16", 0.02)}
 
-# Numbers that OpenVINO may keep weights as, and the largest difference that this explains, as a share as above: a model
-# that is quantized computes something close, and how close is known from its answers alone.
+# Integer types for OpenVINO weights, and the largest relative difference each may cause: a model that is quantized
+# computes something close, and how close is known from its answers alone.
 QUANTIZATIONS = {"int8": 0.5}
 
 # Lengths and numbers of rows that XLA compiles are powers of two, and lengths no less than this.

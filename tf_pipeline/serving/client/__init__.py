@@ -197,12 +197,19 @@ class Client:
             The outputs by name, with as many rows as were sent; strings as an array of objects.
 
         Raises:
+            ValueError: for other inputs than the signature's, and rows of different lengths.
             ServingError: if the answer does not have the outputs of the signature, or another number of rows.
         """
         info = self._known(signature, self.signatures())
+        if set(columns) != set(info.inputs):
+            takes, has = (", ".join(sorted(names)) for names in (info.inputs, columns))
+            raise ValueError(f"Signature {signature} takes {takes}; the input has {has}.")
         counts = {name: len(values) for name, values in columns.items()}
         if len(set(counts.values())) != 1:
             raise ValueError(f"The inputs have different numbers of rows: {counts}.")
+        for name, values in columns.items():
+            if len({len(row) for row in values if isinstance(row, (list, tuple, np.ndarray))}) > 1:
+                raise ValueError(f"The rows of {name} have different lengths: pad them.")
         rows = next(iter(counts.values()))
         outputs = self._transport.predict(signature, info, columns)
         if missing := sorted(set(info.outputs) - set(outputs)):
