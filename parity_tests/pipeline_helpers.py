@@ -106,17 +106,28 @@ def saved(model: torch.nn.Module, tokenizer) -> Path:
     return folder
 
 
-@cache
-def decoder_checkpoint() -> Path:
-    """A checkpoint of GPT-2 with a chat template and a table of 64 positions."""
+def _decoder_parts(**values):
+    """A tokenizer and a config of GPT-2, with a chat template and a table of 64 positions."""
     end = "<|endoftext|>"
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=_byte_level([end]), eos_token=end, bos_token=end, chat_template=TEMPLATE, model_max_length=64
     )
-    config = transformers.GPT2Config(
-        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=64, eos_token_id=0, bos_token_id=0
-    )
+    sizes = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    return tokenizer, transformers.GPT2Config(**sizes, eos_token_id=0, bos_token_id=0, **values)
+
+
+@cache
+def decoder_checkpoint() -> Path:
+    """A checkpoint of GPT-2."""
+    tokenizer, config = _decoder_parts()
     return saved(transformers.GPT2LMHeadModel(config), tokenizer)
+
+
+@cache
+def decoder_classifier_checkpoint() -> Path:
+    """A classifier of GPT-2, which has no padding token."""
+    tokenizer, config = _decoder_parts(**labels_of(["contradiction", "neutral", "entailment"]))
+    return saved(transformers.GPT2ForSequenceClassification(config), tokenizer)
 
 
 @cache

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from typer.testing import CliRunner
 
-from tf_pipeline import files
+from parity_tests.pipeline_helpers import labels_of, tiny_with_tokenizer
+from tf_pipeline import AutoTokenizer, files
 from tf_pipeline.cli import row_formats
+from tf_pipeline.cli.main import app
 from tf_pipeline.pipelines import pipeline
+from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
 
 beam = pytest.importorskip("apache_beam")
 pytestmark = pytest.mark.slow
@@ -170,10 +174,12 @@ def test_handler_in_a_pipeline_of_ones_own(expected):
     (["setup.cfg", "out"], "ends in none of .txt"),
     (["setup.cfg", "out", "--format", "csv"], "'csv' is no format"),
     (["setup.cfg", "out", "--parameters", "[]"], "is a JSON object"),
+    (["setup.cfg", "out", "--format", "text", "--parameters", '{"top_kk": 2}'], "top_k"),
 ])  # fmt: skip
 def test_wrong_usage(arguments, message, tmp_path):
     done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600)
     assert done.returncode in (1, 2) and message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr and not Path("out").exists()
 
 
 def test_a_record_file_that_is_cut(tmp_path):
@@ -196,6 +202,45 @@ def test_texts_are_cut_as_by_run_in_every_task(tmp_path):
     answers, failures = rows_of(tmp_path / "out")
     assert answers.keys() == {1, 2} and failures.keys() == {3, 4}
     assert failures[4]["input"].strip() == lines[3]
+
+
+HEADS = {
+    "question-answering": ("TFBertForQuestionAnswering", {}, {"question": "Who works?"}),
+    "zero-shot-classification": (
+        "TFBertForSequenceClassification",
+        labels_of(["contradiction", "neutral", "entailment"]),
+        {"candidate_labels": ["art", "sport"]},
+    ),
+    "feature-extraction": ("TFBertModel", {}, {"pooling": "mean", "tokenize_kwargs": {"truncation": False}}),
+}
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_parameters_of_a_task(task, tmp_path):
+    class_name, values, parameters = HEADS[task]
+    model = tiny_with_tokenizer(class_name, AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINT), **values)
+    key = "context" if task == "question-answering" else "text"
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({key: text}) + "\n" for text in TEXTS[:3]))
+    arguments = [sys.executable, "-m", "tf_pipeline.cli", "batch", task, tmp_path / "rows.jsonl", tmp_path / "out"]
+    options = ["--model", model, "--parameters", json.dumps(parameters)]
+    done = subprocess.run(list(map(str, [*arguments, *options])), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    answers, failures = rows_of(tmp_path / "out")
+    assert not failures and sorted(answers) == [1, 2, 3]
+    if task == "question-answering":
+        pipe = pipeline(task, str(model))
+        answer = pipe(question="Who works?", context=TEXTS[0].strip())
+        assert answers[1]["answer"] == answer["answer"]
+
+
+def test_a_job_is_told_from_one_of_other_languages(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr("tf_pipeline.beam.run_job", lambda job, _: found.append(job) or 1 / 0)
+    arguments = [str(tmp_path / "rows.txt"), str(tmp_path / "out"), "--model", str(BUNDLED_CHECKPOINT)]
+    for task in ("translation_en_to_fr", "translation_en_to_de", "sentiment-analysis"):
+        CliRunner().invoke(app, ["batch", task, *arguments])
+    names = ["translation_en_to_fr", "translation_en_to_de", "text-classification"]
+    assert [job.asked["task"] for job in found] == names
 
 
 def test_what_cannot_begin_is_one_sentence(tmp_path):

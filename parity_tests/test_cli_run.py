@@ -264,6 +264,19 @@ def test_wrong_usage(models, tmp_path, arguments, status, message):
     assert (tmp_path / "in.jsonl").read_text() == '"a"\n'
 
 
+@pytest.mark.parametrize(
+    ("task", "asked"),
+    [("translation_en_to_fr", "translation_en_to_fr"), ("translation", "translation"), ("ner", "token-classification")],
+)
+def test_a_run_is_told_from_one_of_other_languages(task, asked, tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr("tf_pipeline.cli.run.answer_rows", lambda *given: found.append(given[4]) or 1 / 0)
+    (tmp_path / "rows.jsonl").write_text('"a"')
+    options = ["--input", str(tmp_path / "rows.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    run("run", task, *options, "--model", str(encoder_decoder_checkpoint()))
+    assert found[0]["task"] == asked
+
+
 def test_an_interruption_leaves_an_earlier_output(models, tmp_path, monkeypatch):
     source, target = write(tmp_path / "in.jsonl", ['"a"\n']), tmp_path / "out.jsonl"
     target.write_text("earlier")

@@ -3,7 +3,10 @@
 import importlib.util
 import json
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,15 +15,16 @@ from typer.testing import CliRunner
 
 from parity_tests.checkpoint_helpers import checkpoint, ours
 from parity_tests.families import BODIES
-from parity_tests.pipeline_helpers import tiny_with_tokenizer
+from parity_tests.pipeline_helpers import decoder_classifier_checkpoint, tiny_with_tokenizer
 from parity_tests.port_helpers import checkpoint as port_checkpoint
 from parity_tests.port_helpers import shared_cache, use_cache_of
 from parity_tests.tiers import exhaustive
 from tf_pipeline import AutoTokenizer, TFAutoModel, pipeline
 from tf_pipeline.cli.main import app
-from tf_pipeline.pipelines import engines
+from tf_pipeline.pipelines import base, engines, factory
 from tf_pipeline.pipelines.engines import EngineError, OpenVinoFunction
-from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
+from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT, pipeline_class
+from tf_pipeline.tracing import Following
 
 TEXTS = ["a good film", "not what I had expected of this director, to say the least", "", "bad"]
 QUESTIONS = [{"question": "Who?", "context": text} for text in TEXTS[:2]]
@@ -138,6 +142,23 @@ def test_xla_compiles_powers_of_two(sentiment):
     assert pipe.trace_count == 2  # of 4 × 16
 
 
+def test_what_xla_gets_wrong_is_noticed(sentiment, monkeypatch):
+    pipe = on("xla", sentiment)
+    pipe(TEXTS[0])
+    function = pipe._compiled._current()
+    monkeypatch.setattr(function, "_plain", lambda inputs: {"logits": np.ones([len(inputs["input_ids"]), 2])})
+    pipe(TEXTS[3])  # of a size that was compared
+    for texts in ([TEXTS[1] * 2], TEXTS):
+        with pytest.raises(EngineError, match="XLA computes something else than TensorFlow"):
+            pipe(texts)
+
+
+def test_a_decoder_without_a_padding_token_does_not_run_on_xla():
+    pipe = pipeline("text-classification", decoder_classifier_checkpoint())
+    with pytest.raises(EngineError, match="TFGPT2ForSequenceClassification cannot tell padding from the last token"):
+        on("xla", pipe)
+
+
 @pytest.mark.parametrize("engine", ["openvino", "xla"])
 def test_layers_that_change_are_seen(engine, tokenizer):
     plain = pipeline("text-classification", str(tiny_with_tokenizer("TFBertForSequenceClassification", tokenizer)))
@@ -150,6 +171,21 @@ def test_layers_that_change_are_seen(engine, tokenizer):
     assert_close(pipe(TEXTS), before)
     with pytest.raises(AssertionError):
         assert_close(before, after, 1e-3)
+
+
+def test_threads_that_see_a_change_wait_for_its_function():
+    model, made = SimpleNamespace(changes=0), []
+
+    def make():
+        made.append(model.changes)
+        time.sleep(0.05 * model.changes)
+        return partial(int, model.changes)
+
+    following = Following(model, make)
+    model.changes = 1
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: following(), range(4))) == [1] * 4
+    assert made == [0, 1]
 
 
 @pytest.mark.slow
@@ -202,10 +238,34 @@ def test_unknown_engines_and_dtypes_are_refused(sentiment):
         engines.chosen_engine("openvino", "float64")
     with pytest.raises(EngineError, match="quantize='int8' is done by OpenVINO, and engine is 'tensorflow'"):
         on("tensorflow", sentiment, quantize="int8")
+    with pytest.raises(EngineError, match="precision='bfloat16' is OpenVINO's, and engine is 'tensorflow'"):
+        on("tensorflow", sentiment, precision="bfloat16")
+    with pytest.raises(
+        EngineError, match="precision='int4' is not supported; supported are float32, bfloat16, float16"
+    ):
+        on("tensorflow", sentiment, precision="int4")
     with pytest.raises(EngineError, match="quantize='int3' is not supported; supported are int8"):
         on("openvino", sentiment, quantize="int3")
     with pytest.raises(ValueError, match="engine: only a model that runs in this process takes that"):
         pipeline("text-classification", model="http://localhost:1/v1/models/m", engine="openvino")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "device", "engine", "dtype"),
+    [
+        ("wav2vec2", "/device:CPU:0", "auto", "float32"),
+        ("wav2vec2", "/device:GPU:0", "auto", "bfloat16"),
+        ("whisper", None, "auto", "bfloat16"),
+        ("whisper", None, "openvino", "float32"),  # which is refused later
+    ],
+)
+def test_dtypes_stay_where_tensorflow_runs_the_model(monkeypatch, model_type, device, engine, dtype):
+    monkeypatch.setattr(engines, "chosen_engine", lambda engine: "openvino")
+    monkeypatch.setattr(base, "device_name", lambda device: device)
+    task_pipeline, source = pipeline_class("automatic-speech-recognition"), SimpleNamespace(model_type=model_type)
+    loading, options = factory._for_engine(engine, task_pipeline, source, device, {}, {"dtype": "bfloat16"}, {})
+    assert loading == {"dtype": dtype}
+    assert options == ({"precision": "bfloat16"} if dtype == "float32" else {})
 
 
 def test_what_openvino_gets_wrong_is_noticed(sentiment, monkeypatch, caplog):
@@ -225,8 +285,12 @@ def test_what_openvino_cannot_convert_is_said(sentiment, monkeypatch):
         raise RuntimeError("No translator for tf.Strange\nand a page of a graph")
 
     monkeypatch.setattr(openvino, "convert_model", fails)
+    pipe = on("openvino", sentiment)
     with pytest.raises(EngineError, match="OpenVINO cannot run this model: No translator for tf.Strange$"):
-        on("openvino", sentiment)(TEXTS)
+        pipe(TEXTS)
+    monkeypatch.undo()
+    with pytest.raises(EngineError, match="No translator for tf.Strange$"):  # which is not tried again
+        pipe(TEXTS)
 
 
 def test_refused_inputs_are_no_fault_of_the_engine(sentiment):

@@ -9,10 +9,16 @@ import torch
 import transformers
 
 import tf_pipeline
-from parity_tests.pipeline_helpers import assert_same_answers, tiny_with_tokenizer, torch_pipeline
+from parity_tests.pipeline_helpers import (
+    assert_same_answers,
+    decoder_classifier_checkpoint,
+    tiny_with_tokenizer,
+    torch_pipeline,
+)
 from parity_tests.tiers import thinned
 from tf_pipeline.pipelines import pipeline, supported_tasks
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, windows
+from tf_pipeline.pipelines.calls import EngineError
 from tf_pipeline.pipelines.tasks import MEDIA
 
 PAIR = {"text": "A man eats.", "text_pair": "Somebody has food."}
@@ -126,6 +132,37 @@ def test_every_kind_of_head_is_transformers_own(minilm, head, class_name):
     for inputs in (["One.", "Two words, and more."], [PAIR, PAIR | {"text": "No."}], "One."):
         for options in ({}, {"top_k": None}, {"top_k": 2}, {"function_to_apply": "softmax", "top_k": None}):
             assert_same_answers(ours(inputs, **options), theirs(inputs, **options))
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [("text-classification", {"top_k": None}), ("zero-shot-classification", {"candidate_labels": ["a", "a film"]})],
+)
+def test_a_decoder_without_a_padding_token(task, options):
+    folder = decoder_classifier_checkpoint()
+    ours, theirs = pipeline(task, folder), torch_pipeline(task, folder)
+    texts = ["One.", "Two words, and more."]
+    assert_same_answers(ours(texts, **options), theirs(texts, **options))
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("text-classification", {}),
+        ("feature-extraction", {"pooling": "mean"}),
+        ("feature-extraction", {"pooling": "cls"}),
+        ("token-classification", {}),
+    ],
+)
+def test_texts_without_tokens_are_refused(task, options):
+    pipe = pipeline(task, decoder_classifier_checkpoint(), **options)
+    for inputs, message in (("", "Text 0 has no tokens"), (["a film", ""], "Text 1 has no tokens")):
+        with pytest.raises(ValueError, match=message):
+            pipe(inputs)
+    with pytest.raises(ValueError, match="The text has no tokens"):
+        pipe.forward(pipe.preprocess("") if task != "token-classification" else pipe.preprocess("")[0])
+    answers = list(pipe.stream(["a film", ""]))
+    assert isinstance(answers[1], ValueError) and not isinstance(answers[0], ValueError)
 
 
 def test_a_model_without_a_mask_reads_no_padding(minilm, reviews):
@@ -340,6 +377,38 @@ def test_streaming_keeps_errors_apart(ours):
     assert [isinstance(answer, Exception) for answer in answers] == [False, True, False, True, False, False, True]
     assert "602 tokens" in str(answers[1]) and "Text 6 has 702" in str(answers[6])
     assert_close([answers[0], answers[2]], ours(["fine", "good"]))
+
+
+def test_a_source_that_waits_for_each_answer(ours):
+    answers = []
+
+    def source():
+        for place, text in enumerate(["one", "two of them", "three of them now"]):
+            assert len(answers) == place
+            yield text
+
+    for answer in ours.stream(source(), batch_size=1):
+        answers.append(answer)
+    assert_same_answers(answers, ours(["one", "two of them", "three of them now"]))
+    answers = []
+    for answer in ours(source(), batch_size=1):
+        answers.append(answer)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        ours.stream(["one"], batch_size=0)
+
+
+@pytest.mark.parametrize("error", [EngineError, ImportError])
+def test_errors_of_every_input_are_not_blamed_on_one(ours, monkeypatch, error):
+    calls = []
+
+    def fails(*_):
+        calls.append(1)
+        raise error("This is of every input.")
+
+    monkeypatch.setattr(type(ours), "encode", fails)
+    with pytest.raises(error, match="of every input"):
+        list(ours.stream(["one", "two"]))
+    assert len(calls) == 1
 
 
 def test_batch_size_of_one_call(ours, monkeypatch):

@@ -14,6 +14,7 @@ import tensorflow as tf
 import torch
 import transformers
 from PIL import Image
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import tf_pipeline
 from benchmarks.tiny import tiny_config
@@ -22,7 +23,7 @@ from parity_tests.pipeline_helpers import assert_same_answers, torch_pipeline
 from parity_tests.sense_helpers import RATE, image, image_checkpoint, sound, sound_checkpoint, sound_file
 from tf_pipeline import pipeline
 from tf_pipeline.pipelines import tasks
-from tf_pipeline.pipelines.media import resampled
+from tf_pipeline.pipelines.media import as_sound, resampled
 from tf_pipeline.port import port
 
 NEAR = 2e-5
@@ -273,6 +274,28 @@ def test_sounds_of_other_sampling_rates(rate):
     assert pipe({"raw": tone(rate), "sampling_rate": rate}) == pipe(got)
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.int32])
+def test_integers_of_another_sampling_rate_do_not_wrap_around(dtype):
+    numbers = np.iinfo(dtype)
+    wave = np.where(np.arange(8000) // 40 % 2, numbers.max, numbers.min)
+    got = as_sound({"array": wave.astype(dtype), "sampling_rate": 8000}, RATE)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(
+        got, as_sound({"array": wave.astype("f8"), "sampling_rate": 8000}, RATE), rtol=1e-5, atol=1
+    )
+
+
+def test_data_sets_of_pytorch_hold_many_inputs():
+    images = [np.asarray(image(seed)) for seed in range(3)]
+    pipe = ours("image-classification", image_checkpoint())
+    expected = pipe(images)
+    for data in (Subset(images, [0, 1, 2]), ConcatDataset([images[:1], images[1:]]), map(torch.tensor, images)):
+        assert list(pipe(data)) == expected
+    loader = DataLoader(images, batch_size=None)
+    assert list(pipe(loader)) == expected
+    assert pipe(torch.nn.Parameter(torch.tensor(images[0]).float())) == pipe(images[0].astype("f4"))
+
+
 @pytest.mark.parametrize(
     "wrong, words",
     [
@@ -305,6 +328,7 @@ def test_what_is_no_sound_is_named(wrong, words):
         ({"chunk_length_s": 0.1, "stride_length_s": 0.05}, "Chunk length must be superior to stride length"),
         ({"chunk_length_s": -1}, "chunk_length_s is -1"),
         ({"chunk_length_s": 1, "stride_length_s": "a"}, "stride_length_s 'a'"),
+        ({"stride_length_s": 1}, "stride_length_s is 1, and there are no pieces: pass chunk_length_s= too"),
     ],
     ids=str,
 )

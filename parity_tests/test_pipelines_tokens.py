@@ -169,6 +169,16 @@ def test_offsets_that_the_caller_gives(ours, theirs):
     assert [entity["start"] for entity in ours(text, offset_mapping=given, ignore_labels=[])] == [10, 14]
 
 
+def test_offsets_of_more_texts_than_are_read_at_a_time(ours, monkeypatch):
+    monkeypatch.setattr("tf_pipeline.pipelines.base.WINDOW", 2)
+    texts, given = ["one two"] * 5, [[(0, 0), (place, place + 1), (9, 10), (0, 0)] for place in range(5)]
+    options = {"offset_mapping": given, "ignore_labels": []}
+    for answers in (ours(texts, **options), list(ours(iter(texts), **options)), list(ours.stream(texts, **options))):
+        assert [[entity["start"] for entity in one] for one in answers] == [[place, 9] for place in range(5)]
+    with pytest.raises(ValueError, match="0 entries|for 1 texts"):
+        list(ours(iter([*texts, "more"]), **options))
+
+
 @pytest.mark.parametrize("batching", [{"batch_size": 1}, {"token_budget": 40}, {"token_budget": 5000}], ids=str)
 def test_batching_and_order(bert, ours, reviews, batching):
     options = {"aggregation_strategy": "average", "stride": 8}
@@ -224,6 +234,7 @@ def test_repr_names_labels_and_strategy(bert):
         (lambda pipe: list(pipe((text for text in "ab"), is_split_into_words=True)), "a list of words; got"),
         (lambda pipe: pipe("a", ignore_labels="O"), "list of labels"),
         (lambda pipe: pipe(["a", "b"], offset_mapping=[[(0, 1)]]), "for 1 texts, but there are 2"),
+        (lambda pipe: pipe("a", offset_mapping=[[(0, 1)]] * 2), "for 2 texts, but there are 1"),
         (lambda pipe: pipe("a", offset_mapping=[[(0, 1)]]), "1 entries, but the text has 3 tokens"),
         (lambda pipe: pipe(3), "got int"),
     ],

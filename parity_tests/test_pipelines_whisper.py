@@ -24,7 +24,7 @@ from tf_pipeline.cli.main import app
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.pipelines.automatic_speech_recognition import AutomaticSpeechRecognitionPipeline
 from tf_pipeline.pipelines.whisper import WhisperPipeline
-from tf_pipeline.pipelines.whisper_times import TimesInPairs, heard
+from tf_pipeline.pipelines.whisper_times import TimesInPairs, finished_tokens
 
 pytestmark = pytest.mark.slow
 
@@ -195,7 +195,7 @@ def test_what_was_heard_of_a_window_is_pytorchs():
             torch.tensor(tokens), [{}], torch.zeros(1), first, torch.tensor([90]), 0.02, 0.01, 2, 0, 0, False,
             torch.zeros(1, 3),
         )  # fmt: skip
-        kept, frames = heard(tokens, first, 90, 2)
+        kept, frames = finished_tokens(tokens, first, 90, 2)
         assert kept.tolist() == torch.cat([one["tokens"] for one in segments]).tolist() and frames == int(offset)
         lengths.add(len(tokens) - len(kept))
     assert len(lengths) > 2
@@ -247,6 +247,7 @@ def test_the_class_of_the_pipeline_follows_the_model(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"stride_length_s": 1}, "stride_length_s is 1, and there are no pieces: pass chunk_length_s= too"),
         ({"return_timestamps": "word"}, "is not supported .*segments, True. Times of words are read"),
         ({"return_timestamps": "char"}, "not supported for Whisper, which gives times of segments"),
         ({"generate_kwargs": {"no_speech_threshold": 0.6}}, "no_speech_threshold=0.6 is not supported for Whisper"),

@@ -7,6 +7,8 @@ import pty
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -113,11 +115,19 @@ def test_samples_by_default_and_within_the_positions(generators):
     assert ours(PROMPTS[0], seed=2, return_tensors=True) != drawn
 
 
+def test_default_length_does_not_depend_on_the_other_prompts(generators):
+    ours, _ = generators
+    prompts = [PROMPTS[0], PROMPTS[2], PROMPTS[0]]
+    together = ours(prompts, do_sample=False, return_tensors=True)
+    assert together == [ours(prompt, do_sample=False, return_tensors=True) for prompt in prompts]
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"temprature": 2.0}, TypeError, "did you mean temperature"),
         ({"return_full_text": True, "return_tensors": True}, ValueError, "Only one of return_full_text"),
+        ({"stop_sequence": "a", "stop_strings": "b"}, ValueError, "pass one of them"),
         ({"output_scores": True}, ValueError, "call pipe.model.generate"),
         ({"handle_long_generation": "cut"}, ValueError, "None or 'hole'"),
         ({"assistant_model": "gpt2"}, ValueError, "no second model proposes tokens"),
@@ -244,6 +254,35 @@ def test_languages():
     ]:
         with pytest.raises(ValueError, match=re.escape(message)):
             ours(PROMPTS[0], **languages)
+
+
+def test_long_texts_are_cut_for_models_of_many_languages():
+    folder, source, target = languages_checkpoint("mbart")
+    ours = pipeline("translation", folder, src_lang=source, tgt_lang=target, max_new_tokens=3)
+    text = "once upon a time " * 20
+    ids = ours.preprocess(text, truncation=True)["input_ids"][0].numpy().tolist()
+    whole = ours.tokenizer(text)["input_ids"]
+    assert len(ids) == 64 < len(whole) and {whole[0], whole[-1]} & set(ids)
+    assert ours(text, truncation=True)[0]["translation_text"] is not None
+    with pytest.raises(ValueError, match="takes at most 64"):
+        ours(text)
+
+
+def test_threads_do_not_share_languages(monkeypatch):
+    folder, *_ = languages_checkpoint("mbart")
+    ours = pipeline("translation", folder, tgt_lang="fr_XX")
+    original = type(ours.tokenizer).set_truncation_and_padding
+
+    def slowly(self, *args, **kwargs):
+        time.sleep(0.02)
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(ours.tokenizer), "set_truncation_and_padding", slowly)
+    languages = ["de_DE", "en_XX"] * 3
+    with ThreadPoolExecutor(len(languages)) as pool:
+        inputs = list(pool.map(lambda one: ours.preprocess(PROMPTS[0], src_lang=one)["input_ids"][0], languages))
+    for language, ids in zip(languages, inputs, strict=True):
+        assert ours.tokenizer.convert_tokens_to_ids(language) in ids.numpy()
 
 
 def expected_texts_of_language(folder: Path, tokenizer, language: str, **options) -> list[np.ndarray]:

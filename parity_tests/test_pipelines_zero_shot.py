@@ -114,6 +114,9 @@ def test_labels_as_a_default_and_the_stages_by_hand(pair):
         (lambda pipe: pipe("a", []), "at least one label"),
         (lambda pipe: pipe("a", " , "), "at least one label"),
         (lambda pipe: pipe("a", [1]), "list of strings"),
+        (lambda pipe: pipe("a", 5), "list of strings"),
+        (lambda pipe: pipe("a", {"b": 1}), "list of strings"),
+        (lambda pipe: pipe("a", (label for label in ())), "at least one label"),
         (lambda pipe: pipe("", ["b"]), "a text is empty"),
         (lambda pipe: pipe("a", ["b"], hypothesis_template="It is."), "not able to be formatted"),
         (lambda pipe: pipe("a", ["b"], candidate_labels=["c"]), "Unable to understand extra arguments"),
@@ -124,6 +127,13 @@ def test_labels_as_a_default_and_the_stages_by_hand(pair):
 def test_errors(pair, call, message):
     with pytest.raises(ValueError, match=message):
         call(pair[0])
+
+
+@pytest.mark.parametrize(
+    "labels", [{"one": 0}.keys(), {"one"}, (label for label in ["one"])], ids=["keys", "set", "generator"]
+)
+def test_labels_of_any_iterable(pair, labels):
+    assert pair[0](TEXTS, labels) == pair[0](TEXTS, ["one"])
 
 
 def test_rows_come_to_the_answer_in_their_order(pair, monkeypatch):

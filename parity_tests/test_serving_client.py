@@ -24,6 +24,7 @@ from parity_tests.serving_helpers import Table, columns, loopback_server
 from parity_tests.test_cli import run
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.serving import Client, RequestRefusedError, ServingError
+from tf_pipeline.serving.client.answers import FeatureExtraction
 from tf_pipeline.serving.client.transport import Address, Signature, TensorInfo
 
 KINDS = ["rest", "grpc"]
@@ -408,6 +409,12 @@ def test_versions_and_labels(server, kind):
         assert client.task == "feature-extraction"
 
 
+def test_a_text_without_tokens_is_refused():
+    outputs = {"last_hidden_state": np.ones([3, 2], np.float32), "attention_mask": np.zeros(3, int)}
+    with pytest.raises(ValueError, match="The text '' has no tokens"):
+        FeatureExtraction.answer(None, outputs, "")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_by_hand(connect, kind):
     client = connect(kind, TOKENS)
@@ -415,6 +422,10 @@ def test_tokens_by_hand(connect, kind):
     assert outputs["logits"].dtype == np.float32 and outputs["logits"].tolist() == [[1, 0], [3, 4]]
     with pytest.raises(ValueError, match="different numbers of rows"):
         client.predict("serving_default", {"input_ids": [[1], [2]], "attention_mask": [[1]]})
+    with pytest.raises(ValueError, match="serving_default takes attention_mask, input_ids; the input has ids"):
+        client.predict("serving_default", {"ids": [[1]]})
+    with pytest.raises(ValueError, match="The rows of input_ids have different lengths: pad them"):
+        client.predict("serving_default", {"input_ids": [[1, 2], [3]], "attention_mask": [[1, 0], [1, 1]]})
     with pytest.raises(ValueError, match="known task.*none of a task on texts.*Export the model with its tokenizer"):
         client("text")
 
@@ -438,8 +449,8 @@ def test_a_closed_client(server, kind):
     with client:
         client("Dull.")
     if kind == "grpc":
-        with pytest.raises(ValueError, match="closed"):
-            client("Dull.")
+        with pytest.raises(ServingError, match="The client is closed"):
+            list(client.stream(["Dull.", "Fine."]))
     else:
         client("Dull.")
 

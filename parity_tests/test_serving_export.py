@@ -265,6 +265,10 @@ def test_arguments_that_nothing_would_heed_are_refused(serve):
         serve("text-classification", max_lenght=3)
     with pytest.raises(TypeError, match="exported without padding"):
         serve("fill-mask", tokenizer_kwargs={"padding": True})
+    with pytest.raises(ValueError, match="return_all_scores=True is not supported in an export"):
+        serve("text-classification", return_all_scores=True)
+    with pytest.raises(ValueError, match="return_tensors is chosen in a call of the client"):
+        serve("feature-extraction", return_tensors=True)
     with pytest.raises(ValueError, match="texts are strings"):
         serve("token-classification", is_split_into_words=True)
     with pytest.raises(ValueError, match=r"max_seq_len=32 tokens that overlap by doc_stride=28 leave no room"):

@@ -22,7 +22,9 @@ from tensorflow_serving.config import model_server_config_pb2
 from tf_pipeline.serving.export.server_files import write_server_files
 
 # Flags of tensorflow_model_server that these files may use (tensorflow_serving/model_servers/main.cc).
-FLAGS = {"--model_config_file", "--enable_batching", "--enable_per_model_batching_parameters"}
+FLAGS = {
+    "--model_config_file", "--enable_batching", "--enable_per_model_batching_parameters", "--rest_api_timeout_in_ms"
+}  # fmt: skip
 VALUES = {"name": "film-reviews", "task": "text-classification", "checkpoint": "me/$HOME @{x}"}
 
 
@@ -176,7 +178,9 @@ def test_compose(written):
     (service,) = yaml.safe_load((written(serving_default="text") / "compose.yaml").read_text())["services"].items()
     name, service = service
     assert name == "film-reviews" and service["image"] == "docker.io/tensorflow/serving:2.19.1"
-    assert checked_flags(service["command"])["--model_config_file"] == "/models/film-reviews/models.config"
+    flags = checked_flags(service["command"])
+    assert flags["--model_config_file"] == "/models/film-reviews/models.config"
+    assert flags["--rest_api_timeout_in_ms"] == "60000" and service["init"] is True
     assert service["ports"] == ["8500:8500", "8501:8501"]
     assert service["volumes"] == [".:/models/film-reviews:ro"]
 
@@ -199,14 +203,14 @@ def test_the_script(written, tmp_path_factory, engine):
     assert stat.S_IMODE(script.stat().st_mode) == 0o755
     environment = {"PATH": str(tools), "REST_PORT": "9501"}
     run = subprocess.run([script, "--port=1"], env=environment, cwd="/", capture_output=True, text=True, check=True)
-    *given, image, config, batching, per_model, own = run.stdout.splitlines()
+    *given, image, config, batching, per_model, limit, own = run.stdout.splitlines()
     assert given == [
-        *("run", "--rm", "-p", "8500:8500", "-p", "9501:8501"),
+        *("run", "--rm", *(["--init"] if engine == "docker" else []), "-p", "8500:8500", "-p", "9501:8501"),
         *("-e", "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=0"),
         *("-v", f"{folder}:/models/film-reviews:ro"),
     ]
     assert image == "docker.io/tensorflow/serving:2.19.1" and own == "--port=1"
-    checked_flags([config, batching, per_model])
+    assert checked_flags([config, batching, per_model, limit])["--rest_api_timeout_in_ms"] == "60000"
 
 
 def test_the_script_without_a_container_engine(written, tmp_path_factory):

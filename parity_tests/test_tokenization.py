@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -137,6 +139,21 @@ def test_save_pickle_and_copy(tokenizers, tmp_path):
         np.testing.assert_array_equal(other(COURSE, padding=True, return_tensors="tf")["input_ids"], expected)
     reloaded = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert reloaded(COURSE)["input_ids"] == ours(COURSE)["input_ids"]
+
+
+def test_threads_do_not_share_truncation(tokenizers, monkeypatch):
+    ours, _ = tokenizers
+    original = type(ours).set_truncation_and_padding
+
+    def slowly(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        time.sleep(0.02)
+
+    monkeypatch.setattr(type(ours), "set_truncation_and_padding", slowly)
+    options = [{}, {"truncation": True, "max_length": 4}, {"truncation": True, "max_length": 6}] * 2
+    with ThreadPoolExecutor(len(options)) as pool:
+        lengths = list(pool.map(lambda one: len(ours("a film about a film", **one)["input_ids"]), options))
+    assert lengths == [7, 4, 6] * 2
 
 
 def test_errors(tokenizers, tmp_path):

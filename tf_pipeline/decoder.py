@@ -384,6 +384,11 @@ class SequenceClassification:
     ``inputs_embeds`` it is the last vector. Families hold ``score``.
     """
 
+    @property
+    def takes_one_text(self) -> bool:
+        """Whether texts come one at a time: without a ``pad_token_id``, padding would be taken for the last token."""
+        return self.config.pad_token_id is None
+
     def forward(self, **inputs: Any) -> SequenceClassifierOutputWithPast:
         """Logits of each text."""
         body = self.base_model.forward(**inputs)

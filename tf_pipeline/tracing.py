@@ -1,5 +1,6 @@
 """Compile functions that are made for each model, without TensorFlow's warnings of retracing."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ class Following:
     def __init__(self, model: Any, make: Callable[[], Any]):
         self._model, self._make, self._changes = model, make, getattr(model, "changes", 0)
         self._function = make()
+        self._lock = threading.Lock()
 
     def __call__(self, *inputs: Any) -> Any:
         """Call the function."""
@@ -38,9 +40,11 @@ class Following:
 
     def _current(self) -> Any:
         """The function of the model as it is now."""
-        if self._changes != getattr(self._model, "changes", 0):
-            self._changes, self._function = self._model.changes, self._make()
-        return self._function
+        with self._lock:
+            changes = getattr(self._model, "changes", 0)
+            if self._changes != changes:
+                self._function, self._changes = self._make(), changes
+            return self._function
 
 
 class _Alone:

@@ -7,9 +7,9 @@ import typer
 
 from tf_pipeline.cli.options import known_task
 from tf_pipeline.cli.row_formats import CHUNK_ROWS, FORMATS
-from tf_pipeline.cli.run import SOME_ROWS_FAILED, Rows, fail, with_defaults
+from tf_pipeline.cli.run import SOME_ROWS_FAILED, Rows, fail, with_defaults, with_languages
 from tf_pipeline.hub import fingerprint
-from tf_pipeline.pipelines.factory import default_checkpoint
+from tf_pipeline.pipelines.factory import check_arguments, default_checkpoint
 from tf_pipeline.pipelines.tasks import is_server, task_name
 from tf_pipeline.terminal import Verbose, load_frameworks
 
@@ -66,14 +66,18 @@ def batch(
     name = task_name(task)
     arguments = _json(parameters) | ({"dtype": dtype} if dtype else {})
     with_defaults(name, arguments, is_server(model))
-    asked = {"task": name, "model": model, "parameters": arguments}
+    asked = {"task": with_languages(task), "model": model, "parameters": dict(arguments)}
+    rows = Rows(name, arguments)
+    for one in rows.known:
+        del arguments[one]
     try:
         if not is_server(model):
             asked["files of the model"] = fingerprint(model or default_checkpoint(name))
         load_frameworks(verbose)
         from tf_pipeline.beam import Job, run_job
 
-        rows = Rows(name, arguments)
+        if not is_server(model):
+            check_arguments(task, arguments)
         job = Job(
             task, model, source, folder.rstrip("/"), rows.of_value, arguments, asked, input_format, output_format,
             chunk_rows, overwrite,

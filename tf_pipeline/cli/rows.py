@@ -185,7 +185,7 @@ def answer_rows(
         except InterruptedRunError as interruption:
             interruption.advice = outputs.advice()
             raise
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError, ImportError) as error:
             raise ValueError(f"{error} {outputs.advice()}".strip()) from error
     return outputs
 

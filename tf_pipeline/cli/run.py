@@ -231,7 +231,8 @@ def run(
 
     A row of --input is a string or an object with the key text (and text_pair for pairs, words with
     --is-split-into-words, question and context, messages of a chat, or image or audio, which is a path or an address).
-    Other keys are ignored, and so are blank lines, which are counted as lines. Rows are streamed; each answer is a line
+    Other keys are ignored, and so are blank lines, which are counted as lines. Rows are streamed, several at a time, or
+    with --batch-size 1 one by one, for a program that waits for each answer; each answer is a line
     {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no UTF-8, a key
     missing, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the sibling file
     that ends in .errors.jsonl (on standard error if there is no --output, or it is a pipe or a device).
@@ -269,7 +270,7 @@ def run(
     try:
         if input_file is not None:
             asked = {
-                "task": name,
+                "task": with_languages(task),
                 "model": model,
                 "dtype": dtype,
                 "engine": engine,
@@ -292,7 +293,7 @@ def run(
         raise typer.Exit(interruption.status) from None
     except (ReaderGoneError, BrokenPipeError):
         _leave_quietly()
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         fail(as_options(error, arguments), 1)
     raise typer.Exit(SOME_ROWS_FAILED if failed else 0)
 
@@ -335,10 +336,17 @@ def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any
     return parameters
 
 
+def with_languages(task: str) -> str:
+    """A task's own name, or of translation the one that was given, which may hold the languages."""
+    name = task_name(task)
+    return task if name == "translation" else name
+
+
 def with_defaults(task: str, parameters: dict[str, Any], served: bool) -> None:
     """Add the arguments that the command line sets by itself; a served model cuts texts as it was exported."""
     windows = task == "summarization" and "stride" in parameters  # which read all of a text
-    if "truncation" in OPTIONS[task] and not served and not windows:
+    is_given = task == "feature-extraction" and "truncation" in (parameters.get("tokenize_kwargs") or {})
+    if "truncation" in OPTIONS[task] and not served and not windows and not is_given:
         parameters.setdefault("truncation", True)
     if task == "text-classification":
         parameters.setdefault("top_k", None)

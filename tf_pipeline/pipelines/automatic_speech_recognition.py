@@ -1,4 +1,4 @@
-"""Write down what is said in sounds."""
+"""Transcribe speech."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,9 +28,14 @@ class AutomaticSpeechRecognitionPipeline(SpeechPipeline):
 
     def __new__(cls, model=None, *args: Any, **kwargs: Any):
         """The pipeline for a model: another one if it is Whisper."""
-        if getattr(getattr(model, "config", None), "model_type", None) == "whisper":
-            return WhisperPipeline(model, *args, **kwargs)
+        if (other := cls.class_for(getattr(model, "config", None))) is not cls:
+            return other(model, *args, **kwargs)
         return super().__new__(cls)
+
+    @classmethod
+    def class_for(cls, config: Any) -> type:
+        """Whisper's pipeline for Whisper."""
+        return WhisperPipeline if getattr(config, "model_type", None) == "whisper" else cls
 
     def sanitize_parameters(
         self,
@@ -56,7 +61,7 @@ class AutomaticSpeechRecognitionPipeline(SpeechPipeline):
                 f"return_timestamps is {return_timestamps!r}, but CTC can either predict character level timestamps, "
                 "or word level timestamps: 'char' or 'word'."
             )
-        pieces = self._pieces(chunk_length_s, stride_length_s) if chunk_length_s else None
+        pieces = self._pieces(chunk_length_s, stride_length_s)
         return {"pieces": pieces}, {"return_timestamps": return_timestamps}
 
     # ------------------------------------------------------------------------------------------------ the stages

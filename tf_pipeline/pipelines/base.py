@@ -23,11 +23,11 @@ from tf_pipeline.arguments import (
 from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values, windows
-from tf_pipeline.pipelines.calls import Calls, text_arguments
+from tf_pipeline.pipelines.calls import Calls, EngineError, text_arguments
 from tf_pipeline.pipelines.engines import (
-    EngineError,
     OpenVinoFunction,
     XlaFunction,
+    check_precision,
     check_quantization,
     chosen_engine,
 )
@@ -39,6 +39,9 @@ from tf_pipeline.tracing import Following, compiled
 # memory.
 WINDOW = 4096
 WINDOW_CHARACTERS = 2**20
+# Devices of a pipeline where engines besides TensorFlow can run its model.
+ON_CPU = (None, "/device:CPU:0")
+NO_TOKENS = "has no tokens; give a text that is not empty, or leave add_special_tokens on."
 
 
 @dataclass
@@ -118,6 +121,7 @@ class Stages(Calls):
         self.model = model
         self.engine = self._chosen(engine)
         check_quantization(quantize, self.engine)
+        check_precision(precision, self.engine)
         self._conversion = {"precision": precision, "quantize": quantize, "required": engine != "auto"}
         self.batch_size = batch_size
         self._defaults = parameters
@@ -134,7 +138,7 @@ class Stages(Calls):
             raise EngineError(
                 f"engine={engine!r} does not run {self.task}; {', '.join(('tensorflow', *self.engines))} do."
             )
-        if self.device not in (None, "/device:CPU:0"):
+        if self.device not in ON_CPU:
             if engine == "auto":
                 return "tensorflow"
             raise EngineError(f"engine={engine!r} runs on the CPU, not on {self.device}.")
@@ -181,6 +185,11 @@ class Stages(Calls):
     def auto_class(cls) -> type:
         """The auto class that loads this task's models."""
         raise NotImplementedError
+
+    @classmethod
+    def class_for(cls, config: Any) -> type:
+        """The class that runs models of a config: this one, unless the task has another for some models."""
+        return cls
 
     def encode(self, inputs: list[Any], **preprocess_kwargs: Any) -> Rows:
         """Turn many inputs into rows of the model's inputs."""
@@ -327,8 +336,14 @@ class Pipeline(Stages):
             return super()._on_engine(run, *signature)
         if "attention_mask" not in self.input_names:
             raise EngineError(f'engine="xla" pads texts, and {type(self.model).__name__} takes no attention_mask.')
+        if getattr(self.model, "takes_one_text", False):
+            raise EngineError(
+                f'engine="xla" pads texts, and {type(self.model).__name__} cannot tell padding from the last token: '
+                "its config has no pad_token_id."
+            )
         fill = padding_values(self.tokenizer)
-        return XlaFunction(run, fill, self.output_names, self.per_token, self.max_length)
+        dtype = self.model.compute_dtype
+        return XlaFunction(run, *signature, fill, self.output_names, self.per_token, self.max_length, dtype)
 
     # ------------------------------------------------------------------------------------------------ the stages
 
@@ -356,6 +371,8 @@ class Pipeline(Stages):
         refuse_if_forked(type(self).__name__)
         inputs = {name: tf.cast(model_inputs[name], tf.int32) for name in self.input_names if name in model_inputs}
         self._check_length(inputs["input_ids"].shape[-1])
+        if not inputs["input_ids"].shape[-1]:
+            raise ValueError(f"The text {NO_TOKENS}")
         if len(inputs) < len(self.input_names):
             inputs = self._complete(inputs)
         outputs = self._compiled(inputs)
@@ -377,9 +394,15 @@ class Pipeline(Stages):
         lengths = [len(ids) for ids in rows.columns["input_ids"]]
         longest = int(np.argmax(lengths))
         self._check_length(lengths[longest], f"Text {offset + rows.owners[longest]}", rows.multiple)
+        masks = rows.columns.get("attention_mask")
+        for row, length in enumerate(lengths):
+            if not (length if masks is None else any(masks[row])):
+                raise ValueError(f"Text {offset + rows.owners[row]} {NO_TOKENS}")
         return lengths
 
     def _batches(self, rows: Rows, lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
+        if getattr(self.model, "takes_one_text", False):
+            batch_size = 1
         return batches_by_length(lengths, self.token_budget, batch_size)
 
     def _run_batch(self, rows: Rows, batch: list[int]) -> Iterator[dict[str, Any]]:
@@ -427,16 +450,22 @@ class Pipeline(Stages):
             layout["multiple"] = kwargs.pop("pad_to_multiple_of", None)
         for name in ("return_tensors", "return_attention_mask"):
             kwargs.pop(name, None)
-        if kwargs.get("truncation") and "max_length" not in kwargs and self.truncation_length < LARGE_INTEGER:
-            kwargs["max_length"] = self.truncation_length
-        arguments = self._shortener.shorten_all(dict(arguments), kwargs)
+        kwargs = self._with_length(kwargs)
         try:
-            return self.tokenizer(**arguments, return_attention_mask=True, **kwargs), layout
+            with self.tokenizer.lock:  # the shortener reads on which side the tokenizer cuts
+                arguments = self._shortener.shorten_all(dict(arguments), kwargs)
+                return self.tokenizer(**arguments, return_attention_mask=True, **kwargs), layout
         except Exception as error:  # tokenizers has no class of its own for this
             if "Truncation error" not in str(error):
                 raise
             given = ", ".join(f"{name}={kwargs[name]!r}" for name in ("truncation", "max_length") if name in kwargs)
             raise ValueError(f"A text cannot be cut with {given}: {str(error).partition(': ')[2]}.") from error
+
+    def _with_length(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of the tokenizer, with the length that truncation cuts to if none is given."""
+        if not kwargs.get("truncation") or self.truncation_length >= LARGE_INTEGER:
+            return kwargs
+        return {"max_length": self.truncation_length} | kwargs
 
     def _complete(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Add the inputs that a caller left out: all tokens count, all are of the first text."""
@@ -474,7 +503,14 @@ class Pipeline(Stages):
             )
 
 
-class ChunkPipeline(Pipeline):
+class OfManyRows:
+    """The part of a pipeline whose ``postprocess`` takes the list of outputs for all rows of an input."""
+
+    def _answer(self, outputs: list[dict[str, Any]], task_kwargs: Mapping[str, Any]) -> Any:
+        return self.postprocess(outputs, **task_kwargs)
+
+
+class ChunkPipeline(OfManyRows, Pipeline):
     """A pipeline that may run several rows of the model for one input, as in ``transformers``.
 
     ``preprocess`` gives a list of rows, ``forward`` runs one of them, and ``postprocess`` takes the list of outputs.
@@ -491,9 +527,6 @@ class ChunkPipeline(Pipeline):
     def postprocess(self, model_outputs: list[Mapping[str, Any]], **parameters: Any) -> Any:
         """Third stage: turn the outputs for all rows of one input into the task's answer."""
         raise NotImplementedError
-
-    def _answer(self, outputs: list[dict[str, Any]], task_kwargs: Mapping[str, Any]) -> Any:
-        return self.postprocess(outputs, **task_kwargs)
 
 
 def device_name(device: Any) -> str | None:

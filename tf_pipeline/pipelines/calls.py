@@ -18,6 +18,14 @@ from tf_pipeline.forks import ForkedProcessError
 PROGRESS_DELAY = 2.0
 
 
+class EngineError(ValueError):
+    """An engine that cannot run a model, or computes something else; the message says what can be done."""
+
+
+# Exceptions that every input would raise, whatever it is.
+ERRORS_OF_ALL = (ForkedProcessError, EngineError, ImportError)
+
+
 class Calls:
     """Takes one input, a list or a stream, and gives answers in their order.
 
@@ -65,16 +73,15 @@ class Calls:
         Args:
             inputs: a text; a pair ``{"text": …, "text_pair": …}``; a list of these; or a generator, a data set of
                 PyTorch's, iterable or with a length and items, or a ``tf.data.Dataset`` of these.
-            batch_size: maximum number of rows in a batch, for this call.
+            batch_size: maximum number of rows in a batch, for this call. With 1, each input of a generator is answered
+                before the next is read; otherwise several are read ahead.
             **parameters: arguments of the tokenizer (``truncation=True``, ``max_length``, ``padding_side``, …) and of
                 the task.
 
         Returns:
             The answer for one text, a list for a list, and an iterator for anything else.
         """
-        if batch_size is not None:
-            whole_number("batch_size", batch_size, 1)
-        arguments = self._split(parameters), batch_size or self.batch_size
+        arguments = self._split(parameters), self._rows(batch_size)
         if self.is_single(inputs):
             return next(self._run([inputs], *arguments))
         if isinstance(inputs, (list, tuple)):
@@ -83,14 +90,21 @@ class Calls:
             raise ValueError(f"Inputs are a text, a list, a generator or a dataset; got {type(inputs).__name__}.")
         return self._run(inputs, *arguments)
 
-    def stream(self, inputs: Iterable[Any], **parameters: Any) -> Iterator[Any]:
+    def stream(self, inputs: Iterable[Any], batch_size: int | None = None, **parameters: Any) -> Iterator[Any]:
         """Answers for any number of inputs, in their order; an input that fails gives its exception instead.
 
         Args:
             inputs: an iterable; if it has a length, the progress bar shows how much is left.
+            batch_size: as in a call.
             **parameters: as in a call.
         """
-        return self._run(inputs, self._split(parameters), self.batch_size, True)
+        return self._run(inputs, self._split(parameters), self._rows(batch_size), True)
+
+    def _rows(self, batch_size: int | None) -> int | None:
+        """The maximum number of rows in a batch of a call."""
+        if batch_size is not None:
+            whole_number("batch_size", batch_size, 1)
+        return batch_size or self.batch_size
 
     def is_single(self, inputs: Any) -> bool:
         """Whether this is one input rather than several."""
@@ -109,7 +123,11 @@ class Calls:
             if is_map_style(inputs):
                 inputs = map(inputs.__getitem__, range(len(inputs)))
             elements = inputs if isinstance(inputs, Sequence) else self._elements(inputs)
-            for window in self._windows(elements, batch_size):
+            if batch_size == 1 and not isinstance(elements, Sequence):
+                pieces = ([one] for one in elements)  # the source may need an answer before it goes on
+            else:
+                pieces = self._windows(elements, batch_size)
+            for window in pieces:
                 if isinstance(inputs, Sequence) and not keep_errors:
                     yield from self._run_window(window, done, parameters, batch_size, bar)
                 else:
@@ -124,7 +142,7 @@ class Calls:
         bar, answered = arguments[-1], arguments[-1].n
         try:
             answers = self._run_window(window, offset, *arguments)
-        except ForkedProcessError:  # of every input
+        except ERRORS_OF_ALL:
             raise
         except self.input_errors as error:
             if len(window) > 1:
@@ -306,7 +324,7 @@ def _elements(inputs: Iterable[Any]) -> Iterator[Any]:
 
 
 def as_labels(given: Any) -> list[str] | None:
-    """Labels from a list, or from a string with commas between them; ``None`` if none are given.
+    """Labels from a list or another iterable, or from a string with commas; ``None`` if none are given.
 
     Raises:
         ValueError: for anything else, and for a list of nothing.
@@ -314,7 +332,9 @@ def as_labels(given: Any) -> list[str] | None:
     labels = given
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(",") if label.strip()]
-    if labels is not None and (not len(labels) or not all(isinstance(label, str) for label in labels)):
+    elif isinstance(labels, Iterable) and not isinstance(labels, Mapping):
+        labels = list(labels)
+    if given is not None and not (isinstance(labels, list) and labels and all(isinstance(one, str) for one in labels)):
         raise ValueError(
             "You must include at least one label and at least one sequence: candidate_labels is a list of strings or a "
             f"string with commas; got {given!r}."

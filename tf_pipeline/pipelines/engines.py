@@ -6,11 +6,13 @@ import io
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.pipelines.calls import EngineError
 from tf_pipeline.tracing import compiled
 
 logger = logging.getLogger(__name__)
@@ -21,16 +23,12 @@ ENGINES = ("tensorflow", "xla", "openvino", "auto")
 # outputs that rounding explains, as a share of the largest output.
 PRECISIONS = {"float32": ("f32", 1e-4), "bfloat16": ("bf16", 0.1), "float16": ("f16", 0.02)}
 
-# Numbers that OpenVINO may keep weights as, and the largest difference that this explains, as a share as above: a model
-# that is quantized computes something close, and how close is known from its answers alone.
+# Integer types for OpenVINO weights, and the largest relative difference each may cause: a model that is quantized
+# computes something close, and how close is known from its answers alone.
 QUANTIZATIONS = {"int8": 0.5}
 
 # Lengths and numbers of rows that XLA compiles are powers of two, and lengths no less than this.
 _LEAST_LENGTH = 16
-
-
-class EngineError(ValueError):
-    """An engine that cannot run a model, or computes something else; the message says what can be done."""
 
 
 def check_quantization(quantize: str | None, engine: str) -> None:
@@ -50,6 +48,21 @@ def check_quantization(quantize: str | None, engine: str) -> None:
     if importlib.util.find_spec("nncf") is None:
         raise EngineError(
             f'quantize={quantize!r} takes NNCF, which is not installed: pip install "tf-pipeline[openvino]"'
+        )
+
+
+def check_precision(precision: str, engine: str) -> None:
+    """Require that an engine can compute in a dtype that is not the model's own.
+
+    Raises:
+        EngineError: naming what can.
+    """
+    if precision not in PRECISIONS:
+        raise EngineError(f"precision={precision!r} is not supported; supported are {', '.join(PRECISIONS)}.")
+    if precision != "float32" and engine != "openvino":
+        raise EngineError(
+            f'precision={precision!r} is OpenVINO\'s, and engine is {engine!r}: pass engine="openvino", or load the '
+            "model in this dtype."
         )
 
 
@@ -97,10 +110,11 @@ class OpenVinoFunction:
 
     def __init__(self, run: Callable[..., Any], *signature: Any, precision: str, quantize: str | None, required: bool):
         self._function = compiled(run, *signature)
-        self._precision, self._tolerance = PRECISIONS[precision]
-        self._tolerance = max(self._tolerance, QUANTIZATIONS.get(quantize or "", 0))
+        self._precision, tolerance = PRECISIONS[precision]
+        self._differ = partial(_differ, tolerance=max(tolerance, QUANTIZATIONS.get(quantize or "", 0)))
         self._quantize, self._required = quantize, required
         self._model: Any = None
+        self._failure: str | None = None
         self._structure: Any = None
         self._order: list[int] = []
         self._ports: list[Any] = []
@@ -113,11 +127,14 @@ class OpenVinoFunction:
     def __call__(self, *inputs: Any) -> Any:
         """Compute the function, as a ``tf.function`` does; arrays in place of tensors."""
         with self._lock:
+            if self._failure is not None:
+                raise EngineError(self._failure)
             if self._model is None:
                 try:
                     return self._first(inputs)
                 except EngineError as error:
                     if self._required:
+                        self._failure = str(error)
                         raise
                     logger.warning("%s TensorFlow runs it.", error)
                     self._model = self._function
@@ -142,13 +159,9 @@ class OpenVinoFunction:
             self._model = None
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise EngineError(f"OpenVINO cannot run this model: {reason:.300}") from error
-        for ours, theirs in zip(tf.nest.flatten(outputs), tf.nest.flatten(expected), strict=True):
-            theirs = np.asarray(theirs)
-            finite = np.isfinite(theirs)
-            most = self._tolerance * np.abs(theirs[finite], dtype=np.float64).max(initial=1)
-            if ours.shape != theirs.shape or not np.allclose(ours[finite], theirs[finite], rtol=0, atol=most):
-                self._model = None
-                raise EngineError("OpenVINO computes something else than TensorFlow for this model.")
+        if any(map(self._differ, tf.nest.flatten(outputs), tf.nest.flatten(expected))):
+            self._model = None
+            raise EngineError("OpenVINO computes something else than TensorFlow for this model.")
         return outputs
 
     def _read_interface(self, structure: Any) -> None:
@@ -169,6 +182,14 @@ class OpenVinoFunction:
         return tf.nest.pack_sequence_as(self._structure, [results[port] for port in self._ports])
 
 
+def _differ(ours: np.ndarray, theirs: Any, tolerance: float) -> bool:
+    """Whether an engine's output is another than TensorFlow's, by more than a share of TensorFlow's largest number."""
+    theirs = np.asarray(theirs)
+    finite = np.isfinite(theirs)
+    most = tolerance * np.abs(theirs[finite], dtype=np.float64).max(initial=1)
+    return ours.shape != theirs.shape or not np.allclose(ours[finite], theirs[finite], rtol=0, atol=most)
+
+
 def _quantized(model: Any) -> Any:
     """A model of OpenVINO's whose weights are eight-bit integers with a scale for each output."""
     import nncf
@@ -186,25 +207,37 @@ def _quantized(model: Any) -> Any:
 class XlaFunction:
     """A model's run that XLA compiles once for each pair of powers of two that batches and lengths are padded to.
 
+    The answers to the first call of each size are compared with TensorFlow's.
+
     Args:
         run: takes inputs by name, int32 ``[batch, seq]`` and an ``attention_mask`` among them, and returns outputs by
             name.
+        signature: specs of the inputs by name.
         fill: values of padding by input.
         names: the outputs to return.
         per_token: whether these have a token axis behind the batch's.
         longest: maximum number of tokens that the model takes.
+        dtype: the model's compute dtype.
     """
 
     def __init__(
         self,
         run: Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]],
+        signature: Mapping[str, tf.TensorSpec],
         fill: Mapping[str, int],
         names: Sequence[str],
         per_token: bool,
         longest: int,
+        dtype: str,
     ):
-        self._function = compiled(lambda inputs: {name: run(inputs)[name] for name in names}, jit_compile=True)
+        def outputs(inputs):
+            results = run(inputs)
+            return {name: results[name] for name in names}
+
+        self._function, self._plain = compiled(outputs, jit_compile=True), compiled(outputs, signature)
         self._fill, self._per_token, self._longest = fill, per_token, longest
+        self._tolerance = PRECISIONS.get(dtype, PRECISIONS["float32"])[1]
+        self._compared: set[tuple[int, int]] = set()
 
     def experimental_get_tracing_count(self) -> int:
         """Number of sizes that were compiled."""
@@ -220,7 +253,25 @@ class XlaFunction:
             # The last row again, as one of padding alone is nothing that a model reads.
             padded[name] = tf.constant(np.pad(value, [[0, _power_of_two(rows) - rows], [0, 0]], mode="edge"))
         cut = (slice(rows), slice(length)) if self._per_token else (slice(rows),)
-        return {name: np.asarray(value)[cut] for name, value in self._function(padded).items()}
+        results = {name: np.asarray(value)[cut] for name, value in self._function(padded).items()}
+        size = (_power_of_two(rows), padded_length)
+        if size not in self._compared:
+            self._compare(inputs, results)
+            self._compared.add(size)
+        return results
+
+    def _compare(self, inputs: Mapping[str, Any], results: Mapping[str, np.ndarray]) -> None:
+        """Require that results are TensorFlow's; those of padding mean nothing.
+
+        Raises:
+            EngineError: if they are not.
+        """
+        counted = np.asarray(inputs["attention_mask"], bool) if self._per_token else slice(None)
+        expected = self._plain({name: tf.constant(value) for name, value in inputs.items()})
+        if any(
+            _differ(results[name][counted], np.asarray(expected[name])[counted], self._tolerance) for name in results
+        ):
+            raise EngineError("XLA computes something else than TensorFlow for this model.")
 
 
 def _power_of_two(number: int) -> int:

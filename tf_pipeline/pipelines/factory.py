@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import inspect
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -34,6 +35,9 @@ DEFAULT_CHECKPOINTS = {
     "zero-shot-classification": "facebook/bart-large-mnli",
 }
 
+# Arguments of every pipeline that is made here, besides those of its task.
+_OF_PIPELINES = {"batch_size", "token_budget"}
+
 BUNDLED_CHECKPOINT = Path(__file__).parent.parent / "assets" / "sentiment"
 
 
@@ -48,7 +52,7 @@ def pipeline_class(task: str) -> "type[Pipeline]":
     return getattr(module, TASKS[name])
 
 
-def told_task(model: Any, tasks: Iterable[str], config: Any = None, **hub_options: Any) -> str:
+def inferred_task(model: Any, tasks: Iterable[str], config: Any = None, **hub_options: Any) -> str:
     """The task of a model that is given without one.
 
     Args:
@@ -63,10 +67,8 @@ def told_task(model: Any, tasks: Iterable[str], config: Any = None, **hub_option
     from tf_pipeline.heads import head_of
 
     if isinstance(model, (str, os.PathLike)):
-        from tf_pipeline.config import AutoConfig
-
         source = model if config is None else config
-        known = source if hasattr(source, "architectures") else AutoConfig.from_pretrained(source, **hub_options)
+        known = source if hasattr(source, "architectures") else _config(source, **hub_options)
         names = known.architectures or []
     else:
         names = [base.__name__ for base in type(model).__mro__]
@@ -162,9 +164,9 @@ def pipeline(
     if trust_remote_code is not None:
         hub["trust_remote_code"] = trust_remote_code
     if task is None:
-        task = told_task(model, TASKS, config, **(hub if is_named else {}))
+        task = inferred_task(model, TASKS, config, **(hub if is_named else {}))
     task_pipeline = pipeline_class(task)
-    task_pipeline.check_names(set(kwargs) - {"batch_size", "token_budget"})
+    task_pipeline.check_names(set(kwargs) - _OF_PIPELINES)
     if model is None:
         model = _named_default(task_pipeline.task)
     needed = task_pipeline.processors
@@ -174,7 +176,8 @@ def pipeline(
             raise ValueError(f"{name}={value!r:.80} is not supported: {what}")
     if isinstance(model, (str, os.PathLike)):
         if engine is not None:
-            loading, kwargs = _for_engine(engine, task_pipeline, loading, kwargs)
+            source = model if config is None else config
+            loading, kwargs = _for_engine(engine, task_pipeline, source, device, hub, loading, kwargs)
         processors |= {name: model for name in needed if processors[name] is None}
         with _placed(device):
             model = task_pipeline.auto_class().from_pretrained(model, config=config, **loading, **hub)
@@ -192,18 +195,52 @@ def pipeline(
     return task_pipeline(model=model, device=device, engine=engine or "tensorflow", quantize=quantize, **kwargs)
 
 
-def _for_engine(engine: str, task_pipeline: type, loading: dict[str, Any], kwargs: dict[str, Any]):
-    """Arguments of loading and of the pipeline: OpenVINO computes in half precision from float32 weights."""
+def check_arguments(task: str, arguments: Mapping[str, Any]) -> None:
+    """Require that :func:`pipeline` takes arguments of these names for a task and a model that is loaded here.
+
+    Raises:
+        TypeError: for one that it does not take.
+    """
+    own = inspect.signature(pipeline).parameters
+    others = settled({name: value for name, value in arguments.items() if name not in own}, PIPELINE_ARGUMENTS)
+    split_hub_options(others)  # which leaves those of the task
+    pipeline_class(task).check_names(set(others) - _OF_PIPELINES - {"torch_dtype"})
+
+
+def _for_engine(
+    engine: str,
+    task_pipeline: type,
+    source: Any,
+    device: Any,
+    hub: dict[str, Any],
+    loading: dict[str, Any],
+    kwargs: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of loading and of the pipeline: OpenVINO computes in half precision from float32 weights.
+
+    They are left as they are wherever TensorFlow will run the model.
+    """
     from tf_pipeline.model import resolve_dtype
+    from tf_pipeline.pipelines.base import ON_CPU, device_name
     from tf_pipeline.pipelines.engines import PRECISIONS, chosen_engine
 
     name = next((name for name in ("dtype", "torch_dtype") if loading.get(name) not in (None, "auto")), None)
     if name is None or "openvino" not in task_pipeline.engines or chosen_engine(engine) != "openvino":
         return loading, kwargs
+    if engine == "auto":
+        known = source if hasattr(source, "model_type") else _config(source, **hub)
+        if device_name(device) not in ON_CPU or "openvino" not in task_pipeline.class_for(known).engines:
+            return loading, kwargs
     precision = resolve_dtype(loading[name]).compute_dtype
     if precision not in PRECISIONS:
         return loading, kwargs
     return loading | {name: "float32"}, kwargs | {"precision": precision}
+
+
+def _config(source: str | os.PathLike, **hub_options: Any) -> Any:
+    from tf_pipeline.config import AutoConfig
+
+    return AutoConfig.from_pretrained(source, **hub_options)
 
 
 def _placed(device: Any):

@@ -203,12 +203,15 @@ class GeneratingPipeline(Writing, Pipeline):
             batch_size = 1
         new = settings.config.max_new_tokens or settings.config.max_length or 0
         costs = [length + (new if settings.config.max_new_tokens else max(0, new - length)) for length in lengths]
-        if not settings.uses_total and "attention_mask" in self.model.tensor_names:
-            yield from batches_by_length(costs, self.token_budget, batch_size)
-            return
+        if settings.uses_total or "attention_mask" not in self.model.tensor_names:
+            least = 0
+        elif settings.is_default_length and not self._has_encoder and self.model.max_generated_length is not None:
+            least = self.model.max_generated_length + 1 - new  # a longer prompt leaves room for fewer new tokens
+        else:
+            least = max(lengths, default=0)
         alike: dict[int, list[int]] = defaultdict(list)
         for row, length in enumerate(lengths):
-            alike[length].append(row)
+            alike[max(length, least)].append(row)
         for length in sorted(alike, reverse=True):
             for batch in batches_by_length([costs[row] for row in alike[length]], self.token_budget, batch_size):
                 yield [alike[length][place] for place in batch]

@@ -57,9 +57,16 @@ def as_image(value: Any, timeout: float | None = None) -> Any:
 
 def plain(value: Any) -> Any:
     """A path as a text, a tensor of TensorFlow or PyTorch as an array or bytes; anything else as it is."""
-    if is_tensor(value) or type(value).__module__ == "torch":
+    if _is_torch_tensor(value):
+        value = value.detach().cpu()
+    if is_tensor(value) or _is_torch_tensor(value):
         value = value.numpy()
     return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _is_torch_tensor(value: Any) -> bool:
+    """Whether a value is a tensor or a parameter of PyTorch's; data sets and loaders are in other modules."""
+    return type(value).__module__ in ("torch", "torch.nn.parameter")
 
 
 def named(value: Any) -> str:
@@ -69,8 +76,8 @@ def named(value: Any) -> str:
 
 def is_medium(value: Any) -> bool:
     """Whether a value is a single image or sound: no list, generator or data set."""
-    known = isinstance(value, (np.ndarray, os.PathLike)) or is_tensor(value)
-    return known or type(value).__module__.partition(".")[0] in ("PIL", "torch")
+    known = isinstance(value, (np.ndarray, os.PathLike)) or is_tensor(value) or _is_torch_tensor(value)
+    return known or type(value).__module__.partition(".")[0] == "PIL"
 
 
 def as_sound(value: Any, rate: int) -> np.ndarray:
@@ -83,7 +90,7 @@ def as_sound(value: Any, rate: int) -> np.ndarray:
         rate: sampling rate of the result, in samples per second.
 
     Returns:
-        float32 or float64 ``[samples]``.
+        The samples ``[samples]``, float32 or float64; integers that are of this rate already stay as they are.
 
     Raises:
         ImportError: for a file without soundfile.
@@ -116,7 +123,7 @@ def _one_channel(value: Any) -> np.ndarray:
 
 
 def _sound_of_file(source: str | bytes) -> tuple[np.ndarray, int]:
-    """The samples ``[channels, samples]`` of a file and their rate."""
+    """The samples ``[samples]`` of a file, the mean of its channels, and their rate."""
     try:
         import soundfile
     except ImportError as error:
@@ -145,4 +152,5 @@ def resampled(sound: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     kernel = np.sinc(places) * np.cos(places * np.pi / ZEROS / 2) ** 2 * cutoff / old
     padded = np.pad(sound, (width, width + old))
     pieces = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[1])[::old]
-    return (pieces @ kernel.T).reshape(-1)[: math.ceil(new * len(sound) / old)].astype(sound.dtype)
+    dtype = sound.dtype if sound.dtype.kind == "f" else np.float32  # integers would be cut off, and wrap around
+    return (pieces @ kernel.T).reshape(-1)[: math.ceil(new * len(sound) / old)].astype(dtype)

@@ -1,4 +1,4 @@
-"""The base of pipelines that write down what is said: sounds, whole or in pieces."""
+"""Transcribe speech: the base of pipelines that read sounds, whole or in pieces."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,11 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_pipeline.pipelines.base import OfManyRows
 from tf_pipeline.pipelines.media import as_sound
 from tf_pipeline.pipelines.senses import SoundPipeline
 
 
-class SpeechPipeline(SoundPipeline):
+class SpeechPipeline(OfManyRows, SoundPipeline):
     """Reads a sound, cuts it into pieces that overlap if asked for, and keeps what else a dictionary holds."""
 
     task = "automatic-speech-recognition"
@@ -29,8 +30,15 @@ class SpeechPipeline(SoundPipeline):
         """Number of samples for each frame that the model scores."""
         return getattr(self.model.config, "inputs_to_logits_ratio", 1)
 
-    def _pieces(self, chunk: float, strides: float | Sequence[float] | None) -> tuple[int, int, int]:
-        """Numbers of samples in a piece, and at its start and its end whose text is left out; multiples of a frame."""
+    def _pieces(self, chunk: float | None, strides: float | Sequence[float] | None) -> tuple[int, int, int] | None:
+        """Numbers of samples in a piece, and at its start and its end whose text is left out; multiples of a frame.
+
+        ``None`` stands for a sound that is read as a whole.
+        """
+        if not chunk:
+            if strides is not None:
+                raise ValueError(f"stride_length_s is {strides!r}, and there are no pieces: pass chunk_length_s= too.")
+            return None
         strides = chunk / 6 if strides is None else strides
         seconds = (chunk, *([strides] * 2 if isinstance(strides, (int, float)) else strides))
         if len(seconds) != 3 or not all(isinstance(x, (int, float)) and x >= 0 for x in seconds):
@@ -79,9 +87,6 @@ class SpeechPipeline(SoundPipeline):
             for name, value in (outputs.get("extra") or {}).items():
                 extra[name].append(value)
         return dict(extra)
-
-    def _answer(self, outputs: list[dict[str, Any]], task_kwargs: Mapping[str, Any]) -> Any:
-        return self.postprocess(outputs, **task_kwargs)
 
 
 def _cut(samples: int, piece: int, left: int, right: int) -> Iterator[tuple[int, int, int, int]]:

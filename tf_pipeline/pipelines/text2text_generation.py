@@ -1,6 +1,5 @@
 """Write texts from texts, with a model that has an encoder and a decoder."""
 
-import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +8,6 @@ import numpy as np
 
 from tf_pipeline.pipelines.calls import TextToTextCalls, lone_text
 from tf_pipeline.pipelines.generating import GeneratingPipeline, Prompts, Settings, choice
-
-logger = logging.getLogger(__name__)
 
 
 class Text2TextGenerationPipeline(TextToTextCalls, GeneratingPipeline):

@@ -65,6 +65,8 @@ class TextGenerationPipeline(TextGenerationCalls, GeneratingPipeline):
         if handle_long_generation not in (None, "hole"):
             raise ValueError(f"handle_long_generation is {handle_long_generation!r}, but has to be None or 'hole'.")
         if stop_sequence is not None:
+            if options.get("stop_strings") is not None:
+                raise ValueError("stop_sequence and stop_strings are the same option: pass one of them.")
             options["stop_strings"] = stop_sequence
         check_choice("padding", padding)
         if prefix is not None and not isinstance(prefix, str):

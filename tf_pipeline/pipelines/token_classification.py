@@ -112,7 +112,16 @@ class TokenClassificationPipeline(ChunkPipeline):
         split = (self._defaults | parameters).get("is_split_into_words")
         if split and isinstance(inputs, (list, tuple)) and not all(isinstance(one, (list, tuple)) for one in inputs):
             inputs = [inputs]
+        given = _mappings((self._defaults | parameters).get("offset_mapping"))
+        if given and (self.is_single(inputs) or isinstance(inputs, (list, tuple))):
+            _check_mappings(given, 1 if self.is_single(inputs) else len(inputs))
         return super().__call__(inputs, **parameters)
+
+    def _run_window(self, window: list[Any], offset: int, parameters, *arguments: Any) -> list[Any]:
+        encoding, answering = parameters
+        if given := _mappings(encoding["offset_mapping"]):
+            encoding = encoding | {"offset_mapping": given[offset : offset + len(window)] or [[]]}
+        return super()._run_window(window, offset, (encoding, answering), *arguments)
 
     def encode(self, inputs, stride=None, words=False, delimiter=" ", offset_mapping=None) -> Rows:
         """Tokenize texts, or lists of words, into one row each, or with ``stride`` into as many as they need."""
@@ -318,13 +327,22 @@ def _word_scores(scores: np.ndarray, bounds: np.ndarray, strategy: str) -> np.nd
     return scores[[start + surest[start:end].argmax() for start, end in pairwise(bounds)]]
 
 
-def _offsets(encoded, owners: Sequence[int], given: list | None, inputs: int) -> list[Any]:
-    """Offsets of each row: the tokenizer's, or those that the caller gives."""
-    if not given:
-        return encoded["offset_mapping"]
-    given = [given] if isinstance(given[0][0], int) else given
+def _mappings(given: list | None) -> list:
+    """Offsets of each text, from those of one text or of several; none if none are given."""
+    return [given] if given and given[0] and isinstance(given[0][0], int) else given or []
+
+
+def _check_mappings(given: list, inputs: int) -> None:
     if len(given) != inputs:
         raise ValueError(f"offset_mapping holds offsets for {len(given)} texts, but there are {inputs}.")
+
+
+def _offsets(encoded, owners: Sequence[int], given: list | None, inputs: int) -> list[Any]:
+    """Offsets of each row: the tokenizer's, or those that the caller gives."""
+    given = _mappings(given)
+    if not given:
+        return encoded["offset_mapping"]
+    _check_mappings(given, inputs)
     for row, owner in enumerate(owners):
         if len(given[owner]) != len(encoded["input_ids"][row]):
             raise ValueError(

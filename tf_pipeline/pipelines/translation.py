@@ -62,7 +62,9 @@ class TranslationPipeline(Text2TextGenerationPipeline):
             )
         self._check_language(src_lang, tgt_lang)
         texts = [lone_text(one) for one in inputs]
-        encoded = build(texts, return_tensors=None, truncation=truncation, src_lang=src_lang, tgt_lang=tgt_lang)
+        options = self._with_length({"truncation": truncation}) | {"src_lang": src_lang, "tgt_lang": tgt_lang}
+        with self.tokenizer.lock:
+            encoded = build(texts, return_tensors=None, **options)
         first = [encoded["forced_bos_token_id"]] * len(texts)
         layout = {"side": self.tokenizer.padding_side}
         return self._prompts(encoded, settings, layout, forced_bos_token_id=first)

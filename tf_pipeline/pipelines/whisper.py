@@ -1,4 +1,4 @@
-"""Write down what is said with Whisper: the language and the task are the first tokens of the text."""
+"""Transcribe speech with Whisper: the language and the task are the first tokens of the text."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from transformers.models.whisper.tokenization_whisper import TASK_IDS, TO_LANGUA
 from tf_pipeline.generation.config import tokens_of
 from tf_pipeline.pipelines.generating import Prompts, Settings, Writing
 from tf_pipeline.pipelines.speech import SpeechPipeline
-from tf_pipeline.pipelines.whisper_times import TimesInPairs, heard
+from tf_pipeline.pipelines.whisper_times import TimesInPairs, finished_tokens
 
 # Values of a GenerationConfig that `generate` itself does not know; they are about the first tokens.
 _OF_BEGINNINGS = ("language", "task")
@@ -87,7 +87,7 @@ class WhisperPipeline(Writing, SpeechPipeline):
             return_timestamps, getattr(self.model.generation_config, "return_timestamps", None)
         )
         has_times = self._has_times(shows_times, options.pop("return_timestamps", None))
-        pieces = self._pieces(chunk_length_s, stride_length_s) if chunk_length_s else None
+        pieces = self._pieces(chunk_length_s, stride_length_s)
         if pieces is not None and pieces[0] > self.feature_extractor.n_samples:
             raise ValueError(
                 f"chunk_length_s is {chunk_length_s!r}, but Whisper reads at most "
@@ -282,7 +282,7 @@ class WhisperPipeline(Writing, SpeechPipeline):
                 window[..., : part.shape[-1]] = part
             for row, tokens in zip(rows, self._without_times({name: windows}, settings, begin[rows]), strict=True):
                 tokens = tokens[:-1] if len(tokens) and tokens[-1] in ends else tokens
-                kept, frames = heard(tokens, first, min(total - places[row], self._window), per_time)
+                kept, frames = finished_tokens(tokens, first, min(total - places[row], self._window), per_time)
                 texts[row].append(kept)
                 places[row] += frames
         return [np.concatenate(parts) for parts in texts]

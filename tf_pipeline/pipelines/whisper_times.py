@@ -1,4 +1,4 @@
-"""Times of what is said, which Whisper writes as tokens: what it may write when, and where it goes on listening.
+"""Apply Whisper's timestamp rules: which timestamp tokens are allowed, and the start of the next window.
 
 Follows ``WhisperTimeStampLogitsProcessor`` and ``_retrieve_segment`` of ``transformers``.
 """
@@ -53,8 +53,8 @@ class TimesInPairs(NamedTuple):
         return tf.where((some_time > best_word) & ~times, _OUT, scores)
 
 
-def heard(tokens: np.ndarray, first: int, frames: int, frames_per_time: int) -> tuple[np.ndarray, int]:
-    """The tokens of a window that count, and how many of its frames they are about.
+def finished_tokens(tokens: np.ndarray, first: int, frames: int, frames_per_time: int) -> tuple[np.ndarray, int]:
+    """Return the tokens to keep from a window, and the number of frames they cover.
 
     What follows the last pair of times is unfinished, and is heard again, unless one time alone ends the text.
 

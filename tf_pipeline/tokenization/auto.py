@@ -6,6 +6,7 @@ every other value of ``return_tensors``, is untouched.
 
 import contextlib
 import os
+import threading
 from functools import cache
 from typing import Any
 
@@ -65,7 +66,12 @@ def tensorflow_class(base: type) -> type:
 
 
 class TensorFlowTensors:
-    """Adds ``return_tensors="tf"`` and ``truncation_side=`` to the calls of a tokenizer."""
+    """Adds ``return_tensors="tf"`` and ``truncation_side=`` to the calls of a tokenizer, one thread at a time."""
+
+    @property
+    def lock(self) -> Any:
+        """The lock of a call: truncation, padding and languages are state of the tokenizer, which threads share."""
+        return self.__dict__.setdefault("_lock", threading.RLock())
 
     def __call__(self, *args: Any, truncation_side: str | None = None, **kwargs: Any):
         """Tokenize, as the class beneath does."""
@@ -79,11 +85,13 @@ class TensorFlowTensors:
 
     def pad(self, encoded_inputs, *args: Any, **kwargs: Any):
         """Pad encoded inputs, which may hold TensorFlow tensors."""
-        return _with_tensors(super().pad, _as_numpy(encoded_inputs), *args, **kwargs)
+        with self.lock:
+            return _with_tensors(super().pad, _as_numpy(encoded_inputs), *args, **kwargs)
 
     def apply_chat_template(self, *args: Any, **kwargs: Any):
         """Format and tokenize a conversation, as the class beneath does."""
-        return _with_tensors(super().apply_chat_template, *args, **kwargs)
+        with self.lock:
+            return _with_tensors(super().apply_chat_template, *args, **kwargs)
 
     def decode(self, token_ids, *args: Any, **kwargs: Any):
         """Text of token ids, which may be a TensorFlow tensor."""
@@ -95,18 +103,19 @@ class TensorFlowTensors:
 
     @contextlib.contextmanager
     def _truncating(self, side: str | None):
-        own = self.truncation_side
         if side not in (None, "left", "right"):
             raise ValueError(f"truncation_side {side!r} is not supported; use 'left' or 'right'.")
-        self.truncation_side = side or own
-        try:
-            yield
-        finally:
-            self.truncation_side = own
+        with self.lock:
+            own = self.truncation_side
+            self.truncation_side = side or own
+            try:
+                yield
+            finally:
+                self.truncation_side = own
 
     def __reduce__(self):
         # The class is made at run time; pickle the one beneath and wrap it again.
-        return _restore, (type(self).__mro__[2], self.__dict__)
+        return _restore, (type(self).__mro__[2], {k: v for k, v in self.__dict__.items() if k != "_lock"})
 
 
 def _restore(base: type, state: dict[str, Any]):

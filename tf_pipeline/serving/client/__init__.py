@@ -121,13 +121,19 @@ class Client:
         """
         return self.check()(*args, **kwargs)
 
-    def stream(self, inputs: Iterable[Any], **parameters: Any) -> Iterator[Any]:
+    def stream(self, inputs: Iterable[Any], batch_size: int | None = None, **parameters: Any) -> Iterator[Any]:
         """Answers in the order of the inputs; one that is wrong gives its exception instead.
+
+        Args:
+            inputs: an iterable.
+            batch_size: maximum number of rows in a request; with 1, each input of a generator is answered before the
+                next is read.
+            **parameters: as in a call.
 
         Raises:
             ServingError: if the server cannot be reached, or fails for another reason than a single input.
         """
-        return self.check().stream(inputs, **parameters)
+        return self.check().stream(inputs, batch_size, **parameters)
 
     def stream_text(self, inputs: str, *, step_tokens: int | None = None, **parameters: Any) -> Iterator[str]:
         """Pieces of a text while the server writes it; together they are what one call writes behind the text.
@@ -191,12 +197,19 @@ class Client:
             The outputs by name, with as many rows as were sent; strings as an array of objects.
 
         Raises:
+            ValueError: for other inputs than the signature's, and rows of different lengths.
             ServingError: if the answer does not have the outputs of the signature, or another number of rows.
         """
         info = self._known(signature, self.signatures())
+        if set(columns) != set(info.inputs):
+            takes, has = (", ".join(sorted(names)) for names in (info.inputs, columns))
+            raise ValueError(f"Signature {signature} takes {takes}; the input has {has}.")
         counts = {name: len(values) for name, values in columns.items()}
         if len(set(counts.values())) != 1:
             raise ValueError(f"The inputs have different numbers of rows: {counts}.")
+        for name, values in columns.items():
+            if len({len(row) for row in values if isinstance(row, (list, tuple, np.ndarray))}) > 1:
+                raise ValueError(f"The rows of {name} have different lengths: pad them.")
         rows = next(iter(counts.values()))
         outputs = self._transport.predict(signature, info, columns)
         if missing := sorted(set(info.outputs) - set(outputs)):

@@ -119,10 +119,6 @@ class RemoteTask(Calls):
 
     def _run_window(self, window: list[Any], offset: int, parameters, batch_size, bar) -> list[Any]:
         name, columns = self.request(window, parameters[1])
-        if set(columns) != (takes := set(self.signatures[name].inputs)):
-            raise ValueError(
-                f"Signature {name} takes {', '.join(sorted(takes))}; the input has {', '.join(sorted(columns))}."
-            )
         outputs = self.predict(name, columns)
         rows = [{key: array[row] for key, array in outputs.items()} for row in range(len(window))]
         answers = [self.answer(row, value, **parameters[1]) for row, value in zip(rows, window, strict=True)]
@@ -183,13 +179,19 @@ class ZeroShotClassification(ZeroShotClassificationCalls, RemoteTask):
     arguments = ("candidate_labels",)
     built_in = frozenset({"hypothesis_template", "multi_class", "multi_label"})
 
+    def sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See :class:`RemoteTask`."""
+        if "candidate_labels" in parameters:
+            parameters["candidate_labels"] = as_labels(parameters["candidate_labels"])
+        return super().sanitize_parameters(**parameters)
+
     def request(self, inputs: list[Any], arguments: Mapping[str, Any]) -> tuple[str, dict[str, list[Any]]]:
         """See :class:`RemoteTask`.
 
         Raises:
             ValueError: for a label that would not arrive as it is.
         """
-        labels = as_labels(arguments.get("candidate_labels"))
+        labels = arguments.get("candidate_labels")
         texts = texts_with_labels(inputs, labels)
         if wrong := [label for label in labels if "," in label or not label or label != label.strip()]:
             raise ValueError(
@@ -271,8 +273,9 @@ class FeatureExtraction(RemoteTask):
             features = outputs["sentence_embedding"]
         else:
             places = np.flatnonzero(outputs["attention_mask"])
-            own = slice(places[0], places[-1] + 1) if len(places) else slice(0)
-            features = outputs["last_hidden_state"][None, own]
+            if not len(places):
+                raise ValueError(f"The text {value!r:.80} has no tokens; give one that is not empty.")
+            features = outputs["last_hidden_state"][None, places[0] : places[-1] + 1]
         return in_form(features, return_tensors)
 
 

@@ -145,6 +145,10 @@ class GrpcTransport(Transport):
             return method(request, timeout=deadline.left, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._explained(error.code().name, error.details() or "No message.", explain, deadline) from error
+        except ValueError as error:
+            if "closed channel" not in str(error):
+                raise
+            raise ServingError(self.address.url, None, f"The client is closed: {error}") from error
 
     def _explained(self, code: str, message: str, explain: bool, deadline: Deadline) -> Exception:
         """The exception to raise for a gRPC code."""

@@ -19,7 +19,7 @@ from tf_pipeline.files import atomic_folder
 from tf_pipeline.hub import split_hub_options
 from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.pipelines.base import Pipeline
-from tf_pipeline.pipelines.factory import pipeline, pipeline_class, told_task
+from tf_pipeline.pipelines.factory import inferred_task, pipeline, pipeline_class
 from tf_pipeline.pipelines.generating import GeneratingPipeline
 from tf_pipeline.pipelines.tasks import task_name
 from tf_pipeline.port.model import PortedModel
@@ -228,7 +228,7 @@ def resolve_task(model: Any, task: str | None, **hub_options: Any) -> str:
         if (known := task_name(task)) not in TASKS:
             raise ValueError(f"Task {task!r} cannot be exported; {', '.join(TASKS)} can.")
         return task if known == "translation" else known
-    return told_task(model, TASKS, **hub_options)
+    return inferred_task(model, TASKS, **hub_options)
 
 
 def _served(pipe: Pipeline, text: bool, max_length: int | None, options: Mapping[str, Any]) -> ExportedTask:

@@ -12,6 +12,8 @@ class ExportedFeatureExtraction(ExportedTask):
 
     def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:
         super()._configure(encoding, answering)
+        if answering["return_tensors"]:
+            raise ValueError("return_tensors is chosen in a call of the client, not in an export: leave it out.")
         self._pooling = answering["pooling"] or "mean"
         self._normalize = answering["normalize"]
 

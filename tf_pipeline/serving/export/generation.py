@@ -50,8 +50,8 @@ class ExportedGeneration(ExportedTask):
     With ``num_return_sequences`` more than one they are ``[batch, texts]``. ``num_prompt_tokens`` of tasks that go on
     with a text is how many were read. Signature ``with_options`` takes
     ``max_new_tokens``, and if the export draws tokens ``temperature``, ``top_k``, ``top_p`` and ``seed``, one of each
-    for each row. A value that none of them has, such as -1, stands for the export's own. Signature ``step`` writes the
-    next tokens of texts, of which the caller keeps the state between calls.
+    for each row. An out-of-range value, such as -1, selects the exported default. Signature ``step`` writes the next
+    tokens of texts, of which the caller keeps the state between calls.
     """
 
     has_encoder = True

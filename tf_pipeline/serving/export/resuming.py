@@ -1,4 +1,4 @@
-"""Texts that are written by several calls, of which each is told what those before it wrote."""
+"""Resume texts that are generated over several calls; each call receives the tokens generated so far."""
 
 import tensorflow as tf
 
@@ -93,7 +93,7 @@ def continued(
 
 
 def read_states(states: tf.Tensor, specials: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Numbers of strings that :func:`write_states` made; of a string that it cannot have made, none.
+    """Parse states written by :func:`write_states`; a malformed state yields no tokens.
 
     Args:
         states: string ``[rows]``; an empty one begins a text.

@@ -14,6 +14,11 @@ class ExportedTextClassification(ExportedTask):
 
     def _configure(self, encoding: dict[str, Any], answering: dict[str, Any]) -> None:
         super()._configure(encoding, answering)
+        if answering.get("in_own_order"):
+            raise ValueError(
+                "return_all_scores=True is not supported in an export, whose labels are best first: leave it out; all "
+                "labels are given unless top_k says fewer."
+            )
         pipe = self.pipe.value
         self._function = answering.get("function_to_apply") or pipe.default_function()
         top_k = answering.get("top_k")
