@@ -26,6 +26,8 @@ from parity_tests.keras_helpers import (
 )
 from parity_tests.tiers import exhaustive
 from tf_pipeline.checkpoint import named_slots
+from tf_pipeline.outputs import ModelOutput
+from tf_pipeline.training import TrainingMixin
 
 CLASSIFIER = "TFBertForSequenceClassification"
 
@@ -219,6 +221,28 @@ def test_a_loss_and_metrics_of_ones_own(name):
         assert {key: results[key] for key in accuracy} == pytest.approx(accuracy)
     model.train_on_batch(inputs, labels)
     assert reported(model, inputs, labels)["loss"] != results["loss"]
+
+
+def test_a_loss_of_ones_own_for_a_head_without_label_names():
+    """As CTC's, whose labels go to the loss as they are."""
+    head = type("Head", (TrainingMixin,), {"label_names": ()})()
+    labels = tf.constant([[1, 2]])
+    assert head._targets({}, labels, ModelOutput(logits=tf.zeros([1, 3, 4]))) is labels
+
+
+def test_labels_that_are_no_classes():
+    """Refused in the graph of ``fit`` too, with the value."""
+    model = tiny_model("TFBertForSequenceClassification")
+    inputs, classes = tiny_inputs(model, batch=2), model.config.num_labels
+    model.compile("sgd")
+    for labels, message in (
+        ([0, classes + 2], rf"\[{classes + 2}\] \[which is outside 0 …\] \[{classes - 1}\]"),
+        (np.eye(classes, dtype=int)[:2], "not a vector of one hot"),
+    ):
+        with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=message):
+            model.fit(inputs, np.array(labels), verbose=0)
+    with pytest.raises(ValueError, match=f"labels holds {2 * classes} numbers.*not a vector of one hot.* 2 rows"):
+        model(inputs, labels=np.eye(classes, dtype=int)[:2])
 
 
 def test_metrics_without_a_loss():
