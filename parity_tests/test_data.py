@@ -84,7 +84,7 @@ def test_masks_differ_by_batch_and_repeat_by_seed(tokenizer, name):
 
 
 def test_whole_words_are_masked_in_a_data_set(tokenizer):
-    encoded = tokenizer(TEXTS, return_offsets_mapping=True, return_special_tokens_mask=True)
+    encoded = tokenizer(TEXTS, padding=True, return_offsets_mapping=True, return_special_tokens_mask=True)
     rows = [{name: values[place] for name, values in encoded.items()} for place in range(len(TEXTS))]
     collator = collators.DataCollatorForWholeWordMask(tokenizer, mlm_probability=0.5, seed=0)
     batches = prepare_tf_dataset(rows, ["input_ids", "attention_mask"], ["labels"], 5, False, collate_fn=collator)

@@ -108,6 +108,9 @@ def test_spans_by_hand():
     assert spans(["B-X", "I-X", "O", "I-Y", "I-X"]) == [("X", 0, 1), ("Y", 3, 3), ("X", 4, 4)]
     scores = span_scores([["B-X", "I-X", "O"]], [["B-X", "O", "O"]])
     assert scores == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "accuracy": pytest.approx(2 / 3)}
+    for tag in ("LABEL_1", "NOUN", ""):
+        with pytest.raises(ValueError, match=f"The tag '{tag}' is none of entities"):
+            spans(["O", tag])
     assert span_scores([], [])["f1"] == span_scores([["O"]], [["O"]])["f1"] == 0.0
 
 

@@ -124,7 +124,8 @@ def test_clipped_gradients(kind, options):
             torch.nn.utils.clip_grad_norm_(theirs.parameters(), limit)
         optimizer.step()
         optimizer.zero_grad()
-    assert_same_weights(model, theirs, 1e-5 if name == "global_clipnorm" else 1e-9)  # PyTorch adds 1e-6 to the norm
+    # PyTorch adds 1e-6 to the norm of all, which shows where gradients are close to Adam's epsilon.
+    assert_same_weights(model, theirs, {"SGD": 1e-7, "AdamW": 1e-5}[kind] if name == "global_clipnorm" else 1e-9)
 
 
 def test_rates_by_layer():

@@ -87,7 +87,7 @@ def test_it_can_be_turned_off():
     once = len(runs)
     model.gradient_checkpointing_enable()
     gradients(model)
-    assert len(runs) - once == 2 * once > 0
+    assert len(runs) - once >= 2 * once > 0
     hidden = model(tiny_inputs(model), output_hidden_states=True, output_attentions=True)
     assert len(hidden.hidden_states) == 2 and len(hidden.attentions) == 1  # not in training
 

@@ -102,10 +102,8 @@ def train(
         RowError: for rows that cannot be used, before anything is trained.
         ValueError: for values out of their range, and for a loss that became NaN.
     """
-    named, task = (
-        task,
-        _checked(task, output, overwrite, epochs, warmup, accumulation, patience, validation, problem_type),
-    )
+    given = task
+    task = _checked(task, output, overwrite, epochs, warmup, accumulation, patience, validation, problem_type)
     if (data_options or {}).get("stream"):
         raise ValueError("data_options has stream=True: train needs to know the number of batches; leave it out.")
     keras.utils.set_random_seed(whole_number("seed", seed, 0, 2**32 - 1))
@@ -124,7 +122,7 @@ def train(
         network.enable_lora(**lora)
         network.check_mergeable("written into the checkpoint")
     pad_with_end(tokenizer)
-    if network.config.pad_token_id is None:
+    if getattr(network.config, "pad_token_id", None) is None:
         network.config.pad_token_id = tokenizer.pad_token_id
     options = {"batch_size": batch_size, "max_length": max_length, **(data_options or {})}
     batches = prepare(train, network, tokenizer, shuffle=True, seed=seed, **options)
@@ -134,7 +132,7 @@ def train(
         measured = prepare(validation, network, tokenizer, seed=seed, **options)
         _require_labels(measured, validation)
     if batches.batches.task.writes:
-        _keep_prefix(network.config, named if task == "translation" else task, options.get("prefix", ""))
+        _keep_prefix(network.config, given if task == "translation" else task, options.get("prefix", ""))
     steps = epochs * math.ceil(len(batches) / accumulation)
     optimizer, _ = create_optimizer(
         learning_rate,
@@ -235,9 +233,8 @@ def _require_labels(batches: Any, source: Any) -> None:
 def _keep_prefix(config: Any, task: str, prefix: str) -> None:
     """Let the pipeline put in front of texts what training does, which may be nothing."""
     specific = dict(getattr(config, "task_specific_params", None) or {})
-    own = dict(specific.get(task) or {})
-    if own.get("prefix", "") != prefix:
-        config.task_specific_params = specific | {task: own | {"prefix": prefix}}
+    if specific or prefix:
+        config.task_specific_params = specific | {task: dict(specific.get(task) or {}) | {"prefix": prefix}}
 
 
 def _require_finite(model: Any, losses: Sequence[float]) -> None:
