@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from parity_tests.pipeline_helpers import (
     CONLL,
+    SPECIFIC,
     decoder_checkpoint,
     encoder_decoder_checkpoint,
     labels_of,
@@ -31,7 +32,7 @@ from tf_pipeline.finetuning.curve import learning_curve
 from tf_pipeline.finetuning.labels import class_names, fitting, label_values
 from tf_pipeline.finetuning.measures import callbacks_of, metrics_of
 from tf_pipeline.finetuning.progress import EpochTable
-from tf_pipeline.finetuning.train import RemainderStep
+from tf_pipeline.finetuning.train import RemainderStep, _keep_prefix
 from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
 from tf_pipeline.pipelines.tasks import task_name
 
@@ -320,6 +321,17 @@ def test_tags_that_name_no_entities_are_judged_one_by_one():
 
     assert judged(["O", "B-X", "I-X"]) == ([], 1)
     assert judged(["LABEL_0", "LABEL_1"]) == judged(["NOUN", "VERB"]) == (["accuracy", "f1"], 0)
+
+
+def test_a_training_without_a_prefix_hides_those_of_the_checkpoint():
+    config = transformers.T5Config(task_specific_params=SPECIFIC)
+    _keep_prefix(config, "translation", "")
+    _keep_prefix(config, "summarization", "")
+    assert config.task_specific_params["translation"] == {"prefix": ""}
+    assert config.task_specific_params["summarization"] == SPECIFIC["summarization"] | {"prefix": ""}
+    plain = transformers.T5Config()
+    _keep_prefix(plain, "summarization", "")
+    assert getattr(plain, "task_specific_params", None) is None
 
 
 def test_names_of_classes_are_those_of_the_data_set():
