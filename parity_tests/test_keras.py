@@ -239,11 +239,11 @@ def test_labels_that_are_no_classes():
     model.compile("sgd")
     for labels, message in (
         ([0, classes + 2], rf"\[{classes + 2}\] \[which is outside 0 …\] \[{classes - 1}\]"),
-        (np.eye(classes, dtype=int)[:2], "not a vector of one hot"),
+        (np.eye(classes, dtype=int)[:2], "not a one-hot vector"),
     ):
         with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=message):
             model.fit(inputs, np.array(labels), verbose=0)
-    with pytest.raises(ValueError, match=f"labels holds {2 * classes} numbers.*not a vector of one hot.* 2 rows"):
+    with pytest.raises(ValueError, match=f"labels holds {2 * classes} numbers.*not a one-hot vector.* 2 rows"):
         model(inputs, labels=np.eye(classes, dtype=int)[:2])
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tf_pipeline.inputs import check_range
 
 IGNORE_INDEX = -100
-_ONE_EACH = "numbers; give the number of one class, not a vector of one hot, for each of"
+_ONE_EACH = "numbers; give the number of one class, not a one-hot vector, for each of"
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 

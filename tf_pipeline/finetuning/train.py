@@ -238,7 +238,7 @@ def _keep_prefix(config: Any, task: str, prefix: str) -> None:
 
 
 def _require_finite(model: Any, losses: Sequence[float]) -> None:
-    """Refuse weights that are no numbers.
+    """Refuse weights that are NaN or infinite.
 
     Raises:
         ValueError: naming the epoch.
