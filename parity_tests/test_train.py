@@ -201,6 +201,7 @@ class Seen(keras.callbacks.Callback):
         self.start = self.model.get_weights()
 
 
+@pytest.mark.slow
 def test_all_options_of_the_recipe_reach_the_optimizer(tmp_path):
     """Five batches and two for a step make three steps per epoch, of which the last one is for one batch."""
     seen, (_, rows, _, _) = Seen(), CASES["text-classification"]
