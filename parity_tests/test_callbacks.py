@@ -34,6 +34,15 @@ def test_predictions_and_labels_are_of_the_whole_set():
     assert history["accuracy"] == [np.mean(np.argmax(model(inputs).logits, -1) == labels)]
 
 
+def test_batches_with_weights():
+    model = tiny_model(CLASSIFIER)
+    inputs, labels = tiny_inputs(model), tiny_labels(model)["labels"]
+    batches = tf.data.Dataset.from_tensors((inputs, labels, np.ones(len(labels), np.float32)))
+    kept, metric = seen_by(lambda *_: {})
+    trained(model, KerasMetricCallback(metric, batches))
+    np.testing.assert_array_equal(kept[0][1], labels)
+
+
 def test_labels_among_the_inputs_and_several_outputs():
     """Arrays with a number of rows per batch; hidden states of texts of different lengths are filled up."""
     model = tiny_model("TFBertForQuestionAnswering")

@@ -83,12 +83,23 @@ def test_masks_differ_by_batch_and_repeat_by_seed(tokenizer, name):
     np.testing.assert_array_equal(first[0]["labels"].numpy()[masked], plain[masked])
 
 
+def test_whole_words_are_masked_in_a_data_set(tokenizer):
+    encoded = tokenizer(TEXTS, padding=True, return_offsets_mapping=True, return_special_tokens_mask=True)
+    rows = [{name: values[place] for name, values in encoded.items()} for place in range(len(TEXTS))]
+    collator = collators.DataCollatorForWholeWordMask(tokenizer, mlm_probability=0.5, seed=0)
+    batches = prepare_tf_dataset(rows, ["input_ids", "attention_mask"], ["labels"], 5, False, collate_fn=collator)
+    inputs, labels = next(iter(batches))
+    assert set(inputs) == {"input_ids", "attention_mask"} and (labels.numpy() != -100).any()
+
+
 def test_choices_are_padded_together(tokenizer):
     rows = [
         {"input_ids": [ids, ids[:2]], "attention_mask": [[1] * len(ids), [1, 1]], "label": 1}
         for ids in tokenizer(TEXTS)["input_ids"]
     ]
     batch = collators.DataCollatorForMultipleChoice(tokenizer)(rows)
+    with pytest.raises(ValueError, match="return_tensors is 'pt', but has to be one of 'tf', 'np'"):
+        collators.DataCollatorForMultipleChoice(tokenizer, return_tensors="pt")(rows)
     length = max(len(row["input_ids"][0]) for row in rows)
     assert batch["input_ids"].shape == (5, 2, length) and batch["labels"].numpy().tolist() == [1] * 5
     for row, ids, mask in zip(rows, batch["input_ids"].numpy(), batch["attention_mask"].numpy(), strict=True):

@@ -223,6 +223,32 @@ def test_a_loss_and_metrics_of_ones_own(name):
     assert reported(model, inputs, labels)["loss"] != results["loss"]
 
 
+def test_a_loss_of_ones_own_for_a_head_without_label_names(monkeypatch):
+    """As CTC's, whose labels go to the loss as they are."""
+    model = tiny_model("TFBertForTokenClassification")
+    inputs, labels = tiny_inputs(model), tiny_labels(model)["labels"]
+    monkeypatch.setattr(type(model), "label_names", ())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-100)
+    model.compile("sgd", loss, run_eagerly=True)
+    expected = float(loss(labels, model(inputs).logits))
+    assert float(model.train_on_batch(inputs, labels)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_labels_that_are_no_classes():
+    """Refused in the graph of ``fit`` too, with the value."""
+    model = tiny_model("TFBertForSequenceClassification")
+    inputs, classes = tiny_inputs(model, batch=2), model.config.num_labels
+    model.compile("sgd")
+    for labels, message in (
+        ([0, classes + 2], rf"\[{classes + 2}\] \[which is outside 0 …\] \[{classes - 1}\]"),
+        (np.eye(classes, dtype=int)[:2], "not a one-hot vector"),
+    ):
+        with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=message):
+            model.fit(inputs, np.array(labels), verbose=0)
+    with pytest.raises(ValueError, match=f"labels holds {2 * classes} numbers.*not a one-hot vector.* 2 rows"):
+        model(inputs, labels=np.eye(classes, dtype=int)[:2])
+
+
 def test_metrics_without_a_loss():
     model, inputs, labels = compiled(CLASSIFIER, metrics=["accuracy"])
     expected = np.mean(np.argmax(model(inputs).logits, -1) == labels["labels"])

@@ -51,7 +51,7 @@ def test_f1_is_that_of_scikit_learn(average):
     expected = sklearn.f1_score(LABELS[known], LOGITS.argmax(-1)[known], average=average)
     assert over_batches(F1(5, average), LABELS, LOGITS) == pytest.approx(expected)
     texts = LOGITS[:, 0], np.maximum(LABELS[:, 0], 0)
-    expected = sklearn.f1_score(texts[1], texts[0].argmax(-1), average=average, labels=range(5), zero_division=0)
+    expected = sklearn.f1_score(texts[1], texts[0].argmax(-1), average=average)
     assert over_batches(F1(5, average), texts[1], texts[0]) == pytest.approx(expected)
     several = (RANDOM.random([6, 5]) < 0.5).astype("float32")
     expected = sklearn.f1_score(several, LOGITS[:, 1] > 0, average=average, zero_division=0)
@@ -108,6 +108,9 @@ def test_spans_by_hand():
     assert spans(["B-X", "I-X", "O", "I-Y", "I-X"]) == [("X", 0, 1), ("Y", 3, 3), ("X", 4, 4)]
     scores = span_scores([["B-X", "I-X", "O"]], [["B-X", "O", "O"]])
     assert scores == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "accuracy": pytest.approx(2 / 3)}
+    for tag in ("LABEL_1", "NOUN", ""):
+        with pytest.raises(ValueError, match=f"The tag '{tag}' is none of entities"):
+            spans(["O", tag])
     assert span_scores([], [])["f1"] == span_scores([["O"]], [["O"]])["f1"] == 0.0
 
 

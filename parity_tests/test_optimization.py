@@ -47,6 +47,19 @@ def test_patterns_of_ones_own():
         assert optimizer._use_weight_decay(slot.variable) == (key.endswith("bias") or ".dense." not in key), key
 
 
+def test_weight_decay_by_kerass_names():
+    for make in (AdamWeightDecay, lambda **options: create_optimizer(0.1, 10, **options)):
+        with pytest.raises(ValueError, match="pass weight_decay_rate"):
+            make(weight_decay=0.1)
+    optimizer = AdamWeightDecay(weight_decay=0.1, weight_decay_rate=0.1)
+    again = AdamWeightDecay.from_config(optimizer.get_config())
+    assert again.weight_decay == again.weight_decay_rate == 0.1
+    assert AdamWeightDecay.from_config(AdamWeightDecay().get_config()).weight_decay is None
+    table = keras.Variable(np.ones([2, 2]), name="table")
+    optimizer.exclude_from_weight_decay(var_names=["table"])
+    assert not optimizer._use_weight_decay(table) and again._use_weight_decay(table)
+
+
 SCHEDULES = {
     "linear": transformers.get_linear_schedule_with_warmup,
     "cosine": transformers.get_cosine_schedule_with_warmup,
@@ -76,7 +89,10 @@ def test_polynomial_falls_of_any_power():
 
 
 @pytest.mark.parametrize(
-    "options", exhaustive([{}, {"adam_global_clipnorm": 0.5, "num_warmup_steps": 3}], [{}]), ids=str
+    "options",
+    # An epsilon of the size of the gradients' roots makes the steps depend on the clipped norm.
+    exhaustive([{}, {"adam_global_clipnorm": 0.5, "adam_epsilon": 1e-2, "num_warmup_steps": 3}], [{}]),
+    ids=str,
 )
 def test_steps_are_pytorchs(options):
     """Ten steps of a classifier in float64: with weight decay, a schedule, clipped gradients."""
@@ -95,7 +111,7 @@ def test_steps_are_pytorchs(options):
         {"params": [p for n, p in theirs.named_parameters() if n in decay], "weight_decay": 0.1},
         {"params": [p for n, p in theirs.named_parameters() if n not in decay], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=1e-2, eps=1e-8)
+    optimizer = torch.optim.AdamW(groups, lr=1e-2, eps=options.get("adam_epsilon", 1e-8))
     scheduler = transformers.get_linear_schedule_with_warmup(optimizer, arguments["num_warmup_steps"], 10)
     theirs.eval()
     for step in range(10):

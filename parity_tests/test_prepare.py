@@ -3,7 +3,6 @@
 import json
 from functools import cache
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +12,7 @@ from parity_tests import tokenizer_stacks
 from parity_tests.keras_helpers import tiny_model
 from parity_tests.pipeline_helpers import decoder_checkpoint, encoder_decoder_checkpoint, labels_of
 from parity_tests.sentences import film_reviews
-from tf_pipeline import AutoTokenizer, TFAutoModelForCausalLM, TFAutoModelForSeq2SeqLM
+from tf_pipeline import AutoTokenizer, TFAutoModelForCausalLM, TFAutoModelForSeq2SeqLM, pipeline
 from tf_pipeline.callbacks import EpochOrder
 from tf_pipeline.data import prepare
 from tf_pipeline.data.masking import corrupt_spans, mask_tokens
@@ -160,17 +159,18 @@ def test_epochs_of_fit_have_their_own_order():
     made = prepare(rows, model, tokenizer(), 12, shuffle=True, bucket=False, seed=3)
     all_epochs = [texts_of(made) for _ in range(4)]
 
-    class Seen(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            seen.append(made.batches.epoch)
-
     model.compile("sgd", run_eagerly=True)
+    step = model.train_step
+    model.__dict__["train_step"] = lambda data: seen.append(data[0]["input_ids"].numpy()) or step(data)
     again = prepare(rows, model, tokenizer(), 12, shuffle=True, bucket=False, seed=3)
-    model.fit(again, epochs=4, initial_epoch=2, callbacks=[EpochOrder(again), Seen()], verbose=0)
-    assert again.batches.epoch == 4 and len(seen) == 2
+    model.fit(again, epochs=4, initial_epoch=2, callbacks=[EpochOrder(again)], verbose=0)
+    assert again.batches.epoch == 4
+    assert [[tokenizer().decode(ids, skip_special_tokens=True) for ids in batch] for batch in seen] == [
+        [text for text, _ in epoch] for epoch in all_epochs[2:]
+    ]
     again.batches.epoch = 2
     assert texts_of(again) == all_epochs[2]
-    with pytest.raises(TypeError, match="prepare returned"):
+    with pytest.raises(TypeError, match=r"prepare\(\) returns, not one derived"):
         EpochOrder(again.map(lambda *pair: pair))
 
 
@@ -209,6 +209,18 @@ def test_pairs():
     expected = tokenizer()(["One.", "A"], ["Two words.", "B"], padding=True, return_tensors="np")
     for name in inputs:
         np.testing.assert_array_equal(inputs[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("sentence1", "sentence2"), ("premise", "hypothesis"), ("question", "sentence"), ("question1", "question2"),
+     ("sentence", None)],
+)  # fmt: skip
+def test_texts_have_the_names_of_glue(names):
+    row = {name: text for name, text in zip(names, ["One.", "Two words."], strict=True) if name}
+    inputs, _ = only(prepare([row | {"label": 0}], model_of(), tokenizer()))
+    expected = tokenizer()(*list(row.values()), return_tensors="np")
+    np.testing.assert_array_equal(inputs["input_ids"], expected["input_ids"])
 
 
 @pytest.mark.parametrize("everywhere", [False, True])
@@ -258,18 +270,41 @@ def test_windows_of_contexts(side):
         },
         {"question": "And this?", "context": "It is red.", "answers": {"text": [], "answer_start": []}},
         {"question": "Colour?", "context": "It is red.", "answer": {"text": "red", "answer_start": 6}},
+        {"question": "Colour?", "context": "It is red.", "answers": [{"text": "red", "answer_start": 6}]},
     ]
     batches = prepare(rows, model, own, 64, max_length=32, doc_stride=8)
     inputs, labels = only(batches)
+    asked = pipeline("question-answering", model=model, tokenizer=own).encode(rows, doc_stride=8, max_seq_len=32)
+    read = [ids[mask == 1].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+    assert read == list(map(list, asked.columns["input_ids"]))
     spans = [
         own.decode(ids[start : end + 1]) if own.cls_token_id != ids[start] else None
         for ids, start, end in zip(inputs["input_ids"], labels["start_positions"], labels["end_positions"], strict=True)
     ]
-    assert len(spans) > 5 and spans[-2:] == [None, "red"]
-    found = [span for span in spans[:-2] if span]
+    assert len(spans) > 5 and spans[-3:] == [None, "red", "red"]
+    found = [span for span in spans[:-3] if span]
     assert found and set(found) == {own.decode(own(answer)["input_ids"][1:-1])}
     model.compile("sgd", run_eagerly=True)
     assert np.isfinite(model.evaluate(batches, verbose=0))
+
+
+def test_windows_overlap_by_half_of_a_short_one():
+    model = model_of("TFBertForQuestionAnswering", ["start", "end"])
+    row = {"question": "What?", "context": "It is red. " * 20, "answers": {"text": ["red"], "answer_start": [6]}}
+
+    def windows(**options):
+        return only(prepare([row], model, tokenizer(), 64, max_length=32, **options))[0]["input_ids"].tolist()
+
+    assert windows() == windows(doc_stride=16) != windows(doc_stride=8)
+    short = row | {"question": "What " * 20, "context": "It is red."}
+    inputs, labels = only(prepare([short], model, tokenizer(), max_length=32))  # fits as a whole
+    place = int(labels["start_positions"][0])
+    assert tokenizer().decode(inputs["input_ids"][0][place : place + 1]) == "red"
+
+
+def test_a_text_has_a_masked_token_at_least():
+    ids, labels = mask_tokens([1, 5, 6, 2], [None, 0, 1, None], np.random.default_rng(0), 7, 50, 1e-9)
+    assert sum(label != -100 for label in labels) == 1 and labels[0] == labels[3] == -100
 
 
 @pytest.mark.parametrize("whole_word", [False, True])
@@ -311,7 +346,7 @@ def test_a_token_may_be_masked_by_any_other():
     assert len(replaced) > 45 and max(replaced) < 50 and labels[-1] == -100 and ids[-1] == 2099
 
 
-def causal(shifted=True):
+def causal():
     folder = decoder_checkpoint()
     return TFAutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
@@ -340,6 +375,36 @@ def test_texts_are_packed_into_blocks():
     blocks = [inputs["input_ids"][0].tolist() for inputs, _ in batches.as_numpy_iterator()]
     assert [token for block in blocks for token in block] == whole
     assert {len(block) for block in blocks[:-1]} == {32} and 2 <= len(blocks[-1]) <= 32
+
+
+def test_the_end_is_learned_where_the_tokenizer_writes_it():
+    own = AutoTokenizer.from_pretrained(encoder_decoder_checkpoint())
+    model = tiny_model("TFGPT2LMHeadModel", vocab_size=len(own))
+    _, labels = only(prepare([{"prompt": "ab", "completion": "c"}], model, own))
+    assert own.decode(labels[0][labels[0] != -100]).endswith("c</s>")
+
+
+def test_texts_that_teach_nothing_are_refused():
+    model, own = causal()
+    long = {"prompt": "long " * 20, "completion": "yes"}
+    for row, message in (
+        (long, r"Row 2 has a completion that begins after max_length=8 of its \d+ tokens"),
+        ({"text": ""}, "Row 2 has a text of 1 tokens, and at least 2 are needed"),
+    ):
+        with pytest.raises(RowError, match=message):
+            prepare([{"text": "one"}, row], model, own, max_length=8)
+    blocks = [labels for _, labels in prepare([long, ""], model, own, 1, max_length=8, pack=True)]
+    learned = [label for block in blocks for label in block.numpy().ravel().tolist() if label != -100]
+    assert own.decode(learned).strip().startswith("yes" + own.eos_token)
+    assert all((block.numpy()[:, 1:] != -100).any() for block in blocks)  # none of the prompt alone
+    masked = model_of("TFBertForMaskedLM")
+    fails(["one", ""], "Row 2 has a text without a token that could be masked", masked)
+    t5 = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer_stacks.t5(), eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+    writer = tiny_model("TFT5ForConditionalGeneration", vocab_size=len(t5))
+    with pytest.raises(RowError, match="Row 2 has a text of 0 tokens, and spans need at least 2"):
+        prepare(["one two three", ""], writer, t5, corrupt_spans=True)
 
 
 def test_labels_of_decoders_whose_loss_does_not_shift():
@@ -422,7 +487,10 @@ def test_rows_that_are_no_rows(tmp_path):
     fails(file("f.jsonl", '{"text": 3}'), "Line 1 of .* needs a text as 'text', and has 3")
     fails(file("g.csv", "text,label\na\n"), r"Line 2 of .*g\.csv has not as many cells as there are columns \(2\)")
     fails(file("h.csv", "text,label\na,1,2\n"), "Line 2 of .* has not as many cells")
-    fails(file("i.csv", b'text,label\n"\xff",1\n'), "cannot be read")
+    fails(file("i.csv", b'text,label\na,1\n"\xff",1\n'), "Line 3 of .* is not UTF-8")
+    fails(file("l.csv", 'text,label\na,1\n"b,1\nc,1\n'), "Line 3 of .* cannot be read: .*; is a quote in it not closed")
+    fails(file("m.json", '[\n{"text": "a"}]'), "Line 1 of .* is not JSON: .*; give one object per line")
+    fails(file("n.json", '[{"text": "a"}]'), "Line 1 of .* is not an object of JSON: .*; give one object per line")
     fails(file("j.jsonl", ""), "There are no rows", error=ValueError)
     fails(file("k.parquet", ""), r"k\.parquet is not supported; give a file of \.jsonl", error=ValueError)
     fails(tmp_path / "none.jsonl", "There is no file", error=FileNotFoundError)
@@ -431,6 +499,30 @@ def test_rows_that_are_no_rows(tmp_path):
     fails((row for row in ROWS), "generator is not supported", error=TypeError)
     fails({"train": rows_of}, "The dictionary has train, which are not all lists", error=TypeError)
     fails({"text": ["a"], "label": []}, "text, label are not of one length", error=ValueError)
+
+
+def test_cells_of_tables(tmp_path):
+    """Quotes in TSV are part of the text, as in GLUE; in CSV they hold lines together."""
+    (tmp_path / "a.tsv").write_text('text\tlabel\n"open\t1\n"so" he said\t2\nclose"\t0\n')
+    assert [row.values["text"] for row in rows_of(tmp_path / "a.tsv")()] == ['"open', '"so" he said', 'close"']
+    (tmp_path / "b.csv").write_text('text,label\n"one\n\n""two""",1\n' + "x" * 200_000 + ",2\n")
+    assert [len(row.values["text"]) for row in rows_of(tmp_path / "b.csv")()] == [10, 200_000]
+
+
+def test_rows_have_all_that_the_first_one_has():
+    texts = [{"text": "a"}, {"text": "b"}]
+    labelled = [{"text": "a", "label": 0}]
+    fails(texts + labelled, "Row 3 has 'label', which the rows before it lack", batch_size=3)
+    fails(labelled + texts, "Row 2 has no 'label', which the rows before it have")
+    fails(labelled * 1000 + texts, "Row 1001 has no 'label'")  # tokenized apart from those before
+    fails(
+        [("a", 0), {"text": "a", "text_pair": "b", "label": 0}], "Row 2 has 'text_pair', which the rows before it lack"
+    )
+    tagger = model_of("TFBertForTokenClassification", ["O", "X"])
+    fails([{"tokens": ["a"], "labels": ["O"]}, {"tokens": ["a"]}], "Row 2 has no 'labels'", tagger)
+    writer = tiny_model("TFT5ForConditionalGeneration", vocab_size=len(tokenizer()))
+    fails([{"text": "a"}, {"text": "a", "target": "b"}], "Row 2 has 'target', which the rows before it lack", writer)
+    fails(labelled * 2 + texts, "Row 3 has no 'label'", stream=True)
 
 
 def test_labels_that_are_none():
@@ -446,7 +538,15 @@ def test_labels_that_are_none():
     tagger = model_of("TFBertForTokenClassification", ["O", "X"])
     fails([{"tokens": ["a", "b"], "labels": ["O"]}], "Row 1 has 2 tokens and 1 labels", tagger)
     fails([{"tokens": "a b", "labels": ["O"]}], "needs a list of words as 'tokens'", tagger)
+    fails([{"tokens": ["a"], "labels": 1}], "needs a list of labels as 'labels', and has 1", tagger)
     answers = model_of("TFBertForQuestionAnswering", ["start", "end"])
+    fails(
+        [{"question": "a", "context": "b", "answers": "red"}], "needs answers such as {'text'.*, and has 'red'", answers
+    )
+    fails(ROWS, "has no 'question'", answers)
+    for stride in (29, 200):
+        fails(ROWS, f"doc_stride is {stride}, but has to be less than the 29 tokens that max_length=32", answers,
+              ValueError, max_length=32, doc_stride=stride)  # fmt: skip
     row = {"question": "a?", "context": "It is red."}
     blue = {"text": ["blue"], "answer_start": [6]}
     fails([row | {"answers": blue}], "has the answer 'blue', which is not at place 6", answers)

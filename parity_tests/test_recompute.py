@@ -36,6 +36,16 @@ def gradients(model, traced=False):
     return [np.asarray(loss), *(None if one is None else tf.convert_to_tensor(one).numpy() for one in found)]
 
 
+def counted(model):
+    """A list that grows with each run of a block's first layer."""
+    runs = []
+    for block in blocks_of(model):
+        inner = next(child for child in block._flatten_layers(include_self=False) if child.built or child.variables)
+        own = inner.call
+        inner.__dict__["call"] = lambda *args, own=own, **kwargs: runs.append(1) or own(*args, **kwargs)
+    return runs
+
+
 @pytest.mark.parametrize("class_name", exhaustive(CLASSES, CLASSES[:2]))
 def test_gradients_are_equal(class_name):
     layers = {"num_hidden_layers": 2} if "T5" not in class_name else {"num_layers": 2}
@@ -43,14 +53,11 @@ def test_gradients_are_equal(class_name):
     expected = gradients(model)
     other = gradients(model)
     np.testing.assert_array_equal(expected[0], other[0])  # the draws are set
-    runs, blocks = [], blocks_of(model)
+    blocks = blocks_of(model)
     assert len(blocks) >= 1 and not model.is_gradient_checkpointing
     model.gradient_checkpointing_enable()
     assert model.is_gradient_checkpointing
-    for block in blocks:
-        inner = next(child for child in block._flatten_layers(include_self=False) if child.built or child.variables)
-        own = inner.call
-        inner.__dict__["call"] = lambda *args, own=own, **kwargs: runs.append(1) or own(*args, **kwargs)
+    runs = counted(model)
     actual = gradients(model)
     assert len(runs) >= 2 * len(blocks)  # once forwards and once more
     for one, two in zip(actual, expected, strict=True):
@@ -75,7 +82,12 @@ def test_it_can_be_turned_off():
     model.gradient_checkpointing_enable()
     model.gradient_checkpointing_disable()
     assert not model.is_gradient_checkpointing
+    runs = counted(model)
+    gradients(model)
+    once = len(runs)
     model.gradient_checkpointing_enable()
+    gradients(model)
+    assert len(runs) - once >= 2 * once > 0
     hidden = model(tiny_inputs(model), output_hidden_states=True, output_attentions=True)
     assert len(hidden.hidden_states) == 2 and len(hidden.attentions) == 1  # not in training
 

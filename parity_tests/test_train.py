@@ -1,23 +1,38 @@
 """``tf-pipeline train``: from rows of every task to a folder that PyTorch, the pipeline and ``parity`` take."""
 
+import io
 import json
 import xml.etree.ElementTree as ElementTree
 from functools import cache
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 import transformers
+from rich.console import Console
 from typer.testing import CliRunner
 
-from parity_tests.pipeline_helpers import CONLL, decoder_checkpoint, encoder_decoder_checkpoint, tiny_with_tokenizer
+from parity_tests.pipeline_helpers import (
+    CONLL,
+    SPECIFIC,
+    decoder_checkpoint,
+    encoder_decoder_checkpoint,
+    labels_of,
+    tiny_with_tokenizer,
+)
 from parity_tests.sentences import film_reviews
 from tf_pipeline import AutoTokenizer, pipeline
 from tf_pipeline.cli.main import app
-from tf_pipeline.data.sources import RowError
+from tf_pipeline.data import prepare
+from tf_pipeline.data.sources import RowError, rows_of
 from tf_pipeline.finetuning import train
 from tf_pipeline.finetuning.curve import learning_curve
-from tf_pipeline.finetuning.labels import label_values
+from tf_pipeline.finetuning.labels import class_names, fitting, label_values
+from tf_pipeline.finetuning.measures import callbacks_of, metrics_of
+from tf_pipeline.finetuning.progress import EpochTable
+from tf_pipeline.finetuning.train import RemainderStep, _keep_prefix
 from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
 from tf_pipeline.pipelines.tasks import task_name
 
@@ -142,12 +157,18 @@ def test_the_command(arguments):
 
 def test_bad_rows_are_named_and_nothing_is_written(arguments):
     given, folder = arguments
+    rows = CASES["text-classification"][1]
     rows_in(folder, "validation.jsonl", [{"text": "a", "label": "good"}, {"text": "b", "label": "great"}])
     done = command("text-classification", *given)
     assert done.exit_code == 1 and "Line 2 of" in done.stderr and "has the label 'great'" in done.stderr
     (folder / "train.jsonl").write_text('{"text": "a", "label": "good"}\n{"text": "b"}\n')
     done = command("text-classification", *given)
     assert done.exit_code == 1 and "Line 2 of" in done.stderr and "has no 'label'" in done.stderr
+    (folder / "train.jsonl").write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[1]) + "\n")
+    (folder / "validation.jsonl").write_text('{"text": "a"}\n')
+    done = command("text-classification", *given)
+    assert done.exit_code == 1 and "validation.jsonl have no labels to learn" in done.stderr
+    assert "epoch" not in done.stderr
     (folder / "train.jsonl").write_text("{")
     assert "Line 1 of" in command("text-classification", *given).stderr
     assert not (folder / "out").exists() and not list(folder.glob(".saving*"))
@@ -163,12 +184,200 @@ def test_wrong_usage(arguments):
     ):
         done = command("text-classification", *given, *options)
         assert done.exit_code == 2 and message in done.stderr, done.stderr
-    for task, message in (("feature-extraction", "cannot be trained; those that can are text-classification"),
-                          ("nothing", "not supported")):  # fmt: skip
+    for task, status, message in (
+        ("feature-extraction", 1, "cannot be trained; those that can are text-classification"),
+        ("nothing", 2, "not supported"),
+    ):
         done = command(task, *given)
-        assert done.exit_code in (1, 2) and message in done.stderr
+        assert done.exit_code == status and message in done.stderr
     done = command("text-classification", *given, "--schedule", "sawtooth")
     assert done.exit_code == 1 and "'sawtooth' is not supported" in done.stderr
+
+
+class Seen(keras.callbacks.Callback):
+    """Keeps the model that is trained, and its weights at the start."""
+
+    def on_train_begin(self, logs=None):
+        self.start = self.model.get_weights()
+
+
+@pytest.mark.slow
+def test_all_options_of_the_recipe_reach_the_optimizer(tmp_path):
+    """Five batches and two for a step make three steps per epoch, of which the last one is for one batch."""
+    seen, (_, rows, _, _) = Seen(), CASES["text-classification"]
+    train(
+        "text-classification", body(), rows[:10], tmp_path / "out", epochs=1, batch_size=2, learning_rate=1e-2,
+        accumulation=2, clip=0.5, weight_decay=0.2, label_smoothing=0.1, schedule="cosine", warmup=0.5,
+        dtype="mixed_bfloat16", callbacks=[seen],
+    )  # fmt: skip
+    optimizer = seen.model.optimizer
+    config = optimizer.get_config()
+    expected = {"global_clipnorm": 0.5, "weight_decay_rate": 0.2, "gradient_accumulation_steps": 2}
+    assert {name: config[name] for name in expected} == expected
+    assert int(optimizer.iterations) == 3 and optimizer._learning_rate.warmup_steps == 2
+    assert type(optimizer._learning_rate.decay_schedule_fn) is keras.optimizers.schedules.CosineDecay
+    assert seen.model._label_smoothing == 0.1 and seen.model.dtype_policy.name == "mixed_bfloat16"
+
+
+@pytest.mark.slow
+def test_fewer_batches_than_make_a_step_are_learned_too(tmp_path):
+    seen, (_, rows, _, _) = Seen(), CASES["text-classification"]
+    train("text-classification", body(), rows, tmp_path / "out", epochs=1, batch_size=4, accumulation=4,
+          warmup=0.0, callbacks=[seen])  # fmt: skip
+    assert int(seen.model.optimizer.iterations) == 1
+    changed = [(one != other).any() for one, other in zip(seen.start, seen.model.get_weights(), strict=True)]
+    assert np.mean(changed) > 0.5
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_the_last_step_of_an_epoch_is_of_the_batches_that_are_left(clip):
+    """SGD over six batches, four of them to a step, against the sums by hand."""
+    x, y = np.random.default_rng(0).normal(size=(2, 6, 1)).astype("float32")
+    model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=4, global_clipnorm=clip), "mse")
+    model.fit(x, y, batch_size=1, epochs=2, shuffle=False, verbose=0, callbacks=[RemainderStep()])
+    weight = 1.0
+    for part in (slice(4), slice(4, 6)) * 2:
+        gradient = np.mean(2 * (weight * x[part] - y[part]) * x[part])
+        weight -= 0.1 * (gradient if clip is None else np.clip(gradient, -clip, clip))
+    assert model.layers[0].kernel.numpy().item() == pytest.approx(weight, rel=1e-5)
+    assert int(model.optimizer.iterations) == 4
+
+
+def test_a_folder_that_cannot_be_written_costs_no_training(tmp_path):
+    class Never(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            raise AssertionError("was trained")
+
+    _, rows, _, _ = CASES["text-classification"]
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match="file"):
+            train("text-classification", body(), rows, output, callbacks=[Never()])
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_writes_nothing(tmp_path):
+    _, rows, _, _ = CASES["text-classification"]
+    with pytest.raises(
+        ValueError, match=r"The loss became NaN in epoch 1; lower --learning-rate .*Nothing was written"
+    ):
+        train("text-classification", body(), rows, tmp_path / "out", epochs=2, batch_size=4, learning_rate=1e20)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_masks_of_validation_are_the_same_in_every_epoch(tmp_path):
+    """Without a change of the weights, the loss stays the same, while that of training has its own masks."""
+    rows = [{"text": text} for text in TEXTS]
+    history = train("fill-mask", body(), rows, tmp_path / "out", rows, epochs=2, learning_rate=0.0, batch_size=4)
+    assert history["val_loss"][0] == history["val_loss"][1] and history["loss"][0] != history["loss"][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "prefix"), [("summarization", "sum: "), ("translation", "to: "),
+                                              ("translation_en_to_fr", "fr: ")])  # fmt: skip
+def test_the_pipeline_puts_the_prefix_of_the_training_before_texts(task, prefix, tmp_path):
+    seen = Seen()
+    rows = [{"text": text[:20], "target": text[:9]} for text in TEXTS[:4]]
+    train(task, encoder_decoder_checkpoint(), rows, tmp_path / "out", rows[:1], epochs=1, max_length=32,
+          callbacks=[seen], data_options={"prefix": prefix})  # fmt: skip
+    assert pipeline(task, model=seen.model, tokenizer=AutoTokenizer.from_pretrained(tmp_path / "out")).prefix == prefix
+    assert pipeline(task, model=str(tmp_path / "out")).prefix == prefix
+    train(task, tmp_path / "out", rows, tmp_path / "plain", epochs=1, max_length=32)
+    assert pipeline(task, model=str(tmp_path / "plain")).prefix == ""
+
+
+@pytest.mark.slow
+def test_one_question_is_asked_in_the_windows_of_the_training(tmp_path):
+    rows = CASES["question-answering"][1]
+    seen = Seen()
+    history = train("question-answering", body(), rows, tmp_path / "out", rows[:1], epochs=1, callbacks=[seen],
+                    max_length=24, data_options={"doc_stride": 4})  # fmt: skip
+    assert len(history["val_exact_match"]) == 1
+    batches = prepare(rows, seen.model, AutoTokenizer.from_pretrained(body()), max_length=24, doc_stride=4)
+    (asked,) = callbacks_of("question-answering", seen.model, None, batches, lambda: iter(()), 4)
+    assert asked.options == {"max_seq_len": 24, "doc_stride": 4, "max_answer_len": 30}
+
+
+@pytest.mark.slow
+def test_a_decoder_without_padding_classifies(tmp_path):
+    rows = [{"text": text[:40], "label": ["bad", "good"][i % 2]} for i, text in enumerate(TEXTS)]
+    train("text-classification", decoder_checkpoint(), rows, tmp_path / "out", rows[:5], epochs=1, batch_size=4)
+    pipe = pipeline("text-classification", model=str(tmp_path / "out"))
+    texts = [row["text"] for row in rows]
+    together, alone = pipe(texts, batch_size=4), [pipe(text)[0] for text in texts]
+    assert [one["label"] for one in together] == [one["label"] for one in alone]
+    np.testing.assert_allclose([one["score"] for one in together], [one["score"] for one in alone], atol=1e-5)
+
+
+def test_tags_that_name_no_entities_are_judged_one_by_one():
+    batches = tf.data.Dataset.range(1)
+
+    def judged(names):
+        config = transformers.BertConfig(**labels_of(names))
+        model = type("Model", (), {"config": config})
+        names = [metric.name for metric in metrics_of("token-classification", model)]
+        return names, len(callbacks_of("token-classification", model, None, batches, lambda: iter(()), 4))
+
+    assert judged(["O", "B-X", "I-X"]) == ([], 1)
+    assert judged(["LABEL_0", "LABEL_1"]) == judged(["NOUN", "VERB"]) == (["accuracy", "f1"], 0)
+
+
+def test_a_training_without_a_prefix_hides_those_of_the_checkpoint():
+    config = transformers.T5Config(task_specific_params=SPECIFIC)
+    _keep_prefix(config, "translation", "")
+    _keep_prefix(config, "summarization", "")
+    assert config.task_specific_params["translation"] == {"prefix": ""}
+    assert config.task_specific_params["summarization"] == SPECIFIC["summarization"] | {"prefix": ""}
+    plain = transformers.T5Config()
+    _keep_prefix(plain, "summarization", "")
+    assert getattr(plain, "task_specific_params", None) is None
+
+
+def test_names_of_classes_are_those_of_the_data_set():
+    import datasets
+
+    tags = datasets.Sequence(datasets.ClassLabel(names=["O", "B-X", "I-X"]))
+    features = datasets.Features(tokens=datasets.Sequence(datasets.Value("string")), ner_tags=tags)
+    rows = datasets.Dataset.from_list([{"tokens": ["a", "b"], "ner_tags": [0, 1]}], features=features)
+    names = class_names(rows)
+    values = label_values("token-classification", rows_of(rows), None, names)
+    assert values["id2label"] == {0: "O", 1: "B-X", 2: "I-X"}
+    own = transformers.BertConfig(**labels_of(["B-X", "I-X", "O"]))
+    assert fitting(values, own, numbered=True) == values and fitting(values, own) == {}
+    assert class_names([{"text": "a"}]) is class_names(datasets.Dataset.from_list([{"label": 1}])) is None
+
+
+def test_an_interrupted_training_gives_the_cursor_back():
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    written = io.StringIO()
+    model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        EpochTable(Console(file=written, force_terminal=True, _environ={"TERM": "xterm"})) as table,
+    ):
+        model.fit(np.ones([2, 1]), np.ones([2, 1]), verbose=0, callbacks=[table, Stop()])
+    hidden, shown = written.getvalue().rfind("\x1b[?25l"), written.getvalue().rfind("\x1b[?25h")
+    assert 0 <= hidden < shown
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(tf.errors.ResourceExhaustedError(None, None, "OOM"), "lower --batch-size or --max-length"),
+     (tf.errors.InternalError(None, None, "no kernel"), "Error: no kernel")],
+)  # fmt: skip
+def test_errors_of_tensorflow_are_told_in_a_line(arguments, monkeypatch, error, message):
+    def fails(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("tf_pipeline.finetuning.train", fails)
+    done = command("text-classification", *arguments[0])
+    assert done.exit_code == 1 and message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_what_cannot_be_trained(tmp_path):
@@ -187,6 +396,7 @@ def test_what_cannot_be_trained(tmp_path):
     fails("problem_type is 'ranking'", problem_type="ranking")
     fails("of text-classification, not of fill-mask", task="fill-mask", problem_type="regression")
     fails("fits no module of", lora={"rank": 2, "target_modules": ["nothing"]})
+    fails("data_options has stream=True", data_options={"stream": True})
     fails("has no .labels. or", task="token-classification", error=RowError, rows=[{"tokens": ["a"]}])
     fails("The rows have 1 class, and a classifier needs from 2", rows=[{"text": "a", "label": "x"}])
 
@@ -243,8 +453,6 @@ def test_training_stops_without_progress_and_keeps_the_best(tmp_path):
 
 
 def test_labels_of_rows():
-    from tf_pipeline.data.sources import rows_of
-
     def found(*labels, kind=None):
         return label_values("text-classification", rows_of([("a", label) for label in labels]), kind)
 
@@ -256,6 +464,13 @@ def test_labels_of_rows():
     assert found(["x"], []) == {
         "id2label": {0: "x"}, "label2id": {"x": 0}, "problem_type": "multi_label_classification",
     }  # fmt: skip
+    for numbers in (("0.5", "1.25", "3.0"), tuple(np.float32([0.5, 2])), (np.float64(1.0), 2)):
+        assert found(*numbers) == {"num_labels": 1, "problem_type": "regression"}
+    assert found(np.int64(1), np.int32(0))["problem_type"] == "single_label_classification"
+    with pytest.raises(RowError, match="Row 2 has the label 'a', which is a name; a label before it is a number"):
+        found(1, "a", "b")
+    with pytest.raises(RowError, match="Row 1 has the label {'a': 1}, which is neither a name nor a number"):
+        found({"a": 1})
     assert found("1", "2", kind="regression") == {"num_labels": 1, "problem_type": "regression"}
     with pytest.raises(RowError, match=r"Row 2 has the label \['x'\], which is not of single_label_classification"):
         found("x", ["x"])

@@ -62,7 +62,7 @@ class KerasMetricCallback(keras.callbacks.Callback):
         """Add the metrics to the logs of the epoch."""
         predictions, labels = [], []
         for batch in self.eval_dataset:
-            inputs, given = batch if isinstance(batch, tuple) else (batch, None)
+            inputs, given, _ = keras.utils.unpack_x_y_sample_weight(batch)
             labels.append(self._labels(inputs, given))
             predictions.append(self._predictions(inputs))
         metrics = self.metric_fn((_joined(predictions), _joined(labels)))
@@ -127,7 +127,10 @@ class EpochOrder(keras.callbacks.Callback):
     def __init__(self, dataset: tf.data.Dataset | None = None):
         super().__init__()
         if dataset is not None and not hasattr(dataset, "batches"):
-            raise TypeError("EpochOrder needs what tf_pipeline.data.prepare returned, before any method of tf.data.")
+            raise TypeError(
+                "EpochOrder needs the data set that tf_pipeline.data.prepare() returns, not one derived from it with "
+                "map(), take() and so on."
+            )
         self._batches = getattr(dataset, "batches", None)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -3,7 +3,7 @@
 Every function takes a model's outputs, its labels by name and its config, and returns a scalar. The log-softmax is
 taken in float32 for half-precision logits, as the causal and token losses of ``transformers`` do.
 
-Two options are of all of them. ``weights``, float ``[batch]`` or of the shape of the labels, multiply the loss of each
+All of them take two options. ``weights``, float ``[batch]`` or of the shape of the labels, multiply the loss of each
 label before the sum is divided by the number of labels, as Keras does it; PyTorch's ``weight=`` of classes divides by
 the sum of the weights. ``label_smoothing`` is the share of a label that is spread over all classes.
 """
@@ -17,6 +17,7 @@ import tensorflow as tf
 from tf_pipeline.inputs import check_range
 
 IGNORE_INDEX = -100
+_ONE_EACH = "numbers; give the number of one class, not a one-hot vector, for each of"
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -42,19 +43,40 @@ def cross_entropy(
         A scalar; NaN if no label counts, as in PyTorch.
 
     Raises:
-        ValueError: for a label that is no class, where its value is at hand.
+        ValueError: for a label that is no class, and for labels that are not one per row of logits; where only a graph
+            knows the values, it raises ``InvalidArgumentError``.
     """
     logits = _at_least_float32(tf.reshape(logits, [-1, tf.shape(logits)[-1]]))
     weights = None if weights is None else tf.reshape(_like(weights, labels, logits.dtype), [-1])
     labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
     counted = tf.not_equal(labels, tf.cast(ignore_index, tf.int32))
     labels = tf.where(counted, labels, 0)
-    check_range(name, labels, logits.shape[-1], f"(the classes of the logits); {IGNORE_INDEX} leaves a label out.")
+    labels = _classes(name, labels, logits)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     if label_smoothing:
         spread = tf.reduce_logsumexp(logits, -1) - tf.reduce_mean(logits, -1)  # of a label that is all classes alike
         losses = (1 - label_smoothing) * losses + label_smoothing * spread
     return _mean(losses, weights, counted)
+
+
+def _classes(name: str, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """The same labels ``[n]``, required to be classes of logits ``[n, classes]``, in a graph whenever it runs."""
+    words = f"(the classes of the logits); {IGNORE_INDEX} leaves a label out."
+    if None not in (labels.shape[0], logits.shape[0]) and labels.shape[0] != logits.shape[0]:
+        raise ValueError(f"{name} holds {labels.shape[0]} {_ONE_EACH} {logits.shape[0]} rows of logits.")
+    if tf.executing_eagerly():
+        check_range(name, labels, logits.shape[-1], words)
+        return labels
+    numbers, (rows, classes) = tf.size(labels), tf.unstack(tf.shape(logits))
+    low, high = tf.reduce_min(labels), tf.reduce_max(labels)
+    with tf.control_dependencies([
+        tf.debugging.Assert(numbers == rows, [f"{name} holds", numbers, _ONE_EACH, rows, "rows of logits."]),
+        tf.debugging.Assert(
+            (low >= 0) & (high < classes),
+            [f"{name} holds", tf.where(low < 0, low, high), "which is outside 0 …", classes - 1, words],
+        ),
+    ]):  # fmt: skip
+        return tf.identity(labels)
 
 
 def _mean(losses: tf.Tensor, weights: tf.Tensor | None = None, counted: tf.Tensor | None = None) -> tf.Tensor:

@@ -128,12 +128,15 @@ class F1(keras.metrics.Metric):
         self.counts.assign_add(tf.stack(parts))
 
     def result(self) -> Any:
-        """The score of what was counted; 0 for a class that neither is there nor was predicted."""
+        """The score of what was counted; a class that neither is there nor was predicted does not count."""
         counts = tf.convert_to_tensor(self.counts)
         if self.average == "micro":
             counts = tf.reduce_sum(counts, 1, keepdims=True)
         scores = tf.math.divide_no_nan(2 * counts[0], counts[1] + counts[2])
-        return scores[1] if self.average == "binary" else tf.reduce_mean(scores)
+        if self.average == "binary":
+            return scores[1]
+        present = tf.cast(counts[1] + counts[2] > 0, self.dtype)
+        return tf.math.divide_no_nan(tf.reduce_sum(scores), tf.reduce_sum(present))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
@@ -157,14 +160,22 @@ def _counted(y_true: Any, y_pred: Any, shift: bool, sample_weight: Any, dtype: A
 # ------------------------------------------------------------------------------------------------------------ spans
 
 
+_SPAN_TAG = re.compile("O|[BIES](-.*)?", re.DOTALL)
+
+
 def spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     """Entities of a row of tags as ``seqeval`` finds them: kind, first and last place.
 
     Tags are a letter of ``B``, ``I``, ``E``, ``S`` or ``O``, and a kind behind a hyphen. An ``I`` that follows another
     kind or nothing starts an entity too.
+
+    Raises:
+        ValueError: for another tag.
     """
     found, start, before = [], 0, ("O", "_")
     for place, tag in enumerate([*tags, "O"]):
+        if not is_span_tag(tag):
+            raise ValueError(f"The tag {tag!r:.80} is none of entities, which are O, B-X, I-X, E-X and S-X.")
         letter, kind = tag[0], tag[1:].split("-", 1)[-1] or "_"
         ends = (
             before[0] in "ES"
@@ -177,6 +188,11 @@ def spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
         start = place if starts else start
         before = (letter, kind)
     return found
+
+
+def is_span_tag(tag: str) -> bool:
+    """Whether a tag is ``O``, or one of ``B``, ``I``, ``E`` and ``S``, alone or with a kind behind a hyphen."""
+    return _SPAN_TAG.fullmatch(tag) is not None
 
 
 def span_scores(predicted: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -58,12 +58,14 @@ class AdamWeightDecay(keras.optimizers.AdamW):
     ):
         if layer_decay is not None and not 0 < layer_decay <= 1:
             raise ValueError(f"layer_decay is a factor of more than 0 and at most 1; got {layer_decay!r:.80}.")
-        kwargs.pop("weight_decay", None)  # of get_config, equal to weight_decay_rate
+        # Part of get_config, where it is equal or, for a rate of 0, None.
+        if kwargs.pop("weight_decay", None) not in (None, weight_decay_rate):
+            raise ValueError("Keras' weight_decay has another name here: pass weight_decay_rate.")
         super().__init__(
             learning_rate, weight_decay_rate, beta_1, beta_2, epsilon, amsgrad=amsgrad, name=name, **kwargs
         )
         self.weight_decay_rate = weight_decay_rate
-        self.weight_decay = weight_decay_rate or None  # nothing to compute
+        self.weight_decay = weight_decay_rate or None  # None makes Keras skip the decay
         self.include_in_weight_decay = include_in_weight_decay
         self.excluded, self.layer_decay = exclude_from_weight_decay, layer_decay
         self._factors: dict[str, float] = {}
@@ -94,6 +96,8 @@ class AdamWeightDecay(keras.optimizers.AdamW):
 
     def _use_weight_decay(self, variable: Any) -> bool:
         path = _path(variable)
+        if not super()._use_weight_decay(variable):  # excluded by Keras' exclude_from_weight_decay()
+            return False
         if self.include_in_weight_decay and _matches(self.include_in_weight_decay, path):
             return True
         if self.excluded is not None:

@@ -51,7 +51,7 @@ class TrainingMixin:
         if label_smoothing and loss is not None:
             raise ValueError("label_smoothing is of the model's own loss; give it to the loss that you pass.")
         if loss is None:
-            self._compile_loss = self.loss = None  # of an earlier call, which Keras would keep
+            self._compile_loss = self.loss = None  # Keras keeps the loss of an earlier compile()
         super().compile(optimizer, loss, *args, jit_compile=jit_compile, **kwargs)
         self._label_smoothing = label_smoothing
 
@@ -78,7 +78,7 @@ class TrainingMixin:
         """
         arguments = self._arguments(keras.Model.fit, args, kwargs)
         if isinstance(arguments.get("x"), tf.data.Dataset):
-            arguments.setdefault("shuffle", False)  # which nothing but a warning comes of
+            arguments.setdefault("shuffle", False)  # Keras only warns about it for a data set
         with self._weighing(arguments):
             return super().fit(**arguments)
 
@@ -93,7 +93,10 @@ class TrainingMixin:
             return super().train_on_batch(**arguments)
 
     def _arguments(self, method: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Arguments by name; Keras would lose the weights of texts whose labels are among the inputs."""
+        """Return the arguments by name.
+
+        Move labels from ``x`` to ``y`` where there are weights, which Keras would otherwise drop.
+        """
         arguments = dict(inspect.signature(method).bind(self, *args, **kwargs).arguments)
         del arguments["self"]
         arguments |= arguments.pop("kwargs", {})
@@ -114,10 +117,10 @@ class TrainingMixin:
 
     @contextlib.contextmanager
     def _weighing(self, arguments: dict[str, Any]) -> Iterator[None]:
-        """Take the weights of classes out of the arguments, and weigh by them; a loss of one's own leaves them there.
+        """Apply ``class_weight`` in ``train_step``; if ``compile`` was given a loss, leave it to Keras.
 
         Raises:
-            ValueError: for weights that are none, or together with weights of texts, which Keras refuses too.
+            ValueError: for invalid weights, or together with weights of texts, which Keras refuses too.
         """
         if self._compile_loss is not None or (class_weight := arguments.pop("class_weight", None)) is None:
             yield
@@ -237,6 +240,8 @@ class TrainingMixin:
 
     def _targets(self, x, y, outputs: ModelOutput):
         """Labels that a user's loss and metrics compare with the outputs, by the name of the logits they belong to."""
+        if not self.label_names:
+            return y
         scores = [name for name in outputs if name.endswith("logits")]
         labels = self._labels(x, y)
         return {

@@ -30,11 +30,13 @@ def train(
     validation: Annotated[Path | None, typer.Option(help="Rows to measure on after each epoch.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Times that all rows are seen.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 16,
-    learning_rate: Annotated[float, typer.Option(min=0, help="The highest.")] = 5e-5,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Peak learning rate.")] = 5e-5,
     warmup: Annotated[float, typer.Option(min=0, max=1, help="Part of the steps in which the rate rises.")] = 0.1,
-    schedule: Annotated[str, typer.Option(help="How it falls then: linear, cosine, constant.")] = "linear",
+    schedule: Annotated[
+        str, typer.Option(help="Shape of the fall after the warm-up: linear, cosine, constant.")
+    ] = "linear",
     weight_decay: Annotated[float, typer.Option(min=0, help="Of all but biases and norms.")] = 0.01,
-    clip: Annotated[float, typer.Option(min=0, help="Maximum norm of the gradients; 0 for any.")] = 1.0,
+    clip: Annotated[float, typer.Option(min=0, help="Maximum norm of the gradients; 0 turns clipping off.")] = 1.0,
     accumulation: Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")] = 1,
     label_smoothing: Annotated[float, typer.Option(min=0, help="Part of a label that all classes share.")] = 0.0,
     patience: Annotated[
@@ -47,11 +49,14 @@ def train(
             "not given. (text-classification)"
         ),
     ] = None,
-    max_length: Annotated[int | None, typer.Option(min=2, help="Tokens of a text; as the model takes.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=2, help="Maximum tokens per text; the model's limit if not given.")
+    ] = None,
     prefix: Annotated[str | None, typer.Option(help="Put before every text. (tasks with a target)")] = None,
     max_target_length: Annotated[int | None, typer.Option(min=1, help="Tokens of a target.")] = None,
     doc_stride: Annotated[
-        int | None, typer.Option(min=0, help="Tokens by which windows overlap. (question-answering: 128)")
+        int | None,
+        typer.Option(min=0, help="Tokens by which windows overlap. (question-answering: 128, or half a window)"),
     ] = None,
     mlm_probability: Annotated[float | None, typer.Option(help="Share of masked tokens. (fill-mask: 0.15)")] = None,
     whole_word: Annotated[bool | None, typer.Option("--whole-word", help="Mask whole words. (fill-mask)")] = None,
@@ -99,33 +104,41 @@ def train(
         from tf_pipeline.finetuning import train as fine_tune
         from tf_pipeline.finetuning.progress import EpochTable
 
-        fine_tune(
-            task,
-            model,
-            rows,
-            output,
-            validation,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            warmup=warmup,
-            schedule=schedule,
-            weight_decay=weight_decay,
-            clip=clip,
-            accumulation=accumulation,
-            label_smoothing=label_smoothing,
-            patience=patience,
-            problem_type=problem_type,
-            max_length=max_length,
-            lora=adapter,
-            seed=seed,
-            dtype=dtype,
-            overwrite=overwrite,
-            callbacks=[EpochTable(console)],
-            data_options=data_options,
-        )
+        with EpochTable(console) as table:
+            fine_tune(
+                task,
+                model,
+                rows,
+                output,
+                validation,
+                epochs=epochs,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                warmup=warmup,
+                schedule=schedule,
+                weight_decay=weight_decay,
+                clip=clip,
+                accumulation=accumulation,
+                label_smoothing=label_smoothing,
+                patience=patience,
+                problem_type=problem_type,
+                max_length=max_length,
+                lora=adapter,
+                seed=seed,
+                dtype=dtype,
+                overwrite=overwrite,
+                callbacks=[table],
+                data_options=data_options,
+            )
     except (ValueError, OSError, ImportError, MemoryError) as error:
         fail(error, 1)
+    except Exception as error:
+        import tensorflow as tf
+
+        if not isinstance(error, tf.errors.OpError):
+            raise
+        full = isinstance(error, tf.errors.ResourceExhaustedError)
+        fail("The memory is exhausted; lower --batch-size or --max-length." if full else error.message, 1)
     console.print(f"The checkpoint is in {output}.", soft_wrap=True, highlight=False)
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 import transformers
 
+from tf_pipeline.arguments import check_choice
+
 
 class _TensorFlowBatches:
     """Adds ``return_tensors="tf"`` to a collator of ``transformers``."""
@@ -151,5 +153,6 @@ class DataCollatorForMultipleChoice:
         )(flat)
         batch = {key: value.reshape(len(rows), choices, -1) for key, value in padded.items()}
         batch |= {} if labels is None else {"labels": np.asarray(labels, np.int64)}
-        tensors = (return_tensors or self.return_tensors) == "tf"
-        return {key: to_tensor(value) for key, value in batch.items()} if tensors else batch
+        kind = return_tensors or self.return_tensors
+        check_choice("return_tensors", kind, ("tf", "np"))
+        return {key: to_tensor(value) for key, value in batch.items()} if kind == "tf" else batch

@@ -18,7 +18,8 @@ def mask_tokens(
 ) -> tuple[list[int], list[int]]:
     """Mask a share of the tokens of a text, as in https://arxiv.org/abs/1810.04805, section 3.1.
 
-    Of the tokens that are chosen, 80% become ``mask_id``, 10% any other token, and 10% stay.
+    Of the tokens that are chosen, 80% become ``mask_id``, 10% any other token, and 10% stay. At least one token or
+    word is chosen, as by BERT's own script; a batch without any would have no loss.
 
     Args:
         ids: of the tokens.
@@ -32,8 +33,10 @@ def mask_tokens(
     Returns:
         Ids, and labels: the original id where a token was chosen, else -100.
     """
-    known = {group for group in groups if group is not None}
-    chosen = {group for group in sorted(known) if random.random() < probability}
+    known = sorted({group for group in groups if group is not None})
+    chosen = {group for group in known if random.random() < probability}
+    if known and not chosen:
+        chosen = {known[int(random.integers(len(known)))]}
     masked, labels = list(ids), [IGNORE_INDEX] * len(ids)
     for place, group in enumerate(groups):
         if group is None or group not in chosen:

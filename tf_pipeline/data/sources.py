@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+# Characters; those of Python's csv, 131072, are fewer than a long document has.
+_LONGEST_CELL = 2**31 - 1
+
 
 class RowError(ValueError):
     """A row that cannot be used; the message says which it is."""
@@ -41,15 +44,21 @@ class Row(NamedTuple):
         raise self.error(f"has no {' or '.join(map(repr, names))}; its keys are {', '.join(map(repr, self.values))}")
 
     def text(self, *names: str, default: Any = ...) -> Any:
-        """The same, of a value that is a text.
-
-        Raises:
-            RowError: if it is none.
-        """
+        """Return the value as :meth:`get` does; it has to be a text."""
         value = self.get(*names, default=default)
         if value is not default and not isinstance(value, str):
             raise self.error(f"needs a text as {names[0]!r}, and has {value!r:.80}")
         return value
+
+    def listed(self, *names: str, default: Any = ...) -> Any:
+        """Return the value as :meth:`get` does; it has to be a list."""
+        value = self.get(*names, default=default)
+        if value is default:
+            return value
+        if not isinstance(value, (list, tuple)):
+            kind = "words" if names[0] == "tokens" else names[0]
+            raise self.error(f"needs a list of {kind} as {names[0]!r}, and has {value!r:.80}")
+        return list(value)
 
     def error(self, message: str) -> RowError:
         """An error about this row."""
@@ -91,9 +100,9 @@ def rows_of(data: Any) -> Callable[[], Iterator[Row]]:
             dict(zip(names, map(_plain, row), strict=True)) for row in zip(*data.values(), strict=True)
         )
     if callable(data) and not hasattr(data, "__iter__"):
-        return lambda: _numbered(data())
+        return lambda: _numbered(map(_plain, data()))
     if isinstance(data, Iterable) and not isinstance(data, (Iterator, bytes)):
-        return lambda: _numbered(data)
+        return lambda: _numbered(map(_plain, data))
     raise TypeError(
         f"{type(data).__name__} is not supported; give a file, a list of rows, a dictionary of columns, a DataFrame, a "
         "data set of datasets or tf.data, or a function that returns an iterator."
@@ -152,15 +161,20 @@ def _file(path: Path) -> Callable[[], Iterator[Row]]:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Lines that are not blank, with their places."""
+    for number, line in enumerate(_decoded(path), start=1):
+        if line.strip():
+            yield f"Line {number} of {path}", line.rstrip("\r\n")
+
+
+def _decoded(path: Path) -> Iterator[str]:
+    """All lines with their ends."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            place = f"Line {number} of {path}"
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
+                place = f"Line {number} of {path}"
                 raise RowError(f"{place} is not UTF-8: {error.reason} at byte {error.start}.") from None
-            if text.strip():
-                yield place, text
 
 
 def _text_rows(path: Path) -> Iterator[Row]:
@@ -173,20 +187,23 @@ def _json_rows(path: Path) -> Iterator[Row]:
         try:
             value = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise RowError(f"{place} is not JSON: {error}.") from None
+            raise RowError(f"{place} is not JSON: {error}; give one object per line.") from None
         if not isinstance(value, dict):
-            raise RowError(f"{place} is not an object of JSON: {line:.80}.")
+            raise RowError(f"{place} is not an object of JSON: {line:.80}; give one object per line.")
         yield Row(place, value)
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-        try:
-            for values in reader:
-                place = f"Line {reader.line_num} of {path}"
-                if None in values or None in values.values():
-                    raise RowError(f"{place} has not as many cells as there are columns ({len(reader.fieldnames)}).")
-                yield Row(place, values)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise RowError(f"Line {reader.line_num + 1} of {path} cannot be read: {error}.") from None
+    # Cells of TSV, as GLUE has it, are not quoted: a quote is a part of the text.
+    kind = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {"strict": True}
+    csv.field_size_limit(_LONGEST_CELL)
+    reader, start = csv.DictReader(_decoded(path), **kind), 1
+    try:
+        for values in reader:
+            place = f"Line {reader.line_num} of {path}"
+            if None in values or None in values.values():
+                raise RowError(f"{place} has not as many cells as there are columns ({len(reader.fieldnames)}).")
+            yield Row(place, values)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise RowError(f"Line {start} of {path} cannot be read: {error}; is a quote in it not closed?") from None

@@ -59,8 +59,28 @@ class Task:
 
     def features(self, rows: Iterable[Row]) -> Iterator[Feature]:
         """Tokens and labels of rows, which are tokenized in chunks, on all cores."""
-        for chunk in chunks(rows):
+        for chunk in chunks(self._alike(rows)):
             yield from self.encoded(chunk)
+
+    def optional(self, row: Row) -> dict[str, Any]:
+        """The values of a row that either all rows have or none, ``None`` where it has none."""
+        return {}
+
+    def _alike(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The same rows, if each has what the first has.
+
+        Raises:
+            RowError: for the first row that has more or less.
+        """
+        expected: dict[str, bool] | None = None
+        for row in rows:
+            found = {name: value is not None for name, value in self.optional(row).items()}
+            expected = expected or found
+            for name, there in found.items():
+                if there != expected[name]:
+                    verb, others = ("has", "lack") if there else ("has no", "have")
+                    raise row.error(f"{verb} {name!r}, which the rows before it {others}")
+            yield row
 
     def encoded(self, rows: Sequence[Row]) -> Iterator[Feature]:
         """Tokens and labels of some rows."""
@@ -112,20 +132,32 @@ class Task:
         raise row.error(f"has the label {value!r:.80}, but the model's are {names}, or 0 to {config.num_labels - 1}")
 
 
+# Names of the first and the second text of a row in GLUE, XNLI and their kin; QNLI asks a "question" of a "sentence".
+_FIRST = ("text", "sentence1", "premise", "question1", "question", "sentence")
+_SECOND = ("text_pair", "sentence2", "hypothesis", "question2")
+
+
 class TextClassification(Task):
-    """Rows ``{"text", "label"}``, and ``"text_pair"``: a class, a number, or a list of classes."""
+    """Rows ``{"text", "label"}``, and ``"text_pair"``: a class, a number, or a list of classes.
+
+    Texts and pairs may have the names that GLUE gives them: ``"sentence1"`` and ``"sentence2"``, ``"premise"`` and
+    ``"hypothesis"``, ``"question1"`` and ``"question2"``, ``"question"`` and ``"sentence"``.
+    """
+
+    def optional(self, row: Row) -> dict[str, Any]:
+        """Its label, and its second text."""
+        asked = next((name for name in _FIRST if row.get(name, default=None) is not None), None) == "question"
+        second = row.text(*_SECOND, *(["sentence"] if asked else []), default=None)
+        return {"label": row.get("label", "labels", default=None), "text_pair": second}
 
     def encoded(self, rows: Sequence[Row]) -> Iterator[Feature]:
         """Tokens of texts and pairs, each with its label, if it has one."""
-        texts = [row.text("text", "sentence", "premise") for row in rows]
-        pairs = [row.text("text_pair", "sentence2", "hypothesis", default=None) for row in rows]
-        if None in pairs and any(pairs):
-            raise rows[pairs.index(None)].error("has no 'text_pair', which rows before or after it have")
-        encoded = self.tokenizer(
-            texts, pairs if any(pairs) else None, truncation=True, max_length=self.max_length, verbose=False
-        )
-        for place, row in enumerate(rows):
-            label = row.get("label", "labels", default=None)
+        given = [self.optional(row) for row in rows]
+        pairs = None if given[0]["text_pair"] is None else [one["text_pair"] for one in given]
+        texts = [row.text(*_FIRST) for row in rows]
+        encoded = self.tokenizer(texts, pairs, truncation=True, max_length=self.max_length, verbose=False)
+        for place, (row, own) in enumerate(zip(rows, given, strict=True)):
+            label = own["label"]
             yield self._inputs(encoded, place) | ({} if label is None else {"labels": self._label(row, label)})
 
     def _label(self, row: Row, value: Any) -> Any:
@@ -170,6 +202,10 @@ class TokenClassification(Task):
                 f"{type(self.tokenizer).__name__} needs a space before each word: load it with add_prefix_space=True."
             )
 
+    def optional(self, row: Row) -> dict[str, Any]:
+        """Its labels."""
+        return {"labels": row.listed("labels", "tags", "ner_tags", default=None)}
+
     def encoded(self, rows: Sequence[Row]) -> Iterator[Feature]:
         """Tokens of words, and their labels."""
         words = [self._words(row) for row in rows]
@@ -177,7 +213,7 @@ class TokenClassification(Task):
             words, is_split_into_words=True, truncation=True, max_length=self.max_length, verbose=False
         )
         for place, row in enumerate(rows):
-            inputs, labels = self._inputs(encoded, place), row.get("labels", "tags", "ner_tags", default=None)
+            inputs, labels = self._inputs(encoded, place), self.optional(row)["labels"]
             if labels is None:
                 yield inputs
                 continue
@@ -187,10 +223,10 @@ class TokenClassification(Task):
             yield inputs | {"labels": self._aligned(encoded.word_ids(place), classes)}
 
     def _words(self, row: Row) -> list[str]:
-        words = row.get("tokens", "words")
-        if not isinstance(words, (list, tuple)) or not words or not all(isinstance(word, str) for word in words):
+        words = row.listed("tokens", "words")
+        if not words or not all(isinstance(word, str) for word in words):
             raise row.error(f"needs a list of words as 'tokens', and has {words!r:.80}")
-        return list(words)
+        return words
 
     def _aligned(self, words: Sequence[int | None], classes: Sequence[int]) -> list[int]:
         labels, earlier = [], None
@@ -220,35 +256,48 @@ def spaces_words(tokenizer: Any) -> bool:
 class QuestionAnswering(Task):
     """Rows ``{"question", "context", "answers": {"text": [...], "answer_start": [...]}}``, as in SQuAD.
 
-    A context is read in windows of ``max_length`` tokens (384 at most, if not given) that overlap by ``doc_stride``
-    (128). A window without the answer, and one of a question without answers, is trained to point at its first token.
+    Answers may also be a list of ``{"text", "answer_start"}``, as in SQuAD's own files. A context is read in windows of
+    ``max_length`` tokens (384 at most, if not given) that overlap by ``doc_stride`` (128, or half a window if that is
+    less). A window without the answer, and one of a question without answers, is trained to point at its first token.
+    Where padding is on the left, the context comes before the question, as in the pipeline.
     """
 
-    options = {"doc_stride": 128}
+    options = {"doc_stride": None}
 
     def __init__(self, tokenizer: Any, model: Any, max_length: int | None = None, **options: Any):
         super().__init__(tokenizer, model, max_length, **options)
         if max_length is None:
             self.max_length = min(self.max_length, 384)
-            self.doc_stride = min(self.doc_stride, self.max_length // 2)
+        if self.doc_stride is None:
+            self.doc_stride = min(128, self.max_length // 2)
+        self._special = tokenizer.num_special_tokens_to_add(pair=True)
+        if self.doc_stride >= self.max_length - self._special:
+            raise ValueError(
+                f"doc_stride is {self.doc_stride}, but has to be less than the {self.max_length - self._special} "
+                f"tokens that max_length={self.max_length} leaves to a question and its context."
+            )
+        self._context = 0 if tokenizer.padding_side == "left" else 1
 
     def check(self) -> None:
-        """Refuse a stride that is none."""
-        whole_number("doc_stride", self.doc_stride, 0)
+        """Require a valid ``doc_stride``."""
+        if self.doc_stride is not None:
+            whole_number("doc_stride", self.doc_stride, 0)
 
     def encoded(self, rows: Sequence[Row]) -> Iterator[Feature]:
         """Windows over contexts, with the places of their answers."""
         questions, contexts = [row.text("question") for row in rows], [row.text("context") for row in rows]
         answers = [self._answer(row) for row in rows]
-        special = self.tokenizer.num_special_tokens_to_add(pair=True)
-        for row, ids in zip(rows, self.tokenizer(questions, add_special_tokens=False, verbose=False)["input_ids"],
-                            strict=True):  # fmt: skip
-            if len(ids) + special + self.doc_stride >= self.max_length:
-                raise row.error(f"has a question of {len(ids)} tokens, which leaves its context no room in max_length="
+        lengths = map(len, self.tokenizer(questions, add_special_tokens=False, verbose=False)["input_ids"])
+        for row, context, length in zip(rows, contexts, lengths, strict=True):
+            room = self.max_length - self._special - length
+            # A context that fits as a whole needs no windows.
+            if room <= self.doc_stride and len(self.tokenizer.tokenize(context)) > room:
+                raise row.error(f"has a question of {length} tokens, which leaves its context no room in max_length="
                                 f"{self.max_length} with doc_stride={self.doc_stride}")  # fmt: skip
+        texts = (questions, contexts) if self._context else (contexts, questions)
         encoded = self.tokenizer(
-            questions, contexts, truncation="only_second", max_length=self.max_length, stride=self.doc_stride,
-            return_overflowing_tokens=True, return_offsets_mapping=True, verbose=False,
+            *texts, truncation="only_second" if self._context else "only_first", max_length=self.max_length,
+            stride=self.doc_stride, return_overflowing_tokens=True, return_offsets_mapping=True, verbose=False,
         )  # fmt: skip
         for place, owner in enumerate(encoded["overflow_to_sample_mapping"]):
             start, end = self._span(encoded, place, answers[owner])
@@ -264,11 +313,7 @@ class QuestionAnswering(Task):
 
     def _answer(self, row: Row) -> tuple[int, int] | None:
         """First and last character of a row's first answer; ``None`` if it has no answer."""
-        answers = row.get("answers", "answer", default=None)
-        if answers is None:
-            return None
-        texts, starts = answers.get("text", []), answers.get("answer_start", [])
-        texts, starts = ([value] if isinstance(value, (str, int)) else list(value) for value in (texts, starts))
+        texts, starts = answers_of(row)
         if not texts:
             return None
         if len(starts) != len(texts):
@@ -287,10 +332,31 @@ class QuestionAnswering(Task):
         offsets = encoded["offset_mapping"][place]
         tokens = [
             token for token, part in enumerate(encoded.sequence_ids(place))
-            if part == 1 and offsets[token][0] <= answer[1] and offsets[token][1] > answer[0]
+            if part == self._context and offsets[token][0] <= answer[1] and offsets[token][1] > answer[0]
         ]  # fmt: skip
         whole = tokens and offsets[tokens[0]][0] <= answer[0] and offsets[tokens[-1]][1] > answer[1]
         return (tokens[0], tokens[-1]) if whole else (first, first)
+
+
+def answers_of(row: Row) -> tuple[list[str], list[int]]:
+    """Texts and places of a row's answers, both empty if it has none.
+
+    Raises:
+        RowError: for answers of another form than SQuAD's.
+    """
+    answers = row.get("answers", "answer", default={})
+    if isinstance(answers, (list, tuple)) and all(isinstance(one, Mapping) for one in answers):
+        answers = {name: [one[name] for one in answers if name in one] for name in ("text", "answer_start")}
+    if isinstance(answers, Mapping):
+        texts, starts = answers.get("text", []), answers.get("answer_start", [])
+        texts, starts = ([one] if isinstance(one, (str, int)) else one for one in (texts, starts))
+        if _all_are(str, texts) and _all_are(int, starts):
+            return list(texts), list(starts)
+    raise row.error(f"needs answers such as {{'text': ['red'], 'answer_start': [6]}}, and has {answers!r:.80}")
+
+
+def _all_are(kind: type, values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and all(isinstance(value, kind) for value in values)
 
 
 class FillMask(Task):
@@ -302,7 +368,7 @@ class FillMask(Task):
     options = {"mlm_probability": 0.15, "whole_word": False}
 
     def check(self) -> None:
-        """Refuse a tokenizer without a mask, and what is no probability."""
+        """Refuse a tokenizer without a mask token and a probability out of range."""
         if self.tokenizer.mask_token_id is None:
             raise ValueError(
                 f"{type(self.tokenizer).__name__} has no mask token, which {type(self.model).__name__} needs."
@@ -316,10 +382,12 @@ class FillMask(Task):
             [row.text("text") for row in rows], truncation=True, max_length=self.max_length,
             return_special_tokens_mask=True, verbose=False,
         )  # fmt: skip
-        for place in range(len(rows)):
+        for place, row in enumerate(rows):
             words = encoded.word_ids(place) if self.whole_word else range(len(encoded["input_ids"][place]))
             special = encoded["special_tokens_mask"][place]
             groups = [None if alone else word for word, alone in zip(words, special, strict=True)]
+            if all(group is None for group in groups):
+                raise row.error("has a text without a token that could be masked")
             yield self._inputs(encoded, place) | {"_groups": groups}
 
     def finished(self, feature: Feature, random: np.random.Generator) -> Feature:
@@ -354,26 +422,37 @@ class TextGeneration(Task):
         whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
         ids = self.tokenizer(whole, verbose=False, return_offsets_mapping=True)
         end = self.tokenizer.eos_token_id
-        for place, prompt in enumerate(prompts):
+        for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
             tokens = list(ids["input_ids"][place])
             learned = [after > len(prompt) or not prompt for _, after in ids["offset_mapping"][place]]
-            if end is not None and tokens[-1:] != [end]:
+            if end is not None and tokens[-1:] == [end]:
+                learned[-1] = True
+            elif end is not None:
                 tokens, learned = [*tokens, end], [*learned, True]
             if not self.pack:
+                length = len(tokens)
                 tokens, learned = tokens[: self.max_length], learned[: self.max_length]
+                if not any(learned[1:]):
+                    raise row.error(
+                        f"has a completion that begins after max_length={self.max_length} of its {length} tokens"
+                        if prompt and length > 1 else f"has a text of {length} tokens, and at least 2 are needed"
+                    )  # fmt: skip
             labels = [token if own else IGNORE_INDEX for token, own in zip(tokens, learned, strict=True)]
-            if len(tokens) > 1:
-                yield {"input_ids": tokens, "attention_mask": [1] * len(tokens), "labels": labels}
+            yield {"input_ids": tokens, "attention_mask": [1] * len(tokens), "labels": labels}
 
     def _blocks(self, features: Iterable[Feature]) -> Iterator[Feature]:
         rest: Feature = {"input_ids": [], "attention_mask": [], "labels": []}
         for feature in features:
             rest = {name: values + feature[name] for name, values in rest.items()}
             while len(rest["input_ids"]) >= self.max_length:
-                yield {name: values[: self.max_length] for name, values in rest.items()}
+                yield from self._taught({name: values[: self.max_length] for name, values in rest.items()})
                 rest = {name: values[self.max_length :] for name, values in rest.items()}
-        if len(rest["input_ids"]) > 1:
-            yield rest
+        yield from self._taught(rest)
+
+    def _taught(self, block: Feature) -> Iterator[Feature]:
+        """A block, unless nothing in it is learned, as in a part of a long prompt."""
+        if any(label != IGNORE_INDEX for label in block["labels"][1:]):
+            yield block
 
     def finished(self, feature: Feature, random: np.random.Generator) -> Feature:
         """The labels as the model's loss takes them: at their tokens, or at those before."""
@@ -403,19 +482,24 @@ class TextToText(Task):
             raise ValueError(f"mean_span_length has to be at least 1; got {self.mean_span_length!r:.80}.")
         self._sentinels = sentinels_of(self.tokenizer) if self.corrupt_spans else []
 
+    def optional(self, row: Row) -> dict[str, Any]:
+        """Its target, unless the text itself is asked for."""
+        names = ("target", "summary", "highlights", "translation", "label")
+        return {} if self.corrupt_spans else {"target": row.text(*names, default=None)}
+
     def encoded(self, rows: Sequence[Row]) -> Iterator[Feature]:
         """Tokens of texts, and of their targets as labels."""
         texts = [self.prefix + row.text("text", "article", "document", "source") for row in rows]
         if self.corrupt_spans:
             room = self.max_length - 1  # for the end
-            for ids in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:
-                if len(ids) > 1:
-                    yield {"input_ids": list(ids[:room])}
+            tokens = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+            for row, ids in zip(rows, tokens, strict=True):
+                if len(ids[:room]) < 2:
+                    raise row.error(f"has a text of {len(ids[:room])} tokens, and spans need at least 2")
+                yield {"input_ids": list(ids[:room])}
             return
         encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, verbose=False)
-        targets = [row.text("target", "summary", "highlights", "translation", "label", default=None) for row in rows]
-        if None in targets and any(target is not None for target in targets):
-            raise rows[targets.index(None)].error("has no 'target', which rows before or after it have")
+        targets = [self.optional(row)["target"] for row in rows]
         written = None if None in targets else self.tokenizer(
             text_target=targets, truncation=True, max_length=self.max_target_length or self.max_length, verbose=False
         )["input_ids"]  # fmt: skip

@@ -10,6 +10,9 @@ import tensorflow as tf
 from tf_pipeline.arguments import whole_number
 from tf_pipeline.data.collators import DataCollatorWithPadding, DefaultDataCollator, to_tensor
 
+# Columns of a tokenizer that collators take, and models do not.
+_OF_COLLATORS = {"offset_mapping", "special_tokens_mask"}
+
 
 def prepare_tf_dataset(
     dataset: Any,
@@ -54,6 +57,8 @@ def prepare_tf_dataset(
     if not len(rows):
         raise ValueError("The data set has no rows.")
     taken = {*input_names, *label_names, "label", "label_ids"}
+    if collate_fn is not None:
+        taken |= _OF_COLLATORS
     if not any(name in input_names for name in rows.columns):
         raise ValueError(
             f"The data set has the columns {', '.join(rows.columns)}, and none is an input of the model "
@@ -72,7 +77,11 @@ def prepare_tf_dataset(
     def batch_of(places: Sequence[int]) -> dict[str, Any] | tuple[dict[str, Any], Any]:
         picked = [{name: value for name, value in row.items() if name in taken} for row in rows.at(places)]
         batch = collate_fn(picked, **(collate_fn_args or {}))
-        batch = {name: to_tensor(value) for name, value in batch.items() if value is not None}
+        batch = {
+            name: to_tensor(value)
+            for name, value in batch.items()
+            if value is not None and (name not in _OF_COLLATORS or name in input_names)
+        }
         labels = {name: batch.pop(name) for name in [*label_names] if name in batch}
         if not labels:
             return batch

@@ -1,21 +1,38 @@
 """The labels that rows of classification have, which the config of a model has to name."""
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_pipeline.data.sources import Row
 
-# More classes than this are taken for numbers that someone forgot to call so.
+# More distinct labels than this are probably numbers to predict.
 _MOST_CLASSES = 1000
+# A number with a fraction, as files of text hold it.
+_FRACTION = re.compile(r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?")
 
 
-def label_values(task: str, rows: Callable[[], Iterator[Row]], problem_type: str | None) -> dict[str, Any]:
+def class_names(data: Any) -> Sequence[str] | None:
+    """Names of the classes that ``datasets.Dataset`` keeps for the numbers in its labels."""
+    features = getattr(data, "features", None)
+    features = features if isinstance(features, Mapping) else {}  # a DataFrame may have such a column
+    for name in ("label", "labels", "tags", "ner_tags"):
+        feature = features.get(name)
+        if names := getattr(getattr(feature, "feature", feature), "names", None):
+            return list(names)
+    return None
+
+
+def label_values(
+    task: str, rows: Callable[[], Iterator[Row]], problem_type: str | None, names: Sequence[str] | None = None
+) -> dict[str, Any]:
     """The values of a config for the labels of rows.
 
     Args:
         task: ``"text-classification"`` or ``"token-classification"``; other tasks have no labels to name.
         rows: reads them.
         problem_type: of texts; guessed if not given: numbers with a fraction are regression, lists several labels.
+        names: of the classes, where the source of the rows has them.
 
     Returns:
         ``id2label``, ``label2id`` and ``problem_type``, or ``num_labels`` for numbers; nothing for other tasks.
@@ -24,42 +41,76 @@ def label_values(task: str, rows: Callable[[], Iterator[Row]], problem_type: str
         RowError: for a row whose label is of another kind than those before.
         ValueError: for too few or too many classes.
     """
+    found = _Classes(names)
     if task == "token-classification":
-        return _named(label for row in rows() for label in row.get("labels", "tags", "ner_tags"))
+        for row in rows():
+            found.add(row, row.listed("labels", "tags", "ner_tags"))
+        return found.values()
     if task != "text-classification":
         return {}
-    kind, length, labels = problem_type, 1, set()
+    kind, length = problem_type, 1
     for row in rows():
         value = row.get("label", "labels")
-        found = _kind(value)
-        kind = kind or found
+        own = _kind(value)
+        kind = kind or own
         if kind == "regression":
             length = len(value) if isinstance(value, list) else 1
             continue
-        if (kind == "multi_label_classification") != isinstance(value, list) or found == "regression":
+        if (kind == "multi_label_classification") != isinstance(value, list) or own == "regression":
             raise row.error(
                 f"has the label {value!r:.80}, which is not of {kind}, as those of the rows before are or "
                 "--problem-type says"
             )
-        labels.update(value if isinstance(value, list) else [value])
+        found.add(row, value if isinstance(value, list) else [value])
     if kind == "regression":
         return {"num_labels": length, "problem_type": kind}
-    return _named(labels, 1 if kind == "multi_label_classification" else 2) | {"problem_type": kind}
+    return found.values(1 if kind == "multi_label_classification" else 2) | {"problem_type": kind}
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, float):
+    if isinstance(value, float) or (isinstance(value, str) and _FRACTION.fullmatch(value)):
         return "regression"
     return "multi_label_classification" if isinstance(value, list) else "single_label_classification"
 
 
-def _named(found: Iterable[Any], least: int = 2) -> dict[str, Any]:
+class _Classes:
+    """Collects the classes of rows, which are names or numbers, but not both.
+
+    Args:
+        names: of the classes, if they are known.
+    """
+
+    def __init__(self, names: Sequence[str] | None):
+        self.names, self.found, self._kind = names, set(), None
+
+    def add(self, row: Row, labels: Sequence[Any]) -> None:
+        """Take the labels of a row.
+
+        Raises:
+            RowError: for one that is neither a name nor a number, or not what those before are.
+        """
+        for label in labels:
+            kind = "a name" if isinstance(label, str) else "a number" if isinstance(label, int) else None
+            self._kind = self._kind or kind
+            if kind is None:
+                raise row.error(f"has the label {label!r:.80}, which is neither a name nor a number")
+            if kind != self._kind:
+                raise row.error(f"has the label {label!r:.80}, which is {kind}; a label before it is {self._kind}")
+            self.found.add(label)
+
+    def values(self, least: int = 2) -> dict[str, Any]:
+        """``id2label`` and ``label2id``; the order of names that are found is fixed."""
+        return _named(self.names or _sorted(self.found), least)
+
+
+def _sorted(labels: set[Any]) -> list[str]:
     """Names of labels in a fixed order: numbers by value, ``O`` before the tags of entities."""
-    labels = set(found)
-    if all(isinstance(label, int) or str(label).isdecimal() for label in labels):
-        names = [f"LABEL_{place}" for place in range(max(map(int, labels), default=0) + 1)]
-    else:
-        names = sorted(map(str, labels), key=lambda name: (name != "O", name))
+    if all(isinstance(label, int) or label.isdecimal() for label in labels):
+        return [f"LABEL_{place}" for place in range(max(map(int, labels), default=-1) + 1)]
+    return sorted(labels, key=lambda name: (name != "O", name))
+
+
+def _named(names: Sequence[str], least: int) -> dict[str, Any]:
     if not least <= len(names) <= _MOST_CLASSES:
         classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
         raise ValueError(
@@ -69,13 +120,14 @@ def _named(found: Iterable[Any], least: int = 2) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
 
 
-def fitting(values: dict[str, Any], config: Any) -> dict[str, Any]:
+def fitting(values: Mapping[str, Any], config: Any, numbered: bool = False) -> dict[str, Any]:
     """The values to load a checkpoint with: its own labels stay where they name all that the rows have.
 
-    Labels that are numbers are those of a checkpoint with as many labels.
+    Labels that are numbers are those of a checkpoint with as many labels. Where rows have the numbers of labels with
+    names (``numbered``), those of the checkpoint have to be the same in the same order.
     """
     own, names = list(config.label2id or ()), list(values.get("label2id", ()))
-    numbered = all(name.startswith("LABEL_") for name in names) and len(names) == len(own)
-    if names and (numbered or set(names) <= set(own)):
+    nameless = all(name.startswith("LABEL_") for name in names) and len(names) == len(own)
+    if names and (nameless or (names == own if numbered else set(names) <= set(own))):
         return {name: value for name, value in values.items() if name == "problem_type"}
-    return values
+    return dict(values)

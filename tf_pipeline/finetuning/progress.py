@@ -10,7 +10,7 @@ _WIDTH = 10
 
 
 class EpochTable(keras.callbacks.Callback):
-    """Prints the numbers of each epoch, and moves a bar.
+    """Prints the numbers of each epoch, and moves a bar, within a ``with`` block that removes the bar however it ends.
 
     Args:
         console: takes both.
@@ -21,6 +21,12 @@ class EpochTable(keras.callbacks.Callback):
         self.console, self._names = console, []
         columns = TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self._bar = Progress(*columns, TextColumn("loss {task.fields[loss]}"), console=console, transient=True)
+
+    def __enter__(self) -> "EpochTable":
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._bar.stop()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Show the bar."""
@@ -44,10 +50,6 @@ class EpochTable(keras.callbacks.Callback):
             self._names = list(values)
             self._print("epoch", *self._names)
         self._print(str(epoch + 1), *(f"{value:.4g}" for value in values.values()))
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Remove the bar."""
-        self._bar.stop()
 
     def _print(self, first: str, *cells: str) -> None:
         widths = [max(len(name), _WIDTH) for name in self._names]

@@ -1,11 +1,14 @@
 """Fine-tuning of a checkpoint: rows in, a checkpoint with its card and its learning curve out."""
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from tf_pipeline.arguments import check_choice, whole_number
 from tf_pipeline.callbacks import EpochOrder
@@ -16,14 +19,14 @@ from tf_pipeline.data.sources import rows_of
 from tf_pipeline.data.tasks import spaces_words
 from tf_pipeline.files import write_text
 from tf_pipeline.finetuning.curve import learning_curve
-from tf_pipeline.finetuning.labels import fitting, label_values
+from tf_pipeline.finetuning.labels import class_names, fitting, label_values
 from tf_pipeline.finetuning.measures import callbacks_of, metrics_of
 from tf_pipeline.losses import PROBLEM_TYPES
 from tf_pipeline.optimization import create_optimizer
 from tf_pipeline.pipelines.factory import pipeline_class
 from tf_pipeline.pipelines.tasks import task_name
 from tf_pipeline.sharing import write_model_card
-from tf_pipeline.tokenization import AutoTokenizer
+from tf_pipeline.tokenization import AutoTokenizer, pad_with_end
 
 CURVE, ADAPTER = "learning_curve.svg", "adapter"
 TASKS = (
@@ -75,7 +78,8 @@ def train(
         schedule: ``lr_scheduler_type`` of :func:`~tf_pipeline.optimization.create_optimizer`.
         weight_decay: see there.
         clip: maximum norm of all gradients together; 0 for any.
-        accumulation: batches whose gradients are averaged for one step.
+        accumulation: batches whose gradients are averaged for one step; those left at the end of an epoch make a step
+            too.
         label_smoothing: see ``compile`` of a model.
         patience: epochs without a better validation loss after which to stop; the weights of the best epoch are kept
             then. If not given, all epochs are trained and the last one is kept.
@@ -94,30 +98,46 @@ def train(
 
     Raises:
         FileExistsError: for an output folder with files in it.
+        OSError: for one that cannot be written, before anything is trained.
         RowError: for rows that cannot be used, before anything is trained.
-        ValueError: for values out of their range.
+        ValueError: for values out of their range, and for a loss that became NaN.
     """
+    given = task
     task = _checked(task, output, overwrite, epochs, warmup, accumulation, patience, validation, problem_type)
+    if (data_options or {}).get("stream"):
+        raise ValueError("data_options has stream=True: train needs to know the number of batches; leave it out.")
     keras.utils.set_random_seed(whole_number("seed", seed, 0, 2**32 - 1))
     read, judged = rows_of(train), None if validation is None else rows_of(validation)
     tokenizer = AutoTokenizer.from_pretrained(model)
     if task == "token-classification" and not spaces_words(tokenizer):
         tokenizer = AutoTokenizer.from_pretrained(model, add_prefix_space=True)
-    network = _loaded(task, model, label_values(task, read, problem_type), dtype)
+    names = class_names(train)
+    values = fitting(
+        label_values(task, read, problem_type, names), AutoConfig.from_pretrained(model), names is not None
+    )
+    loader = pipeline_class(task).auto_class()
+    # A head that does not fit the labels is made new.
+    network = loader.from_pretrained(model, dtype=dtype, ignore_mismatched_sizes=True, **values)
     if lora is not None:
         network.enable_lora(**lora)
         network.check_mergeable("written into the checkpoint")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    pad_with_end(tokenizer)
+    if getattr(network.config, "pad_token_id", None) is None:
+        network.config.pad_token_id = tokenizer.pad_token_id
     options = {"batch_size": batch_size, "max_length": max_length, **(data_options or {})}
     batches = prepare(train, network, tokenizer, shuffle=True, seed=seed, **options)
     _require_labels(batches, train)
-    measured = None if validation is None else prepare(validation, network, tokenizer, seed=seed, **options)
-    steps = max(len(batches) * epochs // accumulation, 1)
+    measured = None
+    if validation is not None:
+        measured = prepare(validation, network, tokenizer, seed=seed, **options)
+        _require_labels(measured, validation)
+    if batches.batches.task.writes:
+        _keep_prefix(network.config, given if task == "translation" else task, options.get("prefix", ""))
+    steps = epochs * math.ceil(len(batches) / accumulation)
     optimizer, _ = create_optimizer(
         learning_rate,
         steps,
-        int(steps * warmup),
+        math.ceil(steps * warmup),
         weight_decay_rate=weight_decay,
         adam_global_clipnorm=clip or None,
         lr_scheduler_type=schedule,
@@ -125,15 +145,46 @@ def train(
     )
     network.compile(optimizer, metrics=metrics_of(task, network), label_smoothing=label_smoothing)
     every = [EpochOrder(batches), *callbacks_of(task, network, tokenizer, measured, judged, batch_size)]
+    if accumulation > 1:
+        every.append(RemainderStep())
     if measured is not None:
         every.append(SameMasks(measured))
     if patience is not None:
         every.append(keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True))
-    history = network.fit(
-        batches, validation_data=measured, epochs=epochs, callbacks=[*every, *(callbacks or [])], verbose=0
-    ).history
-    _write(network, tokenizer, Path(output), task, str(model), history)
+    every += callbacks or []
+    # The folder is opened first, so that one that cannot be written costs no training.
+    with checkpoint_folder(output, obsolete=f"{ADAPTER}/") as staging:
+        history = network.fit(batches, validation_data=measured, epochs=epochs, callbacks=every, verbose=0).history
+        _require_finite(network, history["loss"])
+        _write(network, tokenizer, staging, Path(output).absolute().name, task, str(model), history)
     return history
+
+
+class RemainderStep(keras.callbacks.Callback):
+    """Takes a step for the batches that are left when an epoch ends, as PyTorch's ``Trainer`` does.
+
+    Keras' optimizers would keep their gradients for the next epoch, and lose them after the last one.
+    """
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Apply the mean of the gradients that there are after the last batch of an epoch."""
+        if batch + 1 != self.params["steps"]:
+            return
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        size = optimizer.gradient_accumulation_steps
+        taken = int(optimizer._iterations) % size
+        if not taken:
+            return
+        # Variables without a gradient, which Keras leaves alone, have had nothing added up.
+        pairs = [
+            (total, variable)
+            for total, variable in zip(optimizer._accumulated_gradients, optimizer._trainable_variables, strict=True)
+            if total is not None and tf.reduce_any(total.value != 0)
+        ]
+        for total, _ in pairs:
+            total.assign(total * (size / taken))
+        optimizer._iterations.assign_add(size - taken - 1)
+        optimizer.apply([tf.zeros_like(total.value) for total, _ in pairs], [variable for _, variable in pairs])
 
 
 class SameMasks(keras.callbacks.Callback):
@@ -174,29 +225,44 @@ def _checked(
     return name
 
 
-def _loaded(task: str, source: Any, values: Mapping[str, Any], dtype: str | None) -> Any:
-    """The model to train, with a new head where that of the checkpoint does not fit the labels."""
-    values = fitting(dict(values), AutoConfig.from_pretrained(source))
-    loader = pipeline_class(task).auto_class()
-    return loader.from_pretrained(source, dtype=dtype, ignore_mismatched_sizes=True, **values)
-
-
 def _require_labels(batches: Any, source: Any) -> None:
     if not isinstance(batches.element_spec, tuple):
         raise ValueError(f"The rows of {source!s:.80} have no labels to learn.")
 
 
-def _write(model: Any, tokenizer: Any, output: Path, task: str, source: str, history: Mapping[str, Any]) -> None:
-    """Write the checkpoint, its tokenizer, its card and its learning curve, all of them or nothing."""
-    name = output.absolute().name
+def _keep_prefix(config: Any, task: str, prefix: str) -> None:
+    """Let the pipeline put in front of texts what training does, which may be nothing."""
+    specific = dict(getattr(config, "task_specific_params", None) or {})
+    if specific or prefix:
+        config.task_specific_params = specific | {task: dict(specific.get(task) or {}) | {"prefix": prefix}}
+
+
+def _require_finite(model: Any, losses: Sequence[float]) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        ValueError: naming the epoch.
+    """
+    if all(bool(tf.reduce_all(tf.math.is_finite(variable.value))) for variable in model.trainable_variables):
+        return
+    broken = next((epoch for epoch, loss in enumerate(losses, start=1) if not np.isfinite(loss)), None)
+    what = f"The weights became NaN in epoch {len(losses)}" if broken is None else (
+        f"The loss became {'NaN' if np.isnan(losses[broken - 1]) else 'infinite'} in epoch {broken}"
+    )  # fmt: skip
+    raise ValueError(f"{what}; lower --learning-rate (learning_rate). Nothing was written.")
+
+
+def _write(
+    model: Any, tokenizer: Any, folder: Path, name: str, task: str, source: str, history: Mapping[str, Any]
+) -> None:
+    """Write the checkpoint, its tokenizer, its card and its learning curve."""
+    if model.active_adapters():
+        model.save_adapter(folder / ADAPTER)
+        model.merge_and_unload()
+    model.write_checkpoint(folder)
+    tokenizer.save_pretrained(folder)
     origin = None if os.path.isdir(source) else source
-    with checkpoint_folder(output, obsolete=f"{ADAPTER}/") as staging:
-        if model.active_adapters():
-            model.save_adapter(staging / ADAPTER)
-            model.merge_and_unload()
-        model.write_checkpoint(staging)
-        tokenizer.save_pretrained(staging)
-        card = write_model_card(model, staging, name, finetuned_from=origin, tasks=task)
-        losses = {key: values for key, values in history.items() if key in ("loss", "val_loss")}
-        write_text(staging / CURVE, learning_curve(losses, f"{name}: loss"))
-        write_text(card, card.read_text(encoding="utf-8") + f"\n![The loss of each epoch]({CURVE})\n")
+    card = write_model_card(model, folder, name, finetuned_from=origin, tasks=task)
+    losses = {key: values for key, values in history.items() if key in ("loss", "val_loss")}
+    write_text(folder / CURVE, learning_curve(losses, f"{name}: loss"))
+    write_text(card, card.read_text(encoding="utf-8") + f"\n![The loss of each epoch]({CURVE})\n")

@@ -30,7 +30,7 @@ class TranslationPipeline(Text2TextGenerationPipeline):
     def __init__(self, model, tokenizer, *args: Any, task: str | None = None, **parameters: Any):
         specific = getattr(model.config, "task_specific_params", None) or {}
         named = [name for name in specific if name.startswith("translation")]
-        if task in (None, "translation") and named:
+        if task in (None, "translation") and named and "translation" not in named:
             task = named[0]
             warnings.warn(f"The languages are not named; taking the checkpoint's first, task {task!r}.", stacklevel=2)
         super().__init__(model, tokenizer, *args, task=task, **parameters)
