@@ -13,7 +13,7 @@ from parity_tests import port_helpers
 from parity_tests.checkpoint_helpers import checkpoint, example_inputs, new_folder, ours, twin, weights
 from parity_tests.families import MODELS
 from parity_tests.keras_helpers import tiny_inputs, tiny_labels, tiny_model
-from parity_tests.tiers import exhaustive
+from parity_tests.tiers import exhaustive, thinned
 from tf_pipeline import adapters
 from tf_pipeline.adapters import AdapterError
 from tf_pipeline.reference.loading import load_torch_model
@@ -169,14 +169,17 @@ def logits(model, inputs) -> np.ndarray:
     return model(inputs).logits.numpy()
 
 
-@pytest.mark.parametrize("name, options", [
+UPDATES = [
     (CLASSIFIER, {"target_modules": ["query", "dense"], "rank_pattern": {"layer.1.attention.self.query": 2}}),
     (CLASSIFIER, {"target_modules": r".*\.(word_embeddings|value)", "alpha_pattern": {"value": 2.5}}),
     ("TFDistilBertForSequenceClassification", {"use_rslora": True}),
     (WRITER, {"target_modules": ["c_attn", "c_proj", "c_fc", "lm_head"]}),
     ("TFLlamaForCausalLM", {"exclude_modules": ["layers.0.self_attn.q_proj"]}),
     ("TFT5ForConditionalGeneration", {"modules_to_save": ["final_layer_norm"]}),
-])  # fmt: skip
+]
+
+
+@pytest.mark.parametrize("name, options", thinned(UPDATES, 3))
 def test_peft_loads_what_is_saved(name, options, tmp_path):
     model, inputs = trained(name, **options)
     model.save_adapter(tmp_path)

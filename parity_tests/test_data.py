@@ -165,6 +165,7 @@ def test_orders(tokenizer):
     assert epochs(1, shuffle=False)[0] == list(range(20))
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_evaluated_and_predicts(tokenizer):
     keras.utils.set_random_seed(0)
     model = TFBertForSequenceClassification.from_config(

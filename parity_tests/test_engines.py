@@ -72,7 +72,7 @@ def assert_close(got, expected, atol: float = 1e-5) -> None:
 # --------------------------------------------------------------------------------------------------- the same answers
 
 
-@pytest.mark.parametrize("task", exhaustive(list(TASKS), {"text-classification", "fill-mask"}))
+@pytest.mark.parametrize("task", exhaustive(TASKS, {"text-classification"}))
 @pytest.mark.parametrize("engine", ["openvino", "xla"])
 def test_answers_of_every_task(task, engine, tokenizer):
     class_name, texts, options = TASKS[task]
@@ -159,7 +159,7 @@ def test_a_decoder_without_a_padding_token_does_not_run_on_xla():
         on("xla", pipe)
 
 
-@pytest.mark.parametrize("engine", ["openvino", "xla"])
+@pytest.mark.parametrize("engine", exhaustive(["openvino", "xla"], ["xla"]))
 def test_layers_that_change_are_seen(engine, tokenizer):
     plain = pipeline("text-classification", str(tiny_with_tokenizer("TFBertForSequenceClassification", tokenizer)))
     pipe = on(engine, plain, top_k=None)
@@ -268,6 +268,7 @@ def test_dtypes_stay_where_tensorflow_runs_the_model(monkeypatch, model_type, de
     assert options == ({"precision": "bfloat16"} if dtype == "float32" else {})
 
 
+@pytest.mark.slow
 def test_what_openvino_gets_wrong_is_noticed(sentiment, monkeypatch, caplog):
     infer = OpenVinoFunction._infer
     monkeypatch.setattr(OpenVinoFunction, "_infer", lambda *inputs: {"logits": infer(*inputs)["logits"] + 0.01})

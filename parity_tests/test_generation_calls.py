@@ -377,6 +377,7 @@ def test_a_body_does_not_generate():
         tf_pipeline.TFAutoModel.from_pretrained(checkpoint("gpt2", "TFAutoModelForCausalLM")).generate(IDS)
 
 
+@pytest.mark.slow
 def test_graphs_of_several_kinds_and_models_warn_of_no_retracing(monkeypatch):
     monkeypatch.setattr(
         polymorphic_function,

@@ -82,6 +82,7 @@ def test_special_tokens_are_skipped_row_by_row():
     assert ours.numpy().tolist() == [b"Hello", b"[CLS] Hello [SEP]"]
 
 
+@pytest.mark.slow
 def test_settled_text_is_where_every_later_text_begins():
     """Token by token; without clean-up, no character waits longer than it has to."""
     kinds = {name: DECODERS[name] for name in ("ByteLevel", "Sequence of Llama", "WordPiece", "Metaspace")}

@@ -152,6 +152,7 @@ def test_processors_that_are_missing_or_of_no_use():
         pipe(image(0), function_to_apply="tanh")
 
 
+@pytest.mark.slow
 def test_a_ported_folder_needs_no_torch(tmp_path):
     pipe, picture = ours(CLASSES, image_checkpoint()), image(3)
     port(image_checkpoint(), tmp_path / "ported", task=CLASSES)

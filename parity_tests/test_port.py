@@ -214,6 +214,7 @@ def test_dtype_policies(dtype):
     assert error < {"bfloat16": 0.2, "float16": 0.03, "float64": 1e-4}[compute]
 
 
+@pytest.mark.slow
 def test_fit_learns_and_freezing_by_prefix_holds():
     model = tf_pipeline.TFAutoModelForSequenceClassification.from_pretrained(checkpoint("xlnet", SEQUENCE))
     model.transformer.word_embedding.trainable = False
@@ -323,6 +324,7 @@ def test_a_remembered_graph_needs_no_torch(xlnet):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_without_torch_the_error_says_how_to_port_elsewhere(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_PIPELINE_CACHE", str(tmp_path))
     done = _without_torch(LOAD, str(checkpoint("xlnet", SEQUENCE)), SEQUENCE)
@@ -517,6 +519,7 @@ def test_a_graph_of_another_head_is_not_used(xlnet, tmp_path, caplog):
 # --------------------------------------------------------------------------------------------------------------- usage
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
     runner = CliRunner()
     done = runner.invoke(app, ["port", str(checkpoint("esm")), str(tmp_path / "out"), "--show"])

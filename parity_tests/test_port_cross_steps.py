@@ -214,6 +214,7 @@ def test_without_a_cache_the_text_is_read_again(model_type, reason):
 # ----------------------------------------------------------------------------------------------------- inputs and files
 
 
+@pytest.mark.slow
 def test_a_text_that_does_not_fit_is_refused():
     ours, _ = pair("plbart")
     with pytest.raises(tf.errors.InvalidArgumentError, match="longer than the 64 positions"):

@@ -130,6 +130,7 @@ def test_trained_and_saved_without_torch(model_type, auto, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "second" / "answer.npy"), theirs, atol=2e-5 * np.abs(theirs).max())
 
 
+@pytest.mark.slow
 def test_a_remembered_layout_needs_no_torch(monkeypatch):
     model, _ = loaded("mixtral", CAUSAL)
     monkeypatch.setattr(find.importlib.util, "find_spec", lambda name: None)

@@ -182,6 +182,7 @@ def test_strategies_that_are_refused(options, message, tmp_path):
         PushToHubCallback(tmp_path, **options)
 
 
+@pytest.mark.slow
 def test_a_card_says_how_a_model_was_trained(tmp_path):
     model = ours(CLASS, checkpoint(CLASS))
     model.compile(create_optimizer(1e-3, 4)[0], metrics=["accuracy"])

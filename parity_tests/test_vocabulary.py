@@ -117,6 +117,7 @@ def test_bodies_have_no_output_embeddings():
     assert tf_pipeline.TFBertModel(tiny_config("bert", "TFBertModel")).get_output_embeddings() is None
 
 
+@pytest.mark.slow
 def test_a_resized_model_learns_and_generates(tmp_path):
     """Compiled functions of before are let go; the optimizer is new."""
     model = model_of("TFGPT2LMHeadModel")

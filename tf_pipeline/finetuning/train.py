@@ -227,7 +227,8 @@ def _checked(
 
 def _require_labels(batches: Any, source: Any) -> None:
     if not isinstance(batches.element_spec, tuple):
-        raise ValueError(f"The rows of {source!s:.80} have no labels to learn.")
+        name = source if isinstance(source, (str, os.PathLike)) else type(source).__name__
+        raise ValueError(f"The rows of {name} have no labels to learn.")
 
 
 def _keep_prefix(config: Any, task: str, prefix: str) -> None:
