@@ -276,6 +276,18 @@ def test_switching(tmp_path):
     assert not [layer for layer in model._flatten_layers() if layer.name == "lora"]
 
 
+def test_a_keras_file_knows_whose_parameters_are_whose(tmp_path):
+    """Whatever adapters there were before."""
+    model, inputs = trained()
+    model.enable_lora(2, ["key"], adapter_name="second")
+    model.delete_adapter("second")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(logits(loaded, inputs), logits(model, inputs))
+    with model.disable_adapter(), loaded.disable_adapter():
+        np.testing.assert_array_equal(logits(loaded, inputs), logits(model, inputs))
+
+
 def test_several_at_once_add_up():
     model = tiny_model("TFGPT2LMHeadModel", dtype="float64")
     inputs, name = tiny_inputs(model), "transformer.h.0.attn.c_attn"

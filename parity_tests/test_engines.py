@@ -173,6 +173,22 @@ def test_layers_that_change_are_seen(engine, tokenizer):
         assert_close(before, after, 1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_weights_that_change_are_seen(quantize, tokenizer, tmp_path):
+    plain = pipeline("text-classification", str(tiny_with_tokenizer("TFBertForSequenceClassification", tokenizer)))
+    pipe = on("openvino", plain, top_k=None, quantize=quantize)
+    before = pipe(TEXTS)
+    plain.model.save_weights(tmp_path / "own.weights.h5")
+    plain.model.set_weights([value * 0.5 for value in plain.model.get_weights()])
+    changed = on("openvino", plain, top_k=None, quantize=quantize)(TEXTS)
+    assert_close(pipe(TEXTS), changed)
+    with pytest.raises(AssertionError):
+        assert_close(before, changed, 1e-3)
+    plain.model.load_weights(tmp_path / "own.weights.h5")
+    assert_close(pipe(TEXTS), before)
+
+
 def test_threads_that_see_a_change_wait_for_its_function():
     model, made = SimpleNamespace(changes=0), []
 

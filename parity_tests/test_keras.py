@@ -654,3 +654,14 @@ def test_gradients_are_tensors(name):
     gradients = tape.gradient(total, [variable.value for variable in model.trainable_variables])
     assert all(isinstance(value, tf.Tensor | None) for value in gradients)
     assert sum(value is not None for value in gradients) > 5
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()])
+def test_a_loss_of_probabilities_is_warned_of(loss):
+    model = tiny_model(CLASSIFIER)
+    with pytest.warns(UserWarning, match="TFBertForSequenceClassification gives logits: pass from_logits=True"):
+        model.compile("sgd", loss)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.compile("sgd")

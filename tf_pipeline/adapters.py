@@ -56,6 +56,7 @@ _TASKS = {
     "feature-extraction": "FEATURE_EXTRACTION",
 }
 _HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
+HEAD_MODULES = {module for modules in _HEADS.values() for module in modules}
 _TASK_TYPES = {*_TASKS.values(), "SEQ_2_SEQ_LM", None}
 
 # Values of adapter_config.json that change what an adapter computes, and the only ones that are implemented.
@@ -496,6 +497,13 @@ class AdapterMixin:
             self._shelves[""] = Shelf(base, self.variable_dtype)
             self._shelves[name] = Shelf({key: base[key] for key in adapter.whole}, self.variable_dtype)
         self._adapters.by_name[name] = adapter
+        self._order_shelves()
+
+    def _order_shelves(self) -> None:
+        """Put the shelves in the order in which :meth:`restore_adapters` makes them, as files go by their places."""
+        with unlocked(self):
+            for name in ["", *self._adapters.by_name]:
+                self._shelves[name] = self._shelves.pop(name)
 
     def _put_back(self, slots: Mapping[str, checkpoint.Slot]) -> None:
         """Put parameters that the model has of an adapter on its shelf, and take the model's own."""

@@ -123,6 +123,7 @@ class TFPreTrainedModel(
         supported_config: values a config key may have, where not every value is implemented; bases add theirs.
         least_config: the least that numbers in the config may be, where a family has them.
         changes: number of changes to the model's layers, from which compiled functions tell that they are out of date.
+        weight_changes: number of times that weights were trained, loaded or set, from which copies of them tell it.
     """
 
     base_model_prefix = ""
@@ -138,7 +139,7 @@ class TFPreTrainedModel(
     least_config: dict[str, float] = dict.fromkeys(_SIZES, 1) | {
         "num_hidden_layers": 0, "initializer_range": 0, "chunk_size_feed_forward": -math.inf
     }  # fmt: skip
-    changes = 0
+    changes = weight_changes = 0
     # Where Keras finds the class by its name; a ported class may have the name of one with a module of its own.
     keras_package = "tf_pipeline"
     # Whether tables that are no weights, such as rotary frequencies, are PyTorch's own, which are float32.
@@ -389,6 +390,16 @@ class TFPreTrainedModel(
         self.changes += 1
         self.train_function = self.test_function = self.predict_function = None
         vars(self).pop("_generation_graphs", None)
+
+    def load_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' ``load_weights``."""
+        super().load_weights(*args, **kwargs)
+        self.weight_changes += 1
+
+    def set_weights(self, weights: Any) -> None:
+        """Keras' ``set_weights``."""
+        super().set_weights(weights)
+        self.weight_changes += 1
 
     # ---------------------------------------------------------------------------------------------------- saving
 

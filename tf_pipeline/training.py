@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.heads import head_of
 from tf_pipeline.losses import check_smoothing, class_weights_for
 from tf_pipeline.outputs import ModelOutput
+
+_CROSS_ENTROPIES = ("binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy")
 
 
 class TrainingMixin:
@@ -50,6 +53,12 @@ class TrainingMixin:
         label_smoothing = check_smoothing(label_smoothing)
         if label_smoothing and loss is not None:
             raise ValueError("label_smoothing is of the model's own loss; give it to the loss that you pass.")
+        if any(map(_takes_probabilities, keras.tree.flatten(loss))) and self.label_names:
+            warnings.warn(
+                f"The loss takes probabilities, and {type(self).__name__} gives logits: pass from_logits=True, or no "
+                "loss for the head's own.",
+                stacklevel=2,
+            )
         if loss is None:
             self._compile_loss = self.loss = None  # Keras keeps the loss of an earlier compile()
         super().compile(optimizer, loss, *args, jit_compile=jit_compile, **kwargs)
@@ -80,7 +89,9 @@ class TrainingMixin:
         if isinstance(arguments.get("x"), tf.data.Dataset):
             arguments.setdefault("shuffle", False)  # Keras only warns about it for a data set
         with self._weighing(arguments):
-            return super().fit(**arguments)
+            history = super().fit(**arguments)
+        self.weight_changes += 1
+        return history
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Keras' ``evaluate``; see :meth:`fit` for ``sample_weight``."""
@@ -89,6 +100,7 @@ class TrainingMixin:
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Keras' ``train_on_batch``; see :meth:`fit` for ``class_weight`` and ``sample_weight``."""
         arguments = self._arguments(keras.Model.train_on_batch, args, kwargs)
+        self.weight_changes += 1
         with self._weighing(arguments):
             return super().train_on_batch(**arguments)
 
@@ -328,3 +340,9 @@ def _one_tensor(weights: Any) -> Any:
             f"The model's own loss takes one sample_weight, and got {len(parts)}; pass loss= to compile()."
         )
     return parts[0]
+
+
+def _takes_probabilities(loss: Any) -> bool:
+    """Whether a loss of Keras' is a cross-entropy that was not told of logits."""
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", None)
+    return name in _CROSS_ENTROPIES or getattr(loss, "from_logits", None) is False

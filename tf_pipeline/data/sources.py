@@ -41,6 +41,8 @@ class Row(NamedTuple):
                 return self.values[name]
         if default is not ...:
             return default
+        if empty := next((name for name in names if name in self.values), None):
+            raise self.error(f"has null as its {empty!r}")
         raise self.error(f"has no {' or '.join(map(repr, names))}; its keys are {', '.join(map(repr, self.values))}")
 
     def text(self, *names: str, default: Any = ...) -> Any:

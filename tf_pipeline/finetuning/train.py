@@ -1,8 +1,9 @@
 """Fine-tuning of a checkpoint: rows in, a checkpoint with its card and its learning curve out."""
 
+import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.adapters import HEAD_MODULES
 from tf_pipeline.arguments import check_choice, whole_number
 from tf_pipeline.callbacks import EpochOrder
 from tf_pipeline.checkpoint import checkpoint_folder
@@ -27,6 +29,8 @@ from tf_pipeline.pipelines.factory import pipeline_class
 from tf_pipeline.pipelines.tasks import task_name
 from tf_pipeline.sharing import write_model_card
 from tf_pipeline.tokenization import AutoTokenizer, pad_with_end
+
+logger = logging.getLogger(__name__)
 
 CURVE, ADAPTER = "learning_curve.svg", "adapter"
 TASKS = (
@@ -112,14 +116,16 @@ def train(
     if task == "token-classification" and not spaces_words(tokenizer):
         tokenizer = AutoTokenizer.from_pretrained(model, add_prefix_space=True)
     names = class_names(train)
-    values = fitting(
-        label_values(task, read, problem_type, names), AutoConfig.from_pretrained(model), names is not None
-    )
+    config = AutoConfig.from_pretrained(model)
+    values = fitting(label_values(task, read, problem_type, names), config, names is not None)
+    _warn_of_other_labels(config, values.get("id2label"))
     loader = pipeline_class(task).auto_class()
     # A head that does not fit the labels is made new.
-    network = loader.from_pretrained(model, dtype=dtype, ignore_mismatched_sizes=True, **values)
+    network, loaded = loader.from_pretrained(
+        model, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True, **values
+    )
     if lora is not None:
-        network.enable_lora(**lora)
+        network.enable_lora(**_with_new_layers(lora, loaded["missing_keys"]))
         network.check_mergeable("written into the checkpoint")
     pad_with_end(tokenizer)
     if getattr(network.config, "pad_token_id", None) is None:
@@ -156,6 +162,7 @@ def train(
     with checkpoint_folder(output, obsolete=f"{ADAPTER}/") as staging:
         history = network.fit(batches, validation_data=measured, epochs=epochs, callbacks=every, verbose=0).history
         _require_finite(network, history["loss"])
+        _require_empty(Path(output), overwrite)  # still
         _write(network, tokenizer, staging, Path(output).absolute().name, task, str(model), history)
     return history
 
@@ -219,10 +226,31 @@ def _checked(
         check_choice("problem_type", problem_type, PROBLEM_TYPES)
         if name != "text-classification":
             raise ValueError(f"problem_type is of text-classification, not of {name}.")
-    folder = Path(output)
+    _require_empty(Path(output), overwrite)
+    return name
+
+
+def _warn_of_other_labels(config: Any, labels: Mapping[int, str] | None) -> None:
+    """Say that a head of as many labels with other names is trained on, as ``transformers`` does."""
+    own = list(config.id2label.values())
+    if labels is not None and len(labels) == len(own) and not all(name.startswith("LABEL_") for name in own):
+        logger.warning(
+            "The head of the checkpoint, for %s, is trained on as one for %s.",
+            ", ".join(own),
+            ", ".join(labels.values()),
+        )
+
+
+def _require_empty(folder: Path, overwrite: bool) -> None:
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; --overwrite (overwrite=True) replaces the checkpoint in it.")
-    return name
+
+
+def _with_new_layers(lora: Mapping[str, Any], missing: Iterable[str]) -> dict[str, Any]:
+    """Arguments of ``enable_lora`` that also train layers which the checkpoint does not have, such as a pooler."""
+    modules = {name.rpartition(".")[0] for name in missing}
+    new = sorted(module for module in modules if not HEAD_MODULES & set(module.split(".")))
+    return {**lora, "modules_to_save": [*(lora.get("modules_to_save") or ()), *new] or None}
 
 
 def _require_labels(batches: Any, source: Any) -> None:

@@ -88,9 +88,10 @@ class Comparison:
         return self._model("theirs", dtype, lambda: torch_model(self.class_name, self.checkpoint, dtype, keeps_tables))
 
     def _model(self, side: str, dtype: str, load):
-        # One dtype besides float64 at a time: models are large.
-        for key in [key for key in self._models if key[0] == side and key[1] not in ("float64", dtype)]:
-            del self._models[key]
+        # One dtype besides float64 at a time: models are large. The truth is asked for in between.
+        if dtype != "float64":
+            for key in [key for key in self._models if key[0] == side and key[1] not in ("float64", dtype)]:
+                del self._models[key]
         if (side, dtype) not in self._models:
             self._models[side, dtype] = load()
         return self._models[side, dtype]

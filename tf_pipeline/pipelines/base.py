@@ -136,7 +136,7 @@ class Stages(Calls):
             if engine == "auto":
                 return "tensorflow"
             raise EngineError(
-                f"engine={engine!r} does not run {self.task}; {', '.join(('tensorflow', *self.engines))} do."
+                f"engine={engine!r} does not run {self.task}; use {' or '.join(('tensorflow', *self.engines))}."
             )
         if self.device not in ON_CPU:
             if engine == "auto":
@@ -145,8 +145,9 @@ class Stages(Calls):
         return name
 
     def _compile(self, run: Callable[..., Any], *signature: Any) -> Any:
-        """A function that the engine runs, for the specs of its arguments, and of the model's layers as they are."""
-        return Following(self.model, partial(self._on_engine, run, *signature))
+        """A function that the engine runs, for the specs of its arguments, and of the model as it is."""
+        counters = ("changes", "weight_changes") if self.engine == "openvino" else ("changes",)
+        return Following(self.model, partial(self._on_engine, run, *signature), counters)
 
     def _on_engine(self, run: Callable[..., Any], *signature: Any) -> Any:
         if self.engine == "openvino":

@@ -42,9 +42,7 @@ def check_quantization(quantize: str | None, engine: str) -> None:
     if quantize not in QUANTIZATIONS:
         raise EngineError(f"quantize={quantize!r} is not supported; supported are {', '.join(QUANTIZATIONS)}.")
     if engine != "openvino":
-        raise EngineError(
-            f'quantize={quantize!r} is done by OpenVINO, and engine is {engine!r}: pass engine="openvino".'
-        )
+        raise EngineError(f"quantize={quantize!r} needs OpenVINO, and engine is {engine!r}: pass engine='openvino'.")
     if importlib.util.find_spec("nncf") is None:
         raise EngineError(
             f'quantize={quantize!r} takes NNCF, which is not installed: pip install "tf-pipeline[openvino]"'
@@ -96,8 +94,7 @@ def chosen_engine(engine: str, dtype: str = "float32") -> str:
 class OpenVinoFunction:
     """A function of tensors that OpenVINO computes, converted at the first call from the graph that TensorFlow traces.
 
-    The answers to the first call are compared with TensorFlow's. The weights are those of the first call: what they
-    become later is not seen.
+    The answers to the first call are compared with TensorFlow's. The weights are those of the first call.
 
     Args:
         run: the function.
@@ -147,7 +144,8 @@ class OpenVinoFunction:
         expected = self._function(*inputs)  # what it refuses is no fault of OpenVINO's
         concrete = self._function.get_concrete_function()
         try:
-            model = openvino.convert_model(concrete)
+            # A copy of the weights: TensorFlow frees those that others are assigned to.
+            model = openvino.convert_model(concrete, share_weights=False)
             if self._quantize:
                 model = _quantized(model)
             self._model = openvino.Core().compile_model(
