@@ -252,7 +252,7 @@ def test_unknown_engines_and_dtypes_are_refused(sentiment):
     assert engines.chosen_engine("auto", "float64") == "tensorflow"
     with pytest.raises(EngineError, match="converts float32 models, and this one computes in float64"):
         engines.chosen_engine("openvino", "float64")
-    with pytest.raises(EngineError, match="quantize='int8' is done by OpenVINO, and engine is 'tensorflow'"):
+    with pytest.raises(EngineError, match="quantize='int8' needs OpenVINO, and engine is 'tensorflow'"):
         on("tensorflow", sentiment, quantize="int8")
     with pytest.raises(EngineError, match="precision='bfloat16' is OpenVINO's, and engine is 'tensorflow'"):
         on("tensorflow", sentiment, precision="bfloat16")
@@ -298,7 +298,7 @@ def test_what_openvino_gets_wrong_is_noticed(sentiment, monkeypatch, caplog):
 def test_what_openvino_cannot_convert_is_said(sentiment, monkeypatch):
     import openvino
 
-    def fails(function):
+    def fails(function, **options):
         raise RuntimeError("No translator for tf.Strange\nand a page of a graph")
 
     monkeypatch.setattr(openvino, "convert_model", fails)
