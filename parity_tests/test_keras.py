@@ -665,3 +665,15 @@ def test_a_loss_of_probabilities_is_warned_of(loss):
         warnings.simplefilter("error")
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         model.compile("sgd")
+
+
+def test_an_interrupted_training_counts_as_a_change_of_weights():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model, inputs, labels = compiled(CLASSIFIER, keras.optimizers.SGD(0.1))
+    before = model.weight_changes
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(inputs | labels, verbose=0, callbacks=[Interrupt()])
+    assert model.weight_changes > before

@@ -103,13 +103,10 @@ def test_a_model_without_layers_is_refused():
 
 
 PEAK = """
-import re, sys, keras, numpy as np
+import sys, keras, numpy as np
+from parity_tests.memory import peak
 from transformers import BertConfig
 from tf_pipeline import TFBertForSequenceClassification
-
-def peak():  # of this process alone: getrusage begins with the size of the process that started it
-    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-
 config = BertConfig(hidden_size=128, num_hidden_layers=12, num_attention_heads=4, intermediate_size=512, vocab_size=100)
 model = TFBertForSequenceClassification(config)
 if sys.argv[1] == "again":

@@ -120,12 +120,8 @@ def test_pipelines_shorten(monkeypatch):
 
 
 MEMORY = """
-import re
+from parity_tests.memory import peak
 from tf_pipeline import pipeline
-
-def peak():  # of this process alone, in MiB: getrusage begins with the size of the process that started it
-    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
-
 pipe = pipeline("sentiment-analysis", truncation=True)
 pipe("warm " * 300)
 before = peak()

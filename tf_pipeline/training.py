@@ -88,10 +88,11 @@ class TrainingMixin:
         arguments = self._arguments(keras.Model.fit, args, kwargs)
         if isinstance(arguments.get("x"), tf.data.Dataset):
             arguments.setdefault("shuffle", False)  # Keras only warns about it for a data set
-        with self._weighing(arguments):
-            history = super().fit(**arguments)
-        self.weight_changes += 1
-        return history
+        try:
+            with self._weighing(arguments):
+                return super().fit(**arguments)
+        finally:  # an interrupted training has changed weights too
+            self.weight_changes += 1
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Keras' ``evaluate``; see :meth:`fit` for ``sample_weight``."""

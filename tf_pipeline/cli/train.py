@@ -66,11 +66,17 @@ def train(
     lora: Annotated[
         int | None, typer.Option(min=1, help="Train a LoRA adapter of this rank, and nothing else but a new head.")
     ] = None,
-    lora_alpha: Annotated[float | None, typer.Option(help="Its updates count alpha / rank times; 8.")] = None,
-    lora_dropout: Annotated[float | None, typer.Option(help="Dropout of its inputs; 0.")] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(help="Updates are scaled by alpha / rank; 8 if not given.")
+    ] = None,
+    lora_dropout: Annotated[
+        float | None, typer.Option(help="Dropout rate of the inputs of updates; 0 if not given.")
+    ] = None,
     lora_modules: Annotated[
         str | None,
-        typer.Option(help='Modules that it updates, as PyTorch names them: "query,value", or all-linear; as peft.'),
+        typer.Option(
+            help='PyTorch names of the modules to update: "query,value", or all-linear; those of peft if not given.'
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of new weights, orders, masks and dropout.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="Such as mixed_bfloat16; float32 if not given.")] = None,
