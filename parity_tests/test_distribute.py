@@ -5,22 +5,22 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from parity_tests import distribute_worker
-
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
 
 
 def start(*arguments) -> subprocess.Popen:
     """The worker in a process of its own, because devices are fixed once TensorFlow runs."""
     text = [argument if isinstance(argument, str) else json.dumps(argument) for argument in arguments]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
-    return subprocess.Popen(
-        [sys.executable, distribute_worker.__file__, *text], env=environment, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, "-m", "parity_tests.distribute_worker", *text]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
 
 
 def finished(*processes: subprocess.Popen) -> None:
