@@ -6,7 +6,7 @@ for (const table of document.querySelectorAll(".md-typeset table")) {
   const bar = document.createElement("div");
   bar.className = "filter";
   const field = Object.assign(document.createElement("input"), {
-    type: "search", placeholder: "Filter rows: for example, equal question-answering", ariaLabel: "Filter the rows of this table",
+    type: "search", placeholder: "Filter rows by words of any column", ariaLabel: "Filter the rows of this table",
   });
   const count = document.createElement("output");
   const update = () => {
