@@ -18,6 +18,7 @@ from tf_pipeline.tokenization.in_graph.text import decode
 from tf_pipeline.tokenization.in_graph.tokens import Tokens
 from tf_pipeline.tokenization.in_graph.unigram import Unigram
 from tf_pipeline.tokenization.in_graph.wordpiece import WordPiece
+from tf_pipeline.tracing import compiled
 
 _MODELS: dict[str, Callable[[dict[str, Any]], Callable]] = {"BPE": BPE, "Unigram": Unigram, "WordPiece": WordPiece}
 
@@ -111,6 +112,8 @@ class InGraphTokenizer(tf.Module):
             _check_trimming(model, added, backend.normalizer)
             self._trimmer = Trimmer(backend.get_vocab(), added, self._post.prefix_space)
         self.defaults = defaults
+        # Its method, because a SavedModel would list the function itself among what it offers.
+        self._in_graph = compiled(self._columns, tf.TensorSpec([None], tf.string)).__call__
 
     @tf.autograph.experimental.do_not_convert
     def __call__(
@@ -195,7 +198,17 @@ class InGraphTokenizer(tf.Module):
         return {name: value for name, value in rows.items() if wanted.get(name, True)}
 
     def tokens(self, texts: tf.Tensor) -> Tokens:
-        """The tokens of strings ``[batch]``, without special tokens around them, as flat tensors."""
+        """The tokens of strings ``[batch]``, without special tokens around them, as flat tensors.
+
+        All graphs share one function, so that a model of several signatures holds these many ops once.
+        """
+        return Tokens(**(self._columns if tf.executing_eagerly() else self._in_graph)(texts))
+
+    def _columns(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.device("/CPU:0"):
+            return vars(self._tokenize(texts))
+
+    def _tokenize(self, texts: tf.Tensor) -> Tokens:
         text = self._raw_tokens(decode(texts))
         for stage in self._normalize:
             text = stage(text)
