@@ -429,12 +429,13 @@ def test_half_precision_has_wide_adapters(dtype):
 
 
 @pytest.mark.parametrize("options, message", [
+    ({"target_modules": ["query", "vaule"]}, r"\['vaule'\] fits no module of TFBertForSequenceClassification"),
     ({"target_modules": ["nothing"]}, "fits no module of TFBertForSequenceClassification; ends of names"),
     ({"target_modules": ["LayerNorm"]}, "only linear layers, GPT-2's Conv1D and tables"),
     ({"modules_to_save": ["nothing"]}, "no module 'nothing'"),
     ({"rank": 0}, "rank is 0"),
     ({"dropout": 1.0}, "dropout is 1.0, but has to be from 0"),
-    ({"alpha": "8"}, "alpha is '8', but has to be a number"),
+    ({"alpha": "8"}, "alpha is '8', but has to be a finite number"),
     ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' is not implemented"),
     ({"task_type": "SEQUENCE"}, "task_type is 'SEQUENCE'"),
     ({"adapter_name": "a.b"}, "is no name for an adapter"),

@@ -71,7 +71,18 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         self._factors: dict[str, float] = {}
 
     def build(self, variables: Any) -> None:
-        """Make the moments of variables, and find their layers."""
+        """Make the moments of variables, and find their layers.
+
+        Raises:
+            ValueError: for variables whose dtype is too narrow for ``epsilon``.
+        """
+        for dtype in {keras.backend.standardize_dtype(variable.dtype) for variable in variables}:
+            # As it is in the first step, in which weights without a gradient are divided by it.
+            if tf.as_dtype(dtype).as_numpy_dtype(self.epsilon * (1 - self.beta_2) ** 0.5) == 0:
+                raise ValueError(
+                    f"Adam's epsilon of {self.epsilon:g} is 0 in {dtype}, and weights would become NaN; train in "
+                    "mixed_float16, mixed_bfloat16 or bfloat16, or with a larger epsilon, such as 1e-4."
+                )
         super().build(variables)
         if self.layer_decay is not None:
             self._factors = _layer_factors([_path(variable) for variable in variables], self.layer_decay)
