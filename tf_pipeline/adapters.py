@@ -21,11 +21,11 @@ from safetensors.numpy import load_file, save_file
 from tf_pipeline import checkpoint
 from tf_pipeline.arguments import real_number, whole_number
 from tf_pipeline.files import atomic_folder
-from tf_pipeline.hub import repository_file
+from tf_pipeline.hub import ADAPTER_CONFIG, repository_file
 from tf_pipeline.layers import Conv1D, Embedding, Linear, VocabularyProjector
 from tf_pipeline.layers.lora import LoraUpdate, Target, unlocked
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = ADAPTER_CONFIG, "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _IS_ADAPTER = re.compile(r"adapter_\w+\.(json|safetensors|bin)").fullmatch
 ALL_LINEAR = "all-linear"

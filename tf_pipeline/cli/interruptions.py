@@ -22,10 +22,7 @@ class InterruptedRunError(BaseException):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Have SIGINT and SIGTERM raise :class:`InterruptedRunError` in the block; only the main thread can.
-
-    A signal that the process was started to ignore, as under ``nohup`` or in the background of a shell, is ignored.
-    """
+    """Have SIGINT and SIGTERM raise :class:`InterruptedRunError` in the block; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -33,8 +30,7 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, _: Any) -> None:
         raise InterruptedRunError(number)
 
-    numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) != signal.SIG_IGN]
-    earlier = {number: signal.signal(number, interrupt) for number in numbers}
+    earlier = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
