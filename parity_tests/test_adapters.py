@@ -16,6 +16,7 @@ from parity_tests.keras_helpers import tiny_inputs, tiny_labels, tiny_model
 from parity_tests.tiers import exhaustive, thinned
 from tf_pipeline import adapters
 from tf_pipeline.adapters import AdapterError
+from tf_pipeline.checkpoint import named_leaves
 from tf_pipeline.reference.loading import load_torch_model
 from tf_pipeline.reference.precision import lifted_upcasts
 from tf_pipeline.reference.rotary import widen_tables
@@ -426,6 +427,24 @@ def test_half_precision_has_wide_adapters(dtype):
     model.enable_lora(2, ["query"], init_lora_weights=False)
     assert {v.dtype for v in model.trainable_variables if "lora" in v.path} == {"float32"}
     assert model(tiny_inputs(model)).logits.dtype == model.compute_dtype
+
+
+def test_a_quantized_head_is_not_trained_and_the_message_says_how_to_leave_it_out(tmp_path):
+    model = tiny_model(CLASSIFIER)
+    model.quantize("int8")
+    with pytest.raises(AdapterError, match=r"filters='\^\(\?!\.\*classifier\)'"):
+        model.enable_lora(2, ["query"])
+    model = tiny_model(CLASSIFIER)
+    model.quantize("int8", filters="^(?!.*classifier)")
+    modes = {name: leaf.quantization_mode for name, leaf in named_leaves(model) if hasattr(leaf, "quantization_mode")}
+    assert modes["classifier"] is None and modes["bert.encoder.layer.0.attention.self.query"] == "int8"
+    plain = model(tiny_inputs(model)).logits
+    model.enable_lora(2, ["query"], init_lora_weights=False)
+    expected = model(tiny_inputs(model)).logits
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert not np.array_equal(plain, expected)
+    np.testing.assert_array_equal(loaded(tiny_inputs(model)).logits, expected)
 
 
 @pytest.mark.parametrize("options, message", [

@@ -671,7 +671,11 @@ def _parameters_of(model, modules: Iterable[str], wanted: Iterable[str]) -> list
         key: slot for key, slot in checkpoint.named_slots(model) if any(key.startswith(f"{name}.") for name in chosen)
     }
     if quantized := [key for key, slot in slots.items() if getattr(slot.layer, "quantization_mode", None)]:
-        raise AdapterError(f"modules_to_save: {quantized[0]} is quantized and cannot be trained.")
+        module = next(name for name in chosen if quantized[0].startswith(f"{name}."))
+        raise AdapterError(
+            f"modules_to_save: {quantized[0]} is quantized and cannot be trained; leave it out by model.quantize(…, "
+            f"filters='^(?!.*{module.split('.')[-1]})')."
+        )
     return list(slots)
 
 

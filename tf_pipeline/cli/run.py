@@ -104,7 +104,8 @@ def run(
         list[str] | None,
         typer.Argument(
             help="Texts, or paths of images or sounds; read from standard input, one per line, if there is no "
-            "--input (blank lines are no texts). Without any, text-generation on a terminal is a chat."
+            "--input (blank lines are no texts; with --json, answers are printed as they come). Without any, "
+            "text-generation on a terminal is a chat."
         ),
     ] = None,
     model: Annotated[
@@ -235,9 +236,9 @@ def run(
     A row of --input is a string or an object with the key text (and text_pair for pairs, words with
     --is-split-into-words, question and context, messages of a chat, or image or audio, which is a path or an address).
     Other keys are ignored, and so are blank lines, which are counted as lines. Rows are streamed, several at a time, or
-    with --batch-size 1 one by one, for a program that waits for each answer; each answer is a line
-    {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no UTF-8, a key
-    missing, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the sibling file
+    with --batch-size 1 one by one, for a program that waits for each answer; each answer is a line {"line": n,
+    "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no UTF-8, a key missing or there
+    twice, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the sibling file
     that ends in .errors.jsonl (on standard error if there is no --output, or it is a pipe or a device).
 
     Both files appear when all rows are done; until then answers are in a folder that ends in .unfinished. After an
