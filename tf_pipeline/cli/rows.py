@@ -76,7 +76,7 @@ def value_of(line: bytes) -> Any:
 
 
 class Content(NamedTuple):
-    """What a file held when a run began.
+    """The content of a file when a run began.
 
     Attributes:
         hash: of its bytes.
