@@ -157,3 +157,18 @@ def test_the_optimizer_is_saved_with_a_model(tmp_path):
 def test_what_makes_no_schedule(options, message):
     with pytest.raises(ValueError, match=message):
         create_optimizer(**{"init_lr": 0.1, "num_train_steps": 10} | options)
+
+
+@pytest.mark.parametrize(("dtype", "epsilon", "fits"), [("float16", 1e-8, False), ("float16", 1e-7, False),
+                                                        ("float16", 1e-4, True), ("bfloat16", 1e-8, True)])  # fmt: skip
+def test_an_epsilon_that_is_zero_is_refused(dtype, epsilon, fits):
+    """Weights without a gradient, such as those of words that no text has, would be divided by it and become NaN."""
+    variable = keras.Variable(np.ones([3, 2]), dtype=dtype)
+    optimizer = AdamWeightDecay(1e-3, epsilon=epsilon)
+    if not fits:
+        with pytest.raises(ValueError, match=f"epsilon of {epsilon:g} is 0 in float16.*mixed_float16"):
+            optimizer.build([variable])
+        return
+    optimizer.build([variable])
+    optimizer.apply([keras.ops.zeros([3, 2], dtype)], [variable])
+    np.testing.assert_array_equal(keras.ops.cast(variable, "float32"), np.ones([3, 2]))
