@@ -16,6 +16,7 @@ from parity_tests.keras_helpers import tiny_inputs, tiny_labels, tiny_model
 from parity_tests.tiers import exhaustive, thinned
 from tf_pipeline import adapters
 from tf_pipeline.adapters import AdapterError
+from tf_pipeline.checkpoint import named_leaves
 from tf_pipeline.reference.loading import load_torch_model
 from tf_pipeline.reference.precision import lifted_upcasts
 from tf_pipeline.reference.rotary import widen_tables
@@ -428,13 +429,32 @@ def test_half_precision_has_wide_adapters(dtype):
     assert model(tiny_inputs(model)).logits.dtype == model.compute_dtype
 
 
+def test_a_quantized_head_is_not_trained_and_the_message_says_how_to_leave_it_out(tmp_path):
+    model = tiny_model(CLASSIFIER)
+    model.quantize("int8")
+    with pytest.raises(AdapterError, match=r"filters='\^\(\?!\.\*classifier\)'"):
+        model.enable_lora(2, ["query"])
+    model = tiny_model(CLASSIFIER)
+    model.quantize("int8", filters="^(?!.*classifier)")
+    modes = {name: leaf.quantization_mode for name, leaf in named_leaves(model) if hasattr(leaf, "quantization_mode")}
+    assert modes["classifier"] is None and modes["bert.encoder.layer.0.attention.self.query"] == "int8"
+    plain = model(tiny_inputs(model)).logits
+    model.enable_lora(2, ["query"], init_lora_weights=False)
+    expected = model(tiny_inputs(model)).logits
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert not np.array_equal(plain, expected)
+    np.testing.assert_array_equal(loaded(tiny_inputs(model)).logits, expected)
+
+
 @pytest.mark.parametrize("options, message", [
+    ({"target_modules": ["query", "vaule"]}, r"\['vaule'\] fits no module of TFBertForSequenceClassification"),
     ({"target_modules": ["nothing"]}, "fits no module of TFBertForSequenceClassification; ends of names"),
     ({"target_modules": ["LayerNorm"]}, "only linear layers, GPT-2's Conv1D and tables"),
     ({"modules_to_save": ["nothing"]}, "no module 'nothing'"),
     ({"rank": 0}, "rank is 0"),
     ({"dropout": 1.0}, "dropout is 1.0, but has to be from 0"),
-    ({"alpha": "8"}, "alpha is '8', but has to be a number"),
+    ({"alpha": "8"}, "alpha is '8', but has to be a finite number"),
     ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' is not implemented"),
     ({"task_type": "SEQUENCE"}, "task_type is 'SEQUENCE'"),
     ({"adapter_name": "a.b"}, "is no name for an adapter"),

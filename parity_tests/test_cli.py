@@ -56,6 +56,35 @@ def test_importing_and_help_load_nothing_heavy(code):
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "ner", "--model", "", "a"],
+        ["run", "ner", "--dtype=", "a"],
+        ["run", "ner", "--input", "rows", "--output", ""],
+        ["run", "ner", "--input", ""],
+        ["train", "ner", "--model", "m", "--train", "rows.jsonl", "--output", ""],
+        ["convert", "folder", ""],
+        ["port", "", "folder"],
+        ["export", "", "folder"],
+        ["batch", "ner", "in", ""],
+        ["parity", ""],
+    ],
+)
+def test_a_name_that_is_empty_is_refused(arguments, tmp_path, monkeypatch):
+    """As that of a shell's variable that is not set; a path would be the current folder, a model the default one."""
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2 and "it is empty" in result.stderr, result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_texts_may_be_empty(monkeypatch):
+    monkeypatch.setattr("tf_pipeline.cli.run.answer_rows", lambda *given: 1 / 0)
+    result = run("run", "question-answering", "--context", "", "--input", __file__)
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
 @pytest.mark.slow
 def test_without_torch_everything_but_parity_works():
     code = WITHOUT_TORCH + (

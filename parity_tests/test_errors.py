@@ -25,6 +25,7 @@ from parity_tests.checkpoint_helpers import (
 from parity_tests.families import FAMILY
 from parity_tests.tiny import tiny_config
 from tf_pipeline.checkpoint import CheckpointError
+from tf_pipeline.hub import fingerprint
 
 BODIES = ("TFBertModel", "TFDistilBertModel")
 CHOICES = "TFBertForMultipleChoice"
@@ -384,11 +385,44 @@ def test_a_corrupt_shard_is_named():
         ours("TFBertModel", folder)
 
 
+def test_an_adapter_is_no_checkpoint(tmp_path):
+    """Whatever is asked of it first says what it is; below a checkpoint that has it in its weights, that too."""
+    model = ours("TFBertForSequenceClassification", checkpoint("TFBertForSequenceClassification"))
+    model.enable_lora(2)
+    model.save_adapter(tmp_path / "adapter")
+    advice = rf"holds a LoRA adapter, which is no .*load {model.config._name_or_path} and call model\.load_adapter"
+    for load in (tf_pipeline.TFAutoModel, tf_pipeline.TFBertModel, tf_pipeline.AutoConfig, tf_pipeline.AutoTokenizer):
+        with pytest.raises(OSError, match=advice) as raised:
+            load.from_pretrained(tmp_path / "adapter")
+        assert "tf-pipeline train" not in str(raised.value)
+    with pytest.raises(ValueError, match=advice):
+        tf_pipeline.TFAutoModel.from_pretrained(tmp_path / "adapter", config=model.config)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(OSError, match=rf"If tf-pipeline train wrote it, {tmp_path} is the checkpoint"):
+        tf_pipeline.pipeline("text-classification", model=str(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "/no/where", "~/nowhere", "no/where/at/all"])
+def test_what_is_no_folder_and_no_id_has_one_message(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    message = f"^'{name}' is neither a local folder nor a hub repository, whose id would be like 'owner/name'.$"
+    for load in (
+        tf_pipeline.TFAutoModel.from_pretrained,
+        tf_pipeline.TFBertModel.from_pretrained,
+        tf_pipeline.AutoConfig.from_pretrained,
+        tf_pipeline.AutoTokenizer.from_pretrained,
+        lambda name: tf_pipeline.pipeline("text-classification", model=name),
+        fingerprint,
+    ):
+        with pytest.raises(OSError, match=message):
+            load(name)
+
+
 @pytest.mark.parametrize("load", ["TFBertModel", "TFAutoModel", "AutoConfig"])
 @pytest.mark.parametrize(
     "content, error, message",
     [
-        (None, OSError, r"No config\.json for .*has no config\.json; it is not a checkpoint folder"),
+        (None, OSError, r"has no config\.json; it is not a checkpoint folder"),
         ("{", OSError, r"config\.json is not a valid JSON file"),
         ("", OSError, r"config\.json is not a valid JSON file"),
         ("{}", ValueError, r"Should have a `model_type` key in its config\.json"),

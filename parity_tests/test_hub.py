@@ -349,19 +349,22 @@ def test_configs_are_read_and_changed(online):
     ],
 )
 def test_repositories_that_cannot_be_read(what, repository, parts, online):
-    assert_error(online[what + repository], "RepositoryError", "No config.json", repr(repository), *parts)
+    assert_error(online[what + repository], "RepositoryError", repr(repository), *parts)
 
 
 @pytest.mark.parametrize(
     "case, parts",
     [
         ("wrong revision", ["'org/plain' has no revision 'v3'"]),
-        ("no config", ["'org/nested' has no config.json"]),
-        ("wrong subfolder", ["'org/nested' has no outer/config.json"]),
+        ("no config", ["org/nested has no config.json; it is not a checkpoint"]),
+        ("wrong subfolder", ["org/nested has no outer/config.json"]),
         ("private", ["'org/private' is neither"]),
         ("local files only", ["'org/never-fetched'", "local_files_only=True was given"]),
-        ("relative path", ["'./no-such-folder' is neither a local folder nor a hub repository"]),
-        ("absolute path", ["'/no/such/folder' is neither a local folder nor a hub repository"]),
+        (
+            "relative path",
+            ["'./no-such-folder' is neither a local folder nor a hub repository, whose id"],
+        ),
+        ("absolute path", ["'/no/such/folder' is neither a local folder nor a hub repository, whose id"]),
     ],
 )
 def test_what_is_not_there_is_named(case, parts, online):
@@ -413,7 +416,7 @@ def test_a_download_cannot_be_forced_without_a_hub(cut_off):
 def test_without_a_hub_the_error_names_the_id_and_the_reason(case, cut_off):
     results, reason = cut_off
     source = "org/cached" if case in ("other revision", "cache_dir") else "org/elsewhere"
-    parts = (f"No config.json for '{source}'", "not in the local cache and the hub cannot be reached", reason)
+    parts = (f"config.json of '{source}'", "not in the local cache and the hub cannot be reached", reason)
     assert_error(results[case], "RepositoryError", *parts, "pass the path of a local folder")
 
 

@@ -157,3 +157,37 @@ def test_the_optimizer_is_saved_with_a_model(tmp_path):
 def test_what_makes_no_schedule(options, message):
     with pytest.raises(ValueError, match=message):
         create_optimizer(**{"init_lr": 0.1, "num_train_steps": 10} | options)
+
+
+@pytest.mark.parametrize(("dtype", "epsilon", "fits"), [("float16", 1e-8, False), ("float16", 1e-7, False),
+                                                        ("float16", 1e-4, True), ("bfloat16", 1e-8, True)])  # fmt: skip
+def test_an_epsilon_that_is_zero_is_refused(dtype, epsilon, fits):
+    """In float16 squares of small gradients are 0, and means would be divided by it alone."""
+    variable = keras.Variable(np.ones([3, 2]), dtype=dtype)
+    optimizer = AdamWeightDecay(1e-3, epsilon=epsilon)
+    if not fits:
+        with pytest.raises(ValueError, match=f"epsilon of {epsilon:g} is 0 in float16.*mixed_float16"):
+            optimizer.build([variable])
+        return
+    optimizer.build([variable])
+    optimizer.apply([keras.ops.zeros([3, 2], dtype)], [variable])
+    np.testing.assert_array_equal(keras.ops.cast(variable, "float32"), np.ones([3, 2]))
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_weights_in_bfloat16_take_the_steps_of_pytorch(amsgrad):
+    """Up to the rounding of each; in bfloat16 a beta of 0.999 is 1, and Adam with it computes 0 / 0."""
+    start, gradients = np.random.default_rng(0).normal(size=(2, 4, 5)), np.random.default_rng(1).normal(size=(9, 4, 5))
+    gradients[:, 0] = 0
+    ours = keras.Variable(start[0], dtype="bfloat16")
+    theirs = torch.nn.Parameter(torch.tensor(start[0], dtype=torch.bfloat16))
+    optimizer = AdamWeightDecay(0.05, epsilon=1e-8, amsgrad=amsgrad)
+    optimizer.build([ours])
+    expected = torch.optim.AdamW([theirs], 0.05, weight_decay=0.0, amsgrad=amsgrad)
+    for gradient in gradients:
+        optimizer.apply([keras.ops.cast(gradient, "bfloat16")], [ours])
+        theirs.grad = torch.tensor(gradient, dtype=torch.bfloat16)
+        expected.step()
+    actual = np.asarray(keras.ops.cast(ours, "float32"))
+    np.testing.assert_allclose(actual, theirs.detach().float(), atol=0.03)
+    assert np.abs(actual - start[0]).max() > 0.2

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,13 +115,17 @@ def test_lines_that_are_odd_fail_by_themselves(answer, tmp_path):
         b'{"other": 1e999}\n',
         b'"\\ud800 lone"\n',
         b'{"text": "a", "text_pair": "\\udfff"}\n',
+        b'{"text": "a", "text": "b"}\n',
+        b'{"text": "a", "more": {"key": 1, "key": 1}}\n',
         b'"the last line has no end"',
     ]
     result = answer(b"".join(lines))
     assert result.exit_code == 3, result.output
-    assert [record["line"] for record in strict(tmp_path / "out.jsonl")] == [1, 13]
+    assert [record["line"] for record in strict(tmp_path / "out.jsonl")] == [1, 15]
     errors = {record["line"]: record for record in strict(tmp_path / "out.errors.jsonl")}
-    assert sorted(errors) == [3, 5, 6, 7, 8, 9, 10, 11, 12]
+    assert sorted(errors) == [3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+    assert errors[13]["error"] == "The key 'text' is there more than once." and "'key'" in errors[14]["error"]
+    assert errors[13]["input"] == '{"text": "a", "text": "b"}'
     assert errors[3]["input"] == '"caf\\xe9"' and "0xe9 at position 4" in errors[3]["error"]
     assert "nested too deeply" in errors[5]["error"] and errors[5]["input"].startswith("[[[")
     assert "5000 digits" in errors[7]["error"] and "777" in errors[7]["input"]
@@ -141,6 +147,49 @@ def test_lines_of_standard_input_fail_by_themselves(answer):
     assert result.exit_code == 3
     assert len([json.loads(line) for line in result.stdout.splitlines()]) == 2
     assert json.loads(result.stderr)["line"] == 2 and json.loads(result.stderr)["input"] == "caf\\xe9"
+
+
+def test_each_line_of_standard_input_is_answered_before_the_next_is_read(monkeypatch, capsys):
+    pipe, printed = pipeline("sentiment-analysis", batch_size=1), []
+
+    def lines():
+        for number, line in enumerate((b"good\n", b"caf\xe9\n", b"bad\n", b"fine\n")):
+            printed.extend(capsys.readouterr().out.splitlines())
+            assert len(printed) == (0, 1, 1, 2)[number]
+            yield line
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=lines(), isatty=lambda: False))
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(buffer=io.BytesIO()))
+    assert cli_run._run_texts(lambda: pipe, cli_run.Rows("text-classification", {}), None, as_json=True) == 1
+    assert len(printed) == 2 and len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        (lambda path: path.open("ab").write(b'\n"more"\n'), False),
+        (lambda path: path.open("ab").write(b' "and the rest of the line'), False),
+        (lambda path: path.open("r+b").write(b'"best"'), True),
+        (lambda path: os.truncate(path, 6), True),
+    ],
+)
+def test_an_input_that_changes_while_it_is_read(answer, tmp_path, monkeypatch, change, changed):
+    """What is appended belongs to another run; other rows than those that were hashed are no answers to keep."""
+    content_of = rows.content_of
+
+    def then_changed(file):
+        content = content_of(file)
+        change(tmp_path / "in.jsonl")
+        return content
+
+    monkeypatch.setattr(rows, "content_of", then_changed)
+    result = answer('"good"\n"bad"')
+    if changed:
+        assert result.exit_code == 1 and "The input changed while it was read. " in result.stderr
+        assert "as the input changed, the run cannot be resumed" in result.stderr.replace("\n", " ")
+        assert names(tmp_path) == ["in.jsonl", "out.jsonl.unfinished"]
+    else:
+        assert result.exit_code == 0 and numbers(tmp_path / "out.jsonl") == [1, 2]
 
 
 def test_an_id_outside_the_embeddings_fails_its_row(answer, loaded, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import xml.etree.ElementTree as ElementTree
 from functools import cache
 
@@ -24,6 +26,7 @@ from parity_tests.pipeline_helpers import (
 )
 from parity_tests.sentences import film_reviews
 from tf_pipeline import AutoTokenizer, pipeline
+from tf_pipeline.checkpoint import checkpoint_folder
 from tf_pipeline.cli.main import app
 from tf_pipeline.data import prepare
 from tf_pipeline.data.sources import RowError, rows_of
@@ -380,6 +383,20 @@ def test_errors_of_tensorflow_are_told_in_a_line(arguments, monkeypatch, error, 
     assert done.exit_code == 1 and message in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_an_interruption_leaves_nothing(arguments, monkeypatch, name):
+    def interrupted(task, model, rows, output, *_, **__):
+        with checkpoint_folder(output):
+            os.kill(os.getpid(), getattr(signal, name))
+
+    monkeypatch.setattr("tf_pipeline.finetuning.train", interrupted)
+    given, folder = arguments
+    before = sorted(folder.iterdir())
+    done = command("text-classification", *given)
+    assert done.exit_code == 128 + getattr(signal, name) and done.stderr.strip() == "Interrupted."
+    assert sorted(folder.iterdir()) == before
+
+
 def test_what_cannot_be_trained(tmp_path):
     rows = CASES["text-classification"][1]
 
@@ -393,9 +410,14 @@ def test_what_cannot_be_trained(tmp_path):
     fails("patience watches the loss of validation rows", patience=2)
     fails("patience is 0", patience=0, validation=rows)
     fails("warmup is the part", warmup=1.5)
+    fails("learning_rate is inf, but has to be a finite number", learning_rate=float("inf"))
+    fails("learning_rate is -1, but has to be at least 0", learning_rate=-1)
+    fails("weight_decay is nan, but has to be a finite number", weight_decay=float("nan"))
+    fails("clip is inf, but has to be a finite number", clip=float("inf"))
+    fails("epsilon of 1e-08 is 0 in float16", dtype="float16")
     fails("problem_type is 'ranking'", problem_type="ranking")
     fails("of text-classification, not of fill-mask", task="fill-mask", problem_type="regression")
-    fails("fits no module of", lora={"rank": 2, "target_modules": ["nothing"]})
+    fails("fits no module of", lora={"rank": 2, "target_modules": ["query", "nothing"]})
     fails("data_options has stream=True", data_options={"stream": True})
     fails("has no .labels. or", task="token-classification", error=RowError, rows=[{"tokens": ["a"]}])
     fails("The rows have 1 class, and a classifier needs from 2", rows=[{"text": "a", "label": "x"}])

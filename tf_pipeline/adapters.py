@@ -19,13 +19,13 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from tf_pipeline import checkpoint
-from tf_pipeline.arguments import whole_number
+from tf_pipeline.arguments import real_number, whole_number
 from tf_pipeline.files import atomic_folder
-from tf_pipeline.hub import repository_file
+from tf_pipeline.hub import ADAPTER_CONFIG, repository_file
 from tf_pipeline.layers import Conv1D, Embedding, Linear, VocabularyProjector
 from tf_pipeline.layers.lora import LoraUpdate, Target, unlocked
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = ADAPTER_CONFIG, "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _IS_ADAPTER = re.compile(r"adapter_\w+\.(json|safetensors|bin)").fullmatch
 ALL_LINEAR = "all-linear"
@@ -191,12 +191,12 @@ class AdapterMixin:
         """
         config = {
             "r": whole_number("rank", rank, 1),
-            "lora_alpha": _number("alpha", alpha),
+            "lora_alpha": real_number("alpha", alpha),
             "lora_dropout": _rate(dropout),
             "modules_to_save": None if modules_to_save is None else list(modules_to_save),
             "exclude_modules": _listed(exclude_modules),
             "rank_pattern": {key: whole_number("rank_pattern", r, 1) for key, r in (rank_pattern or {}).items()},
-            "alpha_pattern": {key: _number("alpha_pattern", a) for key, a in (alpha_pattern or {}).items()},
+            "alpha_pattern": {key: real_number("alpha_pattern", a) for key, a in (alpha_pattern or {}).items()},
             "use_rslora": use_rslora,
             "init_lora_weights": init_lora_weights,
             "task_type": _task_type(self) if task_type is None else task_type,
@@ -588,16 +588,18 @@ def _chosen(
         head = _last_linear(model, targets)
         left_out = {head, *(key.removesuffix(".weight") for key in whole)}
         return [name for name in names if name in targets and not targets[name].is_table and name not in left_out]
+    unfit = []
     if isinstance(given, str):
         found = [name for name in names if re.fullmatch(given, name)]
     else:
         wanted = _names(model, given)
         found = [name for name in names if _ends(name, wanted)]
-    if not found:
+        unfit = [one for one in given or () if not any(_ends(name, [one]) for name in _modules(model))]
+    if unfit or not found:
         leaves = sorted({name.rpartition(".")[2] for name in targets})
         raise AdapterError(
-            f"target_modules {given!r:.80} fits no module of {type(model).__name__}; ends of names that can be updated "
-            f"are: {', '.join(leaves)}."
+            f"target_modules {unfit or given!r:.80} fits no module of {type(model).__name__}; ends of names that can "
+            f"be updated are: {', '.join(leaves)}."
         )
     if wrong := [name for name in found if name not in targets]:
         raise AdapterError(
@@ -669,7 +671,11 @@ def _parameters_of(model, modules: Iterable[str], wanted: Iterable[str]) -> list
         key: slot for key, slot in checkpoint.named_slots(model) if any(key.startswith(f"{name}.") for name in chosen)
     }
     if quantized := [key for key, slot in slots.items() if getattr(slot.layer, "quantization_mode", None)]:
-        raise AdapterError(f"modules_to_save: {quantized[0]} is quantized and cannot be trained.")
+        module = next(name for name in chosen if quantized[0].startswith(f"{name}."))
+        raise AdapterError(
+            f"modules_to_save: {quantized[0]} is quantized and cannot be trained; leave it out by model.quantize(…, "
+            f"filters='^(?!.*{module.split('.')[-1]})')."
+        )
     return list(slots)
 
 
@@ -744,7 +750,7 @@ def _check_config(config: Mapping[str, Any], source: Any) -> None:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        config["lora_alpha"] = _number("lora_alpha", config.get("lora_alpha", 8))
+        config["lora_alpha"] = real_number("lora_alpha", config.get("lora_alpha", 8))
         config["lora_dropout"] = _rate(config.get("lora_dropout", 0.0))
     except (ValueError, TypeError, AttributeError) as error:
         raise AdapterError(f"{path} is no config of an adapter: {error}") from error
@@ -802,13 +808,7 @@ def _listed(names: Any) -> Any:
     return names if names is None or isinstance(names, str) else list(names)
 
 
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r:.80}, but has to be a number.")
-    return value
-
-
 def _rate(value: Any) -> float:
-    if not 0 <= _number("dropout", value) < 1:
+    if not 0 <= real_number("dropout", value) < 1:
         raise ValueError(f"dropout is {value!r:.80}, but has to be from 0 to below 1.")
     return value

@@ -4,9 +4,11 @@ A name is accepted, explained or unknown: nothing that a caller asks for is pass
 """
 
 import difflib
+import math
 import operator
 import warnings
 from collections.abc import Container, Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 
@@ -224,6 +226,22 @@ def whole_number(name: str, value: Any, least: int, most: int | None = None) -> 
     if most is not None and number > most:
         raise ValueError(f"{name} is {value!r:.80}, but has to be a whole number of at most {most}.")
     return number
+
+
+def real_number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """The value, if it is a finite number within limits.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r:.80}, but has to be a finite number.")
+    if not least <= value <= most:
+        limits = [
+            f"{word} {limit:g}" for word, limit in (("at least", least), ("at most", most)) if math.isfinite(limit)
+        ]
+        raise ValueError(f"{name} is {value!r:.80}, but has to be {' and '.join(limits)}.")
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def renamed(arguments: dict[str, Any], old: str, new: str) -> None:

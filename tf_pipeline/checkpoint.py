@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 
 from tf_pipeline.arguments import check_choice
 from tf_pipeline.files import atomic_folder
-from tf_pipeline.hub import repository_file
+from tf_pipeline.hub import lacking, repository_file
 from tf_pipeline.layers import Parameter
 from tf_pipeline.layers.lora import Adaptable, LoraUpdate
 from tf_pipeline.readers import (
@@ -322,7 +322,8 @@ def open_checkpoint(
         if path is not None:
             return reader(_shards(source, path, **hub_options) if name.endswith(".json") else [path])
     cache = "" if Path(source).is_dir() else " (or in the cache, if the hub cannot be reached)"
-    raise CheckpointError(f"{source} has no weights: none of {', '.join(readers)} is there{cache}.")
+    what = f"has no weights: none of {', '.join(readers)} is there{cache}."
+    raise CheckpointError(lacking(source, what, **hub_options))
 
 
 def _variant(name: str, variant: str | None) -> str:

@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from tf_pipeline.arguments import MODEL_ARGUMENTS, ArgumentError, refuse_unknown
-from tf_pipeline.hub import HUB_OPTIONS, RepositoryError, repository_file, split_hub_options
+from tf_pipeline.hub import HUB_OPTIONS, repository_file, split_hub_options
 
 # Arguments of from_pretrained, for messages.
 _ARGUMENTS = ("config", "dtype", "ignore_mismatched_sizes", "output_loading_info", "use_safetensors", "variant")
@@ -41,10 +41,7 @@ class AutoConfig(transformers.AutoConfig):
         kwargs = options | hub_options
         path = Path(source)
         if not path.is_file():
-            try:
-                path = repository_file(source, "config.json", **hub_options)
-            except RepositoryError as error:
-                raise RepositoryError(f"No config.json for {str(source)!r}. {error}") from error
+            path = repository_file(source, "config.json", **hub_options)
         values = _checked_json(path)
         own = {name: value for name, value in kwargs.items() if name != "trust_remote_code"}
         with clear_errors(str(path), values | own):

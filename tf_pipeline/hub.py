@@ -1,6 +1,8 @@
 """Find the files of a checkpoint: in a local folder, in the hub's cache, or on the hub."""
 
+import contextlib
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -15,6 +17,9 @@ HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "subfolder"
 _WEIGHTS = (".safetensors", ".bin", ".h5")
 _CONTENT = (*_WEIGHTS, ".json", ".txt", ".model", ".spm", ".jinja", ".py")
 _READ = 2**24
+
+# The file that tells a LoRA adapter.
+ADAPTER_CONFIG = "adapter_config.json"
 
 # Files of which one describes the image processor or the feature extractor.
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -47,9 +52,33 @@ def repository_file(source: str | os.PathLike, name: str, required: bool = True,
         if path.is_file():
             return path
         if required:
-            raise RepositoryError(f"{path.parent} has no {name}; it is not a checkpoint folder.")
+            raise RepositoryError(lacking(path.parent, f"has no {name}; it is not a checkpoint folder."))
         return None
     return _hub_file(str(source), name, required, **hub_options)
+
+
+def lacking(source: str | os.PathLike, what: str, **hub_options: Any) -> str:
+    """A sentence about a repository that is no checkpoint, or if it holds a LoRA adapter alone, what to do with that.
+
+    Args:
+        source: a folder or a hub id.
+        what: the rest of the sentence behind the name.
+        **hub_options: any of ``HUB_OPTIONS``.
+    """
+    base = None
+    with contextlib.suppress(RepositoryError, ValueError, AttributeError):
+        if path := repository_file(source, ADAPTER_CONFIG, required=False, **hub_options):
+            base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path") or "its base model"
+    if base is None:
+        return f"{source} {what}"
+    advice = (
+        f"{source} holds a LoRA adapter, which is no checkpoint by itself: load {base} and call "
+        f"model.load_adapter({str(source)!r}); merge_and_unload() and save_pretrained() then make a checkpoint."
+    )
+    around = Path(source).parent
+    if os.path.isdir(source) and (around / "config.json").is_file():
+        advice += f" If tf-pipeline train wrote it, {around} is the checkpoint with the adapter in its weights."
+    return advice
 
 
 def refuse_checkpoint(folder: str | os.PathLike, source: str | os.PathLike, overwrite: bool) -> None:
@@ -109,7 +138,8 @@ def _hub_file(repo_id: str, name: str, required: bool, **hub_options: Any) -> Pa
         ) from error
     except errors.EntryNotFoundError as error:
         if required:
-            raise RepositoryError(f"The hub repository {repo_id!r} has no {_path(name, hub_options)}.") from error
+            what = f"has no {_path(name, hub_options)}; it is not a checkpoint."
+            raise RepositoryError(lacking(repo_id, what, **hub_options)) from error
         return None
     except errors.GatedRepoError as error:
         raise RepositoryError(
@@ -120,7 +150,11 @@ def _hub_file(repo_id: str, name: str, required: bool, **hub_options: Any) -> Pa
         raise RepositoryError(
             f"The hub repository {repo_id!r} has no revision {hub_options.get('revision')!r}."
         ) from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+    except errors.HFValidationError as error:
+        raise RepositoryError(
+            f"{repo_id!r} is neither a local folder nor a hub repository, whose id would be like 'owner/name'."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
         raise RepositoryError(
             f"{repo_id!r} is neither a local folder nor a hub repository that can be read: {error}"
         ) from error

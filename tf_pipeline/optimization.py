@@ -71,7 +71,18 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         self._factors: dict[str, float] = {}
 
     def build(self, variables: Any) -> None:
-        """Make the moments of variables, and find their layers."""
+        """Make the moments of variables, and find their layers.
+
+        Raises:
+            ValueError: for variables whose dtype is too narrow for ``epsilon``.
+        """
+        for dtype in {keras.backend.standardize_dtype(variable.dtype) for variable in variables}:
+            # Squares of small gradients are 0 in float16, so that means are divided by epsilon alone.
+            if tf.as_dtype(dtype).as_numpy_dtype(self.epsilon * (1 - self.beta_2) ** 0.5) == 0:
+                raise ValueError(
+                    f"Adam's epsilon of {self.epsilon:g} is 0 in {dtype}, and so are squares of gradients; train in "
+                    "mixed_float16, mixed_bfloat16 or bfloat16, or with a larger epsilon, such as 1e-4."
+                )
         super().build(variables)
         if self.layer_decay is not None:
             self._factors = _layer_factors([_path(variable) for variable in variables], self.layer_decay)
@@ -82,9 +93,9 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             return self._learning_rate(self.iterations)
         return super()._get_current_learning_rate()
 
-    def _rate(self, variable: Any, learning_rate: Any) -> Any:
+    def _rate(self, variable: Any, learning_rate: Any, dtype: Any = None) -> Any:
         """The learning rate of a variable."""
-        rate = ops.cast(learning_rate, variable.dtype)
+        rate = ops.cast(learning_rate, dtype or variable.dtype)
         return rate * self._factors[_path(variable)] if self._factors else rate
 
     def _apply_weight_decay(self, variables: Any) -> None:
@@ -106,15 +117,18 @@ class AdamWeightDecay(keras.optimizers.AdamW):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Change one variable by its gradient."""
+        # In bfloat16 a beta of 0.999 is 1, and the correction of its bias 0: narrow weights are updated in float32.
+        own = keras.backend.standardize_dtype(variable.dtype)
+        dtype = keras.backend.result_type(own, "float32")
         beta_1, beta_2, epsilon = (
-            ops.convert_to_tensor(value, variable.dtype) for value in (self.beta_1, self.beta_2, self.epsilon)
+            ops.convert_to_tensor(value, dtype) for value in (self.beta_1, self.beta_2, self.epsilon)
         )
-        gradient, step = ops.cast(gradient, variable.dtype), ops.cast(self.iterations + 1, variable.dtype)
+        gradient, step = ops.cast(gradient, dtype), ops.cast(self.iterations + 1, dtype)
         index = self._get_variable_index(variable)
         mean, square = self._momentums[index], self._velocities[index]
         beta_1_power, beta_2_power = ops.power(beta_1, step), ops.power(beta_2, step)
-        rate = self._rate(variable, learning_rate)
-        if not self.amsgrad and not tf.distribute.has_strategy():  # one pass over memory
+        rate = self._rate(variable, learning_rate, dtype)
+        if own == dtype and not self.amsgrad and not tf.distribute.has_strategy():  # one pass over memory
             tf.raw_ops.ResourceApplyAdam(
                 var=_handle(variable),
                 m=_handle(mean),
@@ -128,13 +142,22 @@ class AdamWeightDecay(keras.optimizers.AdamW):
                 grad=gradient,
             )
             return
-        self.assign_add(mean, (gradient - mean) * (1 - beta_1))
-        self.assign_add(square, (ops.square(gradient) - square) * (1 - beta_2))
+        mean = self._moved(mean, gradient, 1 - beta_1)
+        square = self._moved(square, ops.square(gradient), 1 - beta_2)
         if self.amsgrad:
-            self.assign(self._velocity_hats[index], ops.maximum(self._velocity_hats[index], square))
-            square = self._velocity_hats[index]
+            most = self._velocity_hats[index]
+            square = ops.maximum(ops.cast(most, dtype), square)
+            self.assign(most, ops.cast(square, own))
         root = ops.sqrt(square / (1 - beta_2_power))
-        self.assign_sub(variable, rate / (1 - beta_1_power) * mean / (root + epsilon))
+        change = rate / (1 - beta_1_power) * mean / (root + epsilon)
+        self.assign(variable, ops.cast(ops.cast(variable, dtype) - change, own))
+
+    def _moved(self, average: Any, value: Any, part: Any) -> Any:
+        """Move a moment towards a value by a part of the way; returned before it is rounded to the variable's dtype."""
+        before = ops.cast(average, value.dtype)
+        after = before + (value - before) * part
+        self.assign(average, ops.cast(after, average.dtype))
+        return after
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""

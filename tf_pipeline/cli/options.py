@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from tf_pipeline.cli.interruptions import InterruptedRunError, interruptible
 from tf_pipeline.pipelines.tasks import task_name
 
 TopK = Annotated[
@@ -134,6 +135,9 @@ def writing(**more: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {task: (*_WRITING, *names) for task, names in more.items()}
 
 
+# Options that are texts, which may be empty.
+_MAY_BE_EMPTY = ("question", "context", "prefix")
+
 # Stands for a hyphen where a line may not end.
 _HYPHEN = "\N{NON-BREAKING HYPHEN}"
 
@@ -149,6 +153,27 @@ class Command(TyperCommand):
     def get_help(self, ctx: Any) -> str:
         """The help, as wide as the terminal."""
         return super().get_help(ctx).replace(_HYPHEN, "-")
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments.
+
+        Raises:
+            typer.BadParameter: for an empty name, such as that of a shell's variable that is not set.
+        """
+        given, _, _ = self.make_parser(ctx).parse_args(args=[*args])
+        for parameter in self.get_params(ctx):
+            if parameter.name not in _MAY_BE_EMPTY and given.get(parameter.name) == "":
+                raise typer.BadParameter("it is empty; leave it out for its default.", ctx, parameter)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; SIGINT and SIGTERM end it as an error does."""
+        try:
+            with interruptible():
+                return super().invoke(ctx)
+        except InterruptedRunError as interruption:
+            typer.echo(f"Interrupted. {interruption.advice}".strip(), err=True)
+            raise typer.Exit(interruption.status) from None
 
 
 class Group(TyperGroup):

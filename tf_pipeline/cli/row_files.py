@@ -111,6 +111,7 @@ class Unfinished:
     Attributes:
         answers, errors: take the records.
         complete: whether all rows were done before the run was killed.
+        not_resumable: why the run cannot be resumed, if so.
 
     Raises:
         ValueError: if a file is in the way, another run has the output, or the run to resume was asked differently.
@@ -121,6 +122,7 @@ class Unfinished:
         self.folder = unfinished_folder(target)
         self.places = {ERRORS: Path(os.path.realpath(errors)), ANSWERS: target}  # the answers come last
         self.asked, self.overwrite = asked, overwrite
+        self.not_resumable = "--input is not a file" if asked["input"] is None else ""
         self.finished = False
         self._open = ExitStack()
         self._take_folder()
@@ -226,8 +228,8 @@ class Unfinished:
         # An interruption may come between writing a row and counting it; a complete file may be in its place already.
         count = self.answers.count if self.complete else len(_kept_numbers(self.folder / ANSWERS))
         done = f"{number_of(count, 'answered row')} kept in {self.folder}; "
-        if self.asked["input"] is None:
-            return done + "as --input is not a file, the run cannot be resumed, and --overwrite discards it."
+        if self.not_resumable:
+            return done + f"as {self.not_resumable}, the run cannot be resumed, and --overwrite discards it."
         return done + "the same command with --resume goes on."
 
     # ------------------------------------------------------------------------------------------------- ending

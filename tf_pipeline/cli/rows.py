@@ -2,49 +2,32 @@
 
 import codecs
 import hashlib
-import json
 import os
-import signal
 import stat
 import sys
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
+from tf_pipeline import strict_json
+from tf_pipeline.cli.interruptions import InterruptedRunError
 from tf_pipeline.cli.row_files import Streams, Unfinished, errors_file, is_stream, opened, refuse_clashes
 
-# Digits that Python turns into a number by default (sys.set_int_max_str_digits).
-MAX_DIGITS = 4300
-
 Outputs = Streams | Unfinished
-
-
-class InterruptedRunError(BaseException):
-    """SIGINT or SIGTERM ended a run.
-
-    Attributes:
-        status: exit status that a shell would report, 128 and the signal's number.
-        advice: how to go on, for a person.
-    """
-
-    def __init__(self, signal_number: int, advice: str = ""):
-        super().__init__(signal_number)
-        self.status, self.advice = 128 + signal_number, advice
 
 
 # --------------------------------------------------------------------------------------------------- reading
 
 
-def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """The lines of a file that are not blank, counted from 1; a UTF-8 byte order mark is skipped.
 
     Raises:
         ValueError: for a byte order mark of UTF-16 or UTF-32.
     """
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(lines, start=1):
         if number == 1:
             line = without_mark(line)
         if line.strip():
@@ -89,43 +72,64 @@ def value_of(line: bytes) -> Any:
     Raises:
         ValueError: for a value that is not strict JSON in UTF-8, or cannot be held.
     """
-    text = text_of(line)
-    try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer)
-    except RecursionError:
-        raise ValueError("The row is nested too deeply.") from None
+    return strict_json.loads(text_of(line))
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON.")
+class Content(NamedTuple):
+    """The content of a file when a run began.
+
+    Attributes:
+        hash: of its bytes.
+        size: their number.
+    """
+
+    hash: str
+    size: int
+
+    def lines(self, file: BinaryIO) -> Iterator[bytes]:
+        """The lines of the file; what has been appended to it since is left out.
+
+        Raises:
+            ChangedInputError: if they are others now.
+        """
+        left, hashed = self.size, _hash()
+        while left and (line := file.readline(left)):
+            left -= len(line)
+            hashed.update(line)
+            yield line
+        if hashed.hexdigest() != self.hash:
+            raise ChangedInputError("The input changed while it was read.")
 
 
-def _integer(digits: str) -> int:
-    if len(digits.lstrip("-")) > MAX_DIGITS:
-        raise ValueError(f"A number has {len(digits.lstrip('-'))} digits; at most {MAX_DIGITS} are read.")
-    return int(digits)
+class ChangedInputError(ValueError):
+    """The input is not the one with which a run began."""
 
 
-def digest(file: BinaryIO) -> str | None:
-    """A hash of the unread rest of a file, which is then read again; ``None`` if that is not possible."""
+def content_of(file: BinaryIO) -> Content | None:
+    """The unread rest of a file, which is then read again; ``None`` if that is not possible."""
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return None
-    start, hashed = file.tell(), hashlib.blake2b(digest_size=16)
+    start, hashed = file.tell(), _hash()
     while block := file.read(2**20):
         hashed.update(block)
+    size = file.tell() - start
     file.seek(start)
-    return hashed.hexdigest()
+    return Content(hashed.hexdigest(), size)
+
+
+def _hash() -> Any:
+    return hashlib.blake2b(digest_size=16)
 
 
 class _Reader:
     """The inputs of a file's rows, one by one; rows that are not inputs fail at once."""
 
-    def __init__(self, file: BinaryIO, as_input: Callable[[Any], Any], outputs: Outputs):
-        self.file, self.as_input, self.outputs = file, as_input, outputs
+    def __init__(self, lines: Iterable[bytes], as_input: Callable[[Any], Any], outputs: Outputs):
+        self.lines, self.as_input, self.outputs = lines, as_input, outputs
         self.pending: deque[tuple[int, bytes]] = deque()  # read, but not yet answered
 
     def __iter__(self) -> Iterator[Any]:
-        for number, line in numbered_lines(self.file):
+        for number, line in numbered_lines(self.lines):
             if self.outputs.has(number):
                 continue
             try:
@@ -175,31 +179,40 @@ def answer_rows(
 
     Raises:
         ValueError: if a file is in the way, or an unfinished run cannot be resumed; nothing was changed then.
-        InterruptedRunError: after SIGINT or SIGTERM.
+        InterruptedRunError: after SIGINT or SIGTERM, with advice.
     """
-    with _signals(), opened(source, "rb") as file, _outputs(file, target, asked, overwrite, resume) as outputs:
+    with opened(source, "rb") as file, ExitStack() as stack:
+        content = None
+        if target is not None:
+            refuse_clashes(file, target)
+            content = None if is_stream(target) else content_of(file)
+        outputs = stack.enter_context(_outputs(content, target, asked, overwrite, resume))
         try:
             if not outputs.complete:
-                _answer_all(load(), _Reader(file, as_input, outputs), outputs)
+                lines = file if content is None else content.lines(file)
+                _answer_all(load(), _Reader(lines, as_input, outputs), outputs)
             outputs.finish()
         except InterruptedRunError as interruption:
             interruption.advice = outputs.advice()
             raise
         except (ValueError, TypeError, OSError, ImportError) as error:
-            raise ValueError(f"{error} {outputs.advice()}".strip()) from error
+            if isinstance(error, ChangedInputError):
+                outputs.not_resumable = "the input changed"
+            said = str(error) if str(error).endswith((".", "!", "?")) else f"{error}."
+            raise ValueError(f"{said} {outputs.advice()}".strip()) from error
     return outputs
 
 
-def _outputs(file: BinaryIO, target: Path | None, asked: dict[str, Any], overwrite: bool, resume: bool) -> Outputs:
-    if target is not None:
-        refuse_clashes(file, target)
+def _outputs(
+    content: Content | None, target: Path | None, asked: dict[str, Any], overwrite: bool, resume: bool
+) -> Outputs:
     if target is None or is_stream(target):
         if resume:
             raise ValueError("--resume needs an --output that is a file.")
         errors = standard("stderr")
         answers = standard("stdout") if target is None else opened(target, "wb")
         return Streams(answers, errors, close=target is not None)
-    asked = asked | {"input": digest(file)}
+    asked = asked | {"input": content and content.hash}
     return Unfinished(Path(os.path.realpath(target)), errors_file(target), asked, overwrite, resume)
 
 
@@ -226,21 +239,3 @@ def _answer_all(pipe: Any, rows: _Reader, outputs: Outputs) -> None:
         except ValueError:
             error = ValueError("The model's answer holds a number that is not finite (NaN or infinity).")
             fail_row(outputs, number, error, line)
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Have SIGINT and SIGTERM raise :class:`InterruptedRunError`; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, _: Any) -> None:
-        raise InterruptedRunError(number)
-
-    earlier = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)

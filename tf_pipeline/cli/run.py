@@ -5,6 +5,9 @@ import os
 import pkgutil
 import signal
 import sys
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +54,7 @@ from tf_pipeline.cli.options import (
     writing,
 )
 from tf_pipeline.cli.row_files import ReaderGoneError, Records
-from tf_pipeline.cli.rows import InterruptedRunError, answer_rows, escaped, numbered_lines, standard, text_of
+from tf_pipeline.cli.rows import answer_rows, escaped, numbered_lines, standard, text_of
 from tf_pipeline.hub import fingerprint, repository_file
 from tf_pipeline.pipelines.calls import as_chat
 from tf_pipeline.pipelines.factory import default_checkpoint, pipeline
@@ -101,7 +104,8 @@ def run(
         list[str] | None,
         typer.Argument(
             help="Texts, or paths of images or sounds; read from standard input, one per line, if there is no "
-            "--input (blank lines are no texts). Without any, text-generation on a terminal is a chat."
+            "--input (blank lines are no texts; with --json, answers are printed as they come). Without any, "
+            "text-generation on a terminal is a chat."
         ),
     ] = None,
     model: Annotated[
@@ -232,9 +236,9 @@ def run(
     A row of --input is a string or an object with the key text (and text_pair for pairs, words with
     --is-split-into-words, question and context, messages of a chat, or image or audio, which is a path or an address).
     Other keys are ignored, and so are blank lines, which are counted as lines. Rows are streamed, several at a time, or
-    with --batch-size 1 one by one, for a program that waits for each answer; each answer is a line
-    {"line": n, "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no UTF-8, a key
-    missing, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the sibling file
+    with --batch-size 1 one by one, for a program that waits for each answer; each answer is a line {"line": n,
+    "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no UTF-8, a key missing or there
+    twice, a wrong type, too long a text) becomes a line {"line": n, "error": ..., "input": ...} in the sibling file
     that ends in .errors.jsonl (on standard error if there is no --output, or it is a pipe or a device).
 
     Both files appear when all rows are done; until then answers are in a folder that ends in .unfinished. After an
@@ -288,9 +292,6 @@ def run(
             failed = _run_texts(load, rows, texts, as_json or name.endswith("feature-extraction"))
         if sys.stdout is not None:
             sys.stdout.flush()
-    except InterruptedRunError as interruption:
-        Console(stderr=True).print(f"Interrupted. {interruption.advice}", soft_wrap=True, highlight=False)
-        raise typer.Exit(interruption.status) from None
     except (ReaderGoneError, BrokenPipeError):
         _leave_quietly()
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -456,19 +457,50 @@ def _run_file(load, rows: Rows, source: Path, target: Path | None, asked, overwr
 
 
 def _run_texts(load, rows: Rows, texts: list[str] | None, as_json: bool) -> int:
-    """Print the answers to texts, or to lines of standard input, each of which may fail; returns how many did."""
+    """Print the answers to texts, or to lines of standard input, each of which may fail; returns how many did.
+
+    Values of JSON are printed one by one, and a table when all of it is known.
+    """
     errors = Records(standard("stderr"))
-    lines = [] if texts else _lines_unless_asked(rows.known, errors)
-    inputs = rows.of_texts(texts or [text for _, text in lines])
-    pipe = load()
-    results = list(pipe.stream(iter(inputs)) if lines else pipe(iter(inputs)))
-    for (number, text), result in zip(lines, results, strict=False):
+    if texts or ("question" in rows.known and "context" in rows.known):
+        inputs = rows.of_texts(texts or [])
+        answered = zip(inputs, load()(iter(inputs)), strict=True)
+    else:
+        answered = _answered_lines(load, rows, errors)
+    if as_json:
+        for _, result in answered:
+            print(json.dumps(result, allow_nan=False), flush=True)
+    elif answered := list(answered):
+        _print_table([rows.title(one) for one, _ in answered], [result for _, result in answered])
+    return errors.count
+
+
+def _answered_lines(load, rows: Rows, errors: Records) -> Iterator[tuple[Any, Any]]:
+    """Inputs of lines of standard input and the answers to them, each as soon as it is known."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise typer.BadParameter("Give at least one text, --input, or pipe texts in, one a line.")
+    lines = numbered_lines(sys.stdin.buffer)
+    if (first := next(lines, None)) is None:
+        raise typer.BadParameter("Standard input holds no text.")
+    pending: deque[tuple[int, str, Any]] = deque()  # read, but not yet answered
+
+    def inputs() -> Iterator[Any]:
+        for number, line in chain([first], lines):
+            try:
+                text = text_of(line)
+            except ValueError as error:
+                errors.write({"line": number, "error": str(error), "input": escaped(line)})
+                continue
+            (one,) = rows.of_texts([text])
+            pending.append((number, text, one))
+            yield one
+
+    for result in load().stream(inputs()):
+        number, text, one = pending.popleft()
         if isinstance(result, Exception):
             errors.write({"line": number, "error": str(result), "input": text})
-    answered = [(one, result) for one, result in zip(inputs, results, strict=True) if not isinstance(result, Exception)]
-    if answered:
-        _print([rows.title(one) for one, _ in answered], [result for _, result in answered], as_json)
-    return errors.count
+        else:
+            yield one, result
 
 
 def _is_chat(texts: list[str] | None) -> bool | None:
@@ -516,28 +548,7 @@ def _leave_quietly() -> None:
 # ------------------------------------------------------------------------------------------------------- printing
 
 
-def _lines_unless_asked(known: dict[str, str], errors: Records) -> list[tuple[int, str]]:
-    """Numbered lines of standard input, unless the options hold the question and its context."""
-    if "question" in known and "context" in known:
-        return []
-    if sys.stdin is None or sys.stdin.isatty():
-        raise typer.BadParameter("Give at least one text, --input, or pipe texts in, one a line.")
-    lines = []
-    for number, line in numbered_lines(sys.stdin.buffer):
-        try:
-            lines.append((number, text_of(line)))
-        except ValueError as error:
-            errors.write({"line": number, "error": str(error), "input": escaped(line)})
-    if not lines and not errors.count:
-        raise typer.BadParameter("Standard input holds no text.")
-    return lines
-
-
-def _print(texts: list[str], results: list[Any], as_json: bool) -> None:
-    if as_json:
-        for result in results:
-            print(json.dumps(result, allow_nan=False))
-        return
+def _print_table(texts: list[str], results: list[Any]) -> None:
     answers = [_answers(result) for result in results]
     columns = next((list(some[0]) for some in answers if some), [])
     table = Table("text", *columns)

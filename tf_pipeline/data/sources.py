@@ -1,8 +1,8 @@
 """Rows from lists, columns, DataFrames, files, ``datasets`` and ``tf.data``, each with its place for messages."""
 
 import csv
-import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from tf_pipeline import strict_json
 
 # Characters; those of Python's csv, 131072, are fewer than a long document has.
 _LONGEST_CELL = 2**31 - 1
@@ -86,6 +88,8 @@ def rows_of(data: Any) -> Callable[[], Iterator[Row]]:
     if isinstance(data, tf.data.Dataset):
         return lambda: _numbered(map(_plain, data.as_numpy_iterator()))
     if hasattr(data, "iterrows"):  # a DataFrame
+        if not data.columns.is_unique:
+            raise ValueError(f"The DataFrame has the column {data.columns[data.columns.duplicated()][0]!r:.80} twice.")
         data = {str(name): list(data[name]) for name in data.columns}
     if isinstance(data, Mapping):
         if not all(
@@ -187,9 +191,9 @@ def _text_rows(path: Path) -> Iterator[Row]:
 def _json_rows(path: Path) -> Iterator[Row]:
     for place, line in _lines(path):
         try:
-            value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise RowError(f"{place} is not JSON: {error}; give one object per line.") from None
+            value = strict_json.loads(line, has_constants=True)
+        except ValueError as error:
+            raise RowError(f"{place} is not JSON: {str(error).rstrip('.')}; give one object per line.") from None
         if not isinstance(value, dict):
             raise RowError(f"{place} is not an object of JSON: {line:.80}; give one object per line.")
         yield Row(place, value)
@@ -201,6 +205,8 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_CELL)
     reader, start = csv.DictReader(_decoded(path), **kind), 1
     try:
+        if repeated := [name for name, count in Counter(reader.fieldnames or ()).items() if name and count > 1]:
+            raise RowError(f"Line 1 of {path} names the column {repeated[0]!r:.80} more than once.")
         for values in reader:
             place = f"Line {reader.line_num} of {path}"
             if None in values or None in values.values():

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pipeline.adapters import HEAD_MODULES
-from tf_pipeline.arguments import check_choice, whole_number
+from tf_pipeline.arguments import check_choice, real_number, whole_number
 from tf_pipeline.callbacks import EpochOrder
 from tf_pipeline.checkpoint import checkpoint_folder
 from tf_pipeline.config import AutoConfig
@@ -108,6 +108,8 @@ def train(
     """
     given = task
     task = _checked(task, output, overwrite, epochs, warmup, accumulation, patience, validation, problem_type)
+    for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("clip", clip)):
+        real_number(name, value, 0)
     if (data_options or {}).get("stream"):
         raise ValueError("data_options has stream=True: train needs to know the number of batches; leave it out.")
     keras.utils.set_random_seed(whole_number("seed", seed, 0, 2**32 - 1))

@@ -14,7 +14,7 @@ import numpy as np
 import transformers
 from transformers.utils import TensorType
 
-from tf_pipeline.hub import RepositoryError, repository_file, split_hub_options
+from tf_pipeline.hub import RepositoryError, lacking, repository_file, split_hub_options
 
 
 class AutoTokenizer:
@@ -48,7 +48,8 @@ def _check_found(source: str | os.PathLike, **hub_options: Any) -> None:
     """Fail early and clearly: without any tokenizer file, ``transformers`` guesses and fails far from the cause."""
     names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
     if not any(repository_file(source, name, required=False, **hub_options) for name in names):
-        raise RepositoryError(f"{source} has no tokenizer: none of {', '.join(names)} is there.")
+        what = f"has no tokenizer: none of {', '.join(names)} is there."
+        raise RepositoryError(lacking(source, what, **hub_options))
 
 
 def with_tensorflow(tokenizer):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_pipeline.arguments import real_number, whole_number
 from tf_pipeline.pipelines.tasks import task_name
 from tf_pipeline.serving.client.answers import DEFAULT_SIGNATURE, REMOTE_TASKS, RemoteTask
 from tf_pipeline.serving.client.transport import (
@@ -17,7 +18,6 @@ from tf_pipeline.serving.client.transport import (
     Signature,
     TensorInfo,
     Transport,
-    check_number,
 )
 
 
@@ -86,11 +86,11 @@ class Client:
         max_answer_bytes: int = 2**28,
         **parameters: Any,
     ):
-        check_number("timeout", timeout, SHORTEST_TIMEOUT, LONGEST_TIMEOUT)
-        check_number("retries", retries, 0, whole=True)
-        check_number("backoff", backoff, 0, LONGEST_TIMEOUT)
-        check_number("max_batch_size", max_batch_size, 1, whole=True)
-        check_number("max_answer_bytes", max_answer_bytes, 1, 2**31 - 1, whole=True)
+        real_number("timeout", timeout, SHORTEST_TIMEOUT, LONGEST_TIMEOUT)
+        whole_number("retries", retries, 0)
+        real_number("backoff", backoff, 0, LONGEST_TIMEOUT)
+        whole_number("max_batch_size", max_batch_size, 1)
+        whole_number("max_answer_bytes", max_answer_bytes, 1, 2**31 - 1)
         self.url = url
         self.signature = signature
         self.max_batch_size = max_batch_size

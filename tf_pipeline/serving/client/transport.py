@@ -1,7 +1,6 @@
 """The shared part of REST and gRPC: addresses, signatures, errors, and rules for sending a request again."""
 
 import itertools
-import math
 import random
 import re
 import time
@@ -134,20 +133,6 @@ class Retries:
             notes.append(f"of {deadline.seconds:g} s (timeout=) none are left to try again")
         noted = f"{error.message} ({', '.join(notes)})" if notes else error.message
         return type(error)(error.url, error.status, noted)
-
-
-def check_number(name: str, value: Any, least: float, most: float = math.inf, whole: bool = False) -> None:
-    """Refuse an argument that is not a number, not finite or out of range.
-
-    Raises:
-        ValueError: naming it.
-    """
-    kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}, but has to be a {'whole' if whole else 'finite'} number.")
-    if not least <= value <= most:
-        limits = f"at least {least:g}" + (f" and at most {most:g}" if math.isfinite(most) else "")
-        raise ValueError(f"{name} is {value}, but has to be {limits}.")
 
 
 # ---------------------------------------------------------------------------------------------------- addresses
