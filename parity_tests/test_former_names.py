@@ -47,11 +47,52 @@ def test_what_a_successor_names_is_there():
 
 
 def test_names_of_no_library():
-    for name in ("TFNonsense", "Nonsense", "BertModel", "nonsenseConfig"):
-        with pytest.raises(AttributeError, match=f"module 'tf_pipeline' has no attribute '{name}'"):
+    for name in ("TFNonsense", "Nonsense", "nonsenseConfig"):
+        with pytest.raises(AttributeError, match=f"module 'tf_pipeline' has no attribute '{name}'$"):
             getattr(tf_pipeline, name)
     with pytest.raises(AttributeError, match="set_random_seed"):
         tf_pipeline.set_seed  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("TFBertForSequenceClasification", "TFBertForSequenceClassification"),
+        ("TFBERTModel", "TFBertModel"),
+        ("TFDistillBertModel", "TFDistilBertModel"),
+        ("BertForMaskedLM", "TFBertForMaskedLM"),
+        ("XLNetModel", "TFXLNetModel"),
+        ("AutoModelForCausalLM", "TFAutoModelForCausalLM"),
+    ],
+)
+def test_names_that_are_nearly_right(name, near):
+    words = f"module 'tf_pipeline' has no attribute '{name}'; did you mean {near}"
+    with pytest.raises(AttributeError, match=words):
+        getattr(tf_pipeline, name)
+    with pytest.raises(ImportError, match=words):  # Python's own words would be "cannot import name"
+        exec(f"from tf_pipeline import {name}")
+
+
+def test_names_that_were_not_at_the_top_of_version_4():
+    from tf_pipeline import outputs
+
+    assert tf_pipeline.TFSequenceClassifierOutput is outputs.SequenceClassifierOutput
+    assert tf_pipeline.TFBaseModelOutputWithPooling is outputs.BaseModelOutputWithPooling
+    for name, words in (
+        ("TFTrainer", "model.fit"),
+        ("TFTrainingArguments", "create_optimizer"),
+        ("TFImageClassifierOutput", "tf_pipeline.outputs"),
+        ("TFBaseModelOutputWithPoolingAndCrossAttentions", "tf_pipeline.outputs"),
+        ("TFGreedySearchDecoderOnlyOutput", "tf_pipeline.generation.outputs"),
+    ):
+        assert not hasattr(tf_pipeline, name)
+        with pytest.raises(ImportError, match=f"^tf_pipeline has no {name}: .*{words}"):
+            exec(f"from tf_pipeline import {name}")
+
+
+def test_submodules_are_imported_by_their_names():
+    code = "from tf_pipeline import environment, files; print(files.__name__)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "tf_pipeline.files\n"
 
 
 def test_configs_processors_and_tokenizers_are_those_of_transformers(tmp_path):
