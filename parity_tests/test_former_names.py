@@ -121,6 +121,32 @@ def test_the_page_on_migration_has_the_table():
     assert page.endswith(f"\n\n{name_table()}\n"), "run python -m tf_pipeline.former_names"
 
 
+def test_former_attributes_of_models():
+    model = tf_pipeline.TFGPT2LMHeadModel(tiny_config("gpt2", "TFGPT2LMHeadModel"))
+    assert model.input_signature == model.default_signature()
+    for name, words in (
+        ("serving", r"export\(folder\)"), ("serving_output", r"export\(folder\)"), ("get_lm_head", "get_output_emb"),
+        ("prune_heads", "removed"), ("eval", "training=True"), ("state_dict", "named_slots"),
+    ):  # fmt: skip
+        assert not hasattr(model, name) and name not in dir(model)
+        with pytest.raises(AttributeError, match=f"^TFGPT2LMHeadModel has no {name}: .*{words}"):
+            getattr(model, name)
+    with pytest.raises(AttributeError, match="^'TFGPT2LMHeadModel' object has no attribute 'nonsense'$"):
+        model.nonsense  # noqa: B018
+
+
+def test_an_error_of_a_property_is_its_own():
+    """``__getattr__`` would otherwise say that there is no such attribute."""
+
+    class Broken(tf_pipeline.TFBertModel):
+        @property
+        def wrong(self):
+            return {}.nothing
+
+    with pytest.raises(AttributeError, match="'dict' object has no attribute 'nothing'"):
+        Broken(tiny_config("bert", "TFBertModel")).wrong  # noqa: B018
+
+
 @pytest.mark.slow
 def test_a_model_is_a_layer_of_keras_3():
     """What the page says of functional models and of compiled generation."""

@@ -9,6 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import transformers
@@ -16,6 +17,7 @@ import transformers
 import tf_pipeline
 from parity_tests.checkpoint_helpers import WITHOUT_TORCH, checkpoint, ours, weights
 from tf_pipeline.callbacks import PushToHubCallback
+from tf_pipeline.hub import RepositoryError
 from tf_pipeline.optimization import create_optimizer
 
 CLASS = "TFBertForSequenceClassification"
@@ -139,6 +141,18 @@ def test_save_and_push(hub, tmp_path):
     child(hub, code, "hf_secret", tmp_path / "saved")
     for name in ("config.json", "model.safetensors"):
         assert (hub.folder / name).read_bytes() == (tmp_path / "saved" / name).read_bytes()
+
+
+def test_a_save_without_the_hub_says_that_it_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    model = ours(CLASS, checkpoint(CLASS))
+    with pytest.raises(RepositoryError) as error:
+        model.save_pretrained(tmp_path / "saved", push_to_hub=True)
+    assert str(error.value).startswith(
+        f"The checkpoint is saved in {tmp_path / 'saved'}, but was not uploaded: 'saved'"
+    )
+    assert "offline" in str(error.value) and "Log in" not in str(error.value) and "push_to_hub" in str(error.value)
+    assert ours(CLASS, tmp_path / "saved").config.num_labels == model.config.num_labels
 
 
 @pytest.mark.slow

@@ -30,14 +30,14 @@ _PART = "it was a part of a model: parts are attributes of models here, such as 
 _IN_GRAPH = "tf_pipeline.tokenization.in_graph.compile_tokenizer makes any fast tokenizer a part of the graph."
 _GONE = "transformers 5 has no such model, from which it could be ported."
 # Former names that were not at the top of version 4.57: older ones, and those of its modules.
-_FURTHER = re.compile(r"set_seed|TFTrainer|TFTrainingArguments|TF\w+Output(With\w+)?")
+_FURTHER = re.compile(r"set_seed|(TF)?Trainer|(TF)?TrainingArguments|TF\w+Output(With\w+)?")
 
 # The first pattern that matches a name gives its successor, with the groups of the match.
 _SUCCESSORS: tuple[tuple[str, str], ...] = (
     (r"shape_list", "tf.shape, or keras.ops.shape, is the same."),
     (r"set_seed", "keras.utils.set_random_seed sets the seeds of Python, NumPy, Keras and TensorFlow."),
-    (r"TFTrainer", "model.compile(optimizer) and model.fit train; tf_pipeline.finetuning.train is PyTorch's recipe."),
-    (r"TFTrainingArguments",
+    (r"(?:TF)?Trainer", "model.compile and model.fit train; tf_pipeline.finetuning.train has the recipe of PyTorch's."),
+    (r"(?:TF)?TrainingArguments",
      "its values are arguments of compile, fit and create_optimizer, or of tf_pipeline.finetuning.train."),
     (r"TF(?:Greedy|Sample|Beam|Contrastive)\w+Output",
      "generate returns the classes of tf_pipeline.generation.outputs."),
@@ -136,6 +136,8 @@ def _near(name: str, known: Sequence[str]) -> list[str]:
         return [f"TF{name}"]
     known = {*known, *(one for names in supported_models().values() for one in names)}
     by_letters = {one.lower(): one for one in sorted(known)}
+    if name.lower() in by_letters:
+        return [by_letters[name.lower()]]
     return [by_letters[one] for one in difflib.get_close_matches(name.lower(), by_letters, cutoff=0.85)]
 
 

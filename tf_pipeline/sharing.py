@@ -60,10 +60,9 @@ def push_folder(
             create_pr=create_pr,
         )
     except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, errors.HFValidationError, OSError) as error:
-        raise RepositoryError(
-            f"{repo_id!r} could not be written to on the hub: {str(error).strip()} Log in with `hf auth login` or pass "
-            "token=."
-        ) from error
+        is_offline = isinstance(error, errors.OfflineModeIsEnabled)
+        cure = "" if is_offline else " Log in with `hf auth login` or pass token=."
+        raise RepositoryError(f"{repo_id!r} could not be written to on the hub: {str(error).strip()}{cure}") from error
     return str(commit.commit_url)
 
 
