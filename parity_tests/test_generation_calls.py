@@ -323,6 +323,7 @@ def test_generate_runs_inside_a_graph(gpt2, caplog):
     """AutoGraph leaves it alone: what it cannot convert, it warns of."""
     logger = tf.get_logger()
     logger.addHandler(caplog.handler)
+    caplog.set_level("WARNING", logger=logger.name)
 
     @tf.function
     def written(ids, mask):
