@@ -213,7 +213,13 @@ def test_a_card_says_how_a_model_was_trained(tmp_path):
     assert card.data.base_model == "org/old" and card.data.pipeline_tag == "text-classification"
     assert card.data.datasets == ["first", "second"]
     text = card.text
-    assert text.count("\n| ") == 4 and f"| 2 | {model.history.history['accuracy'][1]:.4g} |" in text
-    assert "AdamWeightDecay" in text and f"tf-pipeline {tf_pipeline.__version__}" in text
+    assert card.data.metrics == ["accuracy"] and card.data.library_name == "transformers"
+    assert f"| 2 | {model.history.history['accuracy'][1]:.4g} |" in text
+    assert "| optimizer | AdamWeightDecay |\n| learning rate | 0.001, PolynomialDecay |" in text and "{" not in text
+    assert (
+        'pipeline("text-classification", model="my-model")' in text and f"tf-pipeline {tf_pipeline.__version__}" in text
+    )
+    place = [text.index(f"\n## {name}\n") for name in ("Usage", "Results", "Training", "Versions")]
+    assert place == sorted(place)
     untrained = ours(CLASS, checkpoint(CLASS)).create_model_card(tmp_path, "plain")
     assert "## Training" not in untrained.read_text() and "## Results" not in untrained.read_text()

@@ -605,13 +605,13 @@ class TFPreTrainedModel(
         return push_model(self, repo_id, max_shard_size, **options)
 
     def create_model_card(self, output_dir: str | os.PathLike, model_name: str, **values: Any) -> Path:
-        """Write ``README.md`` of a folder: the kind of the model, its training, and the numbers of each epoch.
+        """Write ``README.md`` of a folder: the kind of the model, its use, the numbers of each epoch, its training.
 
         Args:
             output_dir: the folder, made if it does not exist.
             model_name: name of the model.
-            **values: ``language``, ``license``, ``tags``, ``finetuned_from``, ``tasks``, ``dataset``: see
-                :func:`tf_pipeline.sharing.write_model_card`.
+            **values: ``language``, ``license``, ``tags``, ``finetuned_from``, ``tasks``, ``dataset``,
+                ``details``: see :func:`tf_pipeline.sharing.write_model_card`.
 
         Returns:
             Path of the file.
