@@ -77,7 +77,7 @@ def parity(
     (saving and loading) and pipeline. float64 has to agree with PyTorch to 1e-10; in narrower dtypes our rounding error
     has to stay within twice PyTorch's own. Needs torch.
 
-    The exit status is 0 if all is equal, 1 if not, and 2 if it could not be compared.
+    The exit status is 0 if all is equal, 1 if not, and 2 if it could not be compared, in part or at all.
 
     tf-pipeline parity ./my-checkpoint --report parity.html
 
@@ -104,7 +104,7 @@ def parity(
     except (ValueError, OSError, ImportError, AttributeError, MemoryError) as error:
         fail(error, 2)
     report.print()
-    raise typer.Exit(0 if report.passed else 1)
+    raise typer.Exit(0 if report.passed else 2 if report.is_broken else 1)
 
 
 @app.command(cls=Command)
