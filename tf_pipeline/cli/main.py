@@ -44,12 +44,12 @@ def _options(
 
 
 app.command(cls=Command)(run)
-app.command(cls=Command)(train)
-app.command(cls=Command)(export)
-app.command(cls=Command)(batch)
+app.command(cls=Command, short_help="Fine-tune a checkpoint on rows.")(train)
+app.command(cls=Command, short_help="Export a checkpoint for TensorFlow Serving.")(export)
+app.command(cls=Command, short_help="Answer the rows of files on Apache Beam.")(batch)
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, short_help="Compare a checkpoint with PyTorch, tensor by tensor.")
 def parity(
     checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint that PyTorch can load too.")],
     task: Annotated[
@@ -107,7 +107,7 @@ def parity(
     raise typer.Exit(0 if report.passed else 2 if report.is_broken else 1)
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, short_help="Port a checkpoint of an architecture without a module.")
 def port(
     checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint of any architecture.")],
     folder: Annotated[Path | None, typer.Argument(help="Folder for the port; may be left out with --show.")] = None,
@@ -160,7 +160,7 @@ def port(
         Console(stderr=True).print(f"{type(model).__name__}: {len(model.graph.nodes)} operations, in {folder}")
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, short_help="Convert a checkpoint to safetensors.")
 def convert(
     checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint.")],
     folder: Annotated[Path, typer.Argument(help="Folder to write to.")],

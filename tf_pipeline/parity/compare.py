@@ -124,7 +124,7 @@ def _check_arguments(dtypes: Sequence[str], mode: str, groups: Sequence[str] | N
         import torch  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "Parity is measured against PyTorch, which is not installed: pip install 'tf-pipeline[parity]'."
+            'Parity is measured against PyTorch, which is not installed: pip install "tf-pipeline[parity]".'
         ) from error
     if not dtypes:
         raise ValueError(f"Give dtypes to compare in, of {', '.join(rules.EPSILON)}: there are none.")
