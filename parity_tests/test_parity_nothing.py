@@ -132,14 +132,18 @@ def test_gradients_too_small_to_say_anything_are_named():
 
 
 def test_what_is_left_out_is_said_once_for_each_reason():
-    report = compare(checkpoint(BERT), dtypes=["float64"], groups=["weights"])
+    report = compare(checkpoint(BERT), dtypes=["float64"], groups=["weights", "generation"])
     report.skip("outputs", "this", "It is small.")
     report.skip("training", "that", "It is small.")
     console = Console(width=1000, record=True, file=io.StringIO())
     report.print(console)
     lines = [line.strip() for line in console.export_text().splitlines() if line.startswith("Not compared")]
-    names = ", ".join(name for name in GROUPS if name != "weights")
-    assert lines == [f"Not compared: {names}: Not asked for.", "Not compared: this, that: It is small."]
+    names = ", ".join(name for name in GROUPS if name not in ("weights", "generation"))
+    assert lines == [
+        f"Not compared: {names}: Not asked for.",
+        f"Not compared: generation: {BERT} reads whole texts alone.",
+        "Not compared: this, that: It is small.",
+    ]
 
 
 def test_many_shapes_are_not_warned_of(caplog):
