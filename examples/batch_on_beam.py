@@ -1,6 +1,6 @@
 """Answer the rows of a file on Apache Beam, twice: the second command finds that all is done.
 
-Needs Apache Beam: ``pip install ".[beam]"``.
+Needs Apache Beam: ``pip install "tf-pipeline[beam]"``.
 """
 
 import json

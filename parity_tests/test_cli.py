@@ -98,6 +98,11 @@ def test_without_torch_everything_but_parity_works():
     assert "POSITIVE" in result.stdout
 
 
+def test_the_list_of_commands_is_not_cut():
+    lines = run("--help").stdout.partition("Commands:")[2].splitlines()
+    assert len(lines) > 7 and all(line.endswith(".") and not line.endswith("...") for line in lines if line)
+
+
 def test_run_prints_labels_and_scores():
     result = run("run", "sentiment-analysis", COURSE)
     assert result.exit_code == 0
@@ -266,7 +271,7 @@ def test_parity_without_torch_says_so(minilm, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     result = run("parity", str(minilm))
     assert result.exit_code == 2
-    assert "pip install 'tf-pipeline[parity]'" in result.stderr
+    assert 'pip install "tf-pipeline[parity]"' in result.stderr
 
 
 def test_export_writes_a_version_and_prints_its_signatures(tmp_path):

@@ -202,6 +202,9 @@ def test_what_makes_no_data_set(tokenizer):
         prepare_tf_dataset(rows_of(tokenizer), INPUTS, batch_size=0)
     with pytest.raises(ValueError, match="do not fill"):
         prepare_tf_dataset(rows_of(tokenizer), INPUTS, batch_size=9, drop_remainder=True, tokenizer=tokenizer)
+    for name, labels in (("label", list("abcde")), ("labels", [["a", "b"]] * 5)):
+        with pytest.raises(ValueError, match="labels are strings, such as 'a', .*label2id.*data.prepare"):
+            prepare_tf_dataset(rows_of(tokenizer, **{name: labels}), INPUTS, ["labels"], tokenizer=tokenizer)
     with pytest.raises(ValueError, match="different lengths"):  # neither a tokenizer nor rows of one length
         prepare_tf_dataset(rows_of(tokenizer), INPUTS)
 

@@ -47,11 +47,52 @@ def test_what_a_successor_names_is_there():
 
 
 def test_names_of_no_library():
-    for name in ("TFNonsense", "Nonsense", "BertModel", "nonsenseConfig"):
-        with pytest.raises(AttributeError, match=f"module 'tf_pipeline' has no attribute '{name}'"):
+    for name in ("TFNonsense", "Nonsense", "nonsenseConfig"):
+        with pytest.raises(AttributeError, match=f"module 'tf_pipeline' has no attribute '{name}'$"):
             getattr(tf_pipeline, name)
     with pytest.raises(AttributeError, match="set_random_seed"):
         tf_pipeline.set_seed  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("TFBertForSequenceClasification", "TFBertForSequenceClassification"),
+        ("TFBERTModel", "TFBertModel"),
+        ("TFDistillBertModel", "TFDistilBertModel"),
+        ("BertForMaskedLM", "TFBertForMaskedLM"),
+        ("XLNetModel", "TFXLNetModel"),
+        ("AutoModelForCausalLM", "TFAutoModelForCausalLM"),
+    ],
+)
+def test_names_that_are_nearly_right(name, near):
+    words = f"module 'tf_pipeline' has no attribute '{name}'; did you mean {near}"
+    with pytest.raises(AttributeError, match=words):
+        getattr(tf_pipeline, name)
+    with pytest.raises(ImportError, match=words):  # Python's own words would be "cannot import name"
+        exec(f"from tf_pipeline import {name}")
+
+
+def test_names_that_were_not_at_the_top_of_version_4():
+    from tf_pipeline import outputs
+
+    assert tf_pipeline.TFSequenceClassifierOutput is outputs.SequenceClassifierOutput
+    assert tf_pipeline.TFBaseModelOutputWithPooling is outputs.BaseModelOutputWithPooling
+    for name, words in (
+        ("TFTrainer", "model.fit"),
+        ("TFTrainingArguments", "create_optimizer"),
+        ("TFImageClassifierOutput", "tf_pipeline.outputs"),
+        ("TFBaseModelOutputWithPoolingAndCrossAttentions", "tf_pipeline.outputs"),
+        ("TFGreedySearchDecoderOnlyOutput", "tf_pipeline.generation.outputs"),
+    ):
+        assert not hasattr(tf_pipeline, name)
+        with pytest.raises(ImportError, match=f"^tf_pipeline has no {name}: .*{words}"):
+            exec(f"from tf_pipeline import {name}")
+
+
+def test_submodules_are_imported_by_their_names():
+    code = "from tf_pipeline import environment, files; print(files.__name__)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "tf_pipeline.files\n"
 
 
 def test_configs_processors_and_tokenizers_are_those_of_transformers(tmp_path):
@@ -78,6 +119,32 @@ def test_listing_names_imports_no_framework():
 def test_the_page_on_migration_has_the_table():
     page = (Path(__file__).parent.parent / "docs" / "migration.md").read_text(encoding="utf-8")
     assert page.endswith(f"\n\n{name_table()}\n"), "run python -m tf_pipeline.former_names"
+
+
+def test_former_attributes_of_models():
+    model = tf_pipeline.TFGPT2LMHeadModel(tiny_config("gpt2", "TFGPT2LMHeadModel"))
+    assert model.input_signature == model.default_signature()
+    for name, words in (
+        ("serving", r"export\(folder\)"), ("serving_output", r"export\(folder\)"), ("get_lm_head", "get_output_emb"),
+        ("prune_heads", "removed"), ("eval", "training=True"), ("state_dict", "named_slots"),
+    ):  # fmt: skip
+        assert not hasattr(model, name) and name not in dir(model)
+        with pytest.raises(AttributeError, match=f"^TFGPT2LMHeadModel has no {name}: .*{words}"):
+            getattr(model, name)
+    with pytest.raises(AttributeError, match="^'TFGPT2LMHeadModel' object has no attribute 'nonsense'$"):
+        model.nonsense  # noqa: B018
+
+
+def test_an_error_of_a_property_is_its_own():
+    """``__getattr__`` would otherwise say that there is no such attribute."""
+
+    class Broken(tf_pipeline.TFBertModel):
+        @property
+        def wrong(self):
+            return {}.nothing
+
+    with pytest.raises(AttributeError, match="'dict' object has no attribute 'nothing'"):
+        Broken(tiny_config("bert", "TFBertModel")).wrong  # noqa: B018
 
 
 @pytest.mark.slow

@@ -27,7 +27,9 @@ from parity_tests.keras_helpers import (
 from parity_tests.tiers import exhaustive
 from tf_pipeline import metrics, optimization, registry
 from tf_pipeline.checkpoint import named_slots
+from tf_pipeline.inputs import own_words_of_graphs
 from tf_pipeline.tokenization import layer
+from tf_pipeline.tracing import compiled as compiled_function
 
 CLASSIFIER = "TFBertForSequenceClassification"
 
@@ -234,19 +236,96 @@ def test_a_loss_of_ones_own_for_a_head_without_label_names(monkeypatch):
     assert float(model.train_on_batch(inputs, labels)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_labels_that_are_no_classes():
-    """Refused in the graph of ``fit`` too, with the value."""
-    model = tiny_model("TFBertForSequenceClassification")
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_labels_that_are_no_classes(run_eagerly):
+    """Refused in the graph of ``fit`` too, with the value, and without TensorFlow's trace of the graph."""
+    model = tiny_model(CLASSIFIER)
     inputs, classes = tiny_inputs(model, batch=2), model.config.num_labels
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=run_eagerly)
+    one_hot = np.eye(classes, dtype=int)[:2]
     for labels, message in (
-        ([0, classes + 2], rf"\[{classes + 2}\] \[which is outside 0 …\] \[{classes - 1}\]"),
-        (np.eye(classes, dtype=int)[:2], "not a one-hot vector"),
+        (
+            np.array([0, classes + 2]),
+            f"^labels holds {classes + 2},? which is outside 0 … {classes - 1} .*leaves a label out.$",
+        ),
+        (one_hot, f"^labels holds {2 * classes} numbers; .* not a one-hot vector, for each of 2 rows of logits.$"),
     ):
-        with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=message):
-            model.fit(inputs, np.array(labels), verbose=0)
+        with pytest.raises(ValueError, match=message):
+            model.fit(inputs, labels, verbose=0)
+    with pytest.raises(ValueError, match=f"^labels holds {classes}"):
+        model.test_on_batch(inputs, np.array([0, classes]))
     with pytest.raises(ValueError, match=f"labels holds {2 * classes} numbers.*not a one-hot vector.* 2 rows"):
-        model(inputs, labels=np.eye(classes, dtype=int)[:2])
+        model(inputs, labels=one_hot)
+
+
+def test_texts_that_are_too_long_in_a_graph():
+    model = tiny_model(CLASSIFIER)
+    call = compiled_function(lambda ids: model(ids).logits, tf.TensorSpec([None, None], tf.int32))
+    with pytest.raises(ValueError, match="^The sequence is longer than the .*or split it into windows.$"):
+        with own_words_of_graphs():
+            call(tf.ones([2, model.max_length + 1], tf.int32))
+
+
+def test_labels_that_are_strings():
+    model, inputs, _ = compiled(CLASSIFIER)
+    model.compile("sgd")
+    for x, y in (
+        (inputs, ["good", "bad", "bad", "good"]),
+        (inputs, np.array(["good", "bad", "bad", "good"])),
+        (inputs | {"labels": ["good", "bad", "bad", "good"]}, None),
+    ):
+        with pytest.raises(ValueError, match=r"labels are strings, such as 'good', .*model\.config\.label2id\[label\]"):
+            model.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match="labels are strings, .*label2id"):
+        model.fit(tf.data.Dataset.from_tensors((inputs, tf.constant(["good"] * 4))), verbose=0)
+    with pytest.raises(ValueError, match="labels are strings, such as 'good'"):
+        model(inputs, labels=["good"] * 4)
+
+
+@pytest.mark.parametrize("kind", [None, "tf"])
+def test_what_a_tokenizer_returns_is_taken_as_it_is(kind):
+    """Without ``dict()``, and without ``return_tensors=``; labels may be a list."""
+    model, inputs, labels = compiled(CLASSIFIER)
+    values = {name: np.asarray(value) for name, value in inputs.items()}
+    makes = {None: np.ndarray.tolist, "tf": tf.constant}[kind]
+    encoded = transformers.BatchEncoding({name: makes(value) for name, value in values.items()})
+    numbers = np.asarray(labels["labels"])
+    expected = reported(model, values | {"labels": numbers})
+    assert reported(model, encoded, numbers.tolist()) == pytest.approx(expected)
+    losses = model.fit(encoded, numbers.tolist(), validation_data=(encoded, numbers.tolist()), verbose=0).history
+    assert np.isfinite(losses["val_loss"]).all() and np.isfinite(model.train_on_batch(encoded, numbers.tolist()))
+    logits = model(values).logits
+    for predict in (model.predict_on_batch, model.predict):
+        np.testing.assert_allclose(predict(encoded).logits, logits, atol=1e-6)
+    with pytest.raises(ValueError, match="padding=True"):
+        model.predict(transformers.BatchEncoding({"input_ids": [[1, 2], [3]]}))
+
+
+def test_names_of_version_4_for_the_own_loss():
+    model, inputs, labels = compiled(CLASSIFIER)
+    expected = model(inputs, **labels).loss
+    np.testing.assert_allclose(model.hf_compute_loss(labels["labels"], model(inputs).logits), expected, rtol=1e-6)
+    for loss in ("passthrough", model.hf_compute_loss, model.compute_loss):
+        model.compile("sgd", loss, run_eagerly=True)
+        assert reported(model, inputs | labels)["loss"] == pytest.approx(float(expected))
+    with pytest.raises(TypeError, match="hf_compute_loss"):
+        model.compute_loss(labels["labels"], model(inputs).logits)
+    answers = tiny_model("TFBertForQuestionAnswering")
+    with pytest.raises(ValueError, match="start_positions=…, end_positions=…"):
+        answers.hf_compute_loss(labels, None)
+
+
+def test_labels_that_are_floats(recwarn):
+    """They are taken for several labels, as by PyTorch, which one-hot vectors do not mean."""
+    model, inputs, labels = compiled(CLASSIFIER)
+    one_hot = np.eye(model.config.num_labels, dtype="float32")[np.asarray(labels["labels"])]
+    with pytest.warns(UserWarning, match="argmax.*multi_label_classification"):
+        model.fit(inputs, one_hot, verbose=0)
+    recwarn.clear()
+    model.config.problem_type = "multi_label_classification"
+    model.compile("sgd", run_eagerly=True)
+    model.fit(inputs, one_hot, verbose=0)
+    assert not [one for one in recwarn if "argmax" in str(one.message)]
 
 
 def test_metrics_without_a_loss():

@@ -1,9 +1,14 @@
 """A comparison never passes because nothing was compared, and what is left out has its reason."""
 
+import io
+
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 import transformers
+from rich.console import Console
+from typer.testing import CliRunner
 
 import tf_pipeline
 from parity_tests.checkpoint_helpers import checkpoint, edited
@@ -12,12 +17,16 @@ from parity_tests.families import DISTINCT, REPRESENTATIVES
 from parity_tests.pipeline_helpers import tiny_with_tokenizer
 from parity_tests.tiers import thinned
 from tf_pipeline import compare
+from tf_pipeline.cli.main import app
+from tf_pipeline.judging.check import GROUPS
 from tf_pipeline.judging.rules import judge_envelope, judge_float64
 from tf_pipeline.judging.tensors import real_positions
+from tf_pipeline.parity import html
 from tf_pipeline.parity.comparison import Comparison
 from tf_pipeline.parity.dropout import as_factors, check_dropout
 from tf_pipeline.parity.outputs import check_gradients
 from tf_pipeline.parity.report import Report
+from tf_pipeline.parity.run import TensorFlowRunner
 from tf_pipeline.parity.training import torch_steps
 from tf_pipeline.reference.loading import torch_model
 from tf_pipeline.reference.running import run_torch
@@ -91,7 +100,15 @@ def test_a_group_that_ends_in_an_error_is_not_equal(monkeypatch):
     report = compare(checkpoint(BERT), groups=["weights", "round trip"])
     (failure,) = report.failures
     assert failure.group == "round trip" and "no space" in failure.problem
-    assert report.finding.check == failure
+    assert report.finding.check == failure and report.finding.lines()[0].startswith("Error: ")
+    assert not report.passed and "does not equal" not in report.verdict
+    others = len(report.checks) - 1
+    assert f"in full: comparing round trip ended in an error; the other {others} checks passed." in report.verdict
+    assert ">Not compared in full<" in html.render(report)
+    done = CliRunner().invoke(app, ["parity", str(checkpoint(BERT)), "--only", "weights", "--only", "round trip"])
+    assert done.exit_code == 2 and "ended in an error" in done.stdout and "not equal" not in done.stdout
+    report.checks.append(judge_float64("x", "s", np.ones(3), np.zeros(3)))
+    assert f"does not equal PyTorch: 1 of {others + 1} checks failed, and comparing round trip" in report.verdict
 
 
 def test_no_gradient_at_all_is_not_equal():
@@ -110,7 +127,34 @@ def test_gradients_too_small_to_say_anything_are_named():
     report = compare(checkpoint(BERT), dtypes=["float64"], groups=["gradients"])
     report.raise_if_unequal()
     small = [skip for skip in report.skipped if "not larger than 1e-10" in skip.reason]
-    assert small and all("key.bias" in skip.what for skip in small)  # softmax undoes what it adds
+    (skip,) = small  # of all kinds of labels together
+    assert "key.bias" in skip.what and skip.what.endswith("(labels, labels, no attention_mask)")  # softmax undoes it
+
+
+def test_what_is_left_out_is_said_once_for_each_reason():
+    report = compare(checkpoint(BERT), dtypes=["float64"], groups=["weights", "generation"])
+    report.skip("outputs", "this", "It is small.")
+    report.skip("training", "that", "It is small.")
+    console = Console(width=1000, record=True, file=io.StringIO())
+    report.print(console)
+    lines = [line.strip() for line in console.export_text().splitlines() if line.startswith("Not compared")]
+    names = ", ".join(name for name in GROUPS if name not in ("weights", "generation"))
+    assert lines == [
+        f"Not compared: {names}: Not asked for.",
+        f"Not compared: generation: {BERT} reads whole texts alone.",
+        "Not compared: this, that: It is small.",
+    ]
+
+
+def test_many_shapes_are_not_warned_of(caplog):
+    logger = tf.get_logger()
+    caplog.set_level("WARNING", logger=logger.name)
+    logger.addHandler(caplog.handler)
+    runner = TensorFlowRunner(Comparison(checkpoint(BERT), BERT, Report()).ours())
+    for length in range(1, 9):
+        runner({"input_ids": np.ones([1, length], int)})
+    logger.removeHandler(caplog.handler)
+    assert "retracing" not in caplog.text
 
 
 def test_dtypes_have_to_be_given():

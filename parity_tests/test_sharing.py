@@ -9,6 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import transformers
@@ -16,6 +17,7 @@ import transformers
 import tf_pipeline
 from parity_tests.checkpoint_helpers import WITHOUT_TORCH, checkpoint, ours, weights
 from tf_pipeline.callbacks import PushToHubCallback
+from tf_pipeline.hub import RepositoryError
 from tf_pipeline.optimization import create_optimizer
 
 CLASS = "TFBertForSequenceClassification"
@@ -141,6 +143,18 @@ def test_save_and_push(hub, tmp_path):
         assert (hub.folder / name).read_bytes() == (tmp_path / "saved" / name).read_bytes()
 
 
+def test_a_save_without_the_hub_says_that_it_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    model = ours(CLASS, checkpoint(CLASS))
+    with pytest.raises(RepositoryError) as error:
+        model.save_pretrained(tmp_path / "saved", push_to_hub=True)
+    assert str(error.value).startswith(
+        f"The checkpoint is saved in {tmp_path / 'saved'}, but was not uploaded: 'saved'"
+    )
+    assert "offline" in str(error.value) and "Log in" not in str(error.value) and "push_to_hub" in str(error.value)
+    assert ours(CLASS, tmp_path / "saved").config.num_labels == model.config.num_labels
+
+
 @pytest.mark.slow
 def test_what_the_hub_refuses_is_said(hub):
     done = child(hub, PUSH, "hf_wrong")
@@ -199,7 +213,13 @@ def test_a_card_says_how_a_model_was_trained(tmp_path):
     assert card.data.base_model == "org/old" and card.data.pipeline_tag == "text-classification"
     assert card.data.datasets == ["first", "second"]
     text = card.text
-    assert text.count("\n| ") == 4 and f"| 2 | {model.history.history['accuracy'][1]:.4g} |" in text
-    assert "AdamWeightDecay" in text and f"tf-pipeline {tf_pipeline.__version__}" in text
+    assert card.data.metrics == ["accuracy"] and card.data.library_name == "transformers"
+    assert f"| 2 | {model.history.history['accuracy'][1]:.4g} |" in text
+    assert "| optimizer | AdamWeightDecay |\n| learning rate | 0.001, PolynomialDecay |" in text and "{" not in text
+    assert (
+        'pipeline("text-classification", model="my-model")' in text and f"tf-pipeline {tf_pipeline.__version__}" in text
+    )
+    place = [text.index(f"\n## {name}\n") for name in ("Usage", "Results", "Training", "Versions")]
+    assert place == sorted(place)
     untrained = ours(CLASS, checkpoint(CLASS)).create_model_card(tmp_path, "plain")
     assert "## Training" not in untrained.read_text() and "## Results" not in untrained.read_text()

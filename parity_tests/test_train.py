@@ -6,6 +6,7 @@ import os
 import signal
 import xml.etree.ElementTree as ElementTree
 from functools import cache
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -155,6 +156,16 @@ def test_the_command(arguments):
     assert repeated.exit_code == 0 and (folder / "out" / "model.safetensors").read_bytes() == before
     labels = transformers.AutoConfig.from_pretrained(folder / "out").id2label
     assert labels == {0: "bad", 1: "good"}
+    card = (folder / "out" / "README.md").read_text()
+    assert "metrics:\n- accuracy\n- f1\n" in card and 'pipeline("text-classification", model="out")' in card
+    for name, value in {
+        "0": "bad", "base model": Path(given[given.index("--model") + 1]).name, "training rows": "12 of train.jsonl",
+        "validation rows": "6 of validation.jsonl", "epochs": "2", "batch size": "4",
+        "learning rate": "5e-05, linear, after a warm-up of 10% of the steps", "seed": "3",
+        "optimizer": "AdamW, weight decay 0.01, gradients clipped to a norm of 1",
+    }.items():  # fmt: skip
+        assert f"| {name} | {value} |" in card
+    assert card.index("learning_curve.svg") < card.index("## Training") and "The weights are those of epoch 2." in card
     assert json.loads((folder / "out" / "config.json").read_text())["problem_type"] == "single_label_classification"
 
 
@@ -444,6 +455,8 @@ def test_an_adapter_is_trained_alone_and_merged(arguments):
         np.testing.assert_allclose(ours[name], value, atol=1e-6, err_msg=name)
     changed = {name for name, value in before.items() if not torch.equal(value, ours[name])}
     assert changed and all(name.endswith(("query.weight", "value.weight")) or "classifier" in name for name in changed)
+    card = (folder / "out" / "README.md").read_text()
+    assert "| LoRA | rank 4, alpha 16, dropout 0, of query, value |" in card
     for left_out in ("adapter_model.safetensors", "adapter_config.json"):
         assert not (folder / "out" / left_out).exists()
     without = command("text-classification", *given, "--overwrite")
@@ -500,6 +513,8 @@ def test_training_stops_without_progress_and_keeps_the_best(tmp_path):
         patience=1,
     )
     assert 2 <= len(history["val_loss"]) < 30
+    card, best = (tmp_path / "out" / "README.md").read_text(), 1 + int(np.argmin(history["val_loss"]))
+    assert f"The weights are those of epoch {best}." in card and f"| {len(history['loss'])} of at most 30 |" in card
     judged = pipeline("text-classification", model=str(tmp_path / "out"))
     loss = np.mean([
         -np.log(next(one["score"] for one in judged(row["text"], top_k=None) if one["label"] == row["label"]))

@@ -6,6 +6,7 @@ neither TensorFlow nor PyTorch.
 
 import importlib
 import os
+import sys
 
 import wrapt
 
@@ -82,7 +83,7 @@ def __getattr__(name: str):
         raise AttributeError(f"module 'tf_pipeline' has no attribute {name!r}")
     from tf_pipeline.former_names import resolve
 
-    return resolve(name)
+    return resolve(name, __dir__(), is_import=sys._getframe(1).f_code.co_name == "_handle_fromlist")
 
 
 def __dir__():

@@ -1,6 +1,8 @@
 """Names that ``transformers`` had next to its models for TensorFlow: where they are here, or the way to do without."""
 
+import difflib
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -27,11 +29,19 @@ _OPTIONS = {
 _PART = "it was a part of a model: parts are attributes of models here, such as model.bert.embeddings."
 _IN_GRAPH = "tf_pipeline.tokenization.in_graph.compile_tokenizer makes any fast tokenizer a part of the graph."
 _GONE = "transformers 5 has no such model, from which it could be ported."
+# Former names that were not at the top of version 4.57: older ones, and those of its modules.
+_FURTHER = re.compile(r"set_seed|(TF)?Trainer|(TF)?TrainingArguments|TF\w+Output(With\w+)?")
 
 # The first pattern that matches a name gives its successor, with the groups of the match.
 _SUCCESSORS: tuple[tuple[str, str], ...] = (
     (r"shape_list", "tf.shape, or keras.ops.shape, is the same."),
     (r"set_seed", "keras.utils.set_random_seed sets the seeds of Python, NumPy, Keras and TensorFlow."),
+    (r"(?:TF)?Trainer", "model.compile and model.fit train; tf_pipeline.finetuning.train has the recipe of PyTorch's."),
+    (r"(?:TF)?TrainingArguments",
+     "its values are arguments of compile, fit and create_optimizer, or of tf_pipeline.finetuning.train."),
+    (r"TF(?:Greedy|Sample|Beam|Contrastive)\w+Output",
+     "generate returns the classes of tf_pipeline.generation.outputs."),
+    (r"TF\w+Output(?:With\w+)?", "models return the classes of tf_pipeline.outputs."),
     (r"GradientAccumulator", "optimizers of Keras take gradient_accumulation_steps=."),
     (r"TF(\w*)LogitsProcessorList|TF()LogitsProcessor|TF()LogitsWarper",
      "generate takes functions of ids and scores in a list, as logits_processor=."),
@@ -65,7 +75,7 @@ def former_names() -> dict[str, bool]:
 
 def successor(name: str) -> str | None:
     """The way to do without a name of ``transformers`` 4 that this package lacks; ``None`` for any other name."""
-    if former_names().get(name, name != "set_seed"):
+    if former_names().get(name, not _FURTHER.fullmatch(name)):
         return None
     for pattern, sentence in _SUCCESSORS:
         if match := re.fullmatch(pattern, name):
@@ -74,16 +84,27 @@ def successor(name: str) -> str | None:
     return None
 
 
-def resolve(name: str) -> Any:
+def resolve(name: str, known: Sequence[str] = (), is_import: bool = False) -> Any:
     """Something of ``transformers`` that old imports ask this package for.
 
-    Configs and processors are those of ``transformers``; tokenizers are, and take ``return_tensors="tf"``.
+    Configs and processors are those of ``transformers``; tokenizers are, and take ``return_tensors="tf"``. Classes of
+    outputs are those of :mod:`tf_pipeline.outputs`.
+
+    Args:
+        name: the name.
+        known: names of this package, for similar ones.
+        is_import: whether ``from tf_pipeline import …`` asks, where Python replaces the words of an
+            ``AttributeError``.
 
     Raises:
-        AttributeError: for a name that is neither here nor there; of one that was in version 4, with its successor.
+        AttributeError: for a name that is neither here nor there; of one that was in version 4, with its successor, of
+            another with similar ones.
+        ImportError: with the same words, for an import.
     """
+    if (output := _output_class(name)) is not None:
+        return output
     if (sentence := successor(name)) is not None:
-        raise AttributeError(f"tf_pipeline has no {name}: {sentence}")
+        raise (ImportError if is_import else AttributeError)(f"tf_pipeline has no {name}: {sentence}")
     if _TOKENIZER.fullmatch(name) or _SHARED.fullmatch(name):
         import transformers
 
@@ -91,7 +112,33 @@ def resolve(name: str) -> Any:
             from tf_pipeline.tokenization.auto import tensorflow_class
 
             return tensorflow_class(value) if _TOKENIZER.fullmatch(name) else value
-    raise AttributeError(f"module 'tf_pipeline' has no attribute {name!r}")
+    near = _near(name, known) if name[0].isupper() else []
+    mean = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise (ImportError if near and is_import else AttributeError)(
+        f"module 'tf_pipeline' has no attribute {name!r}{mean}"
+    )
+
+
+def _output_class(name: str) -> type | None:
+    """The class of :mod:`tf_pipeline.outputs` that version 4 had under a name with ``TF`` before it."""
+    if not re.fullmatch(r"TF\w+Output(With\w+)?", name):
+        return None
+    from tf_pipeline import outputs
+
+    return getattr(outputs, name.removeprefix("TF"), None)
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    """Names of this package like another one, such as that of PyTorch's class, or one that is misspelled."""
+    from tf_pipeline.auto import find_model_class, supported_models
+
+    if not name.startswith("TF") and (f"TF{name}" in known or find_model_class(f"TF{name}") is not None):
+        return [f"TF{name}"]
+    known = {*known, *(one for names in supported_models().values() for one in names)}
+    by_letters = {one.lower(): one for one in sorted(known)}
+    if name.lower() in by_letters:
+        return [by_letters[name.lower()]]
+    return [by_letters[one] for one in difflib.get_close_matches(name.lower(), by_letters, cutoff=0.85)]
 
 
 def name_table() -> str:

@@ -1,9 +1,12 @@
 """Turn a caller's inputs into tensors, with clear messages about invalid ones."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
@@ -19,7 +22,7 @@ def as_inputs(model, first: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict
         TypeError: for an input that the model does not take, or that is given twice.
         ValueError: for lists of unequal length.
     """
-    if isinstance(first, (list, tuple)) and first and all(_rank(value) >= _rank_of_inputs(model) for value in first):
+    if isinstance(first, (list, tuple)) and first and all(rank_of(value) >= _rank_of_inputs(model) for value in first):
         first, args = first[0], (*first[1:], *args)  # inputs in their order, as Keras once took them
     positional = dict(zip(INPUT_NAMES[1:], args, strict=False))
     if len(args) > len(positional) or positional.keys() & kwargs.keys():
@@ -35,7 +38,7 @@ def as_inputs(model, first: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict
     return {name: as_tensor(name, value) for name, value in inputs.items() if value is not None}
 
 
-def _rank(value: Any) -> int:
+def rank_of(value: Any) -> int:
     """Number of axes of an array or a tensor; 0 of anything else."""
     shape = getattr(value, "shape", ())
     return shape.rank or 0 if isinstance(shape, tf.TensorShape) else len(shape)
@@ -63,6 +66,65 @@ def as_tensor(name: str, value: Any) -> Any:
             f"{name} cannot be made a tensor ({error}). If its rows have different lengths, pad them: "
             "tokenizer(texts, padding=True, return_tensors='tf')."
         ) from error
+
+
+def arrays_of(inputs: Any) -> Any:
+    """Inputs by name as a dictionary of arrays, which Keras takes; anything else as it is.
+
+    Args:
+        inputs: such as a tokenizer returns, with or without ``return_tensors=``.
+
+    Raises:
+        ValueError: for lists of unequal length.
+    """
+    if not isinstance(inputs, Mapping):
+        return inputs
+    lists = (list, tuple)
+    return {name: as_tensor(name, value) if isinstance(value, lists) else value for name, value in inputs.items()}
+
+
+def refuse_strings(values: Any) -> None:
+    """Require that labels are no strings.
+
+    Args:
+        values: an array, a tensor, a list, or anything else, which passes.
+
+    Raises:
+        ValueError: naming one of them, and what to do.
+    """
+    is_tensor = isinstance(values, tf.Tensor) and values.dtype == tf.string
+    first = values.numpy() if is_tensor and hasattr(values, "numpy") else values
+    while isinstance(first, (list, tuple, np.ndarray)) and len(first):
+        first = first[0]
+    if is_tensor or isinstance(first, (str, bytes)):
+        first = first.decode() if isinstance(first, bytes) else first
+        such = f", such as {str(first)!r:.80}" if isinstance(first, str) else ""
+        raise ValueError(
+            f"The labels are strings{such}, and have to be numbers: [model.config.label2id[label] for label in "
+            "labels], with label2id= and id2label= given to from_pretrained. Or tf_pipeline.data.prepare makes the "
+            "batches, which takes names."
+        )
+
+
+# What a check in a graph says, each of its values in brackets, and what TensorFlow adds about the values compared.
+_ASSERTION = re.compile(r"assertion failed: ((?:\[[^\[\]]*\] ?)+)")
+_COMPARED = " Condition x "
+
+
+@contextlib.contextmanager
+def own_words_of_graphs() -> Iterator[None]:
+    """Keep TensorFlow from wrapping what a check in a graph says in a trace of the graph.
+
+    Raises:
+        ValueError: with the words of a check that failed, as the same check raises outside of a graph.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if (found := _ASSERTION.search(error.message)) is None:
+            raise
+        words = " ".join(re.findall(r"\[([^\[\]]*)\]", found[1]))
+        raise ValueError(words.split(_COMPARED)[0]) from None
 
 
 def check_inputs(model, inputs: Mapping[str, Any]) -> dict[str, Any]:

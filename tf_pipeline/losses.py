@@ -44,7 +44,7 @@ def cross_entropy(
 
     Raises:
         ValueError: for a label that is no class, and for labels that are not one per row of logits; where only a graph
-            knows the values, it raises ``InvalidArgumentError``.
+            knows the values, it raises ``InvalidArgumentError``, of which ``fit`` makes a ``ValueError``.
     """
     logits = _at_least_float32(tf.reshape(logits, [-1, tf.shape(logits)[-1]]))
     weights = None if weights is None else tf.reshape(_like(weights, labels, logits.dtype), [-1])

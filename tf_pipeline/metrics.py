@@ -278,7 +278,7 @@ def rouge(predicted: Sequence[str], references: Sequence[str]) -> dict[str, floa
     try:
         from rouge_score import rouge_scorer
     except ImportError as error:
-        raise ImportError("ROUGE needs the package rouge-score: pip install 'tf-pipeline[train]'.") from error
+        raise ImportError('ROUGE needs the package rouge-score: pip install "tf-pipeline[train]".') from error
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     scorer = rouge_scorer.RougeScorer(names, use_stemmer=True)
     scores = [scorer.score(known, text) for text, known in zip(predicted, references, strict=True)]

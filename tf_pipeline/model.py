@@ -18,12 +18,13 @@ from tf_pipeline.adapters import AdapterMixin
 from tf_pipeline.arguments import MODEL_ARGUMENTS, SAVE_ARGUMENTS, ArgumentError, refuse_unknown, renamed, settled
 from tf_pipeline.config import clear_errors, load_config
 from tf_pipeline.forks import refuse_if_forked
+from tf_pipeline.former_attributes import former_attribute
 from tf_pipeline.garbage import only_new_collected, paused_collection
 from tf_pipeline.generation.config import GenerationConfig
 from tf_pipeline.generation.mixin import GenerationMixin
 from tf_pipeline.heads import head_of
-from tf_pipeline.hub import split_hub_options
-from tf_pipeline.inputs import INPUT_NAMES, as_inputs, check_inputs
+from tf_pipeline.hub import RepositoryError, split_hub_options
+from tf_pipeline.inputs import INPUT_NAMES, as_inputs, check_inputs, refuse_strings
 from tf_pipeline.layers import Embedding
 from tf_pipeline.losses import Loss, check_problem_type
 from tf_pipeline.outputs import ModelOutput
@@ -225,6 +226,10 @@ class TFPreTrainedModel(
         # inside itself.
         return [name for name in super().__dir__() if name != "base_model"]
 
+    def __getattr__(self, name: str) -> Any:
+        """A name that models of version 4 had, where it is no attribute of this one."""
+        return former_attribute(self, name)
+
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Number of parameters, tied ones counted once.
 
@@ -354,6 +359,8 @@ class TFPreTrainedModel(
         ``options`` are those of :mod:`tf_pipeline.losses`: ``weights`` and ``label_smoothing``.
         """
         labels = {name: tf.convert_to_tensor(value) for name, value in labels.items()}
+        for value in labels.values():
+            refuse_strings(value)
         return type(self).task_loss(outputs, labels, self.config, **options)
 
     @property
@@ -569,7 +576,13 @@ class TFPreTrainedModel(
         if saved_model:
             self.export(Path(save_directory) / "saved_model" / str(version), verbose=False)
         if push_to_hub:
-            self.push_to_hub(**{"repo_id": Path(save_directory).absolute().name} | options)
+            try:
+                self.push_to_hub(**{"repo_id": Path(save_directory).absolute().name} | options)
+            except RepositoryError as error:
+                raise RepositoryError(
+                    f"The checkpoint is saved in {save_directory}, but was not uploaded: {error} model.push_to_hub "
+                    "uploads it later."
+                ) from error
 
     def push_to_hub(self, repo_id: str, max_shard_size: int | str = "5GB", **options: Any) -> str:
         """Upload what :meth:`save_pretrained` writes to the hub, as one commit.
@@ -592,13 +605,13 @@ class TFPreTrainedModel(
         return push_model(self, repo_id, max_shard_size, **options)
 
     def create_model_card(self, output_dir: str | os.PathLike, model_name: str, **values: Any) -> Path:
-        """Write ``README.md`` of a folder: the kind of the model, its training, and the numbers of each epoch.
+        """Write ``README.md`` of a folder: the kind of the model, its use, the numbers of each epoch, its training.
 
         Args:
             output_dir: the folder, made if it does not exist.
             model_name: name of the model.
-            **values: ``language``, ``license``, ``tags``, ``finetuned_from``, ``tasks``, ``dataset``: see
-                :func:`tf_pipeline.sharing.write_model_card`.
+            **values: ``language``, ``license``, ``tags``, ``finetuned_from``, ``tasks``, ``dataset``,
+                ``details``: see :func:`tf_pipeline.sharing.write_model_card`.
 
         Returns:
             Path of the file.

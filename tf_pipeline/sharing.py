@@ -1,18 +1,26 @@
 """Put a model on the hub, with a card that says how it was made."""
 
-import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tf_pipeline.environment import versions
 from tf_pipeline.files import write_text
+from tf_pipeline.heads import head_of
 from tf_pipeline.hub import RepositoryError
 
 _GENERATED = "generated_from_keras_callback"
 _PACKAGES = ("tf-pipeline", "tensorflow", "keras", "transformers")
+# Names of metrics that the hub has another name for, and options of optimizers that limit gradients.
+_HUB_METRICS = {"mean_absolute_error": "mae"}
+_CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
+# What the pipelines of some tasks are asked in the card; a text, unless it is said here.
+_ASKED = {
+    "question-answering": 'question="Who came?", context="Ann came."',
+    "fill-mask": 'f"A text with a {pipe.tokenizer.mask_token}."',
+}
 
 
 def push_folder(
@@ -60,10 +68,9 @@ def push_folder(
             create_pr=create_pr,
         )
     except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, errors.HFValidationError, OSError) as error:
-        raise RepositoryError(
-            f"{repo_id!r} could not be written to on the hub: {str(error).strip()} Log in with `hf auth login` or pass "
-            "token=."
-        ) from error
+        is_offline = isinstance(error, errors.OfflineModeIsEnabled)
+        cure = "" if is_offline else " Log in with `hf auth login` or pass token=."
+        raise RepositoryError(f"{repo_id!r} could not be written to on the hub: {str(error).strip()}{cure}") from error
     return str(commit.commit_url)
 
 
@@ -97,8 +104,11 @@ def write_model_card(
     finetuned_from: str | None = None,
     tasks: str | None = None,
     dataset: str | Sequence[str] | None = None,
+    details: Mapping[str, Any] | None = None,
+    kept_epoch: int | None = None,
+    curve: str | None = None,
 ) -> Path:
-    """Write ``README.md`` of a folder: the kind of the model, its training, and the numbers of each epoch.
+    """Write ``README.md`` of a folder: the kind of the model, its use, the numbers of each epoch, and its training.
 
     The optimizer and the numbers are those that the Keras model knows of its own training.
 
@@ -112,12 +122,16 @@ def write_model_card(
         finetuned_from: hub id of the checkpoint it started from.
         tasks: the hub's name of its task, such as ``"text-classification"``.
         dataset: hub id of the data, or several.
+        details: further facts of its training by name, which take the place of those of the optimizer.
+        kept_epoch: number of the epoch, from 1, whose weights it has.
+        curve: name of a picture of its learning curve in the folder.
 
     Returns:
         Path of the file.
     """
     from huggingface_hub import ModelCardData
 
+    history = getattr(getattr(model, "history", None), "history", None) or {}
     data = ModelCardData(
         model_name=model_name,
         language=language,
@@ -127,13 +141,20 @@ def write_model_card(
         base_model=finetuned_from,
         pipeline_tag=tasks,
         datasets=dataset,
+        metrics=_metrics(history) or None,
     )
-    origin = f"fine-tuned from `{finetuned_from}`" if finetuned_from else "trained"
+    base = finetuned_from or (details or {}).get("base model")
+    origin = f"fine-tuned from `{base}`" if base else "trained"
+    purpose = f" for {tasks}" if tasks else ""
+    name = type(model).__name__.removeprefix("TF")
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {model_name}",
-        f"A {model.config.model_type} model ({type(model).__name__.removeprefix('TF')}), {origin} with TensorFlow.",
-        *_training(model),
+        f"A {model.config.model_type} model ({name}), {origin}{purpose} with TensorFlow.",
+        *_usage(model_name, tasks, name),
+        *_labels(model),
+        *_results(model, history, kept_epoch, curve),
+        *_training(model, details),
         "## Versions",
         "\n".join(f"- {name} {version}" for name, version in versions(_PACKAGES).items()),
     ]
@@ -143,27 +164,79 @@ def write_model_card(
     return path
 
 
-def _training(model: Any) -> list[str]:
-    """Sections about the training, as far as the model knows of it."""
-    parts: list[str] = []
-    if getattr(model, "optimizer", None) is not None:
-        options = json.dumps(model.optimizer.get_config(), default=str, indent=2, sort_keys=True)
-        parts += ["## Training", f"Optimizer `{type(model.optimizer).__name__}`, {model.dtype_policy.name}:"]
-        parts.append(f"```json\n{options}\n```")
-    history = getattr(model, "history", None)
-    if history is not None and history.history:
-        parts += ["## Results", _table(history.epoch, history.history)]
-    return parts
+def _metrics(history: Mapping[str, Any]) -> list[str]:
+    """The hub's names of the numbers of an epoch."""
+    names = [name.removeprefix("val_") for name in history if not name.endswith("loss")]
+    return sorted({"rouge" if name.startswith("rouge") else _HUB_METRICS.get(name, name) for name in names})
 
 
-def _table(epochs: Sequence[int], values: Mapping[str, Sequence[Any]]) -> str:
-    """The numbers of each epoch as a table of Markdown."""
-    lines = [["epoch", *values], ["---"] * (1 + len(values))]
-    for row, epoch in enumerate(epochs):
-        lines.append(
-            [str(epoch + 1), *(_number(column[row]) if row < len(column) else "" for column in values.values())]
-        )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _usage(model_name: str, task: str | None, class_name: str) -> list[str]:
+    """A section on how the model is called."""
+    if task is None:
+        return []
+    call = f"""from tf_pipeline import pipeline
+
+pipe = pipeline("{task}", model="{model_name}")
+print(pipe({_ASKED.get(task, '"A text."')}))"""
+    both = f"`transformers.{class_name}.from_pretrained` loads the same files in PyTorch."
+    return ["## Usage", f"```python\n{call}\n```", both]
+
+
+def _labels(model: Any) -> list[str]:
+    """A section on the labels, unless they have no names."""
+    head, names = head_of(type(model).__name__), model.config.id2label or {}
+    if head is None or not head.names_labels or all(name == f"LABEL_{place}" for place, name in names.items()):
+        return []
+    return ["## Labels", _table(["number", "label"], sorted(names.items()))]
+
+
+def _results(model: Any, history: Mapping[str, Any], kept_epoch: int | None, curve: str | None) -> list[str]:
+    """A section on the numbers of each epoch, as far as the model knows of them."""
+    if not history:
+        return []
+    rows = [
+        [epoch + 1, *(_number(column[row]) if row < len(column) else "" for column in history.values())]
+        for row, epoch in enumerate(model.history.epoch)
+    ]
+    kept = [f"The weights are those of epoch {kept_epoch}."] if kept_epoch else []
+    return [
+        "## Results",
+        *kept,
+        _table(["epoch", *history], rows),
+        *([f"![The loss of each epoch]({curve})"] if curve else []),
+    ]
+
+
+def _training(model: Any, details: Mapping[str, Any] | None) -> list[str]:
+    """A section on the training, as far as it is told, or the model knows of it."""
+    if details is None and getattr(model, "optimizer", None) is not None:
+        options = model.optimizer.get_config()
+        given = {name.replace("_", " "): options.get(name) for name in ("weight_decay", *_CLIPS)}
+        details = {
+            "optimizer": type(model.optimizer).__name__,
+            "learning rate": _rate(options["learning_rate"]),
+            **{name: value for name, value in given.items() if value},
+            "precision": model.dtype_policy.name,
+        }
+    return ["## Training", _table(["", ""], details.items())] if details else []
+
+
+def _rate(value: Any) -> str:
+    """A learning rate: a number, or the schedules of one, from the outermost to the innermost."""
+    if not isinstance(value, Mapping):
+        return f"{value:g}"
+    names, config = [], value
+    while isinstance(config, Mapping) and "class_name" in config:
+        names.append(config["class_name"])
+        config, last = config["config"].get("decay_schedule_fn"), config["config"]
+    highest = last.get("initial_learning_rate")
+    return ", ".join([f"{highest:g}"] * isinstance(highest, float) + names)
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table of Markdown."""
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def _number(value: Any) -> str:

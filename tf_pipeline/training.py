@@ -14,8 +14,9 @@ from tf_pipeline import recompute
 from tf_pipeline.arguments import whole_number
 from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.heads import head_of
+from tf_pipeline.inputs import arrays_of, as_tensor, own_words_of_graphs, rank_of, refuse_strings
 from tf_pipeline.losses import check_smoothing, class_weights_for
-from tf_pipeline.outputs import ModelOutput
+from tf_pipeline.outputs import LogitsOutput, ModelOutput
 
 _CROSS_ENTROPIES = ("binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy")
 
@@ -39,7 +40,8 @@ class TrainingMixin:
 
         Args:
             optimizer: of Keras.
-            loss: of Keras, on the logits; the head's own if there is none.
+            loss: of Keras, on the logits; the head's own if there is none, or one of the names that version 4 of
+                ``transformers`` had for it: ``"passthrough"``, ``model.hf_compute_loss``, ``model.compute_loss``.
             *args: of Keras.
             jit_compile: whether to use XLA. It compiles again for every shape, while a graph of dynamic shape traces
                 once.
@@ -51,6 +53,8 @@ class TrainingMixin:
             ValueError: for a share out of its range, or next to a loss of your own.
         """
         label_smoothing = check_smoothing(label_smoothing)
+        if _is_own_loss(loss):
+            loss = None
         if label_smoothing and loss is not None:
             raise ValueError("label_smoothing is of the model's own loss; give it to the loss that you pass.")
         if any(map(_takes_probabilities, keras.tree.flatten(loss))) and self.label_names:
@@ -83,42 +87,77 @@ class TrainingMixin:
         With the head's own loss, ``class_weight`` (numbers by class) weighs every label, of tokens too;
         ``sample_weight`` is ``[batch]``, or of the shape of the labels. The loss is the sum of weighted losses over the
         number of labels that are not -100, as by ``keras.losses.SparseCategoricalCrossentropy``. Labels may be among
-        the inputs.
+        the inputs, which may be what a tokenizer returns, and lists.
+
+        Raises:
+            ValueError: for labels that are strings or no classes, and for inputs that a call would refuse.
         """
         arguments = self._arguments(keras.Model.fit, args, kwargs)
         if isinstance(arguments.get("x"), tf.data.Dataset):
             arguments.setdefault("shuffle", False)  # Keras only warns about it for a data set
         try:
-            with self._weighing(arguments):
+            with self._weighing(arguments), own_words_of_graphs():
                 return super().fit(**arguments)
         finally:  # an interrupted training has changed weights too
             self.weight_changes += 1
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Keras' ``evaluate``; see :meth:`fit` for ``sample_weight``."""
-        return super().evaluate(**self._arguments(keras.Model.evaluate, args, kwargs))
+        with own_words_of_graphs():
+            return super().evaluate(**self._arguments(keras.Model.evaluate, args, kwargs))
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Keras' ``predict``; see :meth:`fit` for the inputs."""
+        with own_words_of_graphs():
+            return super().predict(**self._arguments(keras.Model.predict, args, kwargs))
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Keras' ``train_on_batch``; see :meth:`fit` for ``class_weight`` and ``sample_weight``."""
         arguments = self._arguments(keras.Model.train_on_batch, args, kwargs)
         self.weight_changes += 1
-        with self._weighing(arguments):
+        with self._weighing(arguments), own_words_of_graphs():
             return super().train_on_batch(**arguments)
 
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Keras' ``test_on_batch``; see :meth:`fit` for ``sample_weight``."""
+        with own_words_of_graphs():
+            return super().test_on_batch(**self._arguments(keras.Model.test_on_batch, args, kwargs))
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Keras' ``predict_on_batch``; see :meth:`fit` for the inputs."""
+        with own_words_of_graphs():
+            return super().predict_on_batch(arrays_of(x))
+
     def _arguments(self, method: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments by name.
+        """Return the arguments by name, with inputs and labels that Keras takes.
 
         Move labels from ``x`` to ``y`` where there are weights, which Keras would otherwise drop.
         """
         arguments = dict(inspect.signature(method).bind(self, *args, **kwargs).arguments)
         del arguments["self"]
         arguments |= arguments.pop("kwargs", {})
+        arguments |= {name: self._given(name, arguments[name]) for name in ("x", "y") if name in arguments}
+        if isinstance(given := arguments.get("validation_data"), (tuple, list)):
+            parts = (self._given(name, value) for name, value in zip("xy", given, strict=False))
+            arguments["validation_data"] = (*parts, *given[2:])
         if arguments.get("sample_weight") is not None:
             arguments["x"], arguments["y"] = self._apart(arguments.get("x"), arguments.get("y"))
         validation = arguments.get("validation_data")
         if isinstance(validation, tuple) and len(validation) == 3 and validation[2] is not None:
             arguments["validation_data"] = (*self._apart(*validation[:2]), validation[2])
         return arguments
+
+    def _given(self, name: str, value: Any) -> Any:
+        """Inputs (``"x"``) or labels (``"y"``), as arrays if they are lists."""
+        if name == "x" or isinstance(value, Mapping):
+            value = arrays_of(value)
+        elif len(self.label_names) < 2 and isinstance(value, (list, tuple)) and not any(map(rank_of, value)):
+            refuse_strings(value)
+            value = as_tensor("labels", value)
+        labels = value if isinstance(value, Mapping) else {} if name == "x" else {"labels": value}
+        for name in ("labels", *self.label_names):
+            refuse_strings(labels.get(name))
+        return value
 
     def _apart(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Inputs and labels, which may be among the inputs."""
@@ -222,7 +261,12 @@ class TrainingMixin:
         """The user's loss on the logits if ``compile`` was given one, else the head's own."""
         if self._compile_loss is not None:
             return super().compute_loss(x, self._targets(x, y, y_pred), _scores(y_pred), sample_weight, training)
+        if y_pred is None:
+            raise TypeError(
+                "compute_loss is Keras', of x, y and y_pred; that of version 4 is hf_compute_loss(labels, logits)."
+            )
         labels = self._labels(x, y)
+        self._warn_of_float_labels(labels)
         options = {} if sample_weight is None else {"weights": _one_tensor(sample_weight)}
         if self._label_smoothing:
             options["label_smoothing"] = self._label_smoothing
@@ -235,6 +279,40 @@ class TrainingMixin:
         # Replicas of tf.distribute add their gradients up, so that each contributes its share of the mean.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         return tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)]) / replicas
+
+    def hf_compute_loss(self, labels: Any, logits: Any) -> tf.Tensor:
+        """The head's own loss, under the name of version 4 of ``transformers``.
+
+        ``compile(loss=model.hf_compute_loss)`` is ``compile()``. Version 4 returned the loss of each text here.
+
+        Args:
+            labels: as in a call.
+            logits: of the same call.
+
+        Returns:
+            The mean loss, a scalar.
+
+        Raises:
+            ValueError: for a head whose loss takes more than one kind of logits or labels.
+        """
+        if len(self.label_names) != 1:
+            names = "=…, ".join(self.label_names)
+            words = f"call it with labels, model(inputs, {names}=…).loss" if names else "it has no loss of its own"
+            raise ValueError(f"hf_compute_loss takes one kind of labels, which {type(self).__name__} has not: {words}.")
+        return self.compute_task_loss(LogitsOutput(logits=logits), {self.label_names[0]: labels})
+
+    def _warn_of_float_labels(self, labels: Mapping[str, Any]) -> None:
+        """Say that labels which are floats are judged class by class, which is not meant of one-hot vectors."""
+        head, label = head_of(type(self).__name__), labels.get("labels")
+        if head is None or head.loss != "sequence_classification" or label is None:
+            return
+        if self.config.num_labels > 1 and self.config.problem_type is None and tf.as_dtype(label.dtype).is_floating:
+            warnings.warn(
+                "The labels are floats, and the config has no problem_type: each class is learned by itself, as of "
+                "texts with several labels. For one class per text, give its number (np.argmax(labels, -1)); otherwise "
+                'load the model with problem_type="multi_label_classification".',
+                stacklevel=2,
+            )
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The user's metrics, on the logits and the labels."""
@@ -341,6 +419,12 @@ def _one_tensor(weights: Any) -> Any:
             f"The model's own loss takes one sample_weight, and got {len(parts)}; pass loss= to compile()."
         )
     return parts[0]
+
+
+def _is_own_loss(loss: Any) -> bool:
+    """Whether a loss is a name that version 4 had for the head's own."""
+    own = (TrainingMixin.hf_compute_loss, TrainingMixin.compute_loss)
+    return (isinstance(loss, str) and loss == "passthrough") or getattr(loss, "__func__", None) in own
 
 
 def _takes_probabilities(loss: Any) -> bool:

@@ -44,12 +44,12 @@ def _options(
 
 
 app.command(cls=Command)(run)
-app.command(cls=Command)(train)
-app.command(cls=Command)(export)
-app.command(cls=Command)(batch)
+app.command(cls=Command, short_help="Fine-tune a checkpoint on rows.")(train)
+app.command(cls=Command, short_help="Export a checkpoint for TensorFlow Serving.")(export)
+app.command(cls=Command, short_help="Answer the rows of files on Apache Beam.")(batch)
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, short_help="Compare a checkpoint with PyTorch, tensor by tensor.")
 def parity(
     checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint that PyTorch can load too.")],
     task: Annotated[
@@ -77,7 +77,7 @@ def parity(
     (saving and loading) and pipeline. float64 has to agree with PyTorch to 1e-10; in narrower dtypes our rounding error
     has to stay within twice PyTorch's own. Needs torch.
 
-    The exit status is 0 if all is equal, 1 if not, and 2 if it could not be compared.
+    The exit status is 0 if all is equal, 1 if not, and 2 if it could not be compared, in part or at all.
 
     tf-pipeline parity ./my-checkpoint --report parity.html
 
@@ -104,10 +104,10 @@ def parity(
     except (ValueError, OSError, ImportError, AttributeError, MemoryError) as error:
         fail(error, 2)
     report.print()
-    raise typer.Exit(0 if report.passed else 1)
+    raise typer.Exit(0 if report.passed else 2 if report.is_broken else 1)
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, short_help="Port a checkpoint of an architecture without a module.")
 def port(
     checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint of any architecture.")],
     folder: Annotated[Path | None, typer.Argument(help="Folder for the port; may be left out with --show.")] = None,
@@ -160,7 +160,7 @@ def port(
         Console(stderr=True).print(f"{type(model).__name__}: {len(model.graph.nodes)} operations, in {folder}")
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, short_help="Convert a checkpoint to safetensors.")
 def convert(
     checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint.")],
     folder: Annotated[Path, typer.Argument(help="Folder to write to.")],

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_pipeline.arguments import whole_number
 from tf_pipeline.data.collators import DataCollatorWithPadding, DefaultDataCollator, to_tensor
+from tf_pipeline.inputs import refuse_strings
 
 # Columns of a tokenizer that collators take, and models do not.
 _OF_COLLATORS = {"offset_mapping", "special_tokens_mask"}
@@ -50,7 +51,7 @@ def prepare_tf_dataset(
 
     Raises:
         TypeError: for data of another kind.
-        ValueError: if there are no rows, or no column that the model takes.
+        ValueError: if there are no rows, or no column that the model takes, and for labels that are strings.
     """
     rows = _Rows(dataset)
     batch_size = whole_number("batch_size", batch_size, 1)
@@ -64,6 +65,9 @@ def prepare_tf_dataset(
             f"The data set has the columns {', '.join(rows.columns)}, and none is an input of the model "
             f"({', '.join(input_names)}). Tokenize the texts first."
         )
+    for name, value in rows.at([0])[0].items():
+        if name in (*label_names, "label", "label_ids"):
+            refuse_strings(value)
     if collate_fn is None:
         padded = DefaultDataCollator if tokenizer is None else partial(DataCollatorWithPadding, tokenizer)
         collate_fn = padded(return_tensors="np")  # tensors are made below

@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,15 +157,33 @@ def train(
         every.append(RemainderStep())
     if measured is not None:
         every.append(SameMasks(measured))
-    if patience is not None:
-        every.append(keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True))
-    every += callbacks or []
+    stopping = None if patience is None else keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True)
+    every += [one for one in (stopping, *(callbacks or ())) if one is not None]
+    decay = f"weight decay {weight_decay:g}" + (f", gradients clipped to a norm of {clip:g}" if clip else "")
+    told = {
+        "base model": Path(model).name if os.path.isdir(model) else model,
+        "training rows": _counted(train, read),
+        "validation rows": judged and _counted(validation, judged),
+        "epochs": None,
+        "batch size": f"{batch_size}" + (f", {accumulation} batches to a step" if accumulation > 1 else ""),
+        "learning rate": f"{learning_rate:g}, {schedule}, after a warm-up of {warmup:.0%} of the steps",
+        "optimizer": f"AdamW, {decay}",
+        "label smoothing": label_smoothing,
+        "problem type": getattr(network.config, "problem_type", None),
+        "maximum length": max_length,
+        **{name.replace("_", " "): value for name, value in (data_options or {}).items()},
+        "LoRA": _adapter_in_words(network) if lora is not None else None,
+        "precision": network.dtype_policy.name,
+        "seed": f"{seed}",
+    }
     # The folder is opened first, so that one that cannot be written costs no training.
     with checkpoint_folder(output, obsolete=f"{ADAPTER}/") as staging:
         history = network.fit(batches, validation_data=measured, epochs=epochs, callbacks=every, verbose=0).history
         _require_finite(network, history["loss"])
         _require_empty(Path(output), overwrite)  # still
-        _write(network, tokenizer, staging, Path(output).absolute().name, task, str(model), history)
+        kept = len(history["loss"]) if stopping is None else stopping.best_epoch + 1
+        told["epochs"] = f"{len(history['loss'])}" + (f" of at most {epochs}" if stopping else "")
+        _write(network, tokenizer, staging, Path(output).absolute().name, task, str(model), history, told, kept)
     return history
 
 
@@ -283,17 +301,40 @@ def _require_finite(model: Any, losses: Sequence[float]) -> None:
     raise ValueError(f"{what}; lower --learning-rate (learning_rate). Nothing was written.")
 
 
+def _counted(source: Any, rows: Callable[[], Iterator[Any]]) -> str:
+    """The number of rows, and the file that they are from."""
+    number = f"{sum(1 for _ in rows()):,}"
+    return f"{number} of {Path(source).name}" if isinstance(source, (str, os.PathLike)) else number
+
+
+def _adapter_in_words(model: Any) -> str:
+    """The settings of the adapter that is trained."""
+    (adapter,) = model.adapter_config()["by_name"].values()
+    config = adapter["config"]
+    modules = config["target_modules"]
+    modules = modules if isinstance(modules, str) else ", ".join(sorted(modules))
+    return f"rank {config['r']}, alpha {config['lora_alpha']:g}, dropout {config['lora_dropout']:g}, of {modules}"
+
+
 def _write(
-    model: Any, tokenizer: Any, folder: Path, name: str, task: str, source: str, history: Mapping[str, Any]
-) -> None:
+    model: Any, tokenizer: Any, folder: Path, name: str, task: str, source: str, history: Mapping[str, Any],
+    told: Mapping[str, Any], kept: int,
+) -> None:  # fmt: skip
     """Write the checkpoint, its tokenizer, its card and its learning curve."""
     if model.active_adapters():
         model.save_adapter(folder / ADAPTER)
         model.merge_and_unload()
     model.write_checkpoint(folder)
     tokenizer.save_pretrained(folder)
-    origin = None if os.path.isdir(source) else source
-    card = write_model_card(model, folder, name, finetuned_from=origin, tasks=task)
     losses = {key: values for key, values in history.items() if key in ("loss", "val_loss")}
     write_text(folder / CURVE, learning_curve(losses, f"{name}: loss"))
-    write_text(card, card.read_text(encoding="utf-8") + f"\n![The loss of each epoch]({CURVE})\n")
+    write_model_card(
+        model,
+        folder,
+        name,
+        finetuned_from=None if os.path.isdir(source) else source,
+        tasks=task,
+        details={fact: value for fact, value in told.items() if value},
+        kept_epoch=kept,
+        curve=CURVE,
+    )

@@ -62,6 +62,7 @@ class GenerationMixin:
         """The model as one that reads token after token with a cache, if it has one."""
         return self if isinstance(self, Stepper) else None
 
+    @tf.autograph.experimental.do_not_convert  # in a user's tf.function; the loop is made of TensorFlow's own ops
     def generate(
         self,
         inputs: Any = None,

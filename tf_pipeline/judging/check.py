@@ -17,6 +17,10 @@ GROUPS = {
 }
 
 
+# How the problem of a group begins whose comparison ended in an error, of either side or of its own.
+ENDED = "comparing it ended in"
+
+
 @dataclass(frozen=True)
 class Worst:
     """The element that is furthest off.
@@ -88,6 +92,11 @@ class Check:
         used = (self.rms_error if self.torch_rms_error else self.max_error) / self.limit
         return used if self.passed else max(used, 1.0)
 
+    @property
+    def is_error(self) -> bool:
+        """Whether a comparison ended in an error, so that it tells nothing about the models."""
+        return self.problem.startswith(ENDED)
+
     def __str__(self) -> str:
         theirs = f", PyTorch's own {self.torch_rms_error:.2e}" if self.torch_rms_error else ""
         detail = self.problem or (
@@ -121,7 +130,7 @@ class Finding:
 
     def lines(self) -> list[str]:
         """The finding in words."""
-        check, lines = self.check, [f"First difference: {self.check}"]
+        check, lines = self.check, [f"{'Error' if self.check.is_error else 'First difference'}: {self.check}"]
         if check.worst is not None:
             at = check.worst
             theirs = "" if at.theirs is None else f", PyTorch {at.theirs:.9g}"

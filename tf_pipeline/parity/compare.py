@@ -10,12 +10,13 @@ import numpy as np
 
 from tf_pipeline.environment import available_memory, environment
 from tf_pipeline.judging import rules
-from tf_pipeline.judging.check import GROUPS, Finding
+from tf_pipeline.judging.check import ENDED, GROUPS, Finding
 from tf_pipeline.parity import behaviour, locate, outputs
 from tf_pipeline.parity.comparison import SAMPLE_TEXTS, Comparison
 from tf_pipeline.parity.generation import check_generation
 from tf_pipeline.parity.pipelines import check_pipeline
 from tf_pipeline.parity.report import Report
+from tf_pipeline.parity.results import NOT_ASKED
 from tf_pipeline.parity.training import check_training
 
 # Bytes in float64 for each parameter: the two models, and with training their copies, gradients and two moments.
@@ -65,7 +66,7 @@ def compare(
         comparison.ours(), comparison.theirs()  # an error of loading is no difference
     for name, check in _CHECKS.items():
         if groups is not None and name not in groups:
-            report.skip(name, GROUPS[name], "Not asked for.")
+            report.skip(name, GROUPS[name], NOT_ASKED)
         elif name == "training" and not trainable:
             report.skip(name, GROUPS[name], "The memory does not hold both models with gradients and moments.")
         else:
@@ -79,15 +80,13 @@ def compare(
 
 
 def _run(check: Callable[[Comparison], Any], group: str, comparison: Comparison) -> None:
-    """Compare a group; if it ends in an error it is not equal, and the checks until then are kept."""
+    """Compare a group; if it ends in an error it has not passed, and the checks until then are kept."""
     try:
         check(comparison)
     except MemoryError:
         raise
     except Exception as error:
-        comparison.report.extend(
-            [rules.judge_failure("the whole group", "exact", error, group, "comparing it ended in")]
-        )
+        comparison.report.extend([rules.judge_failure("the whole group", "exact", error, group, ENDED)])
 
 
 def _finding(comparison: Comparison) -> Finding | None:
@@ -125,7 +124,7 @@ def _check_arguments(dtypes: Sequence[str], mode: str, groups: Sequence[str] | N
         import torch  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "Parity is measured against PyTorch, which is not installed: pip install 'tf-pipeline[parity]'."
+            'Parity is measured against PyTorch, which is not installed: pip install "tf-pipeline[parity]".'
         ) from error
     if not dtypes:
         raise ValueError(f"Give dtypes to compare in, of {', '.join(rules.EPSILON)}: there are none.")

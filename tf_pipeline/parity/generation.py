@@ -26,10 +26,10 @@ def check_generation(comparison: Comparison) -> None:
     model, report = comparison.ours(), comparison.report
     generates = model.can_generate()
     if hasattr(model, "graph"):
-        report.skip("generation", comparison.class_name, "The step of a ported model is compared when it is captured.")
+        report.skip("generation", "generation", "The step of a ported model is compared when it is captured.")
         return
     if not generates and "past_key_values" not in model.option_names:
-        report.skip("generation", comparison.class_name, "It reads whole texts alone.")
+        report.skip("generation", "generation", f"{comparison.class_name} reads whole texts alone.")
         return
     if "past_key_values" in model.option_names:
         _check_cache(comparison)

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.text import Text
 from tf_pipeline.files import write_text
 from tf_pipeline.judging.check import Check
 from tf_pipeline.parity import html
-from tf_pipeline.parity.results import Results, worst_ratio
+from tf_pipeline.parity.results import NOT_ASKED, Results, worst_ratio
 from tf_pipeline.terminal import table_console
 
 SCHEMA = 1
@@ -52,10 +51,10 @@ class Report(Results):
     def print(self, console: Console | None = None) -> None:
         """Print one line per group, setting and dtype, the skipped parts, and the verdict."""
         parts: list[Any] = [_table(self.checks)]
-        parts += [
-            Text(f"Not compared: {what}: {reason}", style="dim")
-            for what, reason in Counter((skip.what, skip.reason) for skip in self.skipped)
-        ]
+        left_out: dict[str, dict[str, None]] = {}
+        for skip in self.skipped:
+            left_out.setdefault(skip.reason, {})[skip.group if skip.reason == NOT_ASKED else skip.what] = None
+        parts += [Text(f"Not compared: {', '.join(what)}: {reason}", style="dim") for reason, what in left_out.items()]
         if self.finding:
             parts += [Text(line, style="bold red" if not i else "red") for i, line in enumerate(self.finding.lines())]
         parts.append(Text(self.verdict, style="bold green" if self.passed else "bold red"))
@@ -81,7 +80,7 @@ def _table(checks: list[Check]) -> Table:
             str(len(members)),
             f"{error:.1e}" if error else "0",
             f"{ratio:.2f}" if ratio else "-",
-            f"[red]{failed} not equal" if failed else "[green]equal",
+            "[green]equal" if not failed else "[red]error" if members[-1].is_error else f"[red]{failed} not equal",
         )
     return table
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from tf_pipeline.judging.check import Check, Finding, Skip
 
+# Why a group is left out that ``groups`` does not name.
+NOT_ASKED = "Not asked for."
+
 
 @dataclass
 class Results:
@@ -44,6 +47,11 @@ class Results:
         return [check for check in self.checks if not check.passed]
 
     @property
+    def is_broken(self) -> bool:
+        """Whether comparisons that ended in an error are all that speaks against equality."""
+        return bool(self.failures) and all(check.is_error for check in self.failures)
+
+    @property
     def passed(self) -> bool:
         """Whether everything that was compared is equal; nothing compared is not equal."""
         return bool(self.checks) and not self.failures
@@ -61,7 +69,13 @@ class Results:
         subject = f"{self.model_class} of {self.checkpoint} in TensorFlow"
         if self.passed:
             return f"{subject} equals PyTorch: all {len(self.checks)} checks passed."
-        return f"{subject} does not equal PyTorch: {len(self.failures)} of {len(self.checks)} checks failed."
+        ended = [check.group for check in self.failures if check.is_error]
+        error = f"comparing {', '.join(ended)} ended in an error"
+        failed, others = len(self.failures) - len(ended), len(self.checks) - len(ended)
+        if self.is_broken:
+            return f"{subject} was not compared with PyTorch in full: {error}; the other {others} checks passed."
+        also = f", and {error}" if ended else ""
+        return f"{subject} does not equal PyTorch: {failed} of {others} checks failed{also}."
 
     def raise_if_unequal(self) -> None:
         """Fail with the checks that did not pass, in the order of the model: the first is nearest the cause.

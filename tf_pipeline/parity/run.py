@@ -43,11 +43,15 @@ class TensorFlowRunner:
         self.model, self.gradients = model, gradients
         trained = {id(variable) for variable in model.trainable_variables} if gradients else ()
         self.slots = {key: slot for key, slot in named_slots(model) if id(slot.variable) in trained}
-        self._call = self._run
-        if mode == "saved":
-            self._call = self._run_saved
-        elif mode != "eager":
-            self._call = compiled(self._run, jit_compile=mode == "xla")
+        self._xla, self._graphs = mode == "xla", {}
+        self._call = {"eager": self._run, "saved": self._run_saved}.get(mode, self._run_graph)
+
+    def _run_graph(self, tensors):
+        """Call a graph of its own for each set of shapes: TensorFlow warns of a function that is traced for many."""
+        shapes = tuple((name, *value.shape) for name, value in tensors.items())
+        if shapes not in self._graphs:
+            self._graphs[shapes] = compiled(self._run, jit_compile=self._xla)
+        return self._graphs[shapes](tensors)
 
     def _run(self, tensors):
         variables = {key: slot.variable.value for key, slot in self.slots.items()}
