@@ -33,6 +33,7 @@ _AUTO_CLASSES = (
     "TFAutoModelForSpeechSeq2Seq",
     "TFAutoModelForTextEncoding",
     "TFAutoModelForTokenClassification",
+    "TFAutoModelForZeroShotImageClassification",
 )
 
 _COLLATORS = (
