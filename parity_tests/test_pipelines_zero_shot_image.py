@@ -211,6 +211,7 @@ def test_a_ported_folder_needs_no_torch(model_type, tmp_path):
     assert_same_answers(json.loads(done.stdout.splitlines()[-1]), expected, NEAR)
 
 
+@pytest.mark.slow
 def test_the_answers_of_openvino():
     pytest.importorskip("openvino")
     pipe = pipeline(TASK, model=pair_checkpoint(), engine="openvino")
