@@ -79,7 +79,8 @@ def trained_tokenizer(kind: str, texts: list[str], **options):
     )
 
 
-def _byte_level(specials: list[str], end: str | None = None):
+def byte_level(specials: list[str], end: str | None = None):
+    """A BPE of bytes with special tokens, the first of which has the id 0; ``end`` follows every text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -110,7 +111,7 @@ def _decoder_parts(**values):
     """A tokenizer and a config of GPT-2, with a chat template and a table of 64 positions."""
     end = "<|endoftext|>"
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=_byte_level([end]), eos_token=end, bos_token=end, chat_template=TEMPLATE, model_max_length=64
+        tokenizer_object=byte_level([end]), eos_token=end, bos_token=end, chat_template=TEMPLATE, model_max_length=64
     )
     sizes = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
     return tokenizer, transformers.GPT2Config(**sizes, eos_token_id=0, bos_token_id=0, **values)
@@ -134,7 +135,7 @@ def decoder_classifier_checkpoint() -> Path:
 def encoder_decoder_checkpoint() -> Path:
     """A checkpoint of T5 with options for two tasks."""
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=_byte_level(["</s>", "<pad>"], "</s>"), eos_token="</s>", pad_token="<pad>"
+        tokenizer_object=byte_level(["</s>", "<pad>"], "</s>"), eos_token="</s>", pad_token="<pad>"
     )
     config = transformers.T5Config(
         vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, eos_token_id=0,
@@ -147,7 +148,7 @@ def encoder_decoder_checkpoint() -> Path:
 def bart_checkpoint() -> Path:
     """A checkpoint of BART, whose decoder starts from the token that ends texts."""
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=_byte_level(["<s>", "<pad>", "</s>"], "</s>"), bos_token="<s>", eos_token="</s>",
+        tokenizer_object=byte_level(["<s>", "<pad>", "</s>"], "</s>"), bos_token="<s>", eos_token="</s>",
         pad_token="<pad>", model_max_length=64,
     )  # fmt: skip
     config = transformers.BartConfig(

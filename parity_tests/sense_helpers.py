@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import tiny
 from parity_tests.checkpoint_helpers import new_folder
-from parity_tests.pipeline_helpers import labels_of, saved
+from parity_tests.pipeline_helpers import byte_level, labels_of, saved
 from parity_tests.port_helpers import shared_cache
 from tf_pipeline.pipelines.tasks import MEDIA
 
@@ -89,6 +89,54 @@ def image_checkpoint(model_type: str = "resnet", head: str = "ForImageClassifica
     return saved(getattr(transformers, name)(config), processor)
 
 
+def pair_config(model_type: str, **texts) -> transformers.PreTrainedConfig:
+    """A tiny config of a model of texts and images, which have 32 pixels of each side.
+
+    Args:
+        model_type: such as ``"clip"``.
+        **texts: values of the part about texts.
+    """
+    config = tiny.tiny_config(model_type)
+    if model_type == "align":  # sizes of stages are products of these
+        eyes = {"num_block_repeats": [1] * 7, "width_coefficient": 0.25, "depth_coefficient": 1.0}
+        config.projection_dim = 80
+    else:
+        eyes = {"patch_size": 8}
+    if model_type == "blip-2":
+        config.qformer_config.use_qformer_text_input = True
+    for part, values in ((config.vision_config, eyes | {"image_size": 32}), (config.get_text_config(), texts)):
+        for name, value in values.items():
+            setattr(part, name, value)
+    return config
+
+
+@cache
+def pair_checkpoint(model_type: str = "clip") -> Path:
+    """A checkpoint of CLIP or SigLIP with a tokenizer and its image processor."""
+    shared_cache()
+    specials = ["<|start|>", "<|end|>", "<pad>"]  # of an end whose id is 2, CLIP takes the largest id instead
+    # CLIP is padded with the token that ends texts, and takes the first; SigLIP's tokenizer returns no mask.
+    options = {"clip": {"pad_token": "<|end|>", "model_input_names": ["input_ids", "attention_mask"]},
+               "siglip": {"pad_token": "<pad>", "model_input_names": ["input_ids"]}}[model_type]  # fmt: skip
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=byte_level(specials, "<|end|>"), eos_token="<|end|>", model_max_length=64, **options
+    )
+    texts = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": 0,
+             "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
+    config = pair_config(model_type, **texts)
+    processor = {"clip": transformers.CLIPImageProcessorPil, "siglip": transformers.SiglipImageProcessorPil}[model_type]
+    size = {"height": 32, "width": 32}
+    model = transformers.AutoModelForZeroShotImageClassification.from_config(config)
+    folder = saved(model, tokenizer)
+    with torch.no_grad():  # by which labels differ, and SigLIP's scores are neither 0 nor 1
+        model.logit_scale.fill_(4.0)
+        if model_type == "siglip":
+            model.logit_bias.fill_(12.0)
+    model.save_pretrained(folder)
+    processor(size=size, crop_size=size).save_pretrained(folder)
+    return folder
+
+
 def medium_of(task: str) -> Image.Image | np.ndarray:
     """An input of a task on images or sounds."""
     return image(0) if MEDIA[task] == "image" else sound(0)
@@ -105,4 +153,6 @@ def checkpoint_of(task: str) -> Path:
         return sound_checkpoint(head="ForSequenceClassification")
     if task == "automatic-speech-recognition":
         return sound_checkpoint()
+    if task == "zero-shot-image-classification":
+        return pair_checkpoint()
     return image_checkpoint() if task == "image-classification" else image_checkpoint("vit", "Model")

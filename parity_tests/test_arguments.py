@@ -49,6 +49,7 @@ HEADS = {
     **dict.fromkeys(("text2text-generation", "summarization", "translation"), "TFT5ForConditionalGeneration"),
     "image-classification": "TFResNetForImageClassification",
     "image-feature-extraction": "TFViTModel",
+    "zero-shot-image-classification": "TFCLIPModel",
     "audio-classification": "TFWav2Vec2ForSequenceClassification",
     "automatic-speech-recognition": "TFWav2Vec2ForCTC",
 }
@@ -57,6 +58,7 @@ INPUTS = {
     "question-answering": ("What of the year?", TEXT),
     "zero-shot-classification": (TEXT, "film, year"),
     **{task: (medium_of(task),) for task in MEDIA},
+    "zero-shot-image-classification": (medium_of("zero-shot-image-classification"), "cat, dog"),
 }
 # Arguments that version 4.57 had and the installed one may not have.
 FORMER = {
@@ -88,6 +90,7 @@ FORMER = {
     ),
     "image-classification": ("top_k", "function_to_apply", "timeout"),
     "image-feature-extraction": ("image_processor_kwargs", "return_tensors", "pool", "timeout"),
+    "zero-shot-image-classification": ("candidate_labels", "hypothesis_template", "timeout", "tokenizer_kwargs"),
 }  # fmt: skip
 FORMER_OF_PIPELINE = (
     "framework", "torch_dtype", "device", "binary_output", "modelcard", "args_parser", "num_workers", "batch_size",

@@ -420,7 +420,7 @@ def test_a_template_takes_one_label(template):
 SPOILT = {
     "bert.encoder.layer.1.output.LayerNorm.bias", "encoder.layer.1.output.LayerNorm.bias",
     "transformer.h.1.mlp.c_proj.bias", "decoder.final_layer_norm.weight", "classifier.1.bias", "layernorm.bias",
-    "lm_head.bias", "classifier.bias",
+    "lm_head.bias", "classifier.bias", "visual_projection.weight",
 }  # fmt: skip
 
 

@@ -97,6 +97,11 @@ CASES = {
             ("audio-classification", *SCORES),
             ("image-feature-extraction", ["--pool"], {"pool": True}),
             (
+                "zero-shot-image-classification",
+                ["--candidate-labels", "cat, a dog", "--hypothesis-template", "So {}."],
+                {"candidate_labels": ["cat", "a dog"], "hypothesis_template": "So {}."},
+            ),
+            (
                 "automatic-speech-recognition",
                 ["--chunk-length-s", "0.1", "--stride-length-s", "0.02"],
                 {"chunk_length_s": 0.1, "stride_length_s": 0.02},

@@ -723,6 +723,7 @@ HEADS = {
     "TFAutoModelForNextSentencePrediction": {"bert": "ForNextSentencePrediction"},
     "TFAutoModelForSeq2SeqLM": {},
     "TFAutoModelForImageClassification": {},
+    "TFAutoModelForZeroShotImageClassification": {},
     "TFAutoModelForAudioClassification": {},
     "TFAutoModelForCTC": {},
     "TFAutoModelForSpeechSeq2Seq": {},

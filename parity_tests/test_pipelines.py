@@ -525,6 +525,7 @@ def test_tasks_are_listed():
         "translation",
         "translation_xx_to_yy",
         "zero-shot-classification",
+        "zero-shot-image-classification",
     ]
 
 

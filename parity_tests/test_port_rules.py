@@ -744,9 +744,17 @@ case("conv_transpose1d.default")(
 )
 case("conv_transpose2d.input")(lambda d: [*_floats(d, (1, 3, 4, 4), (3, 2, 2, 2), (2,)), [2, 2]])
 case("max_pool1d.default")(lambda d: [d.distinct((2, 3, 8)), [2], d.choice([], [1]), [d.integer(0, 1)]])
-case("max_pool2d.default")(lambda d: [d.distinct((1, 2, 6, 6)), [2, 3], [2, 2], [1, 1]])
-case("avg_pool1d.default")(lambda d: [d.float((2, 3, 8)), [3], [2], [1], False, d.choice(True, False)])
-case("avg_pool2d.default")(lambda d: [d.float((1, 2, 6, 6)), [2, 2], [], [0, 0]])
+case("max_pool2d.default")(lambda d: [d.distinct((1, 2, 6, 6)), [2, 3], [2, 2], [1, 1], 1, d.choice(False, True)])
+case("avg_pool1d.default")(
+    lambda d: [d.float((2, 3, d.choice(8, 9))), [3], [2], [1], d.choice(False, True), d.choice(True, False)]
+)
+case("avg_pool2d.default")(
+    lambda d: d.choice(
+        [d.float((1, 2, 6, 6)), [2, 2], [], [0, 0]],
+        [d.float((1, 2, 5, 1)), [4, 3], [], [1, 0], True, d.choice(True, False)],  # a window that reaches over the end
+        [d.float((1, 2, 5, 4)), [2, 2], [], [1, 1], True, d.choice(True, False)],  # and one that would lie behind
+    )
+)
 case("adaptive_avg_pool1d.default")(lambda d: [d.float((2, 3, 7)), [d.choice(1, 3, 7)]])
 for _name in ("adaptive_avg_pool2d", "_adaptive_avg_pool2d"):
     case(f"{_name}.default")(lambda d: [d.float((1, 2, 5, 6)), [d.choice(1, 2), d.choice(1, 3)]])
@@ -1097,7 +1105,6 @@ def test_a_check_raises_while_tracing_or_when_run():
     ("name", "args"),
     [
         ("batch_norm.default", [np.ones((2, 3, 4))] + [np.ones(3)] * 4 + [True, 0.1, 1e-5, False]),
-        ("max_pool1d.default", [np.ones((1, 2, 5)), [2], [2], [0], [1], True]),
         ("conv_transpose1d.default", [np.ones((1, 2, 5)), np.ones((2, 1, 3)), None, [1], [0], [0], 2]),
         ("scatter_reduce.two", [np.ones((2, 2)), 0, np.zeros((1, 2), int), np.ones((1, 2)), "prod"]),
     ],

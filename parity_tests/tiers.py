@@ -10,7 +10,7 @@ from tf_pipeline.pipelines.tasks import TASKS
 # Tasks in tests of all of them, without those whose code another shares.
 QUICK_TASKS = TASKS.keys() - {
     "audio-classification", "automatic-speech-recognition", "image-feature-extraction", "summarization",
-    "text2text-generation",
+    "text2text-generation", "zero-shot-image-classification",
 }  # fmt: skip
 
 

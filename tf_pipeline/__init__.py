@@ -34,6 +34,7 @@ _AUTO_CLASSES = (
     "TFAutoModelForSpeechSeq2Seq",
     "TFAutoModelForTextEncoding",
     "TFAutoModelForTokenClassification",
+    "TFAutoModelForZeroShotImageClassification",
 )
 
 _COLLATORS = (

@@ -249,6 +249,12 @@ class TFAutoModelForImageClassification(_AutoModel):
     mappings = heads.IMAGE_CLASSIFICATION.mappings
 
 
+class TFAutoModelForZeroShotImageClassification(_AutoModel):
+    """An encoder of texts and one of images, which score every text for every image; without PyTorch's loss."""
+
+    mappings = heads.ZERO_SHOT_IMAGE_CLASSIFICATION.mappings
+
+
 class TFAutoModelForCTC(_AutoModel):
     """A head that gives each frame of a sound the scores of characters; without PyTorch's loss."""
 

@@ -146,6 +146,11 @@ def load_config(source: Any, hub_options: dict[str, Any], changes: dict[str, Any
     return config, getattr(config, "num_hidden_layers", None) != layers
 
 
+def text_value(config: PreTrainedConfig, key: str) -> Any:
+    """A value of a config, or of its part that is about texts; ``None`` if neither has it."""
+    return getattr(config if hasattr(config, key) else config.get_text_config(), key, None)
+
+
 def _is_value(config: PreTrainedConfig, name: str) -> bool:
     # `torch_dtype` is a property that would change the config but not the model, whose argument is `dtype`.
     private = name.startswith("_") or name == "torch_dtype"

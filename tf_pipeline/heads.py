@@ -29,6 +29,7 @@ class Head:
         input_rank: rank of ``input_ids``.
         task: the pipeline that the head is for.
         generates: whether tokens that it predicts continue a text.
+        pairs: whether it scores texts for images, and so reads both.
     """
 
     mappings: tuple[str, ...]
@@ -40,6 +41,7 @@ class Head:
     input_rank: int = 2
     task: str | None = None
     generates: bool = False
+    pairs: bool = False
 
     @property
     def names_labels(self) -> bool:
@@ -105,6 +107,13 @@ AUDIO_CLASSIFICATION = Head(
 CTC = Head(
     ("MODEL_FOR_CTC_MAPPING_NAMES",), ("ForCTC",), label_names=(), loss=None, task="automatic-speech-recognition"
 )
+ZERO_SHOT_IMAGE_CLASSIFICATION = Head(
+    ("MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES",),
+    label_names=(),
+    loss=None,
+    task="zero-shot-image-classification",
+    pairs=True,
+)
 PRE_TRAINING = Head(("MODEL_FOR_PRETRAINING_MAPPING_NAMES",), ("ForPreTraining",), label_names=(), loss=None)
 BODY = Head(
     ("MODEL_MAPPING_NAMES",),
@@ -119,7 +128,7 @@ BODY = Head(
 HEADS = (
     SEQ_TO_SEQ_LM, MASKED_LM, CAUSAL_LM, SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING,
     MULTIPLE_CHOICE, NEXT_SENTENCE_PREDICTION, IMAGE_CLASSIFICATION, AUDIO_CLASSIFICATION,
-    CTC, PRE_TRAINING, BODY,
+    CTC, ZERO_SHOT_IMAGE_CLASSIFICATION, PRE_TRAINING, BODY,
 )  # fmt: skip
 
 # Classes whose loss in PyTorch is not that of their kind.

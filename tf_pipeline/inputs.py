@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.config import text_value
+
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 
 # Inputs that index a table, and the config key of its size.
@@ -210,7 +212,9 @@ def _size_checks(model, inputs: Mapping[str, Any], leading: str) -> list[tf.Oper
         if name == like:
             like, axes = leading, 1
         rank = value.shape.rank if name == "attention_mask" else axes
-        if name == leading or (value.shape[:rank].is_fully_defined() and inputs[like].shape[:axes].is_fully_defined()):
+        if name == leading or name in model.signal_shapes:
+            continue
+        if value.shape[:rank].is_fully_defined() and inputs[like].shape[:axes].is_fully_defined():
             continue
         sizes, wanted = tf.shape(value)[:rank], tf.shape(inputs[like])[:axes]
         if name == "position_ids":  # of all rows, or one row for all
@@ -271,7 +275,8 @@ def check_signal(model, name: str, value: tf.Tensor | tf.TensorSpec) -> None:
     Raises:
         ValueError: naming its shape and those that the model takes.
     """
-    wanted, least = model.signal_shapes[name], model.least_length
+    wanted = model.signal_shapes[name]
+    least = model.least_length if name == model.main_input_name else 1
     _check_rank_known(name, value, len(wanted))
     if value.shape.is_compatible_with(wanted) and (value.shape[1] is None or value.shape[1] >= least):
         return
@@ -286,7 +291,7 @@ def _check_shapes(model, inputs: Mapping[str, Any], leading: str) -> None:
         key = "embedding_size" if hasattr(model.config, "embedding_size") else "hidden_size"
         raise ValueError(f"inputs_embeds has shape {tuple(inputs[leading].shape)}, but {key} is {size}.")
     for name, value in inputs.items():
-        if name == leading:
+        if name == leading or name in model.signal_shapes:  # there may be as many images as texts, or not
             continue
         shape = value.shape
         if name.startswith("decoder_"):  # of a length of its own
@@ -379,7 +384,7 @@ def check_ids(model, name: str, value: tf.Tensor, key: str) -> None:
     Raises:
         ValueError: naming an id and the size.
     """
-    size = model.num_positions if name == "position_ids" else getattr(model.config, key, None)
+    size = model.num_positions if name == "position_ids" else text_value(model.config, key)
     hint = " Do the tokenizer and the model belong together?" if name == "input_ids" else ""
     if size:
         check_range(name, value, size, f"({key}={size} in the config).{hint}")

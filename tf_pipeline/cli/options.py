@@ -52,7 +52,10 @@ AlignToWords = Annotated[
 Targets = Annotated[
     list[str] | None, typer.Option("--target", help="Score this word only; may be repeated. (fill-mask)")
 ]
-HypothesisTemplate = Annotated[str | None, typer.Option(help='Such as "It is about {}.". [zero-shot-classification]')]
+HypothesisTemplate = Annotated[
+    str | None,
+    typer.Option(help='Such as "It is about {}.". [zero-shot-classification, zero-shot-image-classification]'),
+]
 MultiLabel = Annotated[
     bool | None, typer.Option("--multi-label", help="Each label by itself. (zero-shot-classification)")
 ]

@@ -71,6 +71,7 @@ OPTIONS = options_with(
     token_classification=("is_split_into_words",),
     question_answering=("question", "context"),
     zero_shot_classification=("candidate_labels", "hypothesis_template", "multi_label"),
+    zero_shot_image_classification=("candidate_labels", "hypothesis_template"),
     automatic_speech_recognition=("language", "to_english"),
     **writing(
         text_generation=("return_full_text",),
@@ -97,7 +98,7 @@ def run(
             help="text-classification (sentiment-analysis), token-classification (ner), question-answering, fill-mask, "
             "zero-shot-classification, feature-extraction, text-generation, summarization, translation "
             "(translation_en_to_fr), text2text-generation, image-classification, image-feature-extraction, "
-            "automatic-speech-recognition or audio-classification.",
+            "zero-shot-image-classification, automatic-speech-recognition or audio-classification.",
         ),
     ],
     texts: Annotated[
@@ -178,7 +179,10 @@ def run(
     align_to_words: AlignToWords = None,
     targets: Targets = None,
     candidate_labels: Annotated[
-        str | None, typer.Option(help="The labels, with commas between them. (zero-shot-classification)")
+        str | None,
+        typer.Option(
+            help="The labels, with commas between them. (zero-shot-classification, zero-shot-image-classification)"
+        ),
     ] = None,
     hypothesis_template: HypothesisTemplate = None,
     multi_label: MultiLabel = None,
@@ -228,6 +232,8 @@ def run(
     tf-pipeline run translation_en_to_fr --model ./t5 --input texts.jsonl --output french.jsonl
 
     tf-pipeline run image-classification --model ./vit cat.png
+
+    tf-pipeline run zero-shot-image-classification --model ./clip --candidate-labels "cat, dog" cat.png
 
     tf-pipeline run automatic-speech-recognition --model ./wav2vec2 --chunk-length-s 10 talk.flac
 
@@ -323,7 +329,7 @@ def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any
     parameters = parameters_of(task, given, OPTIONS)
     for name in ("question", "context"):  # which are in the rows
         parameters.pop(name, None)
-    if task == "zero-shot-classification" and "candidate_labels" not in parameters:
+    if "candidate_labels" in OPTIONS[task] and "candidate_labels" not in parameters:
         raise typer.BadParameter("Pass --candidate-labels, the labels to choose from, with commas between them.")
     if task == "automatic-speech-recognition":
         spoken = {"language": parameters.pop("language")} if "language" in parameters else {}

@@ -20,6 +20,7 @@ from tf_pipeline.arguments import (
     settled,
     whole_number,
 )
+from tf_pipeline.config import text_value
 from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values, windows
@@ -54,6 +55,7 @@ class Rows:
         beside: values that go round the model to ``postprocess``, by name, one for each row.
         side: side on which rows are padded, ``"right"`` or ``"left"``.
         multiple: padded lengths are a multiple of this, if given.
+        shared: further inputs of the model by name, the same for every row.
     """
 
     columns: dict[str, list[Any]]
@@ -61,6 +63,7 @@ class Rows:
     beside: dict[str, list[Any]] = field(default_factory=dict)
     side: str = "right"
     multiple: int | None = None
+    shared: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.owners)
@@ -323,7 +326,7 @@ class Pipeline(Stages):
         **parameters: Any,
     ):
         whole_number("token_budget", token_budget, 1)
-        _check_fit(model, tokenizer)
+        check_fit(model, tokenizer)
         self.tokenizer = with_tensorflow(tokenizer)
         self._shortener = Shortener(self.tokenizer)
         self.token_budget = token_budget
@@ -561,9 +564,13 @@ def _check_place(model, device: str | None) -> None:
         raise ValueError(f"The model is on {wrong[0]}; to have it on {device}, load it under `with tf.device(…)`.")
 
 
-def _check_fit(model, tokenizer) -> None:
-    """Refuse a tokenizer with an id that the model has no embedding for; there may be fewer tokens than ids."""
-    vocab_size = getattr(model.config, "vocab_size", None)
+def check_fit(model, tokenizer) -> None:
+    """Refuse a tokenizer with an id that the model has no embedding for; there may be fewer tokens than ids.
+
+    Raises:
+        ValueError: naming the id and the number of embeddings.
+    """
+    vocab_size = text_value(model.config, "vocab_size")
     if vocab_size is None:
         return
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))

@@ -342,14 +342,44 @@ def as_labels(given: Any) -> list[str] | None:
     return labels
 
 
+def given_labels(labels: Sequence[str] | None) -> Sequence[str]:
+    """The labels.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if labels is None:
+        raise ValueError("Pass candidate_labels, the labels to choose from.")
+    return labels
+
+
+def check_template(template: Any, labels: Sequence[str] | None) -> None:
+    """Require that each label gives a text of its own.
+
+    Raises:
+        ValueError: for a template without braces, or with more than one label needs.
+    """
+    if labels and not _takes_one_label(template, labels[0]):
+        raise ValueError(
+            f'The provided hypothesis_template "{template}" was not able to be formatted with the target labels. Make '
+            "sure the passed template includes formatting syntax such as {} where the label should go, once."
+        )
+
+
+def _takes_one_label(template: Any, label: str) -> bool:
+    try:
+        return template.format(label) != template
+    except (IndexError, KeyError, ValueError, AttributeError):  # braces for more, for names, or without an end
+        return False
+
+
 def texts_with_labels(inputs: list[Any], labels: Sequence[str] | None) -> list[str]:
     """The texts that labels are for.
 
     Raises:
         ValueError: for an empty one, or without labels.
     """
-    if labels is None:
-        raise ValueError("Pass candidate_labels, the labels to choose from.")
+    given_labels(labels)
     texts = [as_text(one) for one in inputs]
     if not all(texts):
         raise ValueError("You must include at least one label and at least one sequence: a text is empty.")

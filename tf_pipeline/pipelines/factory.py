@@ -33,6 +33,7 @@ DEFAULT_CHECKPOINTS = {
     "token-classification": "dbmdz/bert-large-cased-finetuned-conll03-english",
     "translation": "google-t5/t5-base",
     "zero-shot-classification": "facebook/bart-large-mnli",
+    "zero-shot-image-classification": "openai/clip-vit-base-patch32",
 }
 
 # Arguments of every pipeline that is made here, besides those of its task.

@@ -23,8 +23,10 @@ class SensePipeline(Stages):
     ``preprocess``, ``forward`` and ``postprocess`` do one input in three stages. Calling the pipeline does any number:
     rows of one shape are run together, through one compiled graph; results come in the order of the inputs.
 
-    A task declares its needs by the attributes of :class:`~tf_pipeline.pipelines.base.Stages`, and by ``own_inputs``:
-    inputs of the model that it makes itself, and their signatures.
+    A task declares its needs by the attributes of :class:`~tf_pipeline.pipelines.base.Stages`, and by:
+
+    - ``own_inputs``: inputs of the model that it makes itself;
+    - ``reads``: the inputs of its models, in words, if they have more than images or sounds.
 
     Args:
         model: a ported model of this package.
@@ -38,7 +40,8 @@ class SensePipeline(Stages):
         ValueError: for a value out of range, a processor that is missing, or a device that is not there.
     """
 
-    own_inputs: Mapping[str, tf.TensorSpec] = {}
+    own_inputs: tuple[str, ...] = ()
+    reads = ""
 
     def __init__(
         self, model, batch_size: int | None = None, device=None, engine: str = "tensorflow", **parameters: Any
@@ -47,15 +50,15 @@ class SensePipeline(Stages):
             if parameters.get(name) is None:
                 raise ValueError(f"{self.task} needs {' and '.join(self.processors)}; {name} is missing.")
             setattr(self, name, parameters.pop(name))
-        if not model.signal_shapes or set(model.tensor_names) - {*model.signal_shapes, *self.own_inputs}:
+        self._signature = model.default_signature()
+        if not model.signal_shapes or self._signature.keys() - {*model.signal_shapes, *self.own_inputs}:
             raise ValueError(
                 f"{type(model).__name__} reads {', '.join(model.tensor_names)}, but {self.task} takes models that read "
-                f"{self.unit}s and nothing else; {self.auto_class().__name__} loads them."
+                f"{self.reads or f'{self.unit}s and nothing else'}; {self.auto_class().__name__} loads them."
             )
         super().__init__(model, batch_size, device, engine, **parameters)
         self.input_names = tuple(model.signal_shapes)
-        signature = {name: model.default_signature()[name] for name in self.input_names} | self.own_inputs
-        self._compiled = self._compile(self._run_model, signature)
+        self._compiled = self._compile(self._run_model, self._signature)
 
     # ------------------------------------------------------------------------------------------------ the stages
 
@@ -90,17 +93,19 @@ class SensePipeline(Stages):
 
     def preprocess(self, inputs: Any, **parameters: Any) -> dict[str, Any]:
         """First stage: read and prepare one input, ``[1, …]``; ``parameters`` are those of a call."""
-        (row,) = self.rows_of(inputs, **self._split(parameters)[0])
-        return {name: tf.constant(value) if name in self.input_names else value for name, value in row.items()}
+        rows = self.encode([inputs], **self._split(parameters)[0])
+        tensors = {name: column[0] for name, column in rows.columns.items()} | rows.shared
+        beside = {name: values[0] for name, values in rows.beside.items()}
+        return {name: tf.constant(value) for name, value in tensors.items()} | beside
 
     def forward(self, model_inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Second stage: run the model, compiled; its tensors are float32 or wider."""
         refuse_if_forked(type(self).__name__)
         beside = {name: model_inputs[name] for name in self.beside if name in model_inputs}
-        return {**self._run_rows({name: model_inputs[name] for name in self.input_names}), **beside}
+        return {**self._run_rows({name: model_inputs[name] for name in self._signature}), **beside}
 
     def _run_rows(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._compiled({name: tf.cast(value, self.model.compute_dtype) for name, value in inputs.items()})
+        return self._compiled({name: tf.cast(value, self._signature[name].dtype) for name, value in inputs.items()})
 
     # ------------------------------------------------------------------------------------------------ all at once
 
@@ -125,8 +130,8 @@ class SensePipeline(Stages):
             yield from (alike[start : start + most] for start in range(0, len(alike), most))
 
     def _run_batch(self, rows: Rows, batch: list[int]) -> Iterator[dict[str, Any]]:
-        columns = rows.columns.items()
-        outputs = self._run_rows({name: np.concatenate([column[row] for row in batch]) for name, column in columns})
+        inputs = {name: np.concatenate([column[row] for row in batch]) for name, column in rows.columns.items()}
+        outputs = self._run_rows(inputs | rows.shared)
         arrays = {name: np.asarray(outputs[name]) for name in self.output_names if name in outputs}
         for place, row in enumerate(batch):
             beside = {name: values[row] for name, values in rows.beside.items()}

@@ -19,13 +19,15 @@ TASKS = {
     "token-classification": "TokenClassificationPipeline",
     "translation": "TranslationPipeline",
     "zero-shot-classification": "ZeroShotClassificationPipeline",
+    "zero-shot-image-classification": "ZeroShotImageClassificationPipeline",
 }
-# The tasks that read no texts, and the key that their inputs have in a row.
+# The tasks whose inputs are no texts, and the key that these have in a row.
 MEDIA = {
     "audio-classification": "audio",
     "automatic-speech-recognition": "audio",
     "image-classification": "image",
     "image-feature-extraction": "image",
+    "zero-shot-image-classification": "image",
 }
 # A task that names the languages of a translation.
 _LANGUAGES = re.compile(r"translation_[^_]+_to_[^_]+")
@@ -34,7 +36,6 @@ ALIASES = {"ner": "token-classification", "sentiment-analysis": "text-classifica
 LEFT_OUT = {
     "conversational": "text-generation takes chats, as lists of messages",
     "table-question-answering": "TAPAS, which reads rows and columns with tokens, is not ported",
-    "zero-shot-image-classification": "its models read texts and images together, and are not ported",
 }
 
 

@@ -57,9 +57,7 @@ class WhisperPipeline(Writing, SpeechPipeline):
     """
 
     engines = ()  # the loop of `generate` is TensorFlow's
-    own_inputs = {
-        name: tf.TensorSpec([None, None], tf.int32, name) for name in ("decoder_input_ids", "decoder_attention_mask")
-    }
+    own_inputs = ("decoder_input_ids", "decoder_attention_mask")
     default_options = {"max_new_tokens": 256, "num_beams": 5}
 
     def sanitize_parameters(

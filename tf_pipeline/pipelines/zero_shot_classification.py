@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tf_pipeline.pipelines.base import ChunkPipeline, Rows
-from tf_pipeline.pipelines.calls import ZeroShotClassificationCalls, as_labels, texts_with_labels
+from tf_pipeline.pipelines.calls import ZeroShotClassificationCalls, as_labels, check_template, texts_with_labels
 from tf_pipeline.pipelines.text_classification import softmax
 
 logger = logging.getLogger(__name__)
@@ -72,12 +72,7 @@ class ZeroShotClassificationPipeline(ZeroShotClassificationCalls, ChunkPipeline)
             )
             multi_label = multi_class
         labels = as_labels(candidate_labels)
-        if labels and not _takes_one_label(hypothesis_template, labels[0]):
-            raise ValueError(
-                f'The provided hypothesis_template "{hypothesis_template}" was not able to be formatted with the '
-                "target labels. Make sure the passed template includes formatting syntax such as {} where the label "
-                "should go, once."
-            )
+        check_template(hypothesis_template, labels)
         return {"labels": labels, "template": hypothesis_template}, {"multi_label": multi_label}
 
     def encode(self, inputs: list[Any], labels: Sequence[str] | None, template: str) -> Rows:
@@ -122,13 +117,6 @@ class ZeroShotClassificationPipeline(ZeroShotClassificationCalls, ChunkPipeline)
     def facts(self) -> dict[str, Any]:
         """The model's labels and which of them is entailment."""
         return super().facts() | {"entailment_id": self.entailment_id}
-
-
-def _takes_one_label(template: Any, label: str) -> bool:
-    try:
-        return template.format(label) != template
-    except (IndexError, KeyError, ValueError, AttributeError):  # braces for more, for names, or without an end
-        return False
 
 
 def _joined(parts: list[Rows]) -> Rows:

@@ -35,6 +35,7 @@ from tf_pipeline.port.rules import find_rule
 from tf_pipeline.port.sample import (
     LENGTH,
     LONGEST,
+    batch_axis,
     boundaries,
     default_inputs,
     example_lengths,
@@ -193,7 +194,7 @@ def _drops_paths(module: torch.nn.Module) -> bool:
 
 
 def _capture_as(model, precise, config, defaults: dict, sizes: dict, attention: str, training: bool) -> Captured:
-    samples = {name: value for name, value in sample_inputs(model, config, **sizes).items() if name in defaults}
+    samples = {name: value for name, value in sample_inputs(precise, config, **sizes).items() if name in defaults}
     model.eval()
     if training:
         train_dropout_only(model)
@@ -433,10 +434,11 @@ class Writer:
                 self.symbols.setdefault(str(size.node.expr), names[axis] if axis < len(names) else f"size_{axis}")
 
     def _axis_names(self, name: str, value: torch.Tensor) -> list[str]:
+        batch = batch_axis(name, self.defaults)
         if value.ndim == 4:
-            return ["batch", "channels", "height", "width"]
+            return [batch, "channels", "height", "width"]
         prefix = "decoder_" if name.startswith("decoder_") else ""
-        return ["batch", *["choices"] * (value.ndim == 3 and "input_ids" in name), f"{prefix}length"]
+        return [batch, *["choices"] * (value.ndim == 3 and "input_ids" in name), f"{prefix}length"]
 
     def _is_open(self, name: str, axis: int) -> bool:
         return _is_open(name, axis)

@@ -25,6 +25,9 @@ is the result of an earlier node, ``"%p.key"`` a parameter, ``"%c.key"`` a const
 JSON lacks: ``{"dtype": …}``, ``{"float": "-inf"}`` or ``{"finfo": "min"}``, the least number of the compute dtype
 (``"float32.min"``: of the dtype that float32 stands for here).
 
+The first axis of an input is ``"batch"``. Where a model scores texts for images, of which there may be any numbers, it
+is ``"texts"`` or ``"images"``.
+
 ``"%name.attention"`` stands for the probabilities of an attention node, whose result is the context.
 
 The dtype ``"compute"`` is the one that the model runs in. Every other is fixed, such as the float32 in which a

@@ -73,7 +73,7 @@ def _largest_index(captured, reference: str, axis: str, size: int) -> int:
     trial.nodes = [node for node in trial.needed(("index",)) if not node.op.startswith("aten._assert")]
     inputs = {}
     for name, spec in trial.inputs.items():
-        own = [1 if s == "batch" else size if s == axis else s if isinstance(s, int) else _SHORT for s in spec.shape]
+        own = [1, *(size if s == axis else s if isinstance(s, int) else _SHORT for s in spec.shape[1:])]
         value = np.full(own, _ordinary_token(trial))
         if spec.default == "positions":
             value = np.broadcast_to(np.arange(own[-1]), own)

@@ -21,7 +21,7 @@ from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.port.adapters import graph_targets, updates_of
 from tf_pipeline.port.cross_step import CrossSteps, Part, parts
 from tf_pipeline.port.errors import PortError
-from tf_pipeline.port.graph import STEP_FILES, Graph, Layout, Tensor, WeightTensor
+from tf_pipeline.port.graph import COMPUTE, STEP_FILES, Graph, Layout, Tensor, WeightTensor
 from tf_pipeline.port.interpret import Interpreter
 from tf_pipeline.port.layout import ConvertedWriter
 from tf_pipeline.port.scan import interpreter_of, stepper_of
@@ -157,9 +157,12 @@ class PortedModel(TFPreTrainedModel):
     def _set_inputs(self, graph: Graph) -> None:
         self.tensor_names = tuple(graph.inputs)
         if "input_ids" not in graph.inputs:
-            self.main_input_name, spec = next(iter(graph.inputs.items()))
-            shape = tuple(size if isinstance(size, int) else None for size in spec.shape)
-            self.signal_shapes = {self.main_input_name: shape}
+            self.main_input_name = self.tensor_names[0]
+        self.signal_shapes = {
+            name: tuple(size if isinstance(size, int) else None for size in spec.shape)
+            for name, spec in graph.inputs.items()
+            if spec.dtype == COMPUTE  # ids and masks are integers
+        }
         self.base_model_prefix = graph.base_model_prefix
         self.output_type = _output_type(graph.output_class, tuple(graph.outputs))
 
@@ -327,7 +330,8 @@ class PortedModel(TFPreTrainedModel):
                 continue
             like = inputs["decoder_input_ids" if name.startswith("decoder_") else self.main_input_name]
             if spec.default is None:
-                raise ValueError(f"{type(self).__name__} needs {name} too; its tokenizer returns it.")
+                source = "processor" if name in self.signal_shapes else "tokenizer"
+                raise ValueError(f"{type(self).__name__} needs {name} too; its {source} returns it.")
             complete[name] = {
                 "ones": tf.ones_like,
                 "zeros": tf.zeros_like,
@@ -384,7 +388,7 @@ class PortedModel(TFPreTrainedModel):
         return {
             name: tf.TensorSpec(
                 [size if isinstance(size, int) else None for size in spec.shape],
-                self.compute_dtype if spec.dtype == "compute" else tf.int32,
+                self.compute_dtype if spec.dtype == COMPUTE else tf.int32,
                 name,
             )
             for name, spec in self._graph.inputs.items()

@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,12 @@ from tf_pipeline.reference.outputs import tensors_of
 
 # Sizes of the example: no two the same, none that a model might compute with.
 BATCH, LENGTH, DECODER_LENGTH, CHOICES = 3, 11, 7, 2
+# Texts times images where a model reads both: so many texts go with as many images as make this, never with as many
+# images as texts, and with a single one of either.
+PAIRS = 6
+# Inputs that are no texts, and what the first axis counts where a model reads texts as well.
+SIGNALS = {"pixel_values": "images", "pixel_values_videos": "videos", "input_features": "sounds",
+           "input_values": "sounds"}  # fmt: skip
 # Lengths of the text and the decoder's for models whose tables of positions are shorter than the example.
 _SHORTER = ((LENGTH, DECODER_LENGTH), (7, 5), (5, 4), (4, 3))
 
@@ -37,10 +44,13 @@ def sample_inputs(
 ) -> dict[str, torch.Tensor]:
     """Random inputs of every kind that a PyTorch model takes.
 
+    A model that takes texts as well as images, or sounds, is given both if its head scores the ones for the others, or
+    if it does not run on its main input. Then there are ``PAIRS // batch`` images.
+
     Args:
-        model: the model.
+        model: the model, in evaluation mode.
         config: its config.
-        batch: rows.
+        batch: rows, of texts if there are images as well.
         length: positions.
         decoder_length: positions of the decoder, if there is one.
         padding_side: side on which all rows but the first are padded; ``None`` for no padding.
@@ -54,19 +64,64 @@ def sample_inputs(
     if "decoder_input_ids" in taken and config.is_encoder_decoder:
         decoder["decoder_input_ids"] = token_ids(text, (batch, decoder_length), generator)
         decoder["decoder_attention_mask"] = torch.ones(batch, decoder_length, dtype=torch.int64)
-    if main != "input_ids":
-        inputs = {main: _signal(main, config, batch, length, generator)} | decoder
-        return {name: value for name, value in inputs.items() if name in taken}
     head = head_of(type(model).__name__)
     shape = (batch, CHOICES, length) if head is not None and head.input_rank == 3 else (batch, length)
-    inputs = {"input_ids": token_ids(text, shape, generator), "attention_mask": _mask(shape, padding_side, generator)}
-    if "attention_mask" in taken and padding_side is not None:
+    texts = partial(_texts, text, shape, padding_side, "attention_mask" in taken, generator)
+    alone = texts() if main == "input_ids" else {main: _signal(main, config, batch, length, generator)}
+    inputs = {name: value for name, value in (alone | decoder).items() if name in taken}
+    signal = next((name for name in (main, *SIGNALS) if name in taken and name != "input_ids"), None)
+    pairs = head is not None and head.pairs
+    if signal is None or "input_ids" not in taken or (not pairs and _runs(model, inputs)):
+        return inputs
+    ended = _with_ends(text, alone if main == "input_ids" else texts())
+    both = ended | {signal: _signal(signal, config, max(1, PAIRS // batch), length, generator)}
+    return {name: value for name, value in both.items() if name in taken}
+
+
+def batch_axis(name: str, names: Collection[str]) -> str:
+    """Name of the first axis of an input: ``"batch"``, or, of a model of texts and images, of which kind it is.
+
+    Args:
+        name: the input.
+        names: all inputs of the model.
+    """
+    both = "input_ids" in names and not SIGNALS.keys().isdisjoint(names)
+    return SIGNALS.get(name, "texts") if both else "batch"
+
+
+def _texts(
+    config: PreTrainedConfig, shape: tuple[int, ...], side: str | None, has_mask: bool, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Inputs of texts, padded on a side if the model can be told."""
+    inputs = {"input_ids": token_ids(config, shape, generator), "attention_mask": _mask(shape, side, generator)}
+    if has_mask and side is not None:
         inputs["input_ids"] = torch.where(
-            inputs["attention_mask"] != 0, inputs["input_ids"], getattr(text, "pad_token_id", None) or 0
+            inputs["attention_mask"] != 0, inputs["input_ids"], getattr(config, "pad_token_id", None) or 0
         )
     inputs["token_type_ids"] = torch.zeros(shape, dtype=torch.int64)
-    inputs["position_ids"] = torch.arange(length).expand(shape).clone()
-    return {name: value for name, value in (inputs | decoder).items() if name in taken}
+    inputs["position_ids"] = torch.arange(shape[-1]).expand(shape).clone()
+    return inputs
+
+
+def _with_ends(config: PreTrainedConfig, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Texts whose last token is the one that ends texts, which encoders of texts and images look for."""
+    end, ids = getattr(config, "eos_token_id", None), inputs["input_ids"]
+    if not isinstance(end, int) or not 0 <= end < getattr(config, "vocab_size", 0):
+        return inputs
+    places = torch.arange(ids.shape[-1])
+    last = (inputs["attention_mask"] * (places + 1)).argmax(dim=-1, keepdim=True)
+    return inputs | {"input_ids": torch.where(places == last, end, ids)}
+
+
+def _runs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a model runs on inputs, floats of which are made its dtype."""
+    own = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+    try:
+        with torch.no_grad():
+            model(**own, return_dict=True)
+    except Exception:  # whatever its code makes of what is missing
+        return False
+    return True
 
 
 def boundaries(config: PreTrainedConfig) -> list[int]:

@@ -74,7 +74,7 @@ def matmul(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
         return tf.linalg.matvec(x, other)
     if x.shape.rank == 1:
         return tf.squeeze(tf.matmul(x[tf.newaxis], other), -2)
-    if other.shape.rank == 2 and x.shape.rank > 2:
+    if x.shape.rank > 2 and other.shape.rank == 2 and other.shape.is_fully_defined():
         return dense(x, other)
     return tf.matmul(x, other)
 

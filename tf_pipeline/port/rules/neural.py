@@ -303,14 +303,35 @@ def conv_transpose(x, weight, bias=None, stride=1, padding=0, output_padding=0, 
     return result if bias is None else result + tf.reshape(bias, [1, -1] + [1] * rank)
 
 
-def _pooled(x, kernel, stride, padding, dilation, kind: str, fill: float) -> tf.Tensor:
-    rank = x.shape.rank - 2
-    kernel, padding, dilation = _each(kernel, rank), _each(padding, rank), _each(dilation, rank)
-    stride = _each(stride, rank) if stride not in (None, [], ()) else kernel
-    last = tf.pad(
-        _channels_last(x), [[0, 0], *[[p, p] for p in padding], [0, 0]], constant_values=constant(fill, x.dtype)
-    )
-    return _channels_first(tf.nn.pool(last, kernel, kind, stride, "VALID", dilations=dilation))
+class _Windows:
+    """The windows that ``x`` is pooled in.
+
+    Attributes:
+        padding: elements that are added on both sides of each axis.
+        behind: elements behind those that the last window reaches over, with ``ceil_mode``.
+    """
+
+    def __init__(self, x: tf.Tensor, kernel, stride, padding, dilation=1, ceil_mode: bool = False):
+        rank = x.shape.rank - 2
+        self._kernel, self.padding, self._dilation = (_each(value, rank) for value in (kernel, padding, dilation))
+        self._stride = _each(stride, rank) if stride not in (None, [], ()) else self._kernel
+        self.behind = [self._behind(i, size_of(x, i + 2)) if ceil_mode else 0 for i in range(rank)]
+
+    def _behind(self, axis: int, size: Size) -> Size:
+        stride, padding = self._stride[axis], self.padding[axis]
+        reach = self._dilation[axis] * (self._kernel[axis] - 1) + 1
+        steps = (size + 2 * padding - reach + stride - 1) // stride
+        starts_behind = steps * stride >= size + padding  # a window that would hold padding alone is left out
+        steps -= tf.cast(starts_behind, tf.int32) if tf.is_tensor(size) else int(starts_behind)
+        behind = steps * stride + reach - size - 2 * padding
+        return tf.maximum(behind, 0) if tf.is_tensor(size) else max(behind, 0)
+
+    def pooled(self, x: tf.Tensor, kind: str, fill: float, is_padded: bool = False) -> tf.Tensor:
+        """``"MAX"`` or ``"AVG"`` of each window of ``x``, which may have its padding already."""
+        start = [0] * len(self.padding) if is_padded else self.padding
+        pads = [[0, 0], *([p, p + b] for p, b in zip(start, self.behind, strict=True)), [0, 0]]
+        last = tf.pad(_channels_last(x), pads, constant_values=constant(fill, x.dtype))
+        return _channels_first(tf.nn.pool(last, self._kernel, kind, self._stride, "VALID", dilations=self._dilation))
 
 
 @rule("max_pool1d.default", "max_pool2d.default")
@@ -324,8 +345,7 @@ def max_pool(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool
         aten::max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, int[2] dilation=1, bool
             ceil_mode=False) -> Tensor
     """
-    _refuse_ceil(ceil_mode)
-    return _pooled(x, kernel_size, stride, padding, dilation, "MAX", x.dtype.min)
+    return _Windows(x, kernel_size, stride, padding, dilation, ceil_mode).pooled(x, "MAX", x.dtype.min)
 
 
 @rule("avg_pool1d.default", "avg_pool2d.default")
@@ -341,16 +361,13 @@ def avg_pool(
         aten::avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, bool
             count_include_pad=True, int? divisor_override=None) -> Tensor
     """
-    _refuse_ceil(ceil_mode)
-    mean = _pooled(x, kernel_size, stride, padding, 1, "AVG", 0.0)
-    if count_include_pad or not any(_each(padding, x.shape.rank - 2)):
+    windows = _Windows(x, kernel_size, stride, padding, ceil_mode=ceil_mode)
+    mean, counted = windows.pooled(x, "AVG", 0.0), tf.ones_like(x)
+    if not ceil_mode and (count_include_pad or not any(windows.padding)):
         return mean
-    return mean / _pooled(tf.ones_like(x), kernel_size, stride, padding, 1, "AVG", 0.0)
-
-
-def _refuse_ceil(ceil_mode: bool) -> None:
-    if ceil_mode:
-        raise NotImplementedError("pooling with ceil_mode=True")
+    if count_include_pad:
+        counted = tf.pad(counted, [[0, 0], [0, 0], *([p, p] for p in windows.padding)], constant_values=1)
+    return mean / windows.pooled(counted, "AVG", 0.0, is_padded=count_include_pad)
 
 
 @rule("im2col.default")
