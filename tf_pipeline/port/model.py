@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import keras
@@ -160,6 +160,9 @@ class PortedModel(TFPreTrainedModel):
             self.main_input_name, spec = next(iter(graph.inputs.items()))
             shape = tuple(size if isinstance(size, int) else None for size in spec.shape)
             self.signal_shapes = {self.main_input_name: shape}
+        else:
+            sizes = {name: tuple(s for s in spec.shape if isinstance(s, int)) for name, spec in graph.inputs.items()}
+            self.further_axes = {name: fixed for name, fixed in sizes.items() if fixed}
         self.base_model_prefix = graph.base_model_prefix
         self.output_type = _output_type(graph.output_class, tuple(graph.outputs))
 
@@ -330,7 +333,7 @@ class PortedModel(TFPreTrainedModel):
                 raise ValueError(f"{type(self).__name__} needs {name} too; its tokenizer returns it.")
             complete[name] = {
                 "ones": tf.ones_like,
-                "zeros": tf.zeros_like,
+                "zeros": partial(_zeros_like, sizes=self.further_axes.get(name, ())),
                 "positions": lambda x: tf.broadcast_to(tf.range(tf.shape(x)[-1], dtype=x.dtype), tf.shape(x)),
             }[spec.default](like)
         return complete
@@ -433,6 +436,14 @@ class PortedModel(TFPreTrainedModel):
             step = remembered_step(self.torch_name(), self.config, self._graph)
         if step is not None:
             step.graph.write(folder, step.constants, STEP_FILES)
+
+
+def _zeros_like(x: tf.Tensor, sizes: tuple[int, ...]) -> tf.Tensor:
+    """Zeros of the shape of ``x``, and of further axes behind it."""
+    zeros = tf.zeros_like(x)
+    for size in sizes:
+        zeros = tf.stack([zeros] * size, -1)
+    return zeros
 
 
 def _place(layer: keras.layers.Layer, path: list[str], leaf: keras.layers.Layer, policy) -> None:
