@@ -325,8 +325,8 @@ class Pipeline(Stages):
         **parameters: Any,
     ):
         whole_number("token_budget", token_budget, 1)
-        _check_fit(model, tokenizer)
         self._check_tokenizer(tokenizer)
+        _check_fit(model, tokenizer)
         self.tokenizer = with_tensorflow(tokenizer)
         self._shortener = Shortener(self.tokenizer)
         self.token_budget = token_budget

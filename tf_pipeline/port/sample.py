@@ -145,20 +145,17 @@ def _table_types(mask: torch.Tensor, sizes: tuple[int, ...], generator: torch.Ge
     value, which are random here. Questions and padding have zeros.
     """
 
-    def drawn(low: int, high: int, *shape: int) -> torch.Tensor:
-        return torch.randint(low, max(high, low + 1), shape, generator=generator)
+    def drawn(low: int, high: int, count: int) -> torch.Tensor:
+        return torch.randint(low, max(high, low + 1), (count,), generator=generator)
 
     types = torch.zeros(*mask.shape, len(sizes), dtype=torch.int64)
     for row, own in zip(types, mask, strict=True):
         places = own.nonzero().flatten()
         places = places[1 + len(places) // 4 :]
-        count = len(places)
-        cells = torch.arange(count).repeat_interleave(drawn(1, 4, count))[:count]
-        columns = int(drawn(1, min(5, sizes[1])))
-        own_types = [drawn(0, size, count) for size in sizes]
-        own_types[:3] = torch.ones_like(cells), cells % columns + 1, cells // columns
-        for place, size in enumerate(sizes):
-            row[places, place] = own_types[place].clamp(max=size - 1)
+        count, columns = len(places), int(drawn(1, min(5, sizes[1]), 1))
+        cells = torch.arange(count).repeat_interleave(drawn(1, 4, count))[:count].clamp(max=columns * sizes[2] - 1)
+        structure = [torch.ones_like(cells), cells % columns + 1, cells // columns]
+        row[places] = torch.stack([*structure, *(drawn(0, size, count) for size in sizes[3:])], 1)
     return types
 
 

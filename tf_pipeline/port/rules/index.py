@@ -216,8 +216,8 @@ def scatter_reduce(
     if reduce != "mean":
         return _write(x, coordinates, src, reduce)
     counts = _write(tf.fill(tf.shape(x), constant(int(include_self), x.dtype)), coordinates, tf.ones_like(src), "sum")
-    mean = _write(x, coordinates, src, "sum") / tf.maximum(counts, 1)
-    return mean if x.dtype.is_floating else tf.floor(mean)
+    divide = tf.divide if x.dtype.is_floating else tf.math.floordiv
+    return divide(_write(x, coordinates, src, "sum"), tf.maximum(counts, 1))
 
 
 @rule("index_add.default")
