@@ -59,7 +59,8 @@ class TableQuestionAnsweringPipeline(TableQuestionAnsweringCalls, Pipeline):
         self.aggregates = bool(names and count)
         if self.aggregates and not set(range(count)) <= set(names):
             raise ValueError(
-                f"aggregation_labels of the config names the operations {sorted(names)}; it has to name 0 to {count - 1}."
+                f"aggregation_labels of the config names the operations {sorted(names)}; it has to name 0 to "
+                f"{count - 1}."
             )
         self.output_names = ("logits", "logits_aggregation") if self.aggregates else ("logits",)
 
