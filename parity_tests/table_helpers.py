@@ -46,15 +46,21 @@ _MADE: dict[str, Path] = {}
 
 def table_checkpoint(head: str = "ForQuestionAnswering", model_max_length: int = 512, **changes) -> Path:
     """A random checkpoint of TAPAS; shared, so nobody writes to it."""
+    shared_cache()
     key = repr((head, model_max_length, sorted(changes.items())))
     if key not in _MADE:
-        shared_cache()
-        tokenizer = _tokenizer(model_max_length=model_max_length)
-        config = tiny.tiny_config("tapas", vocab_size=len(tokenizer), **changes)
-        model_class = getattr(transformers, f"Tapas{head}")
-        _MADE[key] = saved(model_class(config), tokenizer)
-        _differ(_MADE[key], model_class)
+        _MADE[key] = made_checkpoint(head, model_max_length, **changes)
     return _MADE[key]
+
+
+def made_checkpoint(head: str, model_max_length: int = 512, **changes) -> Path:
+    """A new random checkpoint of TAPAS."""
+    tokenizer = _tokenizer(model_max_length=model_max_length)
+    config = tiny.tiny_config("tapas", vocab_size=len(tokenizer), **changes)
+    model_class = getattr(transformers, f"Tapas{head}")
+    folder = saved(model_class(config), tokenizer)
+    _differ(folder, model_class)
+    return folder
 
 
 def _differ(folder: Path, model_class: type) -> None:

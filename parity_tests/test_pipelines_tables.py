@@ -26,7 +26,7 @@ from tf_pipeline.port import capture, port
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.rules import RULES
 from tf_pipeline.port.rules.registry import Rule
-from tf_pipeline.port.sample import sample_inputs
+from tf_pipeline.port.sample import default_inputs, sample_inputs
 from tf_pipeline.reference.precision import lifted_upcasts
 
 TASK = "table-question-answering"
@@ -384,7 +384,7 @@ def test_other_heads(head):
     auto = f"TFAuto{head if head == 'Model' else f'Model{head}'}"
     model = getattr(tf_pipeline, auto).from_pretrained(folder, dtype="float64")
     other = getattr(transformers, f"Tapas{head}").from_pretrained(folder).double().eval()
-    assert type(model).__name__ == f"TFTapas{head}"
+    assert type(model).__name__ == f"TFTapas{head}" and "position_ids" not in model.graph.inputs
     inputs = dict(encoded(folder))
     labels = {}
     if head == "ForMaskedLM":
@@ -442,3 +442,15 @@ def test_the_axis_of_types_is_fixed():
     captured = capture.capture(transformers.TapasModel, tiny_config("tapas"))
     assert captured.graph.inputs["token_type_ids"].shape == ["batch", "length", 7]
     assert captured.graph.inputs["token_type_ids"].default == "zeros"
+
+
+def test_positions_that_depend_on_the_table_are_no_input():
+    """Also where they change scores little, as those of a head that starts with small weights."""
+
+    def defaults(model_class, **changes):
+        config = tiny_config("tapas", vocab_size=107, **changes)
+        return default_inputs(capture.build(model_class, config, "eager", torch.float32).eval(), config)
+
+    for model_class in (transformers.TapasForSequenceClassification, transformers.TapasForMaskedLM):
+        assert defaults(model_class) == {"input_ids": None, "attention_mask": "ones", "token_type_ids": "zeros"}
+    assert defaults(transformers.TapasModel, reset_position_index_per_cell=False)["position_ids"] == "positions"

@@ -235,6 +235,10 @@ def _same(model: torch.nn.Module, first: dict[str, torch.Tensor], second: dict[s
     except Exception:  # whatever the model raises, it does not take both
         return False
     pairs = zip(results[0].values(), results[1].values(), strict=True)
-    return all(
-        torch.is_tensor(a) and torch.allclose(a, b, 1e-4, 1e-5, equal_nan=True) for a, b in pairs if torch.is_tensor(a)
-    )
+    return all(torch.allclose(a, b, 1e-4, _rounding(b), equal_nan=True) for a, b in pairs if torch.is_tensor(a))
+
+
+def _rounding(values: torch.Tensor) -> float:
+    """A difference that says nothing: in the scores of a head with small random weights, smaller than elsewhere."""
+    largest = float(values.abs().max()) if values.is_floating_point() and values.numel() else 1.0
+    return 1e-5 * min(1.0, largest)
