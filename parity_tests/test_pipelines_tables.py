@@ -21,6 +21,7 @@ from parity_tests.port_helpers import shared_cache, use_cache_of
 from parity_tests.table_helpers import ACTORS, OPERATIONS, QUERIES, STARS, table_checkpoint
 from parity_tests.tiers import exhaustive
 from tf_pipeline import pipeline
+from tf_pipeline.parity import compare
 from tf_pipeline.pipelines.engines import EngineError
 from tf_pipeline.port import capture, port
 from tf_pipeline.port.errors import PortError
@@ -398,6 +399,14 @@ def test_other_heads(head):
         assert (name in got) == (expected.get(name) is not None)
         if name in got:
             np.testing.assert_allclose(got[name], expected[name], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_the_rest_is_compared_by_the_parity_command():
+    report = compare(table_checkpoint(**OPERATIONS), groups=("outputs", "gradients", "execution"))
+    assert report.passed, str(report.finding)
+    compared = {check.setting for check in report.checks}
+    assert {"token_type_ids", "no token_type_ids", "xla", "saved"} <= compared, compared
 
 
 def test_samples_are_tables():
