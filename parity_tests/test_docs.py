@@ -30,7 +30,7 @@ from tf_pipeline.cli.main import app
 from tf_pipeline.outputs import ModelOutput
 from tf_pipeline.pipelines import supported_tasks
 from tf_pipeline.pipelines.factory import pipeline_class
-from tf_pipeline.pipelines.tasks import MEDIA
+from tf_pipeline.serving.client.answers import REMOTE_TASKS
 from tf_pipeline.serving.export import TASKS as EXPORTED
 
 DOCS = ROOT / "docs"
@@ -285,7 +285,7 @@ def test_tasks_of_coverage_are_those_of_the_pipelines(monkeypatch):
     for auto, tasks in coverage.PIPELINES.items():
         for task in tasks:
             assert pipeline_class(task).auto_class().__name__ == auto
-            assert (task not in MEDIA) == (task in EXPORTED)
+            assert (task in REMOTE_TASKS) == (task in EXPORTED)
 
 
 @pytest.mark.parametrize("name", ["bundled", "minilm"])

@@ -719,6 +719,7 @@ HEADS = {
     "TFAutoModelForSequenceClassification": "ForSequenceClassification",
     "TFAutoModelForTokenClassification": "ForTokenClassification",
     "TFAutoModelForQuestionAnswering": "ForQuestionAnswering",
+    "TFAutoModelForTableQuestionAnswering": {},
     "TFAutoModelForMultipleChoice": "ForMultipleChoice",
     "TFAutoModelForNextSentencePrediction": {"bert": "ForNextSentencePrediction"},
     "TFAutoModelForSeq2SeqLM": {},

@@ -490,7 +490,10 @@ def test_an_input_the_model_does_not_take_is_dropped(folder):
     assert pipe("fine")[0]["label"] in ("LABEL_0", "LABEL_1")
 
 
-@pytest.mark.parametrize("task", ["ner", "question-answering", "fill-mask", "zero-shot-classification", *MEDIA])
+@pytest.mark.parametrize(
+    "task",
+    ["ner", "question-answering", "fill-mask", "zero-shot-classification", "table-question-answering", *MEDIA],
+)
 def test_the_default_checkpoints_are_those_of_transformers(task, caplog, monkeypatch):
     asked = []
     monkeypatch.setattr(
@@ -518,6 +521,7 @@ def test_tasks_are_listed():
         "question-answering",
         "sentiment-analysis",
         "summarization",
+        "table-question-answering",
         "text-classification",
         "text-generation",
         "text2text-generation",

@@ -575,13 +575,22 @@ case("scatter_add.default")(
     lambda d: [d.float((3, 4), dtype="float64"), 0, d.int((2, 4), 0, 3), d.float((2, 4), dtype="float64")]
 )
 case("scatter_reduce.two", gradient=False)(
-    lambda d: [
-        d.float((3, 4), dtype="float64"),
-        0,
-        d.int((2, 4), 0, 3),
-        d.float((3, 4), dtype="float64"),
-        d.choice("sum", "amax", "amin"),
-    ]
+    lambda d: (
+        [
+            d.float((3, 4), dtype="float64"),
+            0,
+            d.int((2, 4), 0, 3),
+            d.float((3, 4), dtype="float64"),
+            d.choice("sum", "mean", "amax", "amin"),
+        ],
+        {"include_self": d.choice(True, False)},
+    )
+)
+case("scatter_reduce.two#integers", gradient=False)(
+    lambda d: (
+        [d.int((7,)), 0, d.int((9,), 0, 7), d.int((9,)), d.choice("sum", "mean", "amax", "amin")],
+        {"include_self": d.choice(True, False)},
+    )
 )
 case("index_add.default")(
     lambda d: [d.float((3, 4), dtype="float64"), d.choice(0, -2), d.int((5,), 0, 3), d.float((5, 4), dtype="float64")]

@@ -237,6 +237,26 @@ class TFAutoModelForQuestionAnswering(_AutoModel):
     mappings = heads.QUESTION_ANSWERING.mappings
 
 
+class TFAutoModelForTableQuestionAnswering(_AutoModel):
+    """A head that selects cells of a table, and an operation on them; without PyTorch's loss."""
+
+    mappings = heads.TABLE_QUESTION_ANSWERING.mappings
+
+    @classmethod
+    def model_class(cls, config: PreTrainedConfig) -> type:
+        """The class for ``config``.
+
+        Raises:
+            ValueError: if ``transformers`` has no such head for this architecture.
+        """
+        if config.model_type in torch_classes(TFAutoModelForSeq2SeqLM.mappings[0]):
+            raise ValueError(
+                f"{cls.__name__} does not support model_type {config.model_type!r}: models that write answers from "
+                "tables, as TAPEX does, need its tokenizer, which transformers 5 no longer has."
+            )
+        return super().model_class(config)
+
+
 class TFAutoModelForMultipleChoice(_AutoModel):
     """A head that chooses among several continuations."""
 

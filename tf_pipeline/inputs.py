@@ -245,16 +245,17 @@ def _check_dtype(name: str, value: tf.Tensor) -> None:
 def _check_rank(model, name: str, value: tf.Tensor) -> None:
     rank = value.shape.rank
     is_embedded = name.endswith("inputs_embeds")
-    allowed = (model.input_rank + is_embedded,)
+    further = model.further_axes.get(name, ())
+    allowed = (model.input_rank + is_embedded + len(further),)
     if name == "attention_mask":
         allowed = (2, 3, 4) if model.input_rank == 2 else (3,)
     if rank in allowed:
         return
     _check_rank_known(name, value, allowed[0])
     shape = ["batch", "choices", "seq"] if model.input_rank == 3 else ["batch", "seq"]
-    wanted = ", ".join(shape + ["hidden"] * is_embedded)
-    hint = ""
-    if rank == min(allowed) - 1:
+    wanted = ", ".join([*shape, *["hidden"] * is_embedded, *map(str, further)])
+    hint = " The tokenizer returns it so." if further else ""
+    if rank == min(allowed) - 1 and not further:
         what = "choices" if model.input_rank == 3 else "batch"
         hint = (
             f" The {what} dimension is missing: models take several sequences at a time. Add it with "
@@ -302,7 +303,7 @@ def _check_shapes(model, inputs: Mapping[str, Any], leading: str) -> None:
                 [expected[0], seq, seq] if shape.rank == 3 else [expected[0], None, seq, seq]
             ) and (shape.rank == 3 or shape[1] in (None, 1, model.num_mask_heads))
         else:
-            fits = shape.is_compatible_with(expected) or (
+            fits = shape.is_compatible_with([*expected, *model.further_axes.get(name, ())]) or (
                 name == "position_ids" and shape[0] == 1 and shape[-1] == expected[-1]
             )
         if not fits:
@@ -384,6 +385,10 @@ def check_ids(model, name: str, value: tf.Tensor, key: str) -> None:
     Raises:
         ValueError: naming an id and the size.
     """
+    if name in model.further_axes:
+        for place, size in enumerate(getattr(model.config, f"{key}s", ())):
+            check_range(f"{name}[..., {place}]", value[..., place], size, f"({key}s[{place}]={size} in the config).")
+        return
     size = model.num_positions if name == "position_ids" else text_value(model.config, key)
     hint = " Do the tokenizer and the model belong together?" if name == "input_ids" else ""
     if size:

@@ -117,6 +117,7 @@ class TFPreTrainedModel(
         tensor_names: inputs that are not labels.
         main_input_name: input that is given by position and that the sizes of the others follow.
         signal_shapes: shapes of inputs that are images or sound, with ``None`` for axes of any size.
+        further_axes: sizes of the axes that inputs have behind the batch and the length, by input.
         label_names: inputs that are labels.
         option_names: arguments of a call that are no inputs.
         task_loss: the loss computed from labels, or ``None``.
@@ -132,6 +133,7 @@ class TFPreTrainedModel(
     tensor_names: tuple[str, ...] = INPUT_NAMES
     main_input_name = "input_ids"
     signal_shapes: Mapping[str, tuple[int | None, ...]] = {}
+    further_axes: Mapping[str, tuple[int, ...]] = {}
     label_names: tuple[str, ...] = ()
     option_names: tuple[str, ...] = ("output_hidden_states", "output_attentions", "return_dict", "training")
     task_loss: Loss | None = None

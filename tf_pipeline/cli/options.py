@@ -82,6 +82,13 @@ ReturnTimestamps = Annotated[
         help="char or word, of CTC, or segment, of Whisper: the times of each. (automatic-speech-recognition)"
     ),
 ]
+Sequential = Annotated[
+    bool | None,
+    typer.Option(
+        "--sequential", help="Questions of a row follow one another, each with the answer before. "
+        "(table-question-answering)"
+    ),
+]  # fmt: skip
 Normalize = Annotated[bool | None, typer.Option("--normalize", help="Vectors of length 1. (feature-extraction)")]
 
 MaxNewTokens = Annotated[
@@ -116,6 +123,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "automatic-speech-recognition": {
         name: name for name in ("chunk_length_s", "stride_length_s", "return_timestamps")
     },
+    "table-question-answering": {"sequential": "sequential"},
     "feature-extraction": {"pooling": "pooling", "normalize": "normalize"},
     "fill-mask": {"top_k": "top_k", "targets": "targets"},
     "token-classification": {name: name for name in ("aggregation_strategy", "stride", "ignore_labels")},

@@ -39,6 +39,7 @@ from tf_pipeline.cli.options import (
     ReturnFullText,
     ReturnTimestamps,
     Seed,
+    Sequential,
     SrcLang,
     Stride,
     StrideLength,
@@ -70,6 +71,7 @@ OPTIONS = options_with(
     fill_mask=("truncation",),
     token_classification=("is_split_into_words",),
     question_answering=("question", "context"),
+    table_question_answering=("truncation", "table"),
     zero_shot_classification=("candidate_labels", "hypothesis_template", "multi_label"),
     zero_shot_image_classification=("candidate_labels", "hypothesis_template"),
     automatic_speech_recognition=("language", "to_english"),
@@ -90,6 +92,16 @@ def _source(name: str) -> Path:
     return path
 
 
+def _table(name: str) -> dict[str, list[str]]:
+    """The columns of a file of a table."""
+    try:
+        import pandas
+
+        return pandas.read_csv(name, dtype=str, keep_default_na=False).to_dict("list")
+    except (ImportError, OSError, ValueError) as error:
+        raise typer.BadParameter(f"{name!r} is no CSV file that can be read: {error}") from None
+
+
 def run(
     task: Annotated[
         str,
@@ -97,8 +109,9 @@ def run(
             callback=known_task,
             help="text-classification (sentiment-analysis), token-classification (ner), question-answering, fill-mask, "
             "zero-shot-classification, feature-extraction, text-generation, summarization, translation "
-            "(translation_en_to_fr), text2text-generation, image-classification, image-feature-extraction, "
-            "zero-shot-image-classification, automatic-speech-recognition or audio-classification.",
+            "(translation_en_to_fr), text2text-generation, table-question-answering, image-classification, "
+            "image-feature-extraction, zero-shot-image-classification, automatic-speech-recognition or "
+            "audio-classification.",
         ),
     ],
     texts: Annotated[
@@ -153,7 +166,8 @@ def run(
         bool | None,
         typer.Option(
             help="Cut texts that are longer than the model takes, as by default, or refuse them. "
-            "(text-classification, feature-extraction, fill-mask, summarization, translation, text2text-generation)"
+            "(text-classification, feature-extraction, fill-mask, summarization, translation, text2text-generation, "
+            "table-question-answering, which leaves out rows of the table)"
         ),
     ] = None,
     top_k: TopK = None,
@@ -172,6 +186,15 @@ def run(
         str | None, typer.Option(help="The question for rows without one. (question-answering)")
     ] = None,
     context: Annotated[str | None, typer.Option(help="The context for rows without one. (question-answering)")] = None,
+    table: Annotated[
+        Any,
+        typer.Option(
+            parser=_table,
+            metavar="<file>",
+            help="CSV file of the table for rows without one; texts are questions. (table-question-answering)",
+        ),
+    ] = None,
+    sequential: Sequential = None,
     doc_stride: DocStride = None,
     max_seq_len: MaxSeqLen = None,
     max_answer_len: MaxAnswerLen = None,
@@ -219,6 +242,8 @@ def run(
 
     tf-pipeline run question-answering --model ./squad --question "Who came?" --context "Ann came."
 
+    tf-pipeline run table-question-answering --model ./tapas --table cities.csv "Which is the largest?"
+
     tf-pipeline run fill-mask --model ./bert --target good --target bad "A [MASK] film."
 
     tf-pipeline run zero-shot-classification --model ./mnli --candidate-labels "art, sport" "A goal!"
@@ -240,7 +265,8 @@ def run(
     The text of text-generation is printed as it is written; several texts are answered in a table.
 
     A row of --input is a string or an object with the key text (and text_pair for pairs, words with
-    --is-split-into-words, question and context, messages of a chat, or image or audio, which is a path or an address).
+    --is-split-into-words, question and context, table and query, messages of a chat, or image or audio, which is a path
+    or an address). A table is an object of columns or a list of objects, and a query one question or a list of them.
     Other keys are ignored, and so are blank lines, which are counted as lines. Rows are streamed, several at a time, or
     with --batch-size 1 one by one, for a program that waits for each answer; each answer is a line {"line": n,
     "result": ...} in the order of the rows. A row that cannot be answered (no JSON, no UTF-8, a key missing or there
@@ -315,6 +341,8 @@ def _is_native(source: str | os.PathLike) -> bool:
     return family in {module.name for module in pkgutil.iter_modules(models.__path__)}
 
 
+# Options whose values are parts of the rows.
+_OF_ROWS = ("question", "context", "table")
 _KNOWN = {option for options in OPTIONS.values() for option in options}
 
 
@@ -327,7 +355,7 @@ def fail(error: object, status: int) -> None:
 def _parameters(task: str, given: dict[str, Any], served: bool) -> dict[str, Any]:
     """The arguments of the pipeline from the options that were given."""
     parameters = parameters_of(task, given, OPTIONS)
-    for name in ("question", "context"):  # which are in the rows
+    for name in _OF_ROWS:
         parameters.pop(name, None)
     if "candidate_labels" in OPTIONS[task] and "candidate_labels" not in parameters:
         raise typer.BadParameter("Pass --candidate-labels, the labels to choose from, with commas between them.")
@@ -371,10 +399,14 @@ class Rows:
     def __init__(self, task: str, given: dict[str, Any]):
         self.task = task
         self.words = bool(given.get("is_split_into_words"))
-        self.known = {name: given[name] for name in ("question", "context") if name in given}
+        self.known = {name: given[name] for name in _OF_ROWS if name in given}
 
     def of_texts(self, texts: list[str]) -> list[Any]:
         """Inputs from texts of the command line; for question-answering, whichever of both was not an option."""
+        if self.task == "table-question-answering":
+            if "table" not in self.known:
+                raise typer.BadParameter("Give --table, the file that the questions are about, or --input.")
+            return [self._of_table(text) for text in texts]
         if self.task != "question-answering":
             return [text.split() for text in texts] if self.words else texts
         missing = [name for name in ("question", "context") if name not in self.known]
@@ -390,6 +422,8 @@ class Rows:
         """
         if self.task == "question-answering":
             return self._question(value)
+        if self.task == "table-question-answering":
+            return self._of_table(value)
         if self.task == "text-generation":
             if isinstance(value, dict) and "messages" in value:
                 if "text" in value:
@@ -417,8 +451,20 @@ class Rows:
         row = self.known | value
         return {name: _text(row, name) for name in ("question", "context")}
 
+    def _of_table(self, value: Any) -> dict[str, Any]:
+        """A table and what is asked of it, which is all of a row if an option names the table."""
+        if isinstance(value, str) and "table" in self.known:
+            value = {"query": value}
+        if not isinstance(value, dict) or not {"table", "query"} <= (row := self.known | value).keys():
+            has = f"an object with {', '.join(map(repr, value)) or 'none'}" if isinstance(value, dict) else _kind(value)
+            hint = "" if "table" in self.known else ", unless --table names a file of the table"
+            raise ValueError(f"A row is an object with the keys table and query{hint}; got {has}.")
+        return {name: row[name] for name in ("table", "query")}
+
     def title(self, value: Any) -> str:
         """The text that stands for an input in a table."""
+        if self.task == "table-question-answering":
+            value = value["query"]
         if isinstance(value, dict):
             value = next((value[name] for name in ("question", "context") if name not in self.known), value["question"])
         return " ".join(value) if isinstance(value, list) else value

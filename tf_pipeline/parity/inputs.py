@@ -31,7 +31,7 @@ def random_inputs(
         inputs["attention_mask"] = mask = padding_mask(lengths, length, padding)
         inputs["input_ids"] = np.where(mask, inputs["input_ids"], config.pad_token_id or 0)
     if "token_type_ids" in model.tensor_names:
-        inputs["token_type_ids"] = rng.integers(0, token_types(model), shape)
+        inputs["token_type_ids"] = random_types(model, shape, rng)
     if getattr(model, "reads_end_token", False):
         inputs["input_ids"] = _with_one_end(inputs, config.eos_token_id)
     inputs |= decoder_inputs(model, batch, rng)
@@ -49,9 +49,15 @@ def _with_one_end(inputs: dict[str, np.ndarray], end: int) -> np.ndarray:
     return ids
 
 
-def token_types(model) -> int:
-    """Number of types that a token may have; an architecture without a table of them takes any number."""
-    return max(getattr(model.config, "type_vocab_size", 2), 1)
+def random_types(model, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Types of tokens, int ``[*shape]``; an architecture without a table of them takes any.
+
+    Of an architecture whose tokens have several types they are ``[*shape, types]``, of tables of few rows and columns.
+    """
+    sizes = getattr(model.config, "type_vocab_sizes", None)
+    if sizes:
+        return rng.integers(0, np.minimum(sizes, 4), (*shape, len(sizes)))
+    return rng.integers(0, max(getattr(model.config, "type_vocab_size", 2), 1), shape)
 
 
 def decoder_inputs(model, batch: int, rng: np.random.Generator, length: int = 7) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ def check_pipeline(comparison: Comparison) -> None:
     """Compare answers of the pipelines for the head's tasks, in float64, with the options that change an answer."""
     tasks = _tasks(comparison)
     if not tasks or comparison.tokenizer is None:
-        what = "it has no tokenizer" if tasks else "no pipeline is for its head"
+        what = "it has no tokenizer of texts" if tasks else "no pipeline is for its head"
         comparison.report.skip("pipeline", comparison.class_name, f"Not run, because {what}.")
         return
     import transformers

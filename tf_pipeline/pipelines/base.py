@@ -295,7 +295,8 @@ class Pipeline(Stages):
     A task declares its needs by its attributes:
 
     - those of :class:`Stages`;
-    - ``per_token``: whether outputs have a token axis, from which padding is removed.
+    - ``per_token``: whether outputs have a token axis, from which padding is removed;
+    - ``reads_tables``: whether its tokenizer is one of tables.
 
     Args:
         model: a model of this package.
@@ -312,6 +313,7 @@ class Pipeline(Stages):
     """
 
     per_token = False
+    reads_tables = False
     engines = ("xla", "openvino")
     long_text_hint = "Pass truncation=True to cut it, or split it into windows."
 
@@ -326,14 +328,27 @@ class Pipeline(Stages):
         **parameters: Any,
     ):
         whole_number("token_budget", token_budget, 1)
+        self._check_tokenizer(tokenizer)
         check_fit(model, tokenizer)
         self.tokenizer = with_tensorflow(tokenizer)
         self._shortener = Shortener(self.tokenizer)
         self.token_budget = token_budget
         super().__init__(model, batch_size, device, engine, **parameters)
         self.input_names = tuple(name for name in model.tensor_names if name in tokenizer.model_input_names)
-        self._signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in self.input_names}
+        self._signature = {
+            name: tf.TensorSpec([None, None, *model.further_axes.get(name, ())], tf.int32, name)
+            for name in self.input_names
+        }
         self._compiled = self._compile(self._run_model, self._signature)
+
+    def _check_tokenizer(self, tokenizer: Any) -> None:
+        """Refuse a tokenizer of texts for a task on tables, and the other way round."""
+        if hasattr(tokenizer, "convert_logits_to_predictions") == self.reads_tables:
+            return
+        name = type(tokenizer).__name__
+        if self.reads_tables:
+            raise ValueError(f"{self.task} needs a tokenizer of tables, such as TapasTokenizer; {name} reads texts.")
+        raise ValueError(f"{name} reads tables, but {self.task} takes texts; table-question-answering takes tables.")
 
     def _on_engine(self, run: Callable[..., Any], *signature: Any) -> Any:
         if self.engine != "xla":
@@ -397,11 +412,11 @@ class Pipeline(Stages):
     def _sizes(self, rows: Rows, offset: int) -> list[int]:
         lengths = [len(ids) for ids in rows.columns["input_ids"]]
         longest = int(np.argmax(lengths))
-        self._check_length(lengths[longest], f"Text {offset + rows.owners[longest]}", rows.multiple)
+        self._check_length(lengths[longest], f"{self.unit.capitalize()} {offset + rows.owners[longest]}", rows.multiple)
         masks = rows.columns.get("attention_mask")
         for row, length in enumerate(lengths):
             if not (length if masks is None else any(masks[row])):
-                raise ValueError(f"Text {offset + rows.owners[row]} {NO_TOKENS}")
+                raise ValueError(f"{self.unit.capitalize()} {offset + rows.owners[row]} {NO_TOKENS}")
         return lengths
 
     def _batches(self, rows: Rows, lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:

@@ -71,12 +71,12 @@ def batches_by_length(lengths: Sequence[int], token_budget: int, batch_size: int
         start += rows
 
 
-def pad_rows(rows: Sequence[Sequence[int]], value: int, side: str, multiple: int | None = None) -> np.ndarray:
-    """Stack rows of unequal length into an int32 array ``[rows, longest]``, filled up with ``value`` on ``side``."""
+def pad_rows(rows: Sequence[Sequence[Any]], value: int, side: str, multiple: int | None = None) -> np.ndarray:
+    """Stack rows of unequal length into an int32 array ``[rows, longest, …]``, filled up with ``value`` on ``side``."""
     length = max(map(len, rows))
     if multiple:
         length = -(-length // multiple) * multiple
-    padded = np.full((len(rows), length), value, np.int32)
+    padded = np.full((len(rows), length, *np.shape(rows[0])[1:]), value, np.int32)
     for target, row in zip(padded, rows, strict=True):
         if side == "right":
             target[: len(row)] = row

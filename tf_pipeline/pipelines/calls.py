@@ -209,6 +209,24 @@ class QuestionAnsweringCalls(Calls):
         return super().is_single(inputs) or hasattr(inputs, "question_text")
 
 
+class TableQuestionAnsweringCalls(Calls):
+    """A table and its question may be given by name, by position, or together."""
+
+    task = "table-question-answering"
+    unit = "table"
+
+    def __call__(self, table=None, query=None, **parameters: Any):
+        """See the class and :class:`Calls`; a list of one table gives one answer, as in ``transformers``."""
+        if table is None:
+            raise ValueError("Keyword argument `table` cannot be None.")
+        inputs = table if query is None else {"table": table, "query": query}
+        if hasattr(inputs, "iterrows"):  # which a DataFrame has
+            raise ValueError("query is missing: give table= and query=, or a dictionary of both.")
+        if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
+            inputs = inputs[0]
+        return super().__call__(inputs, **parameters)
+
+
 class TextGenerationCalls(Calls):
     """A chat, which is a list of messages, is one input."""
 

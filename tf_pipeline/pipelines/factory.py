@@ -28,6 +28,7 @@ DEFAULT_CHECKPOINTS = {
     "image-feature-extraction": "google/vit-base-patch16-224",
     "question-answering": "distilbert/distilbert-base-cased-distilled-squad",
     "summarization": "sshleifer/distilbart-cnn-12-6",
+    "table-question-answering": "google/tapas-base-finetuned-wtq",
     "text-generation": "openai-community/gpt2",
     "text2text-generation": "google-t5/t5-base",
     "token-classification": "dbmdz/bert-large-cased-finetuned-conll03-english",

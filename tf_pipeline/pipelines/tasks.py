@@ -13,6 +13,7 @@ TASKS = {
     "image-feature-extraction": "ImageFeatureExtractionPipeline",
     "question-answering": "QuestionAnsweringPipeline",
     "summarization": "SummarizationPipeline",
+    "table-question-answering": "TableQuestionAnsweringPipeline",
     "text-classification": "TextClassificationPipeline",
     "text-generation": "TextGenerationPipeline",
     "text2text-generation": "Text2TextGenerationPipeline",
@@ -35,7 +36,6 @@ ALIASES = {"ner": "token-classification", "sentiment-analysis": "text-classifica
 # Tasks of transformers that are not here, and why.
 LEFT_OUT = {
     "conversational": "text-generation takes chats, as lists of messages",
-    "table-question-answering": "TAPAS, which reads rows and columns with tokens, is not ported",
 }
 
 

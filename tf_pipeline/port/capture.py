@@ -41,6 +41,7 @@ from tf_pipeline.port.sample import (
     example_lengths,
     has_open_images,
     sample_inputs,
+    type_sizes,
 )
 from tf_pipeline.reference.inputs import output_options
 from tf_pipeline.reference.loading import caching_off, seeded
@@ -200,8 +201,7 @@ def _capture_as(model, precise, config, defaults: dict, sizes: dict, attention: 
         train_dropout_only(model)
     wrapper = Exported(model, list(samples), attentions=attention == "eager")
     own = {name: x.to(model.dtype) if x.is_floating_point() else x for name, x in samples.items()}
-    takes_any = partial(_may_be_open, has_open_images(config))
-    program = export(wrapper, own, takes_any)
+    program = export(wrapper, own, partial(_may_be_open, config))
     return Writer(program, wrapper, precise, defaults, training).write()
 
 
@@ -210,9 +210,16 @@ def _is_open(name: str, axis: int) -> bool:
     return axis == 0 or name not in ("pixel_values", "input_features")
 
 
-def _may_be_open(any_image: bool, name: str, axis: int) -> bool:
+def _may_be_open(config: PreTrainedConfig, name: str, axis: int) -> bool:
     """As :func:`_is_open`, and the height and width of images, which the code may fix, if they may have any size."""
-    return _is_open(name, axis) or (any_image and name == "pixel_values" and axis > 1)
+    if _is_axis_of_types(config, name, axis):
+        return False
+    return _is_open(name, axis) or (name == "pixel_values" and axis > 1 and has_open_images(config))
+
+
+def _is_axis_of_types(config: PreTrainedConfig, name: str, axis: int) -> bool:
+    """Whether an axis counts the types of a token, of which the config says how many there are."""
+    return name == "token_type_ids" and axis == 2 and bool(type_sizes(config))
 
 
 def export(
@@ -441,7 +448,7 @@ class Writer:
         return [batch, *["choices"] * (value.ndim == 3 and "input_ids" in name), f"{prefix}length"]
 
     def _is_open(self, name: str, axis: int) -> bool:
-        return _is_open(name, axis)
+        return _is_open(name, axis) and not _is_axis_of_types(self.wrapper.model.config, name, axis)
 
     def _add_constant(self, name: str, target: str, placed: torch.Tensor) -> None:
         """A tensor that no checkpoint holds: a table, or a number in the code."""

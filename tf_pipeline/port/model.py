@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import keras
@@ -158,11 +158,14 @@ class PortedModel(TFPreTrainedModel):
         self.tensor_names = tuple(graph.inputs)
         if "input_ids" not in graph.inputs:
             self.main_input_name = self.tensor_names[0]
-        self.signal_shapes = {
+        fixed = {
             name: tuple(size if isinstance(size, int) else None for size in spec.shape)
             for name, spec in graph.inputs.items()
-            if spec.dtype == COMPUTE  # ids and masks are integers
         }
+        # Ids and masks are integers.
+        self.signal_shapes = {name: shape for name, shape in fixed.items() if graph.inputs[name].dtype == COMPUTE}
+        further = {name: tuple(filter(None, shape)) for name, shape in fixed.items() if name not in self.signal_shapes}
+        self.further_axes = {name: sizes for name, sizes in further.items() if sizes}
         self.base_model_prefix = graph.base_model_prefix
         self.output_type = _output_type(graph.output_class, tuple(graph.outputs))
 
@@ -334,7 +337,7 @@ class PortedModel(TFPreTrainedModel):
                 raise ValueError(f"{type(self).__name__} needs {name} too; its {source} returns it.")
             complete[name] = {
                 "ones": tf.ones_like,
-                "zeros": tf.zeros_like,
+                "zeros": partial(_zeros_like, sizes=self.further_axes.get(name, ())),
                 "positions": lambda x: tf.broadcast_to(tf.range(tf.shape(x)[-1], dtype=x.dtype), tf.shape(x)),
             }[spec.default](like)
         return complete
@@ -437,6 +440,14 @@ class PortedModel(TFPreTrainedModel):
             step = remembered_step(self.torch_name(), self.config, self._graph)
         if step is not None:
             step.graph.write(folder, step.constants, STEP_FILES)
+
+
+def _zeros_like(x: tf.Tensor, sizes: tuple[int, ...]) -> tf.Tensor:
+    """Zeros of the shape of ``x``, and of further axes behind it."""
+    zeros = tf.zeros_like(x)
+    for size in sizes:
+        zeros = tf.stack([zeros] * size, -1)
+    return zeros
 
 
 def _place(layer: keras.layers.Layer, path: list[str], leaf: keras.layers.Layer, policy) -> None:

@@ -98,7 +98,9 @@ def _texts(
         inputs["input_ids"] = torch.where(
             inputs["attention_mask"] != 0, inputs["input_ids"], getattr(config, "pad_token_id", None) or 0
         )
-    inputs["token_type_ids"] = torch.zeros(shape, dtype=torch.int64)
+    sizes = type_sizes(config)
+    zeros = torch.zeros(shape, dtype=torch.int64)
+    inputs["token_type_ids"] = _table_types(inputs["attention_mask"], sizes, generator) if sizes else zeros
     inputs["position_ids"] = torch.arange(shape[-1]).expand(shape).clone()
     return inputs
 
@@ -185,6 +187,33 @@ def _mask(shape: tuple[int, ...], side: str | None, generator: torch.Generator) 
     return torch.tensor(padding_mask(lengths.numpy(), length, side))
 
 
+def type_sizes(config: PreTrainedConfig) -> tuple[int, ...]:
+    """Sizes of the tables of types, of a model whose tokens have several (TAPAS); none for any other."""
+    return tuple(getattr(config, "type_vocab_sizes", None) or ())
+
+
+def _table_types(mask: torch.Tensor, sizes: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Types ``[batch, length, types]`` of questions with a table behind each, as TAPAS' tokenizer makes them.
+
+    The tokens of a table are cells of one to three tokens, row by row, of as many columns as fall to its question. The
+    types of a token are its segment, its column and its row, from 1 (headers are row 0), and those of its cell's
+    value, which are random here. Questions and padding have zeros.
+    """
+
+    def drawn(low: int, high: int, count: int) -> torch.Tensor:
+        return torch.randint(low, max(high, low + 1), (count,), generator=generator)
+
+    types = torch.zeros(*mask.shape, len(sizes), dtype=torch.int64)
+    for row, own in zip(types, mask, strict=True):
+        places = own.nonzero().flatten()
+        places = places[1 + len(places) // 4 :]
+        count, columns = len(places), int(drawn(1, min(5, sizes[1]), 1))
+        cells = torch.arange(count).repeat_interleave(drawn(1, 4, count))[:count].clamp(max=columns * sizes[2] - 1)
+        structure = [torch.ones_like(cells), cells % columns + 1, cells // columns]
+        row[places] = torch.stack([*structure, *(drawn(0, size, count) for size in sizes[3:])], 1)
+    return types
+
+
 def _signal(name: str, config: PreTrainedConfig, batch: int, length: int, generator: torch.Generator) -> torch.Tensor:
     """Pixels ``[batch, channels, height, width]``, a spectrogram, or sound ``[batch, samples]``."""
     if name == "pixel_values":
@@ -235,7 +264,7 @@ def default_inputs(
         default = names.get(name)
         if default is not None:
             rest = {key: x for key, x in inputs.items() if key != name and (key in defaults or key not in names)}
-            given = rest | {name: torch.ones_like(value) if default == "ones" else value}
+            given = rest | {name: {"ones": torch.ones_like, "zeros": torch.zeros_like}.get(default, torch.clone)(value)}
             if not _same(model, given, rest):
                 if name == "position_ids" or (name == "token_type_ids" and name not in tokenizer_inputs(config)):
                     continue
@@ -261,6 +290,10 @@ def _same(model: torch.nn.Module, first: dict[str, torch.Tensor], second: dict[s
     except Exception:  # whatever the model raises, it does not take both
         return False
     pairs = zip(results[0].values(), results[1].values(), strict=True)
-    return all(
-        torch.is_tensor(a) and torch.allclose(a, b, 1e-4, 1e-5, equal_nan=True) for a, b in pairs if torch.is_tensor(a)
-    )
+    return all(torch.allclose(a, b, 1e-4, _rounding(b), equal_nan=True) for a, b in pairs if torch.is_tensor(a))
+
+
+def _rounding(values: torch.Tensor) -> float:
+    """A difference that says nothing: in the scores of a head with small random weights, smaller than elsewhere."""
+    largest = float(values.abs().max()) if values.is_floating_point() and values.numel() else 1.0
+    return 1e-5 * min(1.0, largest)

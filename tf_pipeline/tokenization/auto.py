@@ -38,10 +38,16 @@ class AutoTokenizer:
 
         Raises:
             RepositoryError: if ``source`` is neither a folder nor a hub repository that can be read.
+            ImportError: if the tokenizer reads tables, and pandas is not installed.
         """
         hub_options = split_hub_options(kwargs)
         _check_found(source, **hub_options)
-        return with_tensorflow(transformers.AutoTokenizer.from_pretrained(source, *args, **kwargs, **hub_options))
+        try:
+            return with_tensorflow(transformers.AutoTokenizer.from_pretrained(source, *args, **kwargs, **hub_options))
+        except ImportError as error:
+            if "Pandas" not in str(error):
+                raise
+            raise ImportError('A tokenizer of tables needs pandas: pip install "tf-pipeline[tables]"') from error
 
 
 def _check_found(source: str | os.PathLike, **hub_options: Any) -> None:

@@ -207,9 +207,17 @@ def scatter_reduce(
         aten::scatter_reduce.two(Tensor self, int dim, Tensor index, Tensor src, str reduce, *, bool include_self=True)
             -> Tensor
     """
-    if reduce not in ("sum", "amax", "amin") or not include_self:
-        raise NotImplementedError(f"scatter_reduce by {reduce!r} with include_self={include_self}")
-    return _write(x, _coordinates(x, index, axis_of(x, dim)), _matching(src, index, x.dtype), reduce)
+    if reduce not in ("sum", "mean", "amax", "amin"):
+        raise NotImplementedError(f"scatter_reduce by {reduce!r}")
+    coordinates, src = _coordinates(x, index, axis_of(x, dim)), _matching(src, index, x.dtype)
+    if not include_self:  # what is written to starts from the value that leaves any other as it is
+        neutral = {"amax": x.dtype.min, "amin": x.dtype.max}.get(reduce, 0)
+        x = _write(x, coordinates, tf.fill(tf.shape(index), constant(neutral, x.dtype)), None)
+    if reduce != "mean":
+        return _write(x, coordinates, src, reduce)
+    counts = _write(tf.fill(tf.shape(x), constant(int(include_self), x.dtype)), coordinates, tf.ones_like(src), "sum")
+    divide = tf.divide if x.dtype.is_floating else tf.math.floordiv
+    return divide(_write(x, coordinates, src, "sum"), tf.maximum(counts, 1))
 
 
 @rule("index_add.default")
