@@ -544,3 +544,8 @@ def test_batches_cover_everything_once():
 def test_pad_rows():
     np.testing.assert_array_equal(pad_rows([[1, 2, 3], [4]], 9, "right", 4), [[1, 2, 3, 9], [4, 9, 9, 9]])
     np.testing.assert_array_equal(pad_rows([[1, 2], [4]], 0, "left"), [[1, 2], [0, 4]])
+
+
+def test_a_task_that_is_left_out_says_why():
+    with pytest.raises(ValueError, match="'conversational' is not supported: text-generation takes chats"):
+        pipeline("conversational")

@@ -22,7 +22,6 @@ from parity_tests.checkpoint_helpers import WITHOUT_TORCH, new_folder
 from parity_tests.pipeline_helpers import assert_same_answers, torch_pipeline
 from parity_tests.sense_helpers import RATE, image, image_checkpoint, sound, sound_checkpoint, sound_file
 from tf_pipeline import pipeline
-from tf_pipeline.pipelines import tasks
 from tf_pipeline.pipelines.media import as_sound, resampled
 from tf_pipeline.port import port
 
@@ -382,10 +381,3 @@ def _config_folder(model_type: str):
     folder = new_folder()
     tiny_config(model_type).save_pretrained(folder)
     return folder
-
-
-def test_tasks_that_are_not_there():
-    assert "table-question-answering" not in tasks.TASKS
-    words = "Task 'table-question-answering' is not supported: TAPAS, which reads rows and columns with tokens"
-    with pytest.raises(ValueError, match=words):
-        pipeline("table-question-answering")
