@@ -44,6 +44,7 @@ _COLLATORS = (
     "DataCollatorForWholeWordMask",
     "DataCollatorWithPadding",
     "DefaultDataCollator",
+    "tf_default_data_collator",
 )
 
 _LAZY = (
