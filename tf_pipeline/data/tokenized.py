@@ -43,7 +43,7 @@ def prepare_tf_dataset(
         drop_remainder: whether to leave out a last batch that is not full; by default, if the order is new for every
             epoch and there are full batches.
         prefetch: make the next batch while one is computed.
-        seed: makes the orders repeatable.
+        seed: makes the orders repeatable; without it, they follow ``keras.utils.set_random_seed``.
 
     Returns:
         A data set of known length of inputs by name, or of pairs of them and of the labels: a tensor if there is one,
@@ -88,7 +88,7 @@ def prepare_tf_dataset(
             return batch
         return batch, next(iter(labels.values())) if len(labels) == 1 else labels
 
-    draws = np.random.default_rng(seed)
+    draws = np.random.default_rng(np.random.randint(2**31) if seed is None else seed)
 
     def batches() -> Iterator[Any]:
         order = draws.permutation(len(rows)) if shuffle else np.arange(len(rows))
