@@ -24,24 +24,35 @@ import numpy as np
 from tf_pipeline import AutoTokenizer, TFAutoModelForSequenceClassification, create_optimizer, pipeline
 from tf_pipeline.callbacks import EpochOrder
 from tf_pipeline.data import prepare
+from tf_pipeline.metrics import Accuracy
 from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
 
 SAMPLE = Path(__file__).with_name("rated_films.tsv")
 NAMES = {0: "NEGATIVE", 1: "POSITIVE"}
+LABELS = {"id2label": NAMES, "label2id": {name: place for place, name in NAMES.items()}}
 BATCH, WARM_UP, DECAY, CLIP = 32, 0.1, 0.01, 1.0
+NEUTRAL = 0.5  # ratings nearer to 0 have no label
+
+
+def sentences(data: Path | None) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+    """Texts with their mean ratings, from -4 to 4: those to train on, and those to judge."""
+    if data is None:
+        lines = [line.split("\t") for line in SAMPLE.read_text("utf-8").splitlines() if not line.startswith("#")]
+        found = [(text, float(rating)) for rating, text in lines]
+        return found[:400], found[400:]
+    from train_bundled_checkpoint import load_corpus
+
+    corpus = load_corpus(data)
+    return tuple([(one.text, one.rating) for one in part] for part in (corpus.train, corpus.test))
 
 
 def read(data: Path | None, rows: int) -> tuple[list[dict], list[dict]]:
     """Rows to train on and to judge: texts whose mean rating is far enough from 0, and its sign."""
-    if data is None:
-        lines = [line.split("\t") for line in SAMPLE.read_text("utf-8").splitlines() if not line.startswith("#")]
-        found = [{"text": text, "label": int(float(rating) > 0)} for rating, text in lines]
-        return found[:400], found[400:]
-    from train_bundled_checkpoint import load_corpus, rated
-
-    corpus = load_corpus(data)
-    parts = rated(corpus.train)[:rows], rated(corpus.test)
-    return tuple([{"text": one.text, "label": one.label} for one in part] for part in parts)
+    known, judged = (
+        [{"text": text, "label": int(rating > 0)} for text, rating in part if abs(rating) >= NEUTRAL]
+        for part in sentences(data)
+    )
+    return known[:rows], judged
 
 
 def checkpoint(name: str) -> str:
@@ -53,14 +64,24 @@ def checkpoint(name: str) -> str:
     return str(get_model_path())
 
 
-def train(source: str, rows: list[dict], epochs: int, rate: float, seed: int):
-    """A model that has been trained on rows, with a new head if it had none for two labels, and its tokenizer."""
+def train(
+    source: str,
+    rows: list[dict],
+    epochs: int,
+    rate: float,
+    seed: int,
+    model_class: type = TFAutoModelForSequenceClassification,
+    labels: dict = LABELS,
+    lora: dict | None = None,
+    batch_size: int = BATCH,
+):
+    """A model that has been trained on rows, with a new head if it had none for the labels, and its tokenizer."""
     keras.utils.set_random_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(source)
-    model = TFAutoModelForSequenceClassification.from_pretrained(
-        source, id2label=NAMES, label2id={name: place for place, name in NAMES.items()}, ignore_mismatched_sizes=True
-    )
-    batches = prepare(rows, model, tokenizer, BATCH, shuffle=True, seed=seed, max_length=128)
+    model = model_class.from_pretrained(source, ignore_mismatched_sizes=True, **labels)
+    if lora:
+        model.enable_lora(**lora)
+    batches = prepare(rows, model, tokenizer, batch_size, shuffle=True, seed=seed, max_length=128)
     steps = len(batches) * epochs
     optimizer, _ = create_optimizer(
         rate,
@@ -70,7 +91,7 @@ def train(source: str, rows: list[dict], epochs: int, rate: float, seed: int):
         adam_global_clipnorm=CLIP,
         lr_scheduler_type="linear",
     )
-    model.compile(optimizer, metrics=["accuracy"])
+    model.compile(optimizer, metrics=[] if model.config.num_labels == 1 else [Accuracy()])
     model.fit(batches, epochs=epochs, callbacks=[EpochOrder(batches)], verbose=2)
     return model, tokenizer
 

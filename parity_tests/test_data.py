@@ -161,6 +161,11 @@ def test_orders(tokenizer):
     first, second = epochs(1, drop_remainder=False)
     assert sorted(first) == sorted(second) == list(range(20)) and first != second
     assert epochs(1, drop_remainder=False) == [first, second] != epochs(2, drop_remainder=False)
+    drawn = []
+    for seed in (7, 7, 8):
+        keras.utils.set_random_seed(seed)
+        drawn += [epochs(None), epochs(None)]
+    assert drawn[:2] == drawn[2:4] != drawn[4:] and drawn[0] != drawn[1]
     assert [len(epoch) for epoch in epochs(1)] == [18, 18]  # as in transformers 4, a shuffled epoch leaves the rest out
     assert epochs(1, shuffle=False)[0] == list(range(20))
 

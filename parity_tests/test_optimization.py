@@ -82,6 +82,18 @@ def test_schedules_are_pytorchs(kind, warmup):
         scheduler.step()
 
 
+def test_a_rise_that_is_longer_than_the_training():
+    """As in chapter 7 of the Hugging Face course; PyTorch's schedule rises as long."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    scheduler = transformers.get_linear_schedule_with_warmup(optimizer, 40, 10)
+    with pytest.warns(UserWarning, match="10 steps ends within its 40 steps of warm-up: its rate gets to 25% of 0.3"):
+        _, schedule = create_optimizer(0.3, 10, 40)
+    for step in range(20):
+        assert float(schedule(step)) == pytest.approx(scheduler.get_last_lr()[0], abs=1e-7), step
+        optimizer.step()
+        scheduler.step()
+
+
 def test_polynomial_falls_of_any_power():
     _, schedule = create_optimizer(0.3, 10, 0, min_lr_ratio=0.1, power=2.0)
     for step in range(12):
@@ -150,7 +162,7 @@ def test_the_optimizer_is_saved_with_a_model(tmp_path):
     ("options", "message"),
     [
         ({"lr_scheduler_type": "sawtooth"}, "sawtooth.*cosine"),
-        ({"num_warmup_steps": 11}, "at most all"),
+        ({"num_warmup_steps": -1}, "no fewer than 0"),
         ({"num_train_steps": 0}, "at least one"),
     ],
 )

@@ -47,6 +47,7 @@ _COLLATORS = (
     "DataCollatorForWholeWordMask",
     "DataCollatorWithPadding",
     "DefaultDataCollator",
+    "tf_default_data_collator",
 )
 
 _LAZY = (

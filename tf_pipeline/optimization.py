@@ -6,6 +6,7 @@ second moment after the correction of its bias, where Keras' own Adam adds it be
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -289,13 +290,23 @@ def create_optimizer(
         The optimizer, and its schedule.
 
     Raises:
-        ValueError: for an unknown schedule, or more steps of rise than steps.
+        ValueError: for an unknown schedule, or no steps.
+
+    Warns:
+        UserWarning: if the rise has more steps than the training, which ends before its highest rate then, as by
+            PyTorch's schedules.
     """
-    fall = num_train_steps - num_warmup_steps
-    if num_train_steps < 1 or num_warmup_steps < 0 or fall < 0:
+    if num_train_steps < 1 or num_warmup_steps < 0:
         raise ValueError(
             f"num_train_steps={num_train_steps} and num_warmup_steps={num_warmup_steps}: a training has at least one "
-            "step, and at most all of them are warm-up."
+            "step, and no fewer than 0 are warm-up."
+        )
+    fall = num_train_steps - num_warmup_steps
+    if fall < 0:
+        warnings.warn(
+            f"A training of {num_train_steps} steps ends within its {num_warmup_steps} steps of warm-up: its rate gets "
+            f"to {num_train_steps / num_warmup_steps:.0%} of {init_lr} and does not fall. Pass fewer num_warmup_steps.",
+            stacklevel=2,
         )
     schedules = keras.optimizers.schedules
     # A rise over all steps leaves none to fall in, and a schedule divides by their number.

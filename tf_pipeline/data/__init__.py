@@ -9,6 +9,7 @@ from tf_pipeline.data.collators import (
     DataCollatorForWholeWordMask,
     DataCollatorWithPadding,
     DefaultDataCollator,
+    tf_default_data_collator,
 )
 from tf_pipeline.data.prepare import prepare
 from tf_pipeline.data.tokenized import prepare_tf_dataset
@@ -24,4 +25,5 @@ __all__ = [
     "DefaultDataCollator",
     "prepare",
     "prepare_tf_dataset",
+    "tf_default_data_collator",
 ]

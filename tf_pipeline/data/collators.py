@@ -76,6 +76,21 @@ class DefaultDataCollator(_TensorFlowBatches, transformers.DefaultDataCollator):
     return_tensors: str = "tf"
 
 
+def tf_default_data_collator(features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Stack rows of equal lengths as :class:`DefaultDataCollator` does, under the name of ``transformers`` 4.
+
+    Args:
+        features: rows; ``label`` and ``label_ids`` become ``labels``, and strings are left out.
+
+    Returns:
+        Tensors ``[batch, …]`` by name, int32 and float32.
+
+    Raises:
+        ValueError: for rows of different lengths.
+    """
+    return DefaultDataCollator()(features)
+
+
 @dataclass
 class DataCollatorWithPadding(_TensorFlowBatches, transformers.DataCollatorWithPadding):
     """Pads rows to the longest of their batch; ``label`` and ``label_ids`` become ``labels``."""

@@ -11,8 +11,8 @@ from tf_pipeline.arguments import whole_number
 from tf_pipeline.data.collators import DataCollatorWithPadding, DefaultDataCollator, to_tensor
 from tf_pipeline.inputs import refuse_strings
 
-# Columns of a tokenizer that collators take, and models do not.
-_OF_COLLATORS = {"offset_mapping", "special_tokens_mask"}
+# Columns of a tokenizer that collators which mask take, and models do not.
+_OF_MASKS = {"offset_mapping", "special_tokens_mask"}
 
 
 def prepare_tf_dataset(
@@ -33,7 +33,8 @@ def prepare_tf_dataset(
     Args:
         dataset: ``datasets.Dataset``, a list of dictionaries, a dictionary of columns (what a tokenizer returns, for
             example), or a pandas DataFrame.
-        input_names: inputs of the model; other columns are left out, but for labels.
+        input_names: inputs of the model; other columns are left out, but for labels, and for what ``collate_fn`` asks
+            for with a ``KeyError``, as a function that masks whole words asks for their numbers.
         label_names: the model's labels.
         batch_size: rows per batch.
         shuffle: whether to draw a new order for every epoch.
@@ -43,7 +44,7 @@ def prepare_tf_dataset(
         drop_remainder: whether to leave out a last batch that is not full; by default, if the order is new for every
             epoch and there are full batches.
         prefetch: make the next batch while one is computed.
-        seed: makes the orders repeatable.
+        seed: makes the orders repeatable; without it, they follow ``keras.utils.set_random_seed``.
 
     Returns:
         A data set of known length of inputs by name, or of pairs of them and of the labels: a tensor if there is one,
@@ -58,8 +59,8 @@ def prepare_tf_dataset(
     if not len(rows):
         raise ValueError("The data set has no rows.")
     taken = {*input_names, *label_names, "label", "label_ids"}
-    if collate_fn is not None:
-        taken |= _OF_COLLATORS
+    if getattr(collate_fn, "mlm", False):
+        taken |= _OF_MASKS
     if not any(name in input_names for name in rows.columns):
         raise ValueError(
             f"The data set has the columns {', '.join(rows.columns)}, and none is an input of the model "
@@ -84,24 +85,37 @@ def prepare_tf_dataset(
         batch = {
             name: to_tensor(value)
             for name, value in batch.items()
-            if value is not None and (name not in _OF_COLLATORS or name in input_names)
+            if value is not None and (name in input_names or name in label_names)
         }
         labels = {name: batch.pop(name) for name in [*label_names] if name in batch}
         if not labels:
             return batch
         return batch, next(iter(labels.values())) if len(labels) == 1 else labels
 
-    draws = np.random.default_rng(seed)
+    draws = np.random.default_rng(np.random.randint(2**31) if seed is None else seed)
 
     def batches() -> Iterator[Any]:
         order = draws.permutation(len(rows)) if shuffle else np.arange(len(rows))
         for start in range(0, count * batch_size, batch_size):
             yield batch_of(order[start : start + batch_size].tolist())
 
-    signature = tf.nest.map_structure(signature_of, batch_of(range(min(2, len(rows)))))
+    first = _first_batch(partial(batch_of, range(min(2, len(rows)))), taken, rows.columns)
+    signature = tf.nest.map_structure(signature_of, first)
     made = tf.data.Dataset.from_generator(batches, output_signature=signature)
     made = made.apply(tf.data.experimental.assert_cardinality(count))
     return made.prefetch(tf.data.AUTOTUNE) if prefetch else made
+
+
+def _first_batch(batch: Callable[[], Any], taken: set[str], columns: Sequence[str]) -> Any:
+    """A batch, made again with each further column that the user's function looks up; ``taken`` has them then."""
+    while True:
+        try:
+            return batch()
+        except KeyError as error:
+            missed = error.args[0] if error.args else None
+            if missed not in columns or missed in taken:
+                raise
+            taken.add(missed)
 
 
 def signature_of(value: tf.Tensor) -> tf.TensorSpec:

@@ -7,6 +7,7 @@ every other value of ``return_tensors``, is untouched.
 import contextlib
 import os
 import threading
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -81,7 +82,8 @@ class TensorFlowTensors:
         return self.__dict__.setdefault("_lock", threading.RLock())
 
     def __call__(self, *args: Any, truncation_side: str | None = None, **kwargs: Any):
-        """Tokenize, as the class beneath does."""
+        """Tokenize, as the class beneath does; texts may also be a column of ``datasets``."""
+        args, kwargs = map(_listed, args), {name: _listed(value) for name, value in kwargs.items()}
         with self._truncating(truncation_side):
             return _with_tensors(super().__call__, *args, **kwargs)
 
@@ -123,6 +125,11 @@ class TensorFlowTensors:
     def __reduce__(self):
         # The class is made at run time; pickle the one beneath and wrap it again.
         return _restore, (type(self).__mro__[2], {k: v for k, v in self.__dict__.items() if k != "_lock"})
+
+
+def _listed(value: Any) -> Any:
+    """A list of a column, which ``datasets`` has been reading lazily since its version 4; any other value itself."""
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes, list, tuple)) else value
 
 
 def _restore(base: type, state: dict[str, Any]):
