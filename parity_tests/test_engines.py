@@ -123,6 +123,7 @@ def test_outputs_of_ports(model_type, monkeypatch):
     np.testing.assert_allclose(function(inputs)["states"], run(inputs)["states"], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_stages_and_threads(sentiment):
     pipe = on("openvino", sentiment, top_k=None)
     outputs = pipe.forward(pipe.preprocess(TEXTS[0]))

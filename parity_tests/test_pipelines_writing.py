@@ -383,6 +383,7 @@ def summarizer():
     return pipe
 
 
+@pytest.mark.slow
 def test_windows_on_the_command_line():
     """A model that takes 40 tokens, and a text of more."""
     folder = copied(encoder_decoder_checkpoint())

@@ -189,6 +189,7 @@ def test_planted_mistake_is_caught(mistake):
         gate_cross.check_cross(Captured(mistake(found.graph), dict(found.constants)), *rest)
 
 
+@pytest.mark.slow
 def test_gate_pads_sources_of_unequal_lengths_on_either_side():
     ours, _ = pair("plbart")
     texts = list(gate_cross._translations(transformers.PLBartForConditionalGeneration, ours.config, ours.graph))

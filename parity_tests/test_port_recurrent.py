@@ -183,7 +183,7 @@ def test_a_hybrid_is_proven():
     assert Graph.from_dict(json.loads(json.dumps(graph.to_dict()))) == graph
 
 
-@pytest.mark.parametrize("mistake", ["forgotten", "start", "padding"])
+@pytest.mark.parametrize("mistake", exhaustive(["forgotten", "start", "padding"], ["padding"]))
 def test_planted_mistake_is_caught(mistake):
     captured, torch_class, config = hybrid()
     graph = captured.graph

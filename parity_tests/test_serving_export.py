@@ -249,6 +249,7 @@ def test_no_rows_give_no_rows(serve, task):
         assert all(len(value) == 0 for value in outputs.values()), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", exhaustive(HEADS, ["question-answering"]))
 def test_unknown_ids_leave_other_rows_alone(serve, task):
     tokens = serve(task).signatures()["tokens"]
