@@ -1,6 +1,6 @@
-"""What ``pipeline("sentiment-analysis")`` does, taken apart: tokenizer, model, post-processing.
+"""Take ``pipeline("sentiment-analysis")`` apart: tokenizer, model, post-processing.
 
-Question: what happens between a text and its label?
+Question: What happens between a text and its label?
 """
 
 import tensorflow as tf

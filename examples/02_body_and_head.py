@@ -1,6 +1,6 @@
 """A body gives hidden states, a head turns them into an answer; the same body serves many heads.
 
-Question: what is the difference between ``TFAutoModel`` and ``TFAutoModelForSequenceClassification``?
+Question: What is the difference between ``TFAutoModel`` and ``TFAutoModelForSequenceClassification``?
 """
 
 import numpy as np

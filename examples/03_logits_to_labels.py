@@ -1,6 +1,6 @@
 """From logits through softmax to labels, and what the other activations say.
 
-Question: the model gives numbers such as 1.2 and -0.8. How do they become 88 % POSITIVE?
+Question: The model gives numbers such as 1.2 and -0.8. How do they become 88% POSITIVE?
 """
 
 import numpy as np

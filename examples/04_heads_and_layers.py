@@ -1,6 +1,6 @@
 """Change the number of heads or layers in the config, keep the weights, and look at what comes out.
 
-Question: which values of a config can be changed once a model is trained?
+Question: Which values of a config can be changed once a model is trained?
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
-"""Six labels instead of two: the body stays, the head starts anew.
+"""Six labels instead of two: the body stays, the head starts again at random.
 
-Question: how do I use a trained model for labels of my own?
+Question: How do I use a trained model for labels of my own?
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """One sentence through five tokenizers: whitespace, characters, WordPiece, byte-level BPE and Unigram.
 
-Question: what do ``##`` and ``Ġ`` mean, and why not simply split at spaces?
+Question: What do ``##`` and ``Ġ`` mean, and why not simply split at spaces?
 """
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers

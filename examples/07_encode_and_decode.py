@@ -1,6 +1,6 @@
 """There and back again: text, tokens, ids, and text, with special tokens and without.
 
-Question: which of the steps of a tokenizer can be undone?
+Question: Which of the steps of a tokenizer can be undone?
 """
 
 from tf_pipeline import AutoTokenizer

@@ -1,6 +1,6 @@
 """A model takes several sequences at a time, even when there is only one.
 
-Question: why does the model refuse the ids that I made by hand?
+Question: Why does the model refuse the ids that I made by hand?
 """
 
 import numpy as np

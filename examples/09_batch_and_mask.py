@@ -1,6 +1,6 @@
 """Sentences of unequal length in one batch, with the attention mask and without it.
 
-Question: why do the logits of a sentence change when it is padded?
+Question: Why do the logits of a sentence change when it is padded?
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Padding in front instead of behind.
 
-Question: does it matter on which side a batch is padded?
+Question: Does it matter on which side a batch is padded?
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """A text of 14,000 tokens breaks the model, and truncation mends it.
 
-Question: what happens when a text is longer than the model?
+Question: What happens when a text is longer than the model?
 """
 
 from tf_pipeline import AutoTokenizer, TFAutoModelForSequenceClassification, pipeline

@@ -1,6 +1,6 @@
 """Read all of a long document, in windows that overlap.
 
-Question: truncation throws text away. What if the answer is at the end?
+Question: Truncation throws text away. What if the answer is at the end?
 """
 
 import numpy as np

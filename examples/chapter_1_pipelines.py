@@ -3,7 +3,7 @@
 The sentiment classifier comes with the package and knows its task. No other checkpoint does, so the rest are made here,
 small and with random weights: their answers have the right form and no meaning. Name a trained model in their place,
 such as ``pipeline("summarization", model="sshleifer/distilbart-cnn-12-6")``. The course's pipelines of images and sound
-are not here.
+are left out: their models are ported, which takes PyTorch.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""A BERT body inside a functional Keras model of your own, beside another input, trained with ``fit``.
+"""A BERT body inside a functional Keras model of your own, next to another input, trained with ``fit``.
 
 Whether a customer comes back depends on the words of a review and on how many days the parcel took. The data is made
 up, and so is the vocabulary: the lower half of the ids praises, the upper half complains.
@@ -27,7 +27,7 @@ def reviews(seed: int):
 
 
 def build() -> keras.Model:
-    """The body's mean hidden state beside the days, and dense layers on both."""
+    """The body's mean hidden state next to the days, and dense layers on both."""
     config = BertConfig(
         vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
     )

@@ -1,6 +1,6 @@
 """Fine-tune with the tools of Keras: early stopping, a training that can be interrupted, TensorBoard, less memory.
 
-Question: which of Keras' callbacks and optimizer arguments work with these models?
+Question: Which of Keras' callbacks and optimizer arguments work with these models?
 """
 
 import importlib.util

@@ -566,7 +566,7 @@ def distil(student, tokenizer, teacher, teacher_tokenizer, corpus: Corpus, epoch
 
 
 class Results(NamedTuple):
-    """What was measured on a saved checkpoint; accuracies from 0 to 1 and the numbers of sentences."""
+    """Measurements of a saved checkpoint: accuracies from 0 to 1 and the numbers of sentences."""
 
     teacher_validation: float
     validation: float

@@ -17,6 +17,12 @@ def test_the_index_lists_every_example():
     assert sorted(listed) == sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb"))
 
 
+def test_the_index_asks_questions():
+    questions = re.findall(r"^\| \[[^\]]+\]\([^)]+\) \| (.*) \|$", INDEX, flags=re.MULTILINE)
+    assert len(questions) == INDEX.count("\n| [")
+    assert not [text for text in questions if not re.match(r"[A-Z]", text) or "?" not in text]
+
+
 @pytest.mark.parametrize("script", scripts(), ids=lambda path: path.name)
 def test_a_script_is_short_and_says_which_question_it_answers(script):
     source = script.read_text(encoding="utf-8")
@@ -24,7 +30,7 @@ def test_a_script_is_short_and_says_which_question_it_answers(script):
         r"^Question: (.*?)\n\n?\Z", ast.get_docstring(ast.parse(source)) + "\n", re.DOTALL | re.MULTILINE
     )
     assert len(source.splitlines()) <= 66
-    assert " ".join(question[1].split()) in " ".join(INDEX.split())
+    assert f"| {' '.join(question[1].split())} |".replace("``", "`") in INDEX
 
 
 @pytest.mark.parametrize("file", notebooks(), ids=lambda file: file.name)
