@@ -12,7 +12,15 @@ from tf_pipeline.port.rules import RULES
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "tf_pipeline").rglob("*.py"))
-GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+GUIDES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "examples" / "README.md",
+    *sorted((ROOT / "tf_pipeline").rglob("README.md")),
+]
+# Paragraphs, items and headings; tables, code and generated pages have lines of any length.
+WIDEST = 140
 
 # A docstring starts with a verb or with the thing returned.
 FIRST_WORDS = re.compile(r"(what|where|which|how|by)\b", re.IGNORECASE)
@@ -33,10 +41,10 @@ PHRASES = {
 
 @cache
 def docstrings() -> list[tuple[str, str]]:
-    """Places and texts of the docstrings of all modules, their classes and functions, nested ones included."""
+    """Places and texts of the docstrings of modules and examples, their classes and functions, nested ones included."""
     return [
         (f"{path.relative_to(ROOT)}:{node.body[0].lineno}", text)
-        for path in SOURCES
+        for path in SOURCES + EXAMPLES
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if (text := ast.get_docstring(node)) is not None
@@ -63,6 +71,17 @@ def test_guides_are_plain():
         f"{path.name}: {complaint}" for path in GUIDES for complaint in complaints(path.read_text(encoding="utf-8"))
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_guides_are_wrapped():
+    wide = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in GUIDES
+        if path.name != "coverage.md"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if len(line) > WIDEST and not line.startswith(("|", "<!--", "{"))
+    ]
+    assert not wide, "\n".join(wide)
 
 
 @pytest.mark.parametrize(
