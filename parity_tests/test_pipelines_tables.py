@@ -202,6 +202,22 @@ def test_what_is_no_table_or_question_is_named(arguments, words):
         ours()(*arguments)
 
 
+def test_without_pandas_the_extra_is_named(monkeypatch, tmp_path):
+    from typer import BadParameter
+
+    from tf_pipeline.cli.run import _table
+    from tf_pipeline.pipelines.table_question_answering import as_table
+
+    path = tmp_path / "cities.csv"
+    path.write_text("city\nOslo\n", encoding="utf-8")
+    assert _table(str(path)) == {"city": ["Oslo"]}
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"tf-pipeline\[tables\]"):
+        as_table(STARS)
+    with pytest.raises(BadParameter, match=r"tf-pipeline\[tables\]"):
+        _table(str(path))
+
+
 def test_a_wrong_table_fails_by_itself():
     answers = list(ours().stream([MANY[0], {"table": STARS}, MANY[1]]))
     assert isinstance(answers[1], ValueError)

@@ -96,9 +96,11 @@ def _table(name: str) -> dict[str, list[str]]:
     """The columns of a file of a table."""
     try:
         import pandas
-
+    except ImportError as error:
+        raise typer.BadParameter('tables need pandas: pip install "tf-pipeline[tables]"') from error
+    try:
         return pandas.read_csv(name, dtype=str, keep_default_na=False).to_dict("list")
-    except (ImportError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise typer.BadParameter(f"{name!r} is no CSV file that can be read: {error}") from None
 
 

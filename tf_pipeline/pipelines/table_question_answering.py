@@ -226,10 +226,13 @@ def as_table(value: Any) -> Any:
     """A DataFrame whose rows are counted from 0, from one or from what pandas makes one of.
 
     Raises:
+        ImportError: without pandas.
         ValueError: for anything else, for a table without rows or columns, and for cells that are no texts.
     """
-    import pandas
-
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError('Tables need pandas: pip install "tf-pipeline[tables]"') from error
     if value is None:
         raise ValueError("Table cannot be None.")
     try:
