@@ -54,7 +54,7 @@ Targets = Annotated[
 ]
 HypothesisTemplate = Annotated[
     str | None,
-    typer.Option(help='Such as "It is about {}.". [zero-shot-classification, zero-shot-image-classification]'),
+    typer.Option(help='Such as "It is about {}.". (zero-shot-classification, zero-shot-image-classification)'),
 ]
 MultiLabel = Annotated[
     bool | None, typer.Option("--multi-label", help="Each label by itself. (zero-shot-classification)")

@@ -23,7 +23,7 @@ _DATA = {
 
 
 def train(
-    task: Annotated[str, typer.Argument(callback=known_task, help="Such as text-classification; see below.")],
+    task: Annotated[str, typer.Argument(callback=known_task, help="Such as text-classification: one of those above.")],
     model: Annotated[str, typer.Option(help="Folder or hub id of the checkpoint to start from.")],
     rows: Annotated[Path, typer.Option("--train", help="Rows to learn: .jsonl, .csv, .tsv or .txt.")],
     output: Annotated[Path, typer.Option(help="Folder to write the trained checkpoint to.")],
