@@ -115,11 +115,9 @@ def check_command(words: list[str]) -> None:
     if program == "tf-pipeline":
         check_ours(words[1:])
     elif program in ("pip", "python", "pytest"):
-        extras = ConfigParser()
-        extras.read(ROOT / "setup.cfg")
         for word in words[1:]:
             for names in re.findall(r"^(?:\.|tf-pipeline)\[([\w,-]+)\]$", word):
-                assert set(names.split(",")) <= set(extras["options.extras_require"]), words
+                assert set(names.split(",")) <= set(requirements()["options.extras_require"]), words
             if re.fullmatch(r".*/.*\.py|parity_tests", word):
                 assert (ROOT / word).exists(), words
         if words[1:2] == ["-m"] and words[2].split(".")[0] in ("tf_pipeline", "parity_tests"):
@@ -335,11 +333,23 @@ def test_what_the_reference_names_exists():
 # ---------------------------------------------------------------------------------------------------------- site
 
 
+@cache
+def anchors(page: Path) -> set[str]:
+    """The anchors of the headings of a page, as they are named where the repository is browsed."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
 def test_links_lead_somewhere():
-    for page in [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "examples/README.md"))]:
-        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
-            made = target.startswith("api/") or target == "certificates/"
-            assert made or (page.parent / target).exists(), f"{page.name}: {target}"
+    made = {DOCS / "api" / "families.md"}
+    for page in {*PAGES, *ROOT.glob("*.md"), *(DOCS / "api").glob("*.md"), ROOT / "examples" / "README.md"}:
+        text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?[^)]*\)", text):
+            found = (page.parent / target).resolve() if target else page
+            assert found in made or found.exists(), f"{page.name}: {target}"
+            if anchor and found.suffix == ".md":
+                assert anchor in anchors(found), f"{page.name}: {target}#{anchor}"
 
 
 def test_links_turn_to_pages():
@@ -377,14 +387,69 @@ def test_a_notebook_shows_what_was_printed():
     assert "The pipeline says" in page.split("```text", 1)[1]
 
 
+# ------------------------------------------------------------------------------------------------------- metadata
+
+# Packages that code imports and no list has, because one that is listed brings them, in the releases that it needs.
+BROUGHT = {
+    "google": "tensorflow", "grpc": "tensorflow-serving-api", "markupsafe": "jinja2", "sympy": "torch",
+    "tokenizers": "transformers",
+}  # fmt: skip
+PACKAGE_OF = {"PIL": "pillow", "tensorflow_serving": "tensorflow-serving-api"}
+
+
+@cache
+def requirements() -> ConfigParser:
+    """The metadata of the package."""
+    found = ConfigParser()
+    found.read(ROOT / "setup.cfg")
+    return found
+
+
+def required(text: str) -> set[str]:
+    """The names of the packages in a list of requirements."""
+    return {canonicalize_name(Requirement(line).name) for line in text.split()}
+
+
+def test_every_package_that_is_imported_is_required():
+    listed = required(requirements()["options"]["install_requires"])
+    extras = {name: required(text) for name, text in requirements()["options.extras_require"].items()}
+    for name in {"audio", "beam", "openvino", "parity", "serving", "tables", "train", "vision"}:
+        listed |= extras[name]
+    imported = set()
+    for path in (ROOT / "tf_pipeline").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            imported |= {name.split(".")[0] for name in names}
+    imported -= {*sys.stdlib_module_names, "tf_pipeline"}
+    assert set(BROUGHT) <= imported and set(BROUGHT.values()) <= listed
+    missing = {canonicalize_name(PACKAGE_OF.get(name, name)) for name in imported - set(BROUGHT)} - listed
+    assert not missing, missing
+
+
+def test_the_quick_start_has_the_extras_of_users():
+    extras = set(requirements()["options.extras_require"]) - {"bench", "dev", "docs", "release", "test"}
+    page = (DOCS / "quick_start.md").read_text(encoding="utf-8")
+    assert {name for name in extras if f"[{name}]" not in page} == set()
+
+
+def test_the_citation_and_the_changelog_are_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {tf_pipeline.__version__}\n" in citation
+    version, released = re.search(
+        r"^## (\S+) \((.*)\)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    ).groups()
+    assert version == tf_pipeline.__version__
+    dated = re.search(r"^date-released: (.*)$", citation, flags=re.MULTILINE)
+    assert released == (dated[1] if dated else "unreleased")
+
+
 def test_the_lock_has_what_is_required_and_within_its_bounds():
-    requirements = ConfigParser()
-    requirements.read(ROOT / "setup.cfg")
     lines = (ROOT / "requirements-lock.txt").read_text(encoding="utf-8").splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
     wanted = [
-        *requirements["options"]["install_requires"].split(),
-        *requirements["options.extras_require"]["test"].split(),
+        *requirements()["options"]["install_requires"].split(),
+        *requirements()["options.extras_require"]["test"].split(),
     ]
     for requirement in map(Requirement, wanted):
         name = canonicalize_name(requirement.name)

@@ -40,6 +40,20 @@ def test_coverage_is_what_was_measured():
     )
 
 
+def test_numbers_are_the_same_on_every_page():
+    results = json.loads((ROOT / "docs" / "coverage.json").read_text(encoding="utf-8"))
+    outcomes = [result["outcome"] for name, result in results.items() if name not in OTHER_TYPES]
+    families, equal, texts = len(supported_models()), outcomes.count("equal"), len(outcomes)
+    index, comparison, port = (
+        " ".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8").split())
+        for name in ("index", "comparison", "port")
+    )
+    assert f"{families} are written in Keras; of the {texts} text architectures of `transformers`, {equal} are" in index
+    assert f"| {families} in Keras, and {equal} of {texts} for text as [ports]" in comparison
+    assert f"; {families} have a module of their own here" in port
+    assert f"[{len(supported_tasks())} names](pipelines.md#tasks)" in comparison
+
+
 def test_it_is_short_and_has_the_commands_that_ci_runs():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     commands = re.findall(r"readme_command '([^']+)'", script)
