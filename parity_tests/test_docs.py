@@ -348,6 +348,8 @@ def test_links_lead_somewhere():
         for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?[^)]*\)", text):
             found = (page.parent / target).resolve() if target else page
             assert found in made or found.exists(), f"{page.name}: {target}"
+            inside = found.is_relative_to(DOCS) or str(found.relative_to(ROOT)) in hooks().outside()
+            assert inside or not page.is_relative_to(DOCS), f"{page.name}: {target} is no page of the site"
             if anchor and found.suffix == ".md":
                 assert anchor in anchors(found), f"{page.name}: {target}#{anchor}"
 
