@@ -50,7 +50,7 @@ def main():
     shuffled = inputs | {"days": np.random.default_rng(3).permutation(inputs["days"])}
     accuracy, without = (model.evaluate(x, returns, verbose=0)[1] for x in (inputs, shuffled))
     print(f"\nNew reviews: accuracy {accuracy:.3f}, {without:.3f} if the days are shuffled", end="")
-    print(f", {max(returns.mean(), 1 - returns.mean()):.3f} for the commoner answer.")
+    print(f", {max(returns.mean(), 1 - returns.mean()):.3f} for the more common answer.")
     assert accuracy > 0.9 > without
 
 

@@ -175,7 +175,7 @@ On the saved files, loaded back in float32:
 | Sentences | n | Accuracy |
 |---|---|---|
 | Film test sentences, neutral ones left out | {test_size} | **{test:.4f}** |
-| … by always answering with the commoner label | {test_size} | {majority:.4f} |
+| … by always answering with the more common label | {test_size} | {majority:.4f} |
 | Film test sentences with the neutral ones, by the sign of their rating | {test_by_sign_size} | {test_by_sign:.4f} |
 | Film validation sentences, neutral ones left out | {validation_size} | {validation:.4f} |
 | … of the teacher | {validation_size} | {teacher_validation:.4f} |

@@ -221,11 +221,11 @@ def test_step_of_another_model_is_refused(saved, tmp_path):
     folder = _copy(saved, tmp_path)
     graph, constants = Graph.read(folder / STEP, folder / STEP_CONSTANTS)
     replace(graph, model_class="OPTForCausalLM").write(folder, constants, (STEP, STEP_CONSTANTS))
-    with pytest.raises(GraphError, match="does not belong to the graph beside it"):
+    with pytest.raises(GraphError, match="does not belong to the graph next to it"):
         tf_pipeline.TFAutoModelForCausalLM.from_pretrained(folder)
     whole = Graph.read(folder / GRAPH, folder / CONSTANTS)
     whole[0].write(folder, whole[1], (STEP, STEP_CONSTANTS))
-    with pytest.raises(GraphError, match="does not belong to the graph beside it"):
+    with pytest.raises(GraphError, match="does not belong to the graph next to it"):
         tf_pipeline.TFAutoModelForCausalLM.from_pretrained(folder)
 
 

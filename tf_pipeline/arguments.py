@@ -60,7 +60,7 @@ MODEL_ARGUMENTS = {
     "quantization_config": Explained("call model.quantize('int8') after loading."),
     "load_in_8bit": Explained("call model.quantize('int8') after loading.", (False,)),
     "load_in_4bit": Explained("call model.quantize('int4') after loading.", (False,)),
-    "state_dict": Explained("save the tensors as model.safetensors beside config.json, and load that folder."),
+    "state_dict": Explained("save the tensors as model.safetensors next to config.json, and load that folder."),
     "key_mapping": Explained("rename the tensors with safetensors.numpy.load_file and save_file."),
     "gguf_file": Explained("transformers.AutoModel reads it; its save_pretrained writes safetensors."),
     "generation_config": Explained("pass its values to generate()."),

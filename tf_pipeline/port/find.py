@@ -156,7 +156,7 @@ def _step_beside(source: str | os.PathLike, whole: Graph, **hub_options: Any) ->
         return None
     step = FoundGraph(*Graph.read(path, repository_file(source, STEP_CONSTANTS, **hub_options)))
     if misfit(step.graph, whole):
-        raise GraphError(f"{path} does not belong to the graph beside it. Port the checkpoint again.")
+        raise GraphError(f"{path} does not belong to the graph next to it. Port the checkpoint again.")
     return step
 
 

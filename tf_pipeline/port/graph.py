@@ -445,10 +445,10 @@ def _read_constants(graph: Graph, path: str | os.PathLike, checksum: str) -> dic
         raise GraphError(f"{path} is cut off or corrupt ({error}); port the checkpoint again.") from error
     expected = {key: tuple(tensor.shape) for key, tensor in graph.constants.items()}
     if expected != {key: value.shape for key, value in values.items()}:
-        raise GraphError(f"{path} does not belong to the graph beside it: the constants differ.")
+        raise GraphError(f"{path} does not belong to the graph next to it: the constants differ.")
     if hashlib.sha256(content).hexdigest() != checksum:
         raise GraphError(
-            f"{path} was altered: its checksum is not the one in the graph beside it. Port the checkpoint again."
+            f"{path} was altered: its checksum is not the one in the graph next to it. Port the checkpoint again."
         )
     return values
 

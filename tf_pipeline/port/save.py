@@ -70,6 +70,6 @@ def _save_tokenizer(source: str | os.PathLike, folder: str | os.PathLike, **opti
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
-        logger.warning("No tokenizer was saved beside the model: %s", error)
+        logger.warning("No tokenizer was saved next to the model: %s", error)
         return
     tokenizer.save_pretrained(folder)

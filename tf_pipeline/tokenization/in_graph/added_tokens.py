@@ -112,4 +112,4 @@ def _check(tokens: list[dict[str, Any]], patterns: list[str]) -> None:
     space = whitespace()
     leading = [pattern for pattern in patterns if space[ord(pattern[0])]]
     if leading and any(token["rstrip"] for token in tokens):
-        raise UnsupportedTokenizer(f"An added token with rstrip beside {leading[0]!r}, which starts with white space.")
+        raise UnsupportedTokenizer(f"An added token with rstrip next to {leading[0]!r}, which starts with white space.")

@@ -233,7 +233,7 @@ class InGraphTokenizer(tf.Module):
         if shape.max_length is None and (cuts or shape.padding == "max_length"):
             raise ValueError("truncation and padding='max_length' need max_length.")
         if cuts and shape.max_length <= specials:
-            raise ValueError(f"max_length={shape.max_length} leaves no room beside {specials} special tokens.")
+            raise ValueError(f"max_length={shape.max_length} leaves no room next to {specials} special tokens.")
         if shape.truncation == "only_second" and not pair:
             raise ValueError("truncation='only_second' needs text_pair.")
         if shape.windows and not (cuts and (not pair or shape.truncation.startswith("only_"))):
