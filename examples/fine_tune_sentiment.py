@@ -112,7 +112,7 @@ def main() -> None:
         model, tokenizer = train(checkpoint(options.model), rows, options.epochs, options.rate, seed)
         _, accuracy = model.evaluate(prepare(judged, model, tokenizer, BATCH, max_length=128), verbose=0)
         print(
-            f"seed {seed}: {accuracy:.4f} of {len(judged)} sentences are right; {majority:.4f} have the more common label"
+            f"seed {seed}: {accuracy:.4f} of {len(judged)} sentences right; {majority:.4f} have the more common label"
         )
         assert accuracy > majority + 0.05
     with tempfile.TemporaryDirectory() as folder:  # what PyTorch and the pipeline load
