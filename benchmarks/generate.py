@@ -1,4 +1,4 @@
-"""Tokens a second of ``generate``: tf_pipeline against PyTorch and KerasHub, in one run.
+"""Tokens per second of ``generate``: tf_pipeline against PyTorch and KerasHub, in one run.
 
     pip install ".[bench]"
     python benchmarks/generate.py
