@@ -284,7 +284,7 @@ def test_one_table_for_all_questions(models, tmp_path):
         (["table-question-answering", "Who?"], 2, "Give --table, the file that the questions are about, or --input"),
         (["table-question-answering", "--table", "/nowhere", "Who?"], 2, "'/nowhere' is no CSV file that can be read"),
         (["fill-mask", "--sequential", "x"], 2, "option of table-question-answering, not of fill-mask"),
-        (["text-classification", "--candidate-labels", "a", "x"], 2, "zero-shot-image-classification, not of"),
+        (["text-classification", "--candidate-labels", "a", "x"], 2, "zero-shot-image-classification, not of text"),
         (["fill-mask", "--pooling", "mean", "x"], 2, "option of feature-extraction"),
         (["question-answering", "--question", "a"], 2, "no text"),
         (["question-answering", "a"], 2, "Give --question and --context"),

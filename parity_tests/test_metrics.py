@@ -145,5 +145,5 @@ def test_rouge():
 
 def test_rouge_needs_its_package(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "rouge_score", None)
-    with pytest.raises(ImportError, match="pip install 'tf-pipeline"):
+    with pytest.raises(ImportError, match='pip install "tf-pipeline'):
         rouge(["a"], ["b"])

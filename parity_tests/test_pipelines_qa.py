@@ -99,6 +99,7 @@ class Finder:
     """A model by rule: it points at one token, and has nothing but what every tier of models has."""
 
     tensor_names = ("input_ids", "attention_mask", "token_type_ids")
+    further_axes = {}
     max_length = 512
 
     def __init__(self, token: int, cls: float = 0.0):
