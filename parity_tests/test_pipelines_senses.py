@@ -22,6 +22,7 @@ from parity_tests.checkpoint_helpers import WITHOUT_TORCH, new_folder
 from parity_tests.pipeline_helpers import assert_same_answers, torch_pipeline
 from parity_tests.sense_helpers import RATE, image, image_checkpoint, sound, sound_checkpoint, sound_file
 from tf_pipeline import pipeline
+from tf_pipeline.parity import compare
 from tf_pipeline.pipelines.media import as_sound, resampled
 from tf_pipeline.port import port
 
@@ -381,3 +382,10 @@ def _config_folder(model_type: str):
     folder = new_folder()
     tiny_config(model_type).save_pretrained(folder)
     return folder
+
+
+def test_parity_compares_no_outputs_of_images():
+    folder = image_checkpoint()
+    with pytest.raises(ValueError, match="TFResNetForImageClassification reads pixel_values, .* texts alone"):
+        compare(folder)
+    assert compare(folder, groups=["weights"]).passed

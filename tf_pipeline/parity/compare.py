@@ -63,7 +63,8 @@ def compare(
     comparison = Comparison(checkpoint, class_name, report, texts, dtypes, mode, rms_factor)
     trainable = _check_memory(comparison)
     if groups is None or set(groups) != {"tokenization"}:
-        comparison.ours(), comparison.theirs()  # an error of loading is no difference
+        _check_inputs(comparison.ours(), groups)
+        comparison.theirs()  # loaded here, because an error of loading is no difference
     for name, check in _CHECKS.items():
         if groups is not None and name not in groups:
             report.skip(name, GROUPS[name], NOT_ASKED)
@@ -77,6 +78,17 @@ def compare(
     report.finding = _finding(comparison)
     report.seconds = time.perf_counter() - start
     return report
+
+
+def _check_inputs(model: Any, groups: Sequence[str] | None) -> None:
+    """Refuse a model of images or sounds, but for groups that compare no outputs."""
+    without = ("tokenization", "weights", "round trip")
+    if model.signal_shapes and not set(GROUPS if groups is None else groups) <= set(without):
+        raise ValueError(
+            f"{type(model).__name__} reads {', '.join(model.signal_shapes)}, and parity compares outputs of models of "
+            f"texts alone. Outputs of a port are compared with PyTorch when it is made; here, ask for "
+            f"{' and '.join(without[1:])} alone (--only, groups=)."
+        )
 
 
 def _run(check: Callable[[Comparison], Any], group: str, comparison: Comparison) -> None:
