@@ -1,15 +1,19 @@
 """Checkpoints with tokenizers for the tests of pipelines, and what compares answers."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
 
-from parity_tests.checkpoint_helpers import new_folder
+from parity_tests.checkpoint_helpers import WITHOUT_TORCH, new_folder
 from parity_tests.sentences import film_reviews
 from parity_tests.tiny import random_checkpoint
 from tf_pipeline.parity import answers
@@ -23,6 +27,15 @@ SPECIFIC = {
     "translation_en_to_fr": {"max_length": 9, "num_beams": 2, "prefix": "translate English to French: "},
 }
 CONLL = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
+
+
+def answer_without_torch(folder: Path, task: str, *inputs: Any, **options: Any) -> Any:
+    """The answer of the port in ``folder/ported``, by a process in ``folder`` that cannot import PyTorch."""
+    call = f"pipeline({task!r}, model='ported')(*{inputs!r}, **{options!r})"
+    code = f"{WITHOUT_TORCH}import json\nfrom tf_pipeline import pipeline\nprint(json.dumps({call}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def tiny_with_tokenizer(class_name: str, tokenizer, std: float = 0.2, seed: int = 0, **values) -> Path:

@@ -2,9 +2,6 @@
 
 import base64
 import io
-import json
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -18,8 +15,8 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import tf_pipeline
 from benchmarks.tiny import tiny_config
-from parity_tests.checkpoint_helpers import WITHOUT_TORCH, new_folder
-from parity_tests.pipeline_helpers import assert_same_answers, torch_pipeline
+from parity_tests.checkpoint_helpers import new_folder
+from parity_tests.pipeline_helpers import answer_without_torch, assert_same_answers, torch_pipeline
 from parity_tests.sense_helpers import RATE, image, image_checkpoint, sound, sound_checkpoint, sound_file
 from tf_pipeline import pipeline
 from tf_pipeline.parity import compare
@@ -159,14 +156,7 @@ def test_a_ported_folder_needs_no_torch(tmp_path):
     pipe.save_pretrained(tmp_path / "saved")
     assert pipeline(CLASSES, model=tmp_path / "saved")(picture) == pipe(picture)
     (tmp_path / "cat.png").write_bytes(as_bytes(picture))
-    code = WITHOUT_TORCH + (
-        "import json\n"
-        "from tf_pipeline import pipeline\n"
-        f"print(json.dumps(pipeline({CLASSES!r}, model='ported')('cat.png')))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert_same_answers(json.loads(done.stdout.splitlines()[-1]), pipe(picture), NEAR)
+    assert_same_answers(answer_without_torch(tmp_path, CLASSES, "cat.png"), pipe(picture), NEAR)
 
 
 def test_losses_of_images():
