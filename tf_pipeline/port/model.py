@@ -158,13 +158,13 @@ class PortedModel(TFPreTrainedModel):
         self.tensor_names = tuple(graph.inputs)
         if "input_ids" not in graph.inputs:
             self.main_input_name = self.tensor_names[0]
-        fixed = {
+        shapes = {
             name: tuple(size if isinstance(size, int) else None for size in spec.shape)
             for name, spec in graph.inputs.items()
         }
         # Ids and masks are integers.
-        self.signal_shapes = {name: shape for name, shape in fixed.items() if graph.inputs[name].dtype == COMPUTE}
-        further = {name: tuple(filter(None, shape)) for name, shape in fixed.items() if name not in self.signal_shapes}
+        self.signal_shapes = {name: shape for name, shape in shapes.items() if graph.inputs[name].dtype == COMPUTE}
+        further = {name: tuple(filter(None, shape)) for name, shape in shapes.items() if name not in self.signal_shapes}
         self.further_axes = {name: sizes for name, sizes in further.items() if sizes}
         self.base_model_prefix = graph.base_model_prefix
         self.output_type = _output_type(graph.output_class, tuple(graph.outputs))
