@@ -88,7 +88,7 @@ class Wire:
                     self.talk(connection)
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # a thread that waits in accept keeps a socket open that is only closed
+        self._listener.shutdown(socket.SHUT_RDWR)  # if it is only closed, a thread in accept keeps it open
         self._listener.close()
 
 

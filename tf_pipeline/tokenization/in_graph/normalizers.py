@@ -5,7 +5,7 @@ tokenizer is compiled; so the graph has that library's Unicode version and its p
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import tensorflow as tf
@@ -39,14 +39,21 @@ def _sequence(component: dict[str, Any]) -> list[Stage]:
 
 
 def _bert(component: dict[str, Any]) -> list[Stage]:
+    strip, lowercase = component["strip_accents"], component["lowercase"]
+    strips = lowercase if strip is None else strip
+    return _bert_stages(component["clean_text"], component["handle_chinese_chars"], strips, lowercase)
+
+
+@lru_cache(maxsize=4)
+def _bert_stages(clean: bool, chinese: bool, strips: bool, lowercase: bool) -> list[Stage]:
+    """The stages, which are the same for nearly all of BERT's tokenizers and take long to make."""
     off = {"clean_text": False, "handle_chinese_chars": False, "strip_accents": False, "lowercase": False}
     before: dict[int, str] = {}
-    for option in ("clean_text", "handle_chinese_chars"):
-        if component[option]:
+    for option, is_on in (("clean_text", clean), ("handle_chinese_chars", chinese)):
+        if is_on:
             before = then(before, probed(tokenizers.normalizers.BertNormalizer(**off | {option: True})))
-    lower = probed(tokenizers.normalizers.Lowercase()) if component["lowercase"] else {}
-    strip = component["strip_accents"]
-    if not (component["lowercase"] if strip is None else strip):
+    lower = probed(tokenizers.normalizers.Lowercase()) if lowercase else {}
+    if not strips:
         return [CharacterMap(then(before, lower))]
     decomposed = then(before, probed(tokenizers.normalizers.NFD()))
     # Marks that decomposition brings out are dropped, but those that are not Mn stay, in canonical order.
