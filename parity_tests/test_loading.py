@@ -30,7 +30,7 @@ from parity_tests.checkpoint_helpers import (
     twin,
     weights,
 )
-from parity_tests.families import BODIES, CLASSES, FAMILY, FOLLOWERS, MASKED_LMS, MODELS, STAND_INS, marked
+from parity_tests.families import BODIES, CLASSES, DISTINCT, FAMILY, FOLLOWERS, MASKED_LMS, MODELS, STAND_INS, marked
 from parity_tests.tiers import exhaustive, thinned
 from parity_tests.tiny import tiny_config
 from tf_pipeline import auto
@@ -271,7 +271,7 @@ def rename(source, change):
     return edited(source, edit)
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", thinned(BODIES, 3))
 def test_a_prefix_too_many(body):
     prefix = getattr(tf_pipeline, body).base_model_prefix
     source = rename(checkpoint(body), lambda key: f"{prefix}.{key}")
@@ -279,7 +279,7 @@ def test_a_prefix_too_many(body):
     assert_same_weights(ours(body, source), twin(body, checkpoint(body)))
 
 
-@pytest.mark.parametrize("class_name", MASKED_LMS)
+@pytest.mark.parametrize("class_name", thinned(MASKED_LMS, 3))
 def test_a_prefix_too_few(class_name):
     prefix = f"{getattr(tf_pipeline, class_name).base_model_prefix}."
     source = rename(checkpoint(class_name), lambda key: key.removeprefix(prefix))
@@ -669,7 +669,7 @@ def test_quantized_layers_are_not_saved_as_weights(tmp_path):
 SINUSOIDAL = ("marian", "pegasus")
 
 
-@pytest.mark.parametrize("class_name", marked(CLASSES))
+@pytest.mark.parametrize("class_name", exhaustive(DISTINCT, BODIES))
 def test_random_weights_start_as_pytorchs(class_name):
     sizes = {"hidden_size": 64, "num_hidden_layers": 1, "initializer_range": 0.07}
     config = tiny_config(FAMILY[class_name], class_name, **sizes)

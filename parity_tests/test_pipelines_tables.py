@@ -61,7 +61,7 @@ def _copied(query):
 # --------------------------------------------------------------------------------------------------------- the answers
 
 
-@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize("sequential", exhaustive([False, True], [True]))
 def test_answers_of_tables(sequential):
     expected = by_torch(MANY, sequential=sequential)
     assert len({json.dumps(answer) for answer in expected}) > 4

@@ -22,7 +22,6 @@ from parity_tests.pipeline_helpers import (
     trained_tokenizer,
 )
 from parity_tests.serving_helpers import loopback_server
-from parity_tests.tiers import exhaustive
 from tf_pipeline.cli.main import app
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.serving import export as exporting
@@ -174,7 +173,8 @@ def test_beams_are_those_of_pytorch(served, beams):
 # ------------------------------------------------------------------------------------------------- rows on their own
 
 
-@pytest.mark.parametrize("kind", exhaustive(["drawing", "beams"], ["beams"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["drawing", "beams"])
 def test_rows_do_not_depend_on_others(kind, request):
     function = request.getfixturevalue(kind)["serving_default"]
     alone = [function(text=tf.constant([text])) for text in [*PROMPTS, *HOSTILE]]
@@ -186,6 +186,7 @@ def test_rows_do_not_depend_on_others(kind, request):
     assert {name: value.shape[0] for name, value in nothing.items()} == dict.fromkeys(together, 0)
 
 
+@pytest.mark.slow
 def test_ids_that_are_none_leave_other_rows_alone(beams):
     ids = np.full([3, LENGTH + 9], 7)
     ids[1, 2] = 10_000

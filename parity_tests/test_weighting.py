@@ -7,6 +7,7 @@ import tensorflow as tf
 import torch
 
 from parity_tests.keras_helpers import tiny_inputs, tiny_labels, tiny_model
+from parity_tests.tiers import thinned
 from tf_pipeline import losses
 
 CLASSIFIER, TAGGER = "TFBertForSequenceClassification", "TFBertForTokenClassification"
@@ -56,8 +57,11 @@ def weights_of(kind, labels):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(CLASSIFIER, "texts"), (TAGGER, "texts"), (TAGGER, "labels"), (MASKED, "texts"), (MASKED, "labels"),
-     (CAUSAL, "texts"), (SEQ2SEQ, "labels")],
+    thinned(
+        [(CLASSIFIER, "texts"), (TAGGER, "texts"), (MASKED, "texts"), (TAGGER, "labels"), (MASKED, "labels"),
+         (SEQ2SEQ, "labels"), (CAUSAL, "texts")],
+        3,
+    ),
 )  # fmt: skip
 def test_weights_are_those_of_a_keras_loss(name, kind):
     inputs, labels = setting(name)
@@ -77,7 +81,7 @@ def test_weights_are_those_of_a_keras_loss(name, kind):
     )
 
 
-@pytest.mark.parametrize("way", ["among the inputs", "column", "data set", "graph"])
+@pytest.mark.parametrize("way", thinned(["among the inputs", "column", "data set", "graph"], 3))
 def test_every_way_to_give_weights(way):
     inputs, labels = setting(CLASSIFIER)
     expected = after_a_step(CLASSIFIER, inputs, labels, sample_weight=OF_TEXTS)
