@@ -8,6 +8,10 @@
 Every engine loads the same random weights (12 layers, hidden size 768, two labels), and is timed only if its output is
 that of float32 PyTorch. The number reported is PyTorch's median time over the engine's: above 1 is faster than PyTorch
 eager in the same dtype. KerasHub has no head for this checkpoint, so its backbone alone runs, which is less work.
+
+The limit is the time that the matrix products take at the rate of the processor's multiply-adds, or that reading the
+weights takes at the bandwidth of the memory, whichever is longer; see ``limits.py``. The share is the limit over the
+time measured: nothing can be faster than 100 %.
 """
 
 import argparse
@@ -29,6 +33,7 @@ from harness import (
     console,
     environment,
     interleave,
+    measured_limits,
     missing_packages,
     print_environment,
     print_table,
@@ -40,13 +45,15 @@ from harness import (
     work_folder,
     write_json,
 )
+from limits import Limits
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SHAPES = ("1x16", "1x128", "8x128", "32x64")
 DTYPES = ("float32", "bfloat16")
 # Largest difference from float32 PyTorch, as a fraction of the largest value (of 1, if that is larger, in float32).
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
-GEMM = (1024, 768, 3072)
+# Layers, hidden size and size between of the checkpoint.
+LAYERS, HIDDEN, INTERMEDIATE = 12, 768, 3072
 
 # ------------------------------------------------------------------------------------------------------- engines
 
@@ -125,14 +132,6 @@ class TorchEager(Engine):
             outputs = self.model(**tensors, output_hidden_states=True)
         return {"logits": outputs.logits.numpy(), "hidden": outputs.hidden_states[-1].numpy()}
 
-    def gemm(self) -> float:
-        """GFLOP/s of a float32 matrix product of the size of a feed-forward layer."""
-        import torch
-
-        rows, inner, columns = GEMM
-        a, b = torch.randn(rows, inner), torch.randn(inner, columns)
-        return _gflops(lambda: torch.matmul(a, b))
-
 
 class TorchCompile(TorchEager):
     """PyTorch through Inductor, compiled for each shape. Needs a C++ compiler."""
@@ -169,14 +168,6 @@ class Ours(Engine):
 
         tensors = [tf.constant(inputs[name], tf.int32) for name in INPUTS]
         return lambda: tf.cast(self.forward(*tensors), tf.float32).numpy()
-
-    def gemm(self) -> float:
-        """GFLOP/s of a float32 matrix product of the size of a feed-forward layer."""
-        import tensorflow as tf
-
-        rows, inner, columns = GEMM
-        a, b = tf.random.normal([rows, inner]), tf.random.normal([inner, columns])
-        return _gflops(lambda: tf.matmul(a, b).numpy())
 
 
 class OursXLA(Ours):
@@ -305,11 +296,6 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _gflops(call: Callable[[], object]) -> float:
-    call()
-    return 2e-9 * np.prod(GEMM, dtype=np.float64) / statistics.median(_seconds(call) for _ in range(5))
-
-
 def onnx_file(checkpoint: Path) -> Path:
     """Where the exported graph of a checkpoint is."""
     return checkpoint / "model.onnx"
@@ -354,6 +340,7 @@ class Row:
         first_call: seconds of the first call, compilation included.
         seconds: median seconds of each round.
         against_torch: ratio of medians, PyTorch eager's over this one's.
+        share: of the time measured, the least that the processor takes.
         reason: why the engine was not timed.
     """
 
@@ -365,7 +352,16 @@ class Row:
     first_call: float | None = None
     seconds: list[float] = field(default_factory=list)
     against_torch: dict[str, float] | None = None
+    share: float | None = None
     reason: str | None = None
+
+
+def least_seconds(limits: Limits | None, shape: str, dtype: str) -> float | None:
+    """Seconds that the layers' products take at least; padding is computed like anything else."""
+    batch, length = map(int, shape.split("x"))
+    weights = LAYERS * (4 * HIDDEN**2 + 2 * HIDDEN * INTERMEDIATE)
+    products = 2 * batch * length * (weights + LAYERS * 2 * length * HIDDEN)  # the second are those of attention
+    return limits and limits.seconds(dtype, products, weights * (4 if dtype == "float32" else 2))
 
 
 def make_inputs(shape: str) -> dict[str, np.ndarray]:
@@ -425,8 +421,11 @@ def verify(name: str, process: Apart | str, row: Row, expected: dict[str, np.nda
         row.reason = f"wrong: off by {row.difference:.1e}, limit {limit:.1e}"
 
 
-def measure(engines: dict[str, Apart | str], shape: str, dtype: str, expected: dict, rounds: int) -> list[Row]:
+def measure(
+    engines: dict[str, Apart | str], shape: str, dtype: str, expected: dict, rounds: int, limits: Limits | None
+) -> list[Row]:
     """All engines at one shape, in turns."""
+    least = least_seconds(limits, shape, dtype)
     rows = {name: Row(ENGINES[name].label, dtype, shape) for name in engines}
     for name, row in rows.items():
         verify(name, engines[name], row, expected)
@@ -437,20 +436,13 @@ def measure(engines: dict[str, Apart | str], shape: str, dtype: str, expected: d
         rows[name].seconds = seconds
         if "torch" in times:
             rows[name].against_torch = ratio(times["torch"], seconds)
+        rows[name].share = least and least / statistics.median(seconds)
     return list(rows.values())
 
 
-def measure_gemm(engines: dict[str, Apart | str], rounds: int) -> dict[str, float]:
-    """Median float32 GFLOP/s of the two libraries below, in turns."""
-    names = {"torch": "PyTorch", "ours": "TensorFlow"}
-    running = [name for name in names if isinstance(engines.get(name), Apart)]
-    values = interleave(running, rounds, lambda name: engines[name].call("gemm"), "matrix product")
-    return {names[name]: statistics.median(measured) for name, measured in values.items()}
-
-
-def run(args: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[str, float]]:
+def run(args: argparse.Namespace, folder: Path, limits: Limits | None) -> list[Row]:
     """Everything that was asked for."""
-    checkpoint, rows, gemm = bert_base(folder), [], {}
+    checkpoint, rows = bert_base(folder), []
     if {"onnxruntime", "openvino"} & set(args.engines) and not onnx_file(checkpoint).exists():
         with console.status("Exporting to ONNX"):
             try:
@@ -461,16 +453,15 @@ def run(args: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[str, fl
     for dtype in args.dtypes:
         engines = start_engines(args.engines, checkpoint, dtype, args.threads, folder)
         try:
-            gemm = gemm or measure_gemm(engines, args.rounds)
             for shape in args.shapes:
-                measured = measure(engines, shape, dtype, expected[shape], args.rounds)
+                measured = measure(engines, shape, dtype, expected[shape], args.rounds, limits)
                 print_rows(measured)
                 rows += measured
         finally:
             for process in engines.values():
                 if isinstance(process, Apart):
                     process.close()
-    return rows, gemm
+    return rows
 
 
 # -------------------------------------------------------------------------------------------------------- report
@@ -483,19 +474,15 @@ def print_rows(rows: list[Row]) -> None:
             row.engine,
             "–" if row.difference is None else f"{row.difference:.1e} of {row.scale:.2g}",
             show(row.against_torch) if row.reason is None else f"not run: {row.reason}",
+            "–" if row.share is None else f"{row.share:.0%}",
         ]
         for row in rows
     ]
-    columns = ["engine", "difference from float32 PyTorch", "speed, PyTorch eager = 1 (quartiles)"]
+    columns = ["engine", "difference from float32 PyTorch", "speed, PyTorch eager = 1 (quartiles)", "of the limit"]
     print_table(f"{rows[0].shape.replace('x', ' × ')} tokens, {rows[0].dtype}", columns, cells)
 
 
-def describe_gemm(gemm: dict[str, float]) -> str:
-    """GFLOP/s of each library, as text."""
-    return ", ".join(f"{name} {value:.0f} GFLOP/s" for name, value in gemm.items()) or "not measured"
-
-
-def draw_chart(rows: list[Row], facts: dict, gemm: dict[str, float], path: Path) -> None:
+def draw_chart(rows: list[Row], facts: dict, limits: Limits | None, path: Path) -> None:
     """A panel of horizontal bars for each dtype and shape, the fastest on top."""
     from matplotlib.figure import Figure
 
@@ -514,7 +501,7 @@ def draw_chart(rows: list[Row], facts: dict, gemm: dict[str, float], path: Path)
         axes.set_xlabel("speed (PyTorch eager in the same dtype = 1)")
     figure.suptitle("BERT-base forward pass: ratio of median times, lines are quartiles", fontsize=12)
     figure.supxlabel(
-        f"{facts['processor']}, {facts['threads']} threads; float32 matrix product: {describe_gemm(gemm)}; "
+        f"{facts['processor']}, {facts['threads']} threads: at most {limits or 'unknown'}; "
         f"other processes took {facts['others_percent']:.0f} % of the processor",
         fontsize=8,
     )
@@ -571,12 +558,11 @@ def main() -> None:
     facts = environment(args.threads)
     print_environment(facts)
     with work_folder(args.work) as folder, watch_others(facts):
-        rows, gemm = run(args, folder)
-    console.print(f"float32 matrix product {' × '.join(map(str, GEMM))}: {describe_gemm(gemm)}")
-    report = {"environment": facts, "gemm_gflops": gemm, "rows": [asdict(row) for row in rows]}
-    write_json(args.json, report)
+        limits = measured_limits(args.threads, facts)
+        rows = run(args, folder, limits)
+    write_json(args.json, {"environment": facts, "rows": [asdict(row) for row in rows]})
     if args.chart:
-        draw_chart(rows, facts, gemm, args.chart)
+        draw_chart(rows, facts, limits, args.chart)
 
 
 if __name__ == "__main__":

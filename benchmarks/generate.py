@@ -10,9 +10,9 @@ from 64, greedily and with 4 beams. Every engine loads the same random weights, 
 tokens that float32 PyTorch writes: all of them in float32, and the first few in bfloat16, after which rounding decides.
 The number reported is PyTorch's median time over the engine's: above 1 is faster than PyTorch eager in the same dtype.
 
-The bound is the time that reading every weight once for each token takes, at the bandwidth of a sum over a large
-array; the share is the bound over the time measured. It says something for one text, whose products are as fast as the
-memory is.
+The bound is the time that reading every weight once for each token takes, at the bandwidth of the memory (see
+``limits.py``); the share is the bound over the time measured. It says something for one text, whose products are as
+fast as the memory is.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from harness import (
     console,
     environment,
     interleave,
+    measured_limits,
     missing_packages,
     print_environment,
     print_table,
@@ -43,6 +44,7 @@ from harness import (
     work_folder,
     write_json,
 )
+from limits import Limits
 
 DTYPES = ("float32", "bfloat16")
 # Tokens that have to be PyTorch's, of the first text.
@@ -184,20 +186,6 @@ class Ours(Engine):
         start = case.prompt if case.checkpoint == "gpt2" else 1
         mask = np.ones_like(ids)
         return lambda: self.model.generate(ids, attention_mask=mask, **case.options).numpy()[:, start:]
-
-    def bandwidth(self) -> float:
-        """GB/s at which two threads sum a large array, each half of it."""
-        import tensorflow as tf
-
-        array = tf.random.normal([2**27])  # 512 MB
-        tf.reduce_sum(array)
-
-        def seconds():
-            start = time.perf_counter()
-            tf.reduce_sum(array).numpy()
-            return time.perf_counter() - start
-
-        return array.shape[0] * 4 / min(seconds() for _ in range(5)) / 1e9
 
     def weight_bytes(self) -> int:
         """Bytes of all weights."""
@@ -351,7 +339,9 @@ def verify(process: Apart | str, row: Row, case: Case, expected: np.ndarray) -> 
         row.reason = f"wrong: {np.mean(equal):.0%} of the tokens that are compared are PyTorch's"
 
 
-def measure(args: argparse.Namespace, case: Case, dtype: str, expected: np.ndarray, folder: Path) -> list[Row]:
+def measure(
+    args: argparse.Namespace, case: Case, dtype: str, expected: np.ndarray, folder: Path, limits: Limits | None
+) -> list[Row]:
     """All engines at one case, in turns."""
     processes = {name: start(name, case, dtype, args.threads, folder) for name in args.engines}
     rows = {name: Row(ENGINES[name].label, dtype, str(case)) for name in args.engines}
@@ -364,10 +354,10 @@ def measure(args: argparse.Namespace, case: Case, dtype: str, expected: np.ndarr
             rows[name].seconds = seconds
             if "torch" in times:
                 rows[name].against_torch = ratio(times["torch"], seconds)
-        if "ours" in times:
-            count, bandwidth = (processes["ours"].call(name) for name in ("weight_bytes", "bandwidth"))
+        if "ours" in times and limits:
+            least = processes["ours"].call("weight_bytes") * case.tokens / limits.bytes_read
             for name, seconds in times.items():
-                rows[name].bound = count * case.tokens / (bandwidth * 1e9) / float(np.median(seconds))
+                rows[name].bound = least / float(np.median(seconds))
     finally:
         for process in processes.values():
             if isinstance(process, Apart):
@@ -375,7 +365,7 @@ def measure(args: argparse.Namespace, case: Case, dtype: str, expected: np.ndarr
     return list(rows.values())
 
 
-def run(args: argparse.Namespace, folder: Path) -> list[Row]:
+def run(args: argparse.Namespace, folder: Path, limits: Limits | None) -> list[Row]:
     """Everything that was asked for."""
     rows = []
     for case in (CASES[name] for name in args.cases):
@@ -383,7 +373,7 @@ def run(args: argparse.Namespace, folder: Path) -> list[Row]:
         with Apart(Torch, folder, case.checkpoint, "float32", args.threads) as torch, console.status("Reference"):
             expected = torch.call("prepare", case)[0]
         for dtype in args.dtypes:
-            measured = measure(args, case, dtype, expected, folder)
+            measured = measure(args, case, dtype, expected, folder, limits)
             print_rows(measured)
             rows += measured
     return rows
@@ -425,7 +415,7 @@ def main() -> None:
     facts = environment(args.threads)
     print_environment(facts)
     with work_folder(args.work) as folder, watch_others(facts):
-        rows = run(args, folder)
+        rows = run(args, folder, measured_limits(args.threads, facts))
     write_json(args.json, {"environment": facts, "rows": [asdict(row) for row in rows]})
 
 

@@ -28,10 +28,12 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
+from limits import Limits, measure_limits
 from rich.console import Console
 from rich.table import Table
 
@@ -214,6 +216,15 @@ def print_environment(facts: dict[str, Any]) -> None:
         f"{facts['memory_gb']} GB, {facts['threads'] or 'default'} threads, Python {facts['python']}"
     )
     console.print(", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
+
+
+def measured_limits(threads: int, facts: dict[str, Any]) -> Limits | None:
+    """The processor's limits, which are printed, and noted in ``facts``."""
+    with console.status("Measuring the limits of the processor"):
+        limits = measure_limits(threads)
+    facts["limits"] = limits and asdict(limits)
+    console.print(f"Limits of {threads} threads: {limits or 'unknown, as there is no C compiler'}")
+    return limits
 
 
 # ---------------------------------------------------------------------------------------------------- the report

@@ -8,9 +8,13 @@
 Both read one checkpoint: the real MiniLM-L6 with a random head of two labels. The number reported is texts per second
 over PyTorch's at the best of its batch sizes, tokenising and post-processing included. Two more rows of PyTorch say
 what its user could do: sort the texts by length first, or compute in bfloat16.
+
+The limit is the time that the matrix products of the real tokens, without any padding, take at the rate of the
+processor's multiply-adds (see ``limits.py``); the share is the limit over the time measured.
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +30,7 @@ from harness import (
     environment,
     film_reviews,
     interleave,
+    measured_limits,
     minilm_checkpoint,
     print_environment,
     print_table,
@@ -35,6 +40,8 @@ from harness import (
     work_folder,
     write_json,
 )
+from limits import Limits
+from transformers import AutoConfig, AutoTokenizer
 
 # Texts run before anything is timed: enough to trace our graph and to settle every thread pool.
 WARM_UP = 64
@@ -117,6 +124,7 @@ class Row:
         other_labels: number of texts whose label is not that of float32 PyTorch at the first batch size.
         score_difference: largest difference of a text's score for PyTorch's label.
         traces: number of traces of the model over all rounds.
+        share: of the time measured, the least that the processor takes.
         reason: why its speed is not reported.
     """
 
@@ -129,6 +137,7 @@ class Row:
     other_labels: int | None = None
     score_difference: float | None = None
     traces: int | None = None
+    share: float | None = None
     reason: str | None = None
 
     @property
@@ -183,6 +192,16 @@ def warm_up(rows: list[Row], run: Callable[[Row, list[str]], object], texts: lis
             raise SystemExit(f"{row.label} does not run: {row.reason}")
 
 
+def operations(checkpoint: Path, texts: list[str]) -> float:
+    """Additions and multiplications of the layers' products over all tokens of the texts."""
+    config = AutoConfig.from_pretrained(checkpoint)
+    size, layers = config.hidden_size, config.num_hidden_layers
+    weights = layers * (4 * size**2 + 2 * size * config.intermediate_size)
+    tokenized = AutoTokenizer.from_pretrained(checkpoint)(texts, truncation=True)["input_ids"]
+    # Each token's products with the weights, and with all tokens of its text in attention.
+    return sum(2 * length * (weights + layers * 2 * length * size) for length in map(len, tokenized))
+
+
 def measure(rows: list[Row], processes: dict[tuple[str, str], Apart], texts: list[str], rounds: int) -> None:
     """Time all contenders in turns, compare every answer of every round, and fill the rows."""
 
@@ -217,6 +236,14 @@ def compare(row: Row, answers: Answers, reference: Answers) -> None:
         row.reason = f"wrong: a score is off by {row.score_difference:.1e}, limit {TOLERANCE:.0e}"
 
 
+def fill_shares(rows: list[Row], limits: Limits | None, number: float) -> None:
+    """Compare times with the limit of ``number`` operations, where it is known for the dtype."""
+    for row in rows:
+        least = limits and limits.seconds(row.dtype, number, 0)
+        if least and row.seconds:
+            row.share = least / statistics.median(row.seconds)
+
+
 def best_torch(rows: list[Row]) -> Row:
     """PyTorch in float32, unsorted, at its fastest batch size."""
     plain = [row for row in rows if row.library == "torch" and row.dtype == "float32" and not row.by_length]
@@ -232,10 +259,18 @@ def report_rows(rows: list[Row], number: int) -> None:
             "–" if row.other_labels is None else str(row.other_labels),
             "–" if row.score_difference is None else f"{row.score_difference:.1e}",
             "–" if row.traces is None else str(row.traces),
+            "–" if row.share is None else f"{row.share:.0%}",
         ]
         for row in rows
     ]
-    columns = ["pipeline", "texts/s, best PyTorch = 1 (quartiles)", "other labels", "score difference", "traces"]
+    columns = [
+        "pipeline",
+        "texts/s, best PyTorch = 1 (quartiles)",
+        "other labels",
+        "score difference",
+        "traces",
+        "of the limit",
+    ]
     print_table(f"{number} film-review sentences, MiniLM-L6 with a head", columns, cells)
     console.print(f"Best PyTorch: {best_torch(rows).label}. Labels and scores of all texts against {rows[0].label}.")
 
@@ -259,12 +294,15 @@ def main() -> None:
     rows = contenders(args.batch_sizes)
     with work_folder(args.work) as folder, watch_others(facts):
         texts = film_reviews(args.data, folder)[: max(0, args.texts) or None]
-        processes = start(rows, minilm_checkpoint(folder, CLASS, LABELS), folder)
+        limits = measured_limits(os.cpu_count() or 1, facts)
+        checkpoint = minilm_checkpoint(folder, CLASS, LABELS)
+        processes = start(rows, checkpoint, folder)
         try:
             measure(rows, processes, texts, args.rounds)
         finally:
             for process in processes.values():
                 process.close()
+        fill_shares(rows, limits, operations(checkpoint, texts))
     report_rows(rows, len(texts))
     write_json(args.json, {"environment": facts, "texts": len(texts), "rows": [asdict(row) for row in rows]})
 
