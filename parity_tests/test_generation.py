@@ -13,7 +13,6 @@ from parity_tests.tiers import exhaustive
 slow = pytest.mark.slow
 QUICK = ("gpt2", "bart")
 MANY_ENDS = list(range(20, 60, 4))
-EACH = [pytest.param(name, marks=() if name in QUICK else slow) for name in KINDS]
 # Texts of random models come to repeat a token, the same in all of them.
 VARIED = {"max_new_tokens": 12, "pad_token_id": 1, "no_repeat_ngram_size": 1}
 PROCESSED = {
@@ -57,7 +56,7 @@ def assert_same_beams(model_type: str, dtype: str, choices) -> None:
     assert len({written.tobytes() for written in found.values()}) > 1
 
 
-@pytest.mark.parametrize("model_type", EACH)
+@pytest.mark.parametrize("model_type", QUICK)
 def test_beams(model_type):
     assert_same_beams(model_type, "float32", [(0.0, True, 0), (1.0, False, 1), (2.0, "never", 1), (-1.0, "never", 0)])
 
@@ -100,23 +99,24 @@ def test_guided_of_every_kind(model_type):
     assert_same_guided(model_type)
 
 
-def test_processed():
+# Kinds of models and numbers of beams: options act on logits, which every kind has.
+WAYS = [*itertools.product(["gpt2", "llama", "gpt_neo", "t5", "bart", "plbart"], [1])]
+WAYS += itertools.product(["gpt2", "bart", "gpt_neo"], [3])
+
+
+@pytest.mark.parametrize(("model_type", "beams"), exhaustive(WAYS, [("gpt2", 1)]))
+def test_processed(model_type, beams):
     """Every option, in two graphs; one by one below."""
     first = {"forced_bos_token_id", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty"}
     options = {name: value for group in PROCESSED.values() for name, value in group.items()}
     for names in (options.keys() - first, first | {"repetition_penalty"}):
         chosen = {name: options[name] for name in names}
-        assert_same("gpt2", max_new_tokens=8, pad_token_id=1, eos_token_id=ENDS, **chosen)
+        settings = {"max_new_tokens": 8, "pad_token_id": 1, "eos_token_id": ENDS, "num_beams": beams}
+        assert_same(model_type, **settings, **chosen)
 
 
 @slow
-@pytest.mark.parametrize(
-    ("model_type", "beams"),
-    [
-        *itertools.product(["gpt2", "llama", "gpt_neo", "t5", "bart", "plbart"], [1]),
-        *itertools.product(["gpt2", "bart", "gpt_neo"], [3]),
-    ],
-)
+@pytest.mark.parametrize(("model_type", "beams"), [("gpt2", 1), ("t5", 1), ("bart", 3)])
 @pytest.mark.parametrize("name", PROCESSED)
 def test_processed_in_groups(model_type, name, beams):
     options = {"max_new_tokens": 8, "pad_token_id": 1, "eos_token_id": ENDS, "num_beams": beams}
