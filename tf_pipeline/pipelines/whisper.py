@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ class WhisperPipeline(Writing, SpeechPipeline):
             )
         language, task = (options.pop(name, None) for name in _OF_BEGINNINGS)
         if has_words and (task or getattr(self.model.generation_config, "task", None)) == "translate":
-            logger.warning("Times of words may be wrong in translations, whose words have another order.")
+            logger.warning("The times of words may be wrong: those of a translation come in another order.")
         encoding = {"pieces": pieces, "settings": self._settings(options), "beginning": self._beginning(language, task)}
         return encoding | {"has_times": has_times, "has_words": has_words}, {
             "return_timestamps": shown or None,
@@ -151,15 +152,15 @@ class WhisperPipeline(Writing, SpeechPipeline):
             )
         if "cross_attentions" not in model.graph.outputs:
             raise ValueError(f"{type(model).__name__} is ported without the attentions that times of words take.")
-        config = model.config
-        sizes = config.decoder_layers, config.decoder_attention_heads
-        if wrong := [pair for pair in named if len(pair) != 2 or not all(0 <= x < n for x, n in zip(pair, sizes))]:
+        layers, heads = model.config.decoder_layers, model.config.decoder_attention_heads
+        if wrong := {*named}.difference(product(range(layers), range(heads))):
             raise ValueError(
-                f"alignment_heads of generation_config.json names {[*wrong[0]]}, but the decoder has {sizes[0]} layers "
-                f"of {sizes[1]} heads."
+                f"alignment_heads of generation_config.json names {[*min(wrong)]}, but the decoder has {layers} layers "
+                f"of {heads} heads."
             )
-        if config.median_filter_width < 1 or config.median_filter_width % 2 == 0:
-            raise ValueError(f"median_filter_width is {config.median_filter_width!r}, but has to be an odd number.")
+        width = model.config.median_filter_width
+        if width < 1 or width % 2 == 0:
+            raise ValueError(f"median_filter_width of config.json is {width!r}, but has to be an odd number.")
         return named
 
     def _beginning(self, language: str | None, task: str | None) -> list[int | None]:
