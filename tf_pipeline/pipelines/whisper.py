@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class SpokenPrompts(Prompts):
-    """Features of sounds, the tokens that each text begins with, and whether times are written, and found of words.
+    """Features of sounds, the tokens that each text begins with, and which times are asked for: any, those of words.
 
     ``None`` among the tokens stands for the language to be heard.
     """
@@ -110,7 +110,7 @@ class WhisperPipeline(Writing, SpeechPipeline):
         }
 
     def _times(self, *asked: Any) -> bool | str:
-        """Which times are asked for by the first of some values that asks for any: ``True``, ``"word"`` or none.
+        """The first of some values that asks for times, ``True`` or ``"word"``; ``False`` if none does.
 
         Raises:
             ValueError: for another value, or if the checkpoint does not have what these times take.
@@ -141,17 +141,21 @@ class WhisperPipeline(Writing, SpeechPipeline):
         """The layers and heads of the decoder whose attention follows the sound.
 
         Raises:
-            ValueError: if the checkpoint names none, or ones that the model does not have.
+            ValueError: if the checkpoint names none, or ones that the model does not have, if it is ported without
+                attentions, or if the width of its median filter is even.
         """
         model = self.model
         named = tuple(tuple(pair) for pair in getattr(model.generation_config, "alignment_heads", None) or ())
         if not named:
             raise ValueError(
                 "Times of words take alignment_heads in the checkpoint's generation_config.json: the pairs of a layer "
-                "and a head whose attention follows the sound."
+                "and a head whose attention follows the sound. return_timestamps=True gives times of segments."
             )
         if "cross_attentions" not in model.graph.outputs:
-            raise ValueError(f"{type(model).__name__} is ported without the attentions that times of words take.")
+            raise ValueError(
+                f"{type(model).__name__} is ported without the attentions that times of words take; "
+                "return_timestamps=True gives times of segments."
+            )
         layers, heads = model.config.decoder_layers, model.config.decoder_attention_heads
         if wrong := {*named}.difference(product(range(layers), range(heads))):
             raise ValueError(
