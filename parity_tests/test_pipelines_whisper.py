@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from benchmarks import tiny
 from parity_tests.checkpoint_helpers import copied
-from parity_tests.pipeline_helpers import saved, torch_pipeline
+from parity_tests.pipeline_helpers import answer_without_torch, saved, torch_pipeline
 from parity_tests.port_helpers import shared_cache
 from parity_tests.sense_helpers import RATE, sound
 from tf_pipeline.cli.main import app
@@ -35,6 +35,8 @@ SPECIALS = [
     "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>",
 ]  # fmt: skip
 WRITE = {"max_new_tokens": 9}
+# Of the decoder, whose attention tells when words were said.
+HEADS = [[0, 1], [1, 2], [1, 0]]
 
 
 def tokenizer() -> transformers.WhisperTokenizer:
@@ -82,7 +84,7 @@ def timed():
     known = json.loads(path.read_text())
     first = known["no_timestamps_token_id"] + 1
     known["suppress_tokens"] = [token for token in known["suppress_tokens"] if token < first]
-    path.write_text(json.dumps(known | {"max_initial_timestamp_index": 5}))
+    path.write_text(json.dumps(known | {"max_initial_timestamp_index": 5, "alignment_heads": HEADS}))
     return pipeline(TASK, folder), torch_pipeline(TASK, folder)
 
 
@@ -169,6 +171,102 @@ def test_the_checkpoint_may_ask_for_times():
         del ours.model.generation_config.return_timestamps
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"generate_kwargs": {"language": "fr", "num_beams": 1, "max_new_tokens": 14}},
+        {"generate_kwargs": {"num_beams": 3, "max_new_tokens": 20}}, {"generate_kwargs": {"max_new_tokens": 2}},
+        {"chunk_length_s": 0.8}, {"chunk_length_s": 1, "stride_length_s": [0.2, 0.1]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_times_of_words_are_those_of_pytorch(options):
+    """By attention, in sounds of several windows, of less than one, and in pieces, together and one by one."""
+    ours, theirs = timed()
+    options = options | {"return_timestamps": "word", "generate_kwargs": WRITE | options.get("generate_kwargs", {})}
+    expected = [theirs(one, **options) for one in LONG]
+    assert ours(LONG, **options) == expected
+    assert ours(LONG[1], **options) == expected[1]
+    words = [chunk for one in expected for chunk in one["chunks"]]
+    assert len({time for word in words for time in word["timestamp"]}) > 2
+    assert any(word["timestamp"][0] > 1 for word in words)
+
+
+def test_words_with_their_language_have_the_same_times():
+    """PyTorch's pipeline gives them those of the next token: it puts the language before the tokens alone."""
+    ours, _ = timed()
+    found = ours(LONG, return_timestamps="word", generate_kwargs=WRITE)
+    with_language = ours(LONG, return_timestamps="word", return_language=True, generate_kwargs=WRITE)
+    assert {word.pop("language") for one in with_language for word in one["chunks"]} <= {"english", "french", "german"}
+    assert with_language == found
+
+
+def test_words_take_the_heads_that_the_checkpoint_names_now():
+    ours, theirs = timed()
+    options = {"return_timestamps": "word", "generate_kwargs": WRITE}
+    before = ours(LONG[0], **options)
+    configs = [pipe.model.generation_config for pipe in timed()]
+    try:
+        for config in configs:
+            config.alignment_heads = [[0, 3]]
+        found = ours(LONG[0], **options)
+        assert found == theirs(LONG[0], **options)
+    finally:
+        for config in configs:
+            config.alignment_heads = HEADS
+    assert found["text"] == before["text"] and found != before
+    assert ours(LONG[0], **options) == before
+
+
+def test_words_may_be_asked_for_where_the_checkpoint_asks_for_segments_and_by_generate_alone():
+    ours, theirs = timed()
+    words = ours(LONG[1], return_timestamps="word", generate_kwargs=WRITE)
+    ours.model.generation_config.return_timestamps = True
+    try:
+        assert ours(LONG[1], return_timestamps="word", generate_kwargs=WRITE) == words
+    finally:
+        del ours.model.generation_config.return_timestamps
+    options = WRITE | {"return_timestamps": "word"}
+    assert ours(LONG[1], generate_kwargs=options) == theirs(LONG[1], generate_kwargs=options) == {"text": words["text"]}
+
+
+def test_words_of_translations_are_warned_of(caplog):
+    for kinds in ({"task": "transcribe"}, {"task": "translate"}):
+        with caplog.at_level(logging.WARNING):
+            timed()[0](LONG[1], return_timestamps="word", generate_kwargs=WRITE | kinds)
+        assert ("those of a translation" in caplog.text) == (kinds["task"] == "translate")
+
+
+def test_times_of_words_without_pytorch(tmp_path):
+    """From a folder that the pipeline has saved."""
+    ours, _ = timed()
+    ours.save_pretrained(tmp_path / "ported")
+    soundfile.write(tmp_path / "sound.wav", LONG[2], RATE, "FLOAT")
+    options = {"return_timestamps": "word", "generate_kwargs": WRITE}
+    found = answer_without_torch(tmp_path, TASK, "sound.wav", **options)
+    assert found == json.loads(json.dumps(ours(LONG[2], **options)))
+
+
+def test_words_that_the_model_cannot_time(monkeypatch):
+    ours, _ = timed()
+    config, model = ours.model.generation_config, ours.model
+    for heads, message in (([[0, 1], [1, 4]], r"names \[1, 4\], but the decoder has 2 layers of 4 heads"),
+                           ([], "take alignment_heads in the checkpoint's"), ([[2, 0]], r"names \[2, 0\]"),
+                           ([[0]], r"names \[0\]")):  # fmt: skip
+        with monkeypatch.context() as patch, pytest.raises(ValueError, match=message):
+            patch.setattr(config, "alignment_heads", heads)
+            ours(LONG[1], return_timestamps="word")
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="median_filter_width of config.json is 4"):
+        patch.setattr(model.config, "median_filter_width", 4)
+        ours(LONG[1], return_timestamps="word")
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ValueError, match="ported without the attentions"),
+    ):
+        patch.delitem(model.graph.outputs, "cross_attentions")
+        ours(LONG[1], return_timestamps="word")
+
+
 def test_rules_of_times_are_those_of_pytorch():
     """On texts of every kind at random, not only on those that a model writes."""
     rng, first, end = np.random.default_rng(0), 20, 9
@@ -231,6 +329,13 @@ def test_stages_by_hand():
     outputs = ours.forward(row, generate_kwargs=WRITE)
     assert outputs["tokens"].dtype == np.int32 and len(outputs["tokens"]) == 1
     assert ours.postprocess([outputs]) == ours(SOUNDS[0], generate_kwargs=WRITE)
+    ours, _ = timed()
+    rows = ours.preprocess({"raw": LONG[0], "sampling_rate": RATE}, chunk_length_s=0.8, ignore_warning=True)
+    outputs = [ours.forward(row, return_timestamps="word", generate_kwargs=WRITE) for row in rows]
+    assert all(one["token_timestamps"].shape == one["tokens"].shape for one in outputs) and len(outputs) > 3
+    assert {one["token_timestamps"].dtype for one in outputs} == {np.dtype("float32")}
+    expected = ours(LONG[0], return_timestamps="word", chunk_length_s=0.8, ignore_warning=True, generate_kwargs=WRITE)
+    assert ours.postprocess(outputs, return_timestamps="word") == expected
 
 
 def test_the_class_of_the_pipeline_follows_the_model(tmp_path):
@@ -248,8 +353,9 @@ def test_the_class_of_the_pipeline_follows_the_model(tmp_path):
     ("given", "message"),
     [
         ({"stride_length_s": 1}, "stride_length_s is 1, and there are no pieces: pass chunk_length_s= too"),
-        ({"return_timestamps": "word"}, "is not supported .*segments, True. Times of words are read"),
-        ({"return_timestamps": "char"}, "not supported for Whisper, which gives times of segments"),
+        ({"return_timestamps": "word"}, "Times of words take alignment_heads in the checkpoint's generation_config"),
+        ({"generate_kwargs": {"return_timestamps": "word"}}, "Times of words take alignment_heads"),
+        ({"return_timestamps": "char"}, "not supported for Whisper, which gives times of segments, True, or of words"),
         ({"generate_kwargs": {"no_speech_threshold": 0.6}}, "no_speech_threshold=0.6 is not supported for Whisper"),
         ({"decoder_kwargs": {"x": 1}}, "not supported for Whisper"),
         ({"generate_kwargs": {"language": "klingon"}}, "'klingon' is not supported by .*; it has de, en, fr"),
@@ -277,6 +383,20 @@ def test_the_command_line_takes_a_language(tmp_path):
     assert json.loads(result.stdout) == expected, result.stdout
     result = CliRunner().invoke(app, [*command, "--return-timestamps", "segment"])
     assert result.exit_code == 0 and json.loads(result.stdout).keys() == {"text", "chunks"}, result.output
+    result = CliRunner().invoke(app, [*command, "--return-timestamps", "word"])
+    assert result.exit_code == 2 and "take alignment_heads" in result.output
+
+
+def test_the_command_line_gives_words(tmp_path):
+    ours, _ = timed()
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, LONG[2], RATE, "FLOAT")
+    folder = ours.model.config._name_or_path
+    command = ["run", TASK, "--model", folder, "--return-timestamps", "word", "--json", str(path)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    expected = ours(str(path), return_timestamps="word")
+    assert json.loads(result.stdout) == json.loads(json.dumps(expected)) and len(expected["chunks"]) > 2
 
 
 def test_a_long_sound_needs_tokens_of_time():

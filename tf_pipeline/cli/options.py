@@ -79,7 +79,7 @@ StrideLength = Annotated[
 ReturnTimestamps = Annotated[
     str | None,
     typer.Option(
-        help="char or word, of CTC, or segment, of Whisper: the times of each. (automatic-speech-recognition)"
+        help="The times of each: char or word, of CTC, or segment or word, of Whisper. (automatic-speech-recognition)"
     ),
 ]
 Sequential = Annotated[

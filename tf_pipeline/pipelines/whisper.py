@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from tf_pipeline.generation.config import tokens_of
 from tf_pipeline.pipelines.generating import Prompts, Settings, Writing
 from tf_pipeline.pipelines.speech import SpeechPipeline
 from tf_pipeline.pipelines.whisper_times import TimesInPairs, finished_tokens
+from tf_pipeline.pipelines.whisper_words import FEATURES, SECONDS, token_times
 
 # Values of a GenerationConfig that `generate` itself does not know; they are about the first tokens.
 _OF_BEGINNINGS = ("language", "task")
@@ -27,13 +30,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class SpokenPrompts(Prompts):
-    """Features of sounds, the tokens that each text begins with, and whether times are written.
+    """Features of sounds, the tokens that each text begins with, and which times are asked for: any, those of words.
 
     ``None`` among the tokens stands for the language to be heard.
     """
 
     beginning: Sequence[int | None] = field(default=(), kw_only=True)
     has_times: bool = field(default=False, kw_only=True)
+    has_words: bool = field(default=False, kw_only=True)
 
 
 class WhisperPipeline(Writing, SpeechPipeline):
@@ -47,8 +51,8 @@ class WhisperPipeline(Writing, SpeechPipeline):
     - ``stride_length_s``: seconds at both ends of a piece that its neighbours have too, by default a sixth of a piece.
     - ``generate_kwargs``: options of ``generate``, and ``language`` (such as ``"french"`` or ``"fr"``; the likeliest
       one of the sound if not given) and ``task`` (``"transcribe"``, or ``"translate"``, to English).
-    - ``return_timestamps``: whether to return chunks with the seconds at which they start and end, by the model's own
-      tokens of time. Words have none: their times are read from attentions.
+    - ``return_timestamps``: ``True`` for chunks with the seconds at which they start and end, by the model's own tokens
+      of time, or ``"word"`` for words, by its attention to the sound, for which each window is read once more.
     - ``return_language``: whether to return chunks of one language each.
     - ``ignore_warning``: do not warn of pieces.
 
@@ -58,6 +62,7 @@ class WhisperPipeline(Writing, SpeechPipeline):
 
     engines = ()  # the loop of `generate` is TensorFlow's
     own_inputs = ("decoder_input_ids", "decoder_attention_mask")
+    beside = (*SpeechPipeline.beside, "num_frames")
     default_options = {"max_new_tokens": 256, "num_beams": 5}
 
     def sanitize_parameters(
@@ -73,7 +78,8 @@ class WhisperPipeline(Writing, SpeechPipeline):
         """See the class.
 
         Raises:
-            ValueError: for a value out of range, for times of words, and for arguments of a language model.
+            ValueError: for a value out of range, for times that the checkpoint does not have, and for arguments of a
+                language model.
         """
         options = dict(generate_kwargs or {})
         given = {"decoder_kwargs": decoder_kwargs} | {name: options.pop(name, None) for name in _OF_TRIES}
@@ -81,10 +87,8 @@ class WhisperPipeline(Writing, SpeechPipeline):
             if value:
                 raise ValueError(f"{name}={value!r:.80} is not supported for Whisper: leave it out.")
         # In generate_kwargs they are written, and not shown, as in PyTorch's pipeline.
-        shows_times = self._has_times(
-            return_timestamps, getattr(self.model.generation_config, "return_timestamps", None)
-        )
-        has_times = self._has_times(shows_times, options.pop("return_timestamps", None))
+        shown = self._times(return_timestamps, getattr(self.model.generation_config, "return_timestamps", None))
+        has_times, has_words = bool(self._times(shown, options.pop("return_timestamps", None))), shown == "word"
         pieces = self._pieces(chunk_length_s, stride_length_s)
         if pieces is not None and pieces[0] > self.feature_extractor.n_samples:
             raise ValueError(
@@ -96,28 +100,32 @@ class WhisperPipeline(Writing, SpeechPipeline):
                 "chunk_length_s reads the pieces of a sound by themselves: words may be lost or doubled where they are "
                 "joined. ignore_warning=True says that this is known."
             )
-        beginning = self._beginning(*(options.pop(name, None) for name in _OF_BEGINNINGS))
-        encoding = {"pieces": pieces, "settings": self._settings(options), "beginning": beginning}
-        return encoding | {"has_times": has_times}, {
-            "return_timestamps": shows_times or None,
+        language, task = (options.pop(name, None) for name in _OF_BEGINNINGS)
+        if has_words and (task or getattr(self.model.generation_config, "task", None)) == "translate":
+            logger.warning("The times of words may be wrong: those of a translation come in another order.")
+        encoding = {"pieces": pieces, "settings": self._settings(options), "beginning": self._beginning(language, task)}
+        return encoding | {"has_times": has_times, "has_words": has_words}, {
+            "return_timestamps": shown or None,
             "return_language": return_language,
         }
 
-    def _has_times(self, *asked: Any) -> bool:
-        """Whether times are asked for by any of some values.
+    def _times(self, *asked: Any) -> bool | str:
+        """The first of some values that asks for times, ``True`` or ``"word"``; ``False`` if none does.
 
         Raises:
-            ValueError: if not by true or false, or if the checkpoint has no tokens of time.
+            ValueError: for another value, or if the checkpoint does not have what these times take.
         """
         wanted = next(filter(None, asked), False)
-        if wanted not in (True, False):
+        if wanted not in (True, False, "word"):
             raise ValueError(
-                f"return_timestamps={wanted!r:.80} is not supported for Whisper, which gives times of segments, True. "
-                "Times of words are read from attentions that a ported model does not return."
+                f"return_timestamps={wanted!r:.80} is not supported for Whisper, which gives times of segments, True, "
+                "or of words, 'word'."
             )
         if wanted:
             self._first_time()
-        return bool(wanted)
+        if wanted == "word":
+            self._heads()
+        return wanted
 
     def _first_time(self) -> int:
         """The token of the time 0, behind that for none."""
@@ -128,6 +136,36 @@ class WhisperPipeline(Writing, SpeechPipeline):
                 "generation_config.json."
             )
         return silent + 1
+
+    def _heads(self) -> tuple[tuple[int, int], ...]:
+        """The layers and heads of the decoder whose attention follows the sound.
+
+        Raises:
+            ValueError: if the checkpoint names none, or ones that the model does not have, if it is ported without
+                attentions, or if the width of its median filter is even.
+        """
+        model = self.model
+        named = tuple(tuple(pair) for pair in getattr(model.generation_config, "alignment_heads", None) or ())
+        if not named:
+            raise ValueError(
+                "Times of words take alignment_heads in the checkpoint's generation_config.json: the pairs of a layer "
+                "and a head whose attention follows the sound. return_timestamps=True gives times of segments."
+            )
+        if "cross_attentions" not in model.graph.outputs:
+            raise ValueError(
+                f"{type(model).__name__} is ported without the attentions that times of words take; "
+                "return_timestamps=True gives times of segments."
+            )
+        layers, heads = model.config.decoder_layers, model.config.decoder_attention_heads
+        if wrong := {*named}.difference(product(range(layers), range(heads))):
+            raise ValueError(
+                f"alignment_heads of generation_config.json names {[*min(wrong)]}, but the decoder has {layers} layers "
+                f"of {heads} heads."
+            )
+        width = model.config.median_filter_width
+        if width < 1 or width % 2 == 0:
+            raise ValueError(f"median_filter_width of config.json is {width!r}, but has to be an odd number.")
+        return named
 
     def _beginning(self, language: str | None, task: str | None) -> list[int | None]:
         """The tokens that texts begin with; ``None`` in place of a language that is not known yet.
@@ -177,15 +215,16 @@ class WhisperPipeline(Writing, SpeechPipeline):
         return super().rows_of(value, pieces=options.get("pieces"))
 
     def features(self, sound: np.ndarray) -> dict[str, Any]:
-        """Inputs of the model from one sound ``[samples]``: of a window, or of all that is longer."""
-        extractor = self.feature_extractor
-        if len(sound) <= extractor.n_samples:
-            return super().features(sound)
-        self._first_time()
+        """Inputs of the model from one sound ``[samples]``, of a window or of all that is longer, and their frames."""
+        extractor, options = self.feature_extractor, {}
+        if len(sound) > extractor.n_samples:
+            self._first_time()
+            options = {"truncation": False, "padding": "longest"}
         features = extractor(
-            sound, sampling_rate=extractor.sampling_rate, return_tensors="np", truncation=False, padding="longest"
+            sound, sampling_rate=extractor.sampling_rate, return_tensors="np", return_attention_mask=True, **options
         )
-        return {name: features[name] for name in self.input_names}
+        inputs = {name: features[name] for name in self.input_names}
+        return inputs | {"num_frames": int(features["attention_mask"].sum())}
 
     def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
         super()._check_shape(name, (*shape[:-1], min(shape[-1], self._window)))
@@ -201,28 +240,32 @@ class WhisperPipeline(Writing, SpeechPipeline):
         settings: Settings,
         beginning: Sequence[int | None],
         has_times: bool = False,
+        has_words: bool = False,
         **options: Any,
     ) -> Prompts:
         """Prepare many sounds."""
         rows = super().encode(inputs, **options)
-        return SpokenPrompts(
-            rows.columns, rows.owners, rows.beside, settings=settings, beginning=beginning, has_times=has_times
-        )
+        spoken = {"settings": settings, "beginning": beginning, "has_times": has_times, "has_words": has_words}
+        return SpokenPrompts(rows.columns, rows.owners, rows.beside, **spoken)
 
     def forward(self, model_inputs: Mapping[str, Any], **parameters: Any) -> dict[str, Any]:
         """Second stage: ``generate``, on the features of one piece; ``parameters`` are those of a call.
 
         Returns:
-            ``tokens`` int32 ``[1, seq]`` behind those that the text begins with, and what else ``preprocess`` gave.
+            ``tokens`` int32 ``[1, seq]`` behind those that the text begins with, their ``token_timestamps`` float32
+            ``[1, seq]`` if words are to have times, and what else ``preprocess`` gave.
         """
         encoding, _ = self._split(parameters)
         features = {name: np.asarray(model_inputs[name]) for name in self.input_names}
-        (written,) = self._written(features, encoding["settings"], encoding["beginning"], encoding["has_times"])
+        frames = [model_inputs["num_frames"]] if encoding["has_words"] else None
+        options = (encoding[name] for name in ("settings", "beginning", "has_times"))
+        (written,) = self._written(features, *options, frames)
         return written | {name: model_inputs[name] for name in self.beside if name in model_inputs}
 
     def _run_batch(self, rows: SpokenPrompts, batch: list[int]) -> Iterator[dict[str, Any]]:
         features = {name: np.concatenate([column[row] for row in batch]) for name, column in rows.columns.items()}
-        found = self._written(features, rows.settings, rows.beginning, rows.has_times)
+        frames = [rows.beside["num_frames"][row] for row in batch] if rows.has_words else None
+        found = self._written(features, rows.settings, rows.beginning, rows.has_times, frames)
         for row, written in zip(batch, found, strict=True):
             yield written | {name: values[row] for name, values in rows.beside.items()}
 
@@ -232,23 +275,28 @@ class WhisperPipeline(Writing, SpeechPipeline):
         settings: Settings,
         beginning: Sequence[int | None],
         has_times: bool,
+        frames: Sequence[int] | None = None,
     ) -> list[dict[str, Any]]:
-        """The tokens of each row, and its language's if there is one; a row of several windows has times."""
-        rows, frames = len(next(iter(features.values()))), next(iter(features.values())).shape[-1]
-        has_times |= frames > self._window
+        """The tokens of each row, and its language's if there is one; a row of several windows has times.
+
+        ``frames``, of the sound of each row, asks for the time at which each token ends.
+        """
+        rows, length = len(next(iter(features.values()))), next(iter(features.values())).shape[-1]
+        has_times |= length > self._window
         if has_times and beginning[-1] == self._first_time() - 1:
             beginning = beginning[:-1]
         begin = np.array([[-1 if token is None else token for token in beginning]] * rows, np.int32)
         if None in beginning:
             start = {name: value[..., : self._window] for name, value in features.items()}
             begin[:, beginning.index(None)] = self._detect_language(start, rows)
-        texts = (self._with_times if has_times else self._without_times)(features, settings, begin)
+        if has_times:
+            texts = self._with_times(features, settings, begin, frames)
+        else:
+            texts = [{"tokens": text} for text in self._without_times(features, settings, begin)]
         languages = [*(getattr(self.model.generation_config, "lang_to_id", None) or {}).values()]
         return [
-            {
-                "tokens": text[np.newaxis],
-                "language": [token for token in first.tolist() if token in languages][:1],
-            }
+            {name: values[np.newaxis] for name, values in text.items()}
+            | {"language": [token for token in first.tolist() if token in languages][:1]}
             for text, first in zip(texts, begin, strict=True)
         ]
 
@@ -261,29 +309,95 @@ class WhisperPipeline(Writing, SpeechPipeline):
         return [self._ended(text[width:], settings.config) for text in texts]
 
     def _with_times(
-        self, features: Mapping[str, np.ndarray], settings: Settings, begin: np.ndarray
-    ) -> list[np.ndarray]:
-        """The new tokens of each row, window after window, without those that end a window's text."""
+        self,
+        features: Mapping[str, np.ndarray],
+        settings: Settings,
+        begin: np.ndarray,
+        frames: Sequence[int] | None = None,
+    ) -> list[dict[str, np.ndarray]]:
+        """The new tokens of each row, window after window, without those that end a window's text.
+
+        With them the seconds at which they end, if the ``frames`` of the sounds are given.
+        """
         (name, sounds), first = next(iter(features.items())), self._first_time()
-        ends = tokens_of(settings.config.eos_token_id)
-        latest = getattr(self.model.generation_config, "max_initial_timestamp_index", None)
-        pairs = TimesInPairs(begin.shape[1], first, ends[0], latest)
-        own = [pairs, *(settings.options.get("logits_processor") or ())]
-        settings = replace(settings, options=settings.options | {"logits_processor": own})
+        ends, settings = tokens_of(settings.config.eos_token_id), self._in_pairs(settings, begin.shape[1])
         per_time = self._window // self.model.config.max_source_positions
         total, places = sounds.shape[-1], [0] * len(sounds)
-        texts: list[list[np.ndarray]] = [[] for _ in sounds]
+        texts: list[list[dict[str, np.ndarray]]] = [[] for _ in sounds]
         while rows := [row for row, place in enumerate(places) if place < total]:
-            windows = np.zeros((len(rows), *sounds.shape[1:-1], self._window), sounds.dtype)
-            for window, row in zip(windows, rows, strict=True):
-                part = sounds[row][..., places[row] : places[row] + self._window]
-                window[..., : part.shape[-1]] = part
-            for row, tokens in zip(rows, self._without_times({name: windows}, settings, begin[rows]), strict=True):
+            windows = {name: self._windows_from(sounds, rows, places)}
+            written = self._without_times(windows, settings, begin[rows])
+            found = [{"tokens": tokens} for tokens in written]
+            if frames is not None:
+                times = self._token_times(windows, begin[rows], written, [frames[row] - places[row] for row in rows])
+                offsets = [np.float32(places[row] * SECONDS / FEATURES) for row in rows]
+                for text, seconds, offset in zip(found, times, offsets, strict=True):
+                    text["token_timestamps"] = seconds + offset
+            for row, text in zip(rows, found, strict=True):
+                tokens = text["tokens"]
                 tokens = tokens[:-1] if len(tokens) and tokens[-1] in ends else tokens
-                kept, frames = finished_tokens(tokens, first, min(total - places[row], self._window), per_time)
-                texts[row].append(kept)
-                places[row] += frames
-        return [np.concatenate(parts) for parts in texts]
+                kept, passed = finished_tokens(tokens, first, min(total - places[row], self._window), per_time)
+                texts[row].append({key: values[: len(kept)] for key, values in text.items()})
+                places[row] += passed
+        return [{key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in texts]
+
+    def _in_pairs(self, settings: Settings, width: int) -> Settings:
+        """Options by which times are written in pairs behind the ``width`` tokens that a text begins with."""
+        latest = getattr(self.model.generation_config, "max_initial_timestamp_index", None)
+        pairs = TimesInPairs(width, self._first_time(), tokens_of(settings.config.eos_token_id)[0], latest)
+        own = [pairs, *(settings.options.get("logits_processor") or ())]
+        return replace(settings, options=settings.options | {"logits_processor": own})
+
+    def _windows_from(self, sounds: np.ndarray, rows: Sequence[int], places: Sequence[int]) -> np.ndarray:
+        """A window of some sounds, each from its place on, filled up with zeros."""
+        windows = np.zeros((len(rows), *sounds.shape[1:-1], self._window), sounds.dtype)
+        for window, row in zip(windows, rows, strict=True):
+            part = sounds[row][..., places[row] : places[row] + self._window]
+            window[..., : part.shape[-1]] = part
+        return windows
+
+    def _token_times(
+        self,
+        features: Mapping[str, np.ndarray],
+        begin: np.ndarray,
+        texts: Sequence[np.ndarray],
+        frames: Sequence[int],
+    ) -> list[np.ndarray]:
+        """The seconds at which the tokens of some texts end, each of one window, from the attention to the sound.
+
+        Args:
+            features: of the windows.
+            begin: tokens that the texts begin with, int ``[rows, width]``.
+            texts: the tokens behind them, of which the last had no influence on the others.
+            frames: features between the start of each window and the end of its sound.
+        """
+        width, longest = begin.shape[1], max(map(len, texts))
+        ids = np.zeros((len(texts), width + max(longest - 1, 0)), np.int32)
+        ids[:, :width] = begin
+        for row, text in zip(ids, texts, strict=True):
+            row[width : width + len(text[:-1])] = text[:-1]
+        inputs = {name: tf.cast(value, self.model.compute_dtype) for name, value in features.items()}
+        inputs |= {"decoder_input_ids": tf.constant(ids), "decoder_attention_mask": tf.ones_like(ids)}
+        attentions = self._attending(self._heads())(inputs).numpy()
+        filter_width = self.model.config.median_filter_width
+        return [
+            token_times(followed[:, width : width + len(text[:-1])], left, filter_width)
+            for followed, text, left in zip(attentions, texts, frames, strict=True)
+        ]
+
+    def _attending(self, heads: tuple[tuple[int, int], ...]) -> Any:
+        """A compiled function of the model's inputs: the attention ``[rows, heads, tokens, positions]`` of heads."""
+        if heads not in self._functions:
+            self._functions[heads] = self._compile(partial(self._read_heads, heads), self._signature)
+        return self._functions[heads]
+
+    @cached_property
+    def _functions(self) -> dict[Any, Any]:
+        return {}
+
+    def _read_heads(self, heads: Sequence[tuple[int, int]], inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        layers = self._run_model(inputs, output_attentions=True).cross_attentions
+        return tf.stack([layers[layer][:, head] for layer, head in heads], axis=1)
 
     def _detect_language(self, features: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
         """The likeliest language token behind the start token, int ``[rows]``."""
@@ -298,16 +412,20 @@ class WhisperPipeline(Writing, SpeechPipeline):
     def postprocess(
         self,
         model_outputs: Sequence[Mapping[str, Any]],
-        return_timestamps: bool | None = None,
+        return_timestamps: bool | str | None = None,
         return_language: bool | None = None,
     ) -> dict[str, Any]:
         """The tokens of the pieces of a sound to its text."""
         pieces = []
         for outputs in model_outputs:
-            tokens = np.asarray(outputs["tokens"])
-            if return_language:
-                tokens = np.concatenate([np.array([outputs["language"]], tokens.dtype), tokens], axis=1)
-            pieces.append({"tokens": tokens})
+            piece = {name: np.asarray(outputs[name]) for name in ("tokens", "token_timestamps") if name in outputs}
+            if return_language:  # a token that takes no time
+                before = {"tokens": [outputs["language"]], "token_timestamps": np.zeros((1, len(outputs["language"])))}
+                piece = {
+                    name: np.concatenate([np.asarray(before[name], values.dtype), values], axis=1)
+                    for name, values in piece.items()
+                }
+            pieces.append(piece)
             if outputs.get("stride") is not None:
                 pieces[-1]["stride"] = tuple(x / self.feature_extractor.sampling_rate for x in outputs["stride"])
         text, optional = self.tokenizer._decode_asr(
