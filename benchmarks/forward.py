@@ -35,6 +35,7 @@ from harness import (
     interleave,
     measured_limits,
     missing_packages,
+    operations,
     print_environment,
     print_table,
     ratio,
@@ -46,14 +47,13 @@ from harness import (
     write_json,
 )
 from limits import Limits
+from transformers import AutoConfig
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SHAPES = ("1x16", "1x128", "8x128", "32x64")
 DTYPES = ("float32", "bfloat16")
 # Largest difference from float32 PyTorch, as a fraction of the largest value (of 1, if that is larger, in float32).
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
-# Layers, hidden size and size between of the checkpoint.
-LAYERS, HIDDEN, INTERMEDIATE = 12, 768, 3072
 
 # ------------------------------------------------------------------------------------------------------- engines
 
@@ -356,12 +356,11 @@ class Row:
     reason: str | None = None
 
 
-def least_seconds(limits: Limits | None, shape: str, dtype: str) -> float | None:
+def least_seconds(limits: Limits | None, checkpoint: Path, shape: str, dtype: str) -> float | None:
     """Seconds that the layers' products take at least; padding is computed like anything else."""
-    batch, length = map(int, shape.split("x"))
-    weights = LAYERS * (4 * HIDDEN**2 + 2 * HIDDEN * INTERMEDIATE)
-    products = 2 * batch * length * (weights + LAYERS * 2 * length * HIDDEN)  # the second are those of attention
-    return limits and limits.seconds(dtype, products, weights * (4 if dtype == "float32" else 2))
+    config, (batch, length) = AutoConfig.from_pretrained(checkpoint), map(int, shape.split("x"))
+    weight_bytes = operations(config, [1]) // 2 * (4 if dtype == "float32" else 2)
+    return limits and limits.seconds(dtype, operations(config, [length] * batch), weight_bytes)
 
 
 def make_inputs(shape: str) -> dict[str, np.ndarray]:
@@ -422,10 +421,9 @@ def verify(name: str, process: Apart | str, row: Row, expected: dict[str, np.nda
 
 
 def measure(
-    engines: dict[str, Apart | str], shape: str, dtype: str, expected: dict, rounds: int, limits: Limits | None
+    engines: dict[str, Apart | str], shape: str, dtype: str, expected: dict, rounds: int, least: float | None
 ) -> list[Row]:
-    """All engines at one shape, in turns."""
-    least = least_seconds(limits, shape, dtype)
+    """All engines at one shape, in turns; ``least`` is the number of seconds that the processor takes at least."""
     rows = {name: Row(ENGINES[name].label, dtype, shape) for name in engines}
     for name, row in rows.items():
         verify(name, engines[name], row, expected)
@@ -454,7 +452,8 @@ def run(args: argparse.Namespace, folder: Path, limits: Limits | None) -> list[R
         engines = start_engines(args.engines, checkpoint, dtype, args.threads, folder)
         try:
             for shape in args.shapes:
-                measured = measure(engines, shape, dtype, expected[shape], args.rounds, limits)
+                least = least_seconds(limits, checkpoint, shape, dtype)
+                measured = measure(engines, shape, dtype, expected[shape], args.rounds, least)
                 print_rows(measured)
                 rows += measured
         finally:

@@ -227,6 +227,14 @@ def measured_limits(threads: int, facts: dict[str, Any]) -> Limits | None:
     return limits
 
 
+def operations(config: Any, lengths: Iterable[int]) -> int:
+    """Additions and multiplications of an encoder's products over texts of some numbers of tokens."""
+    size, layers = config.hidden_size, config.num_hidden_layers
+    weights = layers * (4 * size**2 + 2 * size * config.intermediate_size)
+    # Those of each token with the weights, and with all tokens of its text in attention.
+    return sum(2 * length * (weights + layers * 2 * length * size) for length in lengths)
+
+
 # ---------------------------------------------------------------------------------------------------- the report
 
 

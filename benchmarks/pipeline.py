@@ -32,6 +32,7 @@ from harness import (
     interleave,
     measured_limits,
     minilm_checkpoint,
+    operations,
     print_environment,
     print_table,
     ratio,
@@ -192,16 +193,6 @@ def warm_up(rows: list[Row], run: Callable[[Row, list[str]], object], texts: lis
             raise SystemExit(f"{row.label} does not run: {row.reason}")
 
 
-def operations(checkpoint: Path, texts: list[str]) -> float:
-    """Additions and multiplications of the layers' products over all tokens of the texts."""
-    config = AutoConfig.from_pretrained(checkpoint)
-    size, layers = config.hidden_size, config.num_hidden_layers
-    weights = layers * (4 * size**2 + 2 * size * config.intermediate_size)
-    tokenized = AutoTokenizer.from_pretrained(checkpoint)(texts, truncation=True)["input_ids"]
-    # Each token's products with the weights, and with all tokens of its text in attention.
-    return sum(2 * length * (weights + layers * 2 * length * size) for length in map(len, tokenized))
-
-
 def measure(rows: list[Row], processes: dict[tuple[str, str], Apart], texts: list[str], rounds: int) -> None:
     """Time all contenders in turns, compare every answer of every round, and fill the rows."""
 
@@ -302,7 +293,8 @@ def main() -> None:
         finally:
             for process in processes.values():
                 process.close()
-        fill_shares(rows, limits, operations(checkpoint, texts))
+        tokenized = AutoTokenizer.from_pretrained(checkpoint)(texts, truncation=True)["input_ids"]
+        fill_shares(rows, limits, operations(AutoConfig.from_pretrained(checkpoint), map(len, tokenized)))
     report_rows(rows, len(texts))
     write_json(args.json, {"environment": facts, "texts": len(texts), "rows": [asdict(row) for row in rows]})
 

@@ -9,9 +9,13 @@ at the best of its batch sizes, tokenising and post-processing included. transfo
 that PyTorch there is a loop over the same windows, batched, with the post-processing that transformers 4 had. It has
 no summarization and no translation either: there, PyTorch is a loop of tokenizer, ``generate`` and tokenizer, over a
 model of T5-small's shape with random weights, which writes as many tokens for every text; fewer texts are enough.
+
+The limit is the time that the matrix products of the layers over the real tokens, without any padding, take at the rate
+of the processor's multiply-adds (see ``limits.py``); the share is the limit over the time measured.
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -27,7 +31,9 @@ from harness import (
     environment,
     film_reviews,
     interleave,
+    measured_limits,
     minilm_checkpoint,
+    operations,
     positive,
     print_environment,
     print_table,
@@ -38,6 +44,8 @@ from harness import (
     work_folder,
     write_json,
 )
+from limits import Limits
+from transformers import AutoConfig, AutoTokenizer
 
 WARM_UP = 32
 # Largest difference of a score from PyTorch's, and largest share of texts whose answer is another one because two
@@ -292,6 +300,7 @@ class Row:
     against_torch: dict[str, float] | None = None
     other_answers: int | None = None
     difference: float | None = None
+    share: float | None = None
     reason: str | None = None
 
     @property
@@ -300,7 +309,29 @@ class Row:
         return self.library + (f", batch size {self.batch_size}" if self.batch_size else "")
 
 
-def measure(task: Task, texts: list[str], folder: Path, sizes: list[int], rounds: int) -> list[Row]:
+def lengths_of(task: str, tokenizer: Any, inputs: list[Any]) -> list[int]:
+    """Numbers of tokens that a task reads of its inputs, in each pass through the model."""
+    if task == "question-answering":
+        questions, contexts = ([one[key] for one in inputs] for key in ("question", "context"))
+        windows = {"truncation": "only_second", "max_length": 384, "stride": 128, "return_overflowing_tokens": True}
+        return [*map(len, tokenizer(questions, contexts, **windows)["input_ids"])]
+    if task == "zero-shot-classification":
+        pairs = [(text, f"This example is {label}.") for text in inputs for label in LABELS]
+        return [*map(len, tokenizer(pairs, truncation="only_first")["input_ids"])]
+    return [*map(len, tokenizer(inputs, truncation=True)["input_ids"])]
+
+
+def least_seconds(limits: Limits | None, task: str, checkpoint: Path, inputs: list[Any]) -> float | None:
+    """Seconds that the products of an encoder's layers take at least; of tasks that write it is not known."""
+    if limits is None or task in WRITTEN:
+        return None
+    lengths = lengths_of(task, AutoTokenizer.from_pretrained(checkpoint), inputs)
+    return limits.seconds("float32", operations(AutoConfig.from_pretrained(checkpoint), lengths), 0)
+
+
+def measure(
+    task: Task, texts: list[str], folder: Path, sizes: list[int], rounds: int, limits: Limits | None
+) -> list[Row]:
     """Time PyTorch at each batch size and ours in turns, and compare every answer of every round.
 
     Raises:
@@ -331,8 +362,10 @@ def measure(task: Task, texts: list[str], folder: Path, sizes: list[int], rounds
         for _, answers in found[label]:
             compare(row, answers, reference)
     best = min(rows[:-1], key=lambda row: statistics.median(row.seconds))
+    least = least_seconds(limits, task.name, checkpoint, inputs)
     for row in rows:
         row.against_torch = None if row.reason else ratio(best.seconds, row.seconds)
+        row.share = least and least / statistics.median(row.seconds)
     return rows
 
 
@@ -356,10 +389,12 @@ def report(rows: list[Row], number: int) -> None:
             show(row.against_torch) if row.reason is None else row.reason,
             "–" if row.other_answers is None else str(row.other_answers),
             "–" if row.difference is None else f"{row.difference:.1e}",
+            "–" if row.share is None else f"{row.share:.0%}",
         ]
         for row in rows
     ]
-    columns = ["pipeline", "task", "texts/s, best PyTorch = 1 (quartiles)", "other answers", "score difference"]
+    speed = "texts/s, best PyTorch = 1 (quartiles)"
+    columns = ["pipeline", "task", speed, "other answers", "score difference", "of the limit"]
     print_table(f"{number} film-review sentences, MiniLM-L6 with a head, or T5-small's shape", columns, cells)
 
 
@@ -383,11 +418,12 @@ def main() -> None:
     print_environment(facts)
     rows: list[Row] = []
     with work_folder(args.work) as folder, watch_others(facts):
+        limits = measured_limits(os.cpu_count() or 1, facts)
         texts = film_reviews(args.data, folder)[: args.texts]
         for task in TASKS:
             if task.name in args.tasks:
                 try:
-                    rows += measure(task, texts, folder, args.batch_sizes, args.rounds)
+                    rows += measure(task, texts, folder, args.batch_sizes, args.rounds, limits)
                 except ContenderError as error:
                     rows.append(Row(task.title, "tf_pipeline", reason=str(error)))
     report(rows, len(texts))
