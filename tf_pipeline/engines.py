@@ -1,4 +1,4 @@
-"""The engines that run the model of a pipeline or of ``generate``: TensorFlow, its graph compiled by XLA, and OpenVINO."""
+"""The engines that run a pipeline's model, and ``generate``: TensorFlow, its graph compiled by XLA, and OpenVINO."""
 
 import contextlib
 import importlib.util
