@@ -93,7 +93,7 @@ def chosen_engine(engine: str, dtype: str = "float32") -> str:
 
 
 class Conversion(NamedTuple):
-    """How OpenVINO runs a function; see :class:`OpenVinoFunction`."""
+    """The way that OpenVINO runs a function: arguments of :class:`OpenVinoFunction`."""
 
     precision: str = "float32"
     quantize: str | None = None
@@ -101,7 +101,7 @@ class Conversion(NamedTuple):
 
 
 def conversion_of(engine: str, precision: str, quantize: str | None, dtype: str) -> Conversion | None:
-    """How OpenVINO runs a function, for arguments that choose an engine; ``None`` if TensorFlow runs it.
+    """The conversion that arguments ask for; ``None`` if TensorFlow runs the function.
 
     Args:
         engine: one of ``ENGINES``.
