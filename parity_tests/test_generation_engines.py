@@ -188,9 +188,26 @@ def test_a_step_that_differs_is_noticed(gpt2, monkeypatch, caplog):
     with pytest.raises(EngineError, match="computes something else than TensorFlow"):
         generate(gpt2, engine="openvino", **GREEDY)
     with caplog.at_level(logging.WARNING):
-        got = generate(gpt2, engine="auto", **GREEDY)
+        got = generate(gpt2, IDS[1:2], MASK[1:2], engine="auto", **GREEDY)
     assert "TensorFlow runs it" in caplog.text
-    np.testing.assert_array_equal(got, generate(gpt2, **GREEDY))
+    np.testing.assert_array_equal(got, generate(gpt2, IDS[1:2], MASK[1:2], **GREEDY))
+
+
+@pytest.mark.parametrize(("rows", "options"), [(1, GREEDY), (3, GREEDY), (1, BEAMS), (1, DRAWN)], ids=repr)
+def test_one_text_is_what_openvino_is_chosen_for(rows, options, used):
+    model, _ = pair("gpt2")
+    got = generate(model, IDS[-rows:], MASK[-rows:], engine="auto", **options)
+    assert bool(used) == (rows == 1 and options is GREEDY)
+    np.testing.assert_array_equal(got, generate(model, IDS[-rows:], MASK[-rows:], **options))
+
+
+def test_graphs_and_prompt_lookup_are_left_to_tensorflow():
+    model, _ = pair("gpt2")
+    expected = generate(model, IDS[1:2], MASK[1:2], **GREEDY).numpy()
+    got = generate(model, IDS[1:2], MASK[1:2], engine="auto", prompt_lookup_num_tokens=3, **GREEDY)
+    np.testing.assert_array_equal(got, expected)
+    written = compiled(lambda ids: model.generate(ids, engine="auto", **GREEDY))(tf.constant(IDS[1:2], tf.int32))
+    np.testing.assert_array_equal(written, expected)
 
 
 def test_writes_of_several_slots_are_not_converted():

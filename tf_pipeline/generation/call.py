@@ -79,8 +79,8 @@ def prepared_call(
     inputs = prepared_prompts(model, given, config)
     check_tokens(config, model.config.get_text_config(decoder=True).vocab_size)
     inputs, most, capacity = _lengths(model, inputs, config, longest)
+    conversion = _suited(conversion, config, text_of(inputs).shape[0])
     if conversion is not None:
-        _check_openvino(config)
         capacity = wide_bucket(capacity, model.max_generated_length)
     ends = tokens_of(config.eos_token_id)
     pad = config.pad_token_id if config.pad_token_id is not None else (*ends, 0)[0]
@@ -118,12 +118,18 @@ def prepared_call(
     return Call(inputs, rules, loop, (*key, *rules.options, *inputs), conversion)
 
 
-def _check_openvino(config: GenerationConfig) -> None:
-    """Require that OpenVINO can compute the steps of a call.
+def _suited(conversion: Conversion | None, config: GenerationConfig, rows: int | None) -> Conversion | None:
+    """The conversion of a call; ``None`` if TensorFlow runs it, as is faster for several rows.
 
     Raises:
-        EngineError: naming what stands against it.
+        EngineError: naming what OpenVINO cannot do, if it is required.
     """
+    if conversion is None:
+        return None
+    if not conversion.required:
+        is_lone = (rows, config.num_beams, config.num_return_sequences) == (1, 1, 1)  # of more, OpenVINO is slower
+        is_able = tf.executing_eagerly() and config.prompt_lookup_num_tokens is None
+        return conversion if is_lone and is_able else None
     if not tf.executing_eagerly():
         raise EngineError(
             'engine="openvino" needs Python between tokens; leave it out inside a tf.function and a signature.'
@@ -131,6 +137,7 @@ def _check_openvino(config: GenerationConfig) -> None:
     if config.prompt_lookup_num_tokens is not None:
         raise EngineError('prompt_lookup_num_tokens reads several tokens at once, which engine="openvino" does not do; '
                           "leave one of them out.")  # fmt: skip
+    return conversion
 
 
 def _alone(inputs: dict[str, tf.Tensor], copies: int, beams: int) -> dict[str, tf.Tensor]:

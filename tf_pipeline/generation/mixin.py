@@ -95,7 +95,7 @@ class GenerationMixin:
             tokenizer: for ``stop_strings``.
             seed: makes sampling repeatable: a number, or two.
             engine: what computes the step of each token: ``"tensorflow"``, ``"openvino"``, or ``"auto"`` for OpenVINO
-                where it is installed and runs the model.
+                where it is installed and runs the model, and there is one text and one beam.
             precision: dtype that OpenVINO computes in: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
             quantize: ``"int8"`` for weights that OpenVINO keeps as eight-bit integers.
             **options: inputs (``attention_mask``, ``decoder_input_ids``, ``token_type_ids``, and with
