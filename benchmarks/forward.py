@@ -194,7 +194,7 @@ class OursOpenVino(Ours):
     def _load(self, checkpoint, dtype, threads):
         tf = tensorflow_with(threads)
         from tf_pipeline import TFBertForSequenceClassification
-        from tf_pipeline.pipelines.engines import OpenVinoFunction
+        from tf_pipeline.engines import OpenVinoFunction
 
         model = TFBertForSequenceClassification.from_pretrained(checkpoint, dtype="float32")
         signature = {name: tf.TensorSpec([None, None], tf.int32, name) for name in INPUTS}

@@ -1,8 +1,8 @@
-"""Tokens per second of ``generate``: tf_pipeline against PyTorch and KerasHub, in one run.
+"""Tokens per second of ``generate``: tf_pipeline, alone and on OpenVINO, against PyTorch and KerasHub, in one run.
 
     pip install ".[bench]"
     python benchmarks/generate.py
-    python benchmarks/generate.py --cases gpt2-1 --dtypes float32 --engines ours torch --rounds 5
+    python benchmarks/generate.py --cases gpt2-1 --dtypes float32 --engines ours openvino torch --rounds 5
     python benchmarks/generate.py --json generate.json
 
 GPT-2 small's shape writes 128 tokens after a prompt of 32, for 1 and for 8 texts; T5-small's shape writes 64 tokens
@@ -180,17 +180,29 @@ class Ours(Engine):
         causal = source.name == "gpt2"
         auto = tf_pipeline.TFAutoModelForCausalLM if causal else tf_pipeline.TFAutoModelForSeq2SeqLM
         self.model = auto.from_pretrained(source, dtype=dtype)
+        self.conversion = {}
 
     def _bind(self, case):
         ids = case.prompts
         start = case.prompt if case.checkpoint == "gpt2" else 1
         mask = np.ones_like(ids)
-        return lambda: self.model.generate(ids, attention_mask=mask, **case.options).numpy()[:, start:]
+        options = case.options | self.conversion
+        return lambda: self.model.generate(ids, attention_mask=mask, **options).numpy()[:, start:]
 
     def weight_bytes(self) -> int:
         """Bytes of all weights."""
         return sum(int(np.prod(variable.shape)) * np.dtype(variable.value.dtype.as_numpy_dtype).itemsize
                    for variable in self.model.weights)  # fmt: skip
+
+
+class OursOpenVino(Ours):
+    """tf_pipeline whose steps OpenVINO computes: of float32 weights, in the dtype."""
+
+    label, packages = "tf_pipeline, OpenVINO", ("tensorflow", "openvino")
+
+    def _load(self, source, dtype, threads):
+        super()._load(source, "float32", threads)
+        self.conversion = {"engine": "openvino", "precision": dtype}
 
 
 class KerasHub(Engine):
@@ -244,7 +256,7 @@ def _fill_keras_hub(backbone, tensors: dict[str, np.ndarray]) -> None:
     backbone.get_layer("layer_norm").set_weights([tensors["ln_f.weight"], tensors["ln_f.bias"]])
 
 
-ENGINES = {"torch": Torch, "torch-static": TorchStatic, "ours": Ours, "kerashub": KerasHub}
+ENGINES = {"torch": Torch, "torch-static": TorchStatic, "ours": Ours, "openvino": OursOpenVino, "kerashub": KerasHub}
 
 # --------------------------------------------------------------------------------------------------- checkpoints
 

@@ -19,10 +19,10 @@ from parity_tests.pipeline_helpers import decoder_classifier_checkpoint, tiny_wi
 from parity_tests.port_helpers import checkpoint as port_checkpoint
 from parity_tests.port_helpers import shared_cache, use_cache_of
 from parity_tests.tiers import exhaustive
-from tf_pipeline import AutoTokenizer, TFAutoModel, pipeline
+from tf_pipeline import AutoTokenizer, TFAutoModel, engines, pipeline
 from tf_pipeline.cli.main import app
-from tf_pipeline.pipelines import base, engines, factory
-from tf_pipeline.pipelines.engines import EngineError, OpenVinoFunction
+from tf_pipeline.engines import EngineError, OpenVinoFunction
+from tf_pipeline.pipelines import base, factory
 from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT, pipeline_class
 from tf_pipeline.tracing import Following
 

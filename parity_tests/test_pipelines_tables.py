@@ -19,8 +19,8 @@ from parity_tests.port_helpers import shared_cache, use_cache_of
 from parity_tests.table_helpers import ACTORS, OPERATIONS, QUERIES, STARS, table_checkpoint
 from parity_tests.tiers import exhaustive
 from tf_pipeline import pipeline
+from tf_pipeline.engines import EngineError
 from tf_pipeline.parity import compare
-from tf_pipeline.pipelines.engines import EngineError
 from tf_pipeline.port import capture, port
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.rules import RULES

@@ -12,6 +12,10 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 
+class EngineError(ValueError):
+    """An engine that cannot run a model, or computes something else; the message says what can be done."""
+
+
 class ArgumentError(ValueError):
     """A value that an argument cannot have."""
 

@@ -135,8 +135,8 @@ def run(
     engine: Annotated[
         str | None,
         typer.Option(
-            help="What runs the model: tensorflow, openvino, xla, or auto for OpenVINO where it is installed; of tasks "
-            "that read but do not write."
+            help="What runs the model: tensorflow, openvino, xla (of tasks that read but do not write), or auto for "
+            "OpenVINO where it is installed."
         ),
     ] = None,
     quantize: Annotated[

@@ -1,17 +1,20 @@
 """One call of ``generate``: its inputs and options made tensors, the graph that they need, and the result."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tf_pipeline.arguments import whole_number
+from tf_pipeline.arguments import EngineError, whole_number
+from tf_pipeline.engines import Conversion
 from tf_pipeline.generation import outputs
 from tf_pipeline.generation.config import DEFAULTS, GenerationConfig, bounded, check_tokens, lengths, tokens_of
 from tf_pipeline.generation.guidance import SCALE, Guided
 from tf_pipeline.generation.lookup import MATCHING, LookupLoop, ReadsAhead
-from tf_pipeline.generation.loop import Compiled, Loop, bucket, text_of
+from tf_pipeline.generation.loop import Compiled, Loop, Progress, bucket, text_of
+from tf_pipeline.generation.on_openvino import OnOpenVino, Step, wide_bucket
 from tf_pipeline.generation.processors import prepared
 from tf_pipeline.generation.prompts import prepared_prompts
 from tf_pipeline.generation.recompute import Recomputing
@@ -37,12 +40,14 @@ class Call(NamedTuple):
         rules: option values as tensors.
         loop: the loop to run.
         key: tells graphs apart.
+        conversion: how OpenVINO computes the steps; ``None`` if TensorFlow does.
     """
 
     inputs: dict[str, tf.Tensor]
     rules: Rules
     loop: Loop
     key: tuple
+    conversion: Conversion | None = None
 
 
 def prepared_call(
@@ -53,6 +58,7 @@ def prepared_call(
     tokenizer: Any = None,
     seed: Any = None,
     longest: int | None = None,
+    conversion: Conversion | None = None,
 ) -> Call:
     """Make a call of inputs and options.
 
@@ -65,6 +71,7 @@ def prepared_call(
         seed: see :meth:`~tf_pipeline.generation.mixin.GenerationMixin.generate`.
         longest: maximum columns of prompts whose length only the graph knows; the rest of the model's positions is room
             for new tokens.
+        conversion: how OpenVINO computes the steps, if it does.
 
     Raises:
         ValueError: for prompts or options that cannot be honoured.
@@ -72,6 +79,9 @@ def prepared_call(
     inputs = prepared_prompts(model, given, config)
     check_tokens(config, model.config.get_text_config(decoder=True).vocab_size)
     inputs, most, capacity = _lengths(model, inputs, config, longest)
+    conversion = _suited(conversion, config, text_of(inputs).shape[0])
+    if conversion is not None:
+        capacity = wide_bucket(capacity, model.max_generated_length)
     ends = tokens_of(config.eos_token_id)
     pad = config.pad_token_id if config.pad_token_id is not None else (*ends, 0)[0]
     rules = Rules(
@@ -105,7 +115,29 @@ def prepared_call(
         inputs = _alone(inputs, copies, beams)
         lookup = (config.prompt_lookup_num_tokens, config.max_matching_ngram_size or MATCHING)
         loop, key = LookupLoop(_ahead(stepper, model, capacity), search, capacity, *kept, *lookup), (*key, *lookup)
-    return Call(inputs, rules, loop, (*key, *rules.options, *inputs))
+    return Call(inputs, rules, loop, (*key, *rules.options, *inputs), conversion)
+
+
+def _suited(conversion: Conversion | None, config: GenerationConfig, rows: int | None) -> Conversion | None:
+    """The conversion of a call; ``None`` if TensorFlow runs it, as is faster for several rows.
+
+    Raises:
+        EngineError: naming what OpenVINO cannot do, if it is required.
+    """
+    if conversion is None:
+        return None
+    if not conversion.required:
+        is_lone = (rows, config.num_beams, config.num_return_sequences) == (1, 1, 1)  # of more, OpenVINO is slower
+        is_able = tf.executing_eagerly() and config.prompt_lookup_num_tokens is None
+        return conversion if is_lone and is_able else None
+    if not tf.executing_eagerly():
+        raise EngineError(
+            'engine="openvino" needs Python between tokens; leave it out inside a tf.function and a signature.'
+        )
+    if config.prompt_lookup_num_tokens is not None:
+        raise EngineError('prompt_lookup_num_tokens reads several tokens at once, which engine="openvino" does not do; '
+                          "leave one of them out.")  # fmt: skip
+    return conversion
 
 
 def _alone(inputs: dict[str, tf.Tensor], copies: int, beams: int) -> dict[str, tf.Tensor]:
@@ -255,7 +287,17 @@ def _compiled(model, call: Call) -> Compiled:
         name: tf.TensorSpec(model.signal_shapes.get(name, [None] * value.shape.rank), value.dtype, name)
         for name, value in call.inputs.items()
     }
-    return _kept(model, call.key, lambda: Compiled(call.loop, specs, call.rules))
+    if call.conversion is None:
+        return _kept(model, call.key, lambda: Compiled(call.loop, specs, call.rules))
+    step = partial(_step, model, call)
+    return _kept(model, (*call.key, call.conversion), lambda: OnOpenVino(call.loop, specs, call.rules, step))
+
+
+def _step(model, call: Call, progress: Progress) -> Step:
+    """The step of a call on OpenVINO, which calls of other options share."""
+    specs = tf.nest.flatten((progress.tokens, progress.rows, progress.model))
+    key = ("step", type(call.loop.stepper), call.conversion, *((tuple(spec.shape), spec.dtype) for spec in specs))
+    return _kept(model, key, lambda: Step(model, call.loop.stepper, progress, call.conversion))
 
 
 def _kept(model, key: Any, make: Callable[[], Any]) -> Any:

@@ -103,10 +103,19 @@ class Loop:
         self, progress: Progress, inputs: Mapping[str, tf.Tensor], rules: Rules, halt: tf.Tensor | bool = False
     ) -> Progress:
         """Read the last token and choose the next one."""
-        model = progress.model
-        if tf.is_tensor(progress.rows):
-            model = self.stepper.reorder(model, progress.rows)
-        logits, model = self.stepper.step(progress.tokens, model)
+        logits, model = read(self.stepper, progress.tokens, progress.rows, progress.model)
+        return self.choose(progress, logits, model, inputs, rules, halt)
+
+    def choose(
+        self,
+        progress: Progress,
+        logits: tf.Tensor,
+        model: Any,
+        inputs: Mapping[str, tf.Tensor],
+        rules: Rules,
+        halt: tf.Tensor | bool = False,
+    ) -> Progress:
+        """Choose the next token from logits ``[rows, vocab]``, behind which the model's state is ``model``."""
         turn = self.search.advance(
             progress.search, logits, self.prompt(inputs, rules), rules, tf.convert_to_tensor(halt)
         )
@@ -154,6 +163,15 @@ class Loop:
         return count + 1, progress, recorded(arrays, progress, count)
 
 
+def read(stepper: Stepper, tokens: tf.Tensor, rows: Any, state: Any) -> tuple[tf.Tensor, Any]:
+    """Read a token of each row, int32 ``[rows]``, after the states were reordered by ``rows``, unless these are ``()``.
+
+    Returns:
+        Logits ``[rows, vocab]``, and the new state.
+    """
+    return stepper.step(tokens, stepper.reorder(state, rows) if tf.is_tensor(rows) else state)
+
+
 def recorded(arrays: dict[str, tf.TensorArray], progress: Progress, count: tf.Tensor | int) -> dict:
     """The arrays of a loop with the scores and logits of a token, the ``count``-th new one."""
     return {name: array.write(count, getattr(progress, name)) for name, array in arrays.items()}
@@ -185,7 +203,7 @@ class Compiled:
     def advance(self, progress: Progress, inputs: Mapping[str, tf.Tensor], rules: Rules, halt: tf.Tensor) -> Progress:
         """See :meth:`Loop.advance`."""
         if self._advance is None:
-            specs = tf.nest.map_structure(_open_spec, self.start.get_concrete_function().structured_outputs)
+            specs = open_specs(self.start.get_concrete_function().structured_outputs)
             self._advance = compiled(self.loop.advance, specs, *self._specs)
         return self._advance(progress, inputs, rules, halt)
 
@@ -195,5 +213,6 @@ def _spec(value: tf.Tensor) -> tf.TensorSpec:
     return tf.TensorSpec([None] * value.shape.rank, value.dtype)
 
 
-def _open_spec(value: tf.TensorSpec) -> tf.TensorSpec:
-    return tf.TensorSpec(value.shape, value.dtype)
+def open_specs(progress: Progress) -> Progress:
+    """Specs of a progress without the names that outputs of a graph have."""
+    return tf.nest.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), progress)

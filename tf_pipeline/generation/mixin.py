@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_pipeline.arguments import EngineError
+from tf_pipeline.engines import conversion_of
 from tf_pipeline.generation.call import Own, prepared_call, run, wrapped
 from tf_pipeline.generation.config import GenerationConfig, resolved
 from tf_pipeline.generation.guidance import NEGATIVE
@@ -72,6 +74,9 @@ class GenerationMixin:
         streamer: Any = None,
         tokenizer: Any = None,
         seed: int | Sequence[int] | None = None,
+        engine: str = "tensorflow",
+        precision: str = "float32",
+        quantize: str | None = None,
         **options: Any,
     ) -> Any:
         """Continue texts, or write them from the text that an encoder read.
@@ -89,6 +94,10 @@ class GenerationMixin:
             streamer: gets each token as soon as it is chosen, by ``put`` and ``end``, as those of ``transformers``.
             tokenizer: for ``stop_strings``.
             seed: makes sampling repeatable: a number, or two.
+            engine: what computes the step of each token: ``"tensorflow"``, ``"openvino"``, or ``"auto"`` for OpenVINO
+                where it is installed and runs the model, and there is one text and one beam.
+            precision: dtype that OpenVINO computes in: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+            quantize: ``"int8"`` for weights that OpenVINO keeps as eight-bit integers.
             **options: inputs (``attention_mask``, ``decoder_input_ids``, ``token_type_ids``, and with
                 ``guidance_scale`` also ``negative_prompt_ids`` and ``negative_prompt_attention_mask``) and values of
                 ``GenerationConfig``, such as ``max_new_tokens``, ``num_beams`` or ``do_sample``.
@@ -101,15 +110,19 @@ class GenerationMixin:
         Raises:
             TypeError: for an unknown option.
             ValueError: if the model predicts no tokens, or for prompts or options that cannot be honoured.
+            EngineError: for an engine that cannot run this model or call.
         """
         self._require_head()
+        if engine == "xla":
+            raise EngineError("engine='xla' does not run generate; use tensorflow or openvino.")
+        conversion = conversion_of(engine, precision, quantize, self.compute_dtype)
         given, options = self._split(inputs, options)
         names = {self.main_input_name, *_INPUTS}
         config = resolved(self.generation_config, generation_config, options, f"{type(self).__name__}.generate", names)
         own = Own(_callables("logits_processor", logits_processor), _callables("stopping_criteria", stopping_criteria))
         if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
             raise ValueError(f"streamer is {streamer!r:.80}, but has to have put and end, as a TextStreamer has.")
-        call = prepared_call(self, given, config, own, tokenizer, seed)
+        call = prepared_call(self, given, config, own, tokenizer, seed, conversion=conversion)
         return wrapped(run(self, call, streamer, config.max_time), call, config)
 
     def generate_signature(self, **options: Any) -> tf.types.experimental.PolymorphicFunction:

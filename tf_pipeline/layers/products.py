@@ -1,9 +1,25 @@
 """Products and lookups of the weights of layers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import tensorflow as tf
 
 # Rows from which on a product with a transposed matrix is computed as it is written.
 _FEW_ROWS = 512
+
+_FOR_ANOTHER_ENGINE: ContextVar[bool] = ContextVar("for_another_engine", default=False)
+
+
+@contextmanager
+def for_another_engine() -> Iterator[None]:
+    """Trace products as they are written, for an engine that lays the weights out itself."""
+    token = _FOR_ANOTHER_ENGINE.set(True)
+    try:
+        yield
+    finally:
+        _FOR_ANOTHER_ENGINE.reset(token)
 
 
 def dense(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor | None = None, transposed: bool = False) -> tf.Tensor:
@@ -42,6 +58,8 @@ def _times_transposed(rows: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
     def plain() -> tf.Tensor:
         return tf.matmul(rows, weight, transpose_b=True)
 
+    if _FOR_ANOTHER_ENGINE.get():
+        return plain()
     count = rows.shape[0]
     if count is not None:
         return swapped() if count < _FEW_ROWS else plain()

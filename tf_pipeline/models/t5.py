@@ -217,7 +217,7 @@ class T5Stack(Stack):
             return None
         buckets = self.buckets(relative_positions(queries, keys, offset), *self.bucket_sizes)
         scores = self.block[0].layer[0].SelfAttention.relative_attention_bias(buckets)
-        return tf.transpose(scores, [2, 0, 1])[tf.newaxis]
+        return tf.transpose(scores[tf.newaxis], [0, 3, 1, 2])  # OpenVINO mistakes the axes of a single query otherwise
 
 
 class TFT5PreTrainedModel(TFPreTrainedModel):

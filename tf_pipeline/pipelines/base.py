@@ -21,17 +21,18 @@ from tf_pipeline.arguments import (
     whole_number,
 )
 from tf_pipeline.config import text_value
-from tf_pipeline.forks import refuse_if_forked
-from tf_pipeline.outputs import ModelOutput
-from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values, windows
-from tf_pipeline.pipelines.calls import Calls, EngineError, text_arguments
-from tf_pipeline.pipelines.engines import (
+from tf_pipeline.engines import (
+    Conversion,
     OpenVinoFunction,
     XlaFunction,
     check_precision,
     check_quantization,
     chosen_engine,
 )
+from tf_pipeline.forks import refuse_if_forked
+from tf_pipeline.outputs import ModelOutput
+from tf_pipeline.pipelines.batching import batches_by_length, pad_rows, padding_values, windows
+from tf_pipeline.pipelines.calls import Calls, EngineError, text_arguments
 from tf_pipeline.pipelines.shortening import Shortener
 from tf_pipeline.tokenization import with_tensorflow
 from tf_pipeline.tracing import Following, compiled
@@ -87,7 +88,7 @@ class Stages(Calls):
         model: a model of this package.
         batch_size: maximum number of rows in a batch, if given.
         device: device of the model, as :func:`device_name` takes it; if not given, TensorFlow chooses.
-        engine: the engine that runs the model: see :mod:`tf_pipeline.pipelines.engines`.
+        engine: the engine that runs the model: see :mod:`tf_pipeline.engines`.
         precision: dtype that OpenVINO computes in.
         quantize: ``"int8"`` for weights that OpenVINO keeps as eight-bit integers.
         **parameters: defaults for the arguments of a call.
@@ -125,7 +126,7 @@ class Stages(Calls):
         self.engine = self._chosen(engine)
         check_quantization(quantize, self.engine)
         check_precision(precision, self.engine)
-        self._conversion = {"precision": precision, "quantize": quantize, "required": engine != "auto"}
+        self._conversion = Conversion(precision, quantize, engine != "auto")
         self.batch_size = batch_size
         self._defaults = parameters
         self._split({})  # fails now rather than at the first call
@@ -154,7 +155,7 @@ class Stages(Calls):
 
     def _on_engine(self, run: Callable[..., Any], *signature: Any) -> Any:
         if self.engine == "openvino":
-            return OpenVinoFunction(run, *signature, **self._conversion)
+            return OpenVinoFunction(run, *signature, **self._conversion._asdict())
         return compiled(run, *signature)
 
     @classmethod
@@ -304,7 +305,7 @@ class Pipeline(Stages):
         batch_size: maximum number of texts in a batch; by default only ``token_budget`` counts.
         token_budget: maximum number of tokens in a batch, padding included.
         device: device of the model, as :func:`device_name` takes it; if not given, TensorFlow chooses.
-        engine: the engine that runs the model: see :mod:`tf_pipeline.pipelines.engines`.
+        engine: the engine that runs the model: see :mod:`tf_pipeline.engines`.
         **parameters: defaults for the arguments of a call.
 
     Raises:

@@ -11,15 +11,11 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from tf_pipeline.arguments import ArgumentError, whole_number
+from tf_pipeline.arguments import ArgumentError, EngineError, whole_number
 from tf_pipeline.forks import ForkedProcessError
 
 # Seconds after which a progress bar appears.
 PROGRESS_DELAY = 2.0
-
-
-class EngineError(ValueError):
-    """An engine that cannot run a model, or computes something else; the message says what can be done."""
 
 
 # Exceptions that every input would raise, whatever it is.

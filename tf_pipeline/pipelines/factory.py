@@ -116,7 +116,7 @@ def pipeline(
         dtype: dtype or Keras policy of the model, such as ``"bfloat16"``; formerly ``torch_dtype``.
         device: device of the model; see :func:`tf_pipeline.pipelines.base.device_name`.
         engine: the engine that runs the model: ``"tensorflow"`` (the default), ``"openvino"``, ``"xla"``, or
-            ``"auto"`` for OpenVINO where it is installed and runs the task; see :mod:`tf_pipeline.pipelines.engines`.
+            ``"auto"`` for OpenVINO where it is installed and runs the task; see :mod:`tf_pipeline.engines`.
         quantize: ``"int8"`` for weights that OpenVINO keeps as eight-bit integers; answers are then close, not equal.
         use_fast: load a fast tokenizer.
         trust_remote_code: let a checkpoint bring its own code.
@@ -222,9 +222,9 @@ def _for_engine(
 
     They are left as they are wherever TensorFlow will run the model.
     """
+    from tf_pipeline.engines import PRECISIONS, chosen_engine
     from tf_pipeline.model import resolve_dtype
     from tf_pipeline.pipelines.base import ON_CPU, device_name
-    from tf_pipeline.pipelines.engines import PRECISIONS, chosen_engine
 
     name = next((name for name in ("dtype", "torch_dtype") if loading.get(name) not in (None, "auto")), None)
     if name is None or "openvino" not in task_pipeline.engines or chosen_engine(engine) != "openvino":

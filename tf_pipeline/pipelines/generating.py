@@ -100,6 +100,9 @@ class Writing:
         if settings.config.stop_strings:
             options.setdefault("tokenizer", self.tokenizer)
         options["logits_processor"] = [*(options.get("logits_processor") or ()), _numbers]
+        if self.engine == "openvino":
+            precision, quantize, required = self._conversion
+            options |= {"engine": "openvino" if required else "auto", "precision": precision, "quantize": quantize}
         try:
             with tf.device(self.device):
                 sequences = self.model.generate(dict(inputs), **options).numpy()
@@ -139,7 +142,7 @@ class GeneratingPipeline(Writing, Pipeline):
         **parameters: see :class:`~tf_pipeline.pipelines.base.Pipeline`.
     """
 
-    engines = ()  # the loop of `generate` is TensorFlow's
+    engines = ("openvino",)
 
     def __init__(
         self,
@@ -239,7 +242,8 @@ class GeneratingPipeline(Writing, Pipeline):
     @property
     def trace_count(self) -> int:
         """Number of graphs that the model generates with; new prompts of about a length add none."""
-        return sum(1 for key in vars(self.model).get("_generation_graphs", (None, {}))[1] if key[:1] != ("stepper",))
+        kept = vars(self.model).get("_generation_graphs", (None, {}))[1]
+        return sum(1 for key in kept if key[0] not in ("stepper", "step"))
 
 
 # Messages of assertions about logits, and the values that they are of.

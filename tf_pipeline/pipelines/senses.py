@@ -32,7 +32,7 @@ class SensePipeline(Stages):
         model: a ported model of this package.
         batch_size: maximum number of rows in a batch, 8 if not given.
         device: device of the model, as :func:`~tf_pipeline.pipelines.base.device_name` takes it.
-        engine: what runs the model: see :mod:`tf_pipeline.pipelines.engines`.
+        engine: what runs the model: see :mod:`tf_pipeline.engines`.
         **parameters: the processors by name, such as ``image_processor``, and defaults for the arguments of a call.
 
     Raises:

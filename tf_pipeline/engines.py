@@ -1,4 +1,4 @@
-"""The engines that run a pipeline's model: TensorFlow, TensorFlow's graph compiled by XLA, and OpenVINO."""
+"""The engines that run a pipeline's model, and ``generate``: TensorFlow, its graph compiled by XLA, and OpenVINO."""
 
 import contextlib
 import importlib.util
@@ -7,12 +7,13 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tf_pipeline.pipelines.calls import EngineError
+from tf_pipeline.arguments import EngineError
+from tf_pipeline.layers.products import for_another_engine
 from tf_pipeline.tracing import compiled
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,32 @@ def chosen_engine(engine: str, dtype: str = "float32") -> str:
     return engine
 
 
+class Conversion(NamedTuple):
+    """The way that OpenVINO runs a function: arguments of :class:`OpenVinoFunction`."""
+
+    precision: str = "float32"
+    quantize: str | None = None
+    required: bool = True
+
+
+def conversion_of(engine: str, precision: str, quantize: str | None, dtype: str) -> Conversion | None:
+    """The conversion that arguments ask for; ``None`` if TensorFlow runs the function.
+
+    Args:
+        engine: one of ``ENGINES``.
+        precision: dtype that OpenVINO computes in.
+        quantize: ``"int8"`` for weights that OpenVINO keeps as eight-bit integers.
+        dtype: the model's compute dtype.
+
+    Raises:
+        EngineError: for an engine that is unknown, not installed, or cannot do this.
+    """
+    name = engine if engine == "tensorflow" else chosen_engine(engine, dtype)
+    check_quantization(quantize, name)
+    check_precision(precision, name)
+    return Conversion(precision, quantize, engine != "auto") if name == "openvino" else None
+
+
 class OpenVinoFunction:
     """A function of tensors that OpenVINO computes, converted at the first call from the graph that TensorFlow traces.
 
@@ -106,7 +133,11 @@ class OpenVinoFunction:
     """
 
     def __init__(self, run: Callable[..., Any], *signature: Any, precision: str, quantize: str | None, required: bool):
-        self._function = compiled(run, *signature)
+        def traced(*inputs):
+            with for_another_engine():
+                return run(*inputs)
+
+        self._run, self._function = run, compiled(traced, *signature)
         self._precision, tolerance = PRECISIONS[precision]
         self._differ = partial(_differ, tolerance=max(tolerance, QUANTIZATIONS.get(quantize or "", 0)))
         self._quantize, self._required = quantize, required
@@ -123,6 +154,28 @@ class OpenVinoFunction:
 
     def __call__(self, *inputs: Any) -> Any:
         """Compute the function, as a ``tf.function`` does; arrays in place of tensors."""
+        outputs = self._prepare(inputs)
+        if outputs is not None:
+            return outputs
+        return self._function(*inputs) if self._model is self._function else self._infer(inputs)
+
+    def steps(self, inputs: Sequence[Any], fed: Mapping[int, str]) -> "OpenVinoSteps | None":
+        """The function for a loop in which outputs become inputs, or ``None`` if TensorFlow has to run it.
+
+        Args:
+            inputs: of the first step, a flat sequence.
+            fed: keys of outputs by the places of inputs that they become.
+        """
+        self._prepare(inputs)
+        if self._model is self._function:
+            return None
+        ports = dict(zip(self._order, self._model.inputs, strict=True))
+        return OpenVinoSteps(
+            self._model, ports, dict(zip(sorted(self._structure), self._ports, strict=True)), inputs, fed
+        )
+
+    def _prepare(self, inputs: Sequence[Any]) -> Any:
+        """Convert the function if it is not yet; the outputs of that first call, or ``None``."""
         with self._lock:
             if self._failure is not None:
                 raise EngineError(self._failure)
@@ -134,8 +187,8 @@ class OpenVinoFunction:
                         self._failure = str(error)
                         raise
                     logger.warning("%s TensorFlow runs it.", error)
-                    self._model = self._function
-        return self._function(*inputs) if self._model is self._function else self._infer(inputs)
+                    self._model = self._function = compiled(self._run, *self._function.input_signature)
+        return None
 
     def _first(self, inputs: Sequence[Any]) -> Any:
         """Convert the function, and compare it on its first inputs."""
@@ -145,7 +198,7 @@ class OpenVinoFunction:
         concrete = self._function.get_concrete_function()
         try:
             # A copy of the weights: TensorFlow frees those that others are assigned to.
-            model = openvino.convert_model(concrete, share_weights=False)
+            model = openvino.convert_model(concrete, share_weights=False, extension=[_slot_writes()])
             if self._quantize:
                 model = _quantized(model)
             self._model = openvino.Core().compile_model(
@@ -178,6 +231,67 @@ class OpenVinoFunction:
         given = [np.asarray(value) for value in tf.nest.flatten(list(inputs))]
         results = self._own.request.infer([given[place] for place in self._order])
         return tf.nest.pack_sequence_as(self._structure, [results[port] for port in self._ports])
+
+
+class OpenVinoSteps:
+    """A function on OpenVINO whose outputs become inputs of its next call, without copies.
+
+    Args:
+        model: of OpenVINO's.
+        inputs: its inputs by their places among the function's.
+        outputs: its outputs by key.
+        first: the inputs of the first call.
+        fed: keys of outputs by the places of inputs that they become.
+    """
+
+    def __init__(
+        self, model: Any, inputs: Mapping[int, Any], outputs: Mapping[str, Any], first: Sequence[Any], fed: Mapping
+    ):
+        import openvino
+
+        self._tensor = openvino.Tensor
+        self._inputs = inputs
+        self._read = {key: port for key, port in outputs.items() if key not in fed.values()}
+        fed = {place: key for place, key in fed.items() if place in inputs}
+        old = {place: self._copied(value) for place, value in enumerate(first) if place in inputs}
+        new = {place: self._copied(first[place]) for place in fed}
+        # Each of two requests writes the buffers that the other reads.
+        self._requests = []
+        for read, written in ((old, new), (old | new, old)):
+            request = model.create_infer_request()
+            for place, value in read.items():
+                request.set_tensor(inputs[place], value)
+            for place, key in fed.items():
+                request.set_tensor(outputs[key], written[place])
+            self._requests.append(request)
+
+    def _copied(self, value: Any) -> Any:
+        return self._tensor(np.array(value, order="C"))
+
+    def __call__(self, given: Mapping[int, Any]) -> dict[str, np.ndarray]:
+        """One call: the outputs by key that become no inputs, from the inputs by place that are not fed."""
+        request = self._requests[0]
+        self._requests.reverse()
+        for place, value in given.items():
+            if place in self._inputs:
+                request.set_tensor(self._inputs[place], self._copied(value))
+        request.infer()
+        return {key: np.array(request.get_tensor(port).data) for key, port in self._read.items()}
+
+
+def _slot_writes() -> Any:
+    """The rule by which OpenVINO converts the writing of one token into the slots of a cache."""
+    from openvino import opset15 as ops
+    from openvino.frontend.tensorflow import ConversionExtension
+
+    def scatter(node: Any) -> Any:
+        buffer, begin, new = (node.get_input(place) for place in (0, 1, 4))
+        if new.get_partial_shape()[2] != 1:
+            raise NotImplementedError("slots of several tokens are written at once")
+        axis, zero = (ops.constant(number, np.int32) for number in (2, 0))
+        return ops.scatter_update(buffer, ops.gather(begin, ops.constant([2], np.int32), zero), new, axis).outputs()
+
+    return ConversionExtension("TensorStridedSliceUpdate", scatter)
 
 
 def _differ(ours: np.ndarray, theirs: Any, tolerance: float) -> bool:
