@@ -41,6 +41,7 @@ STRUCTURES = (
     "TFBertForMultipleChoice",
     "TFBertForQuestionAnswering",
     "TFDistilBertForTokenClassification",
+    "TFGPT2DoubleHeadsModel",
 )
 # The same for what takes long to trace: the most outputs, and one for every token.
 FEW = ("TFBertForPreTraining", "TFDistilBertForTokenClassification")
@@ -359,8 +360,9 @@ def test_regularizers_count():
 @SOME_HEAD_STRUCTURES
 def test_freezing(name):
     model, inputs, labels = compiled(name, keras.optimizers.Adam(0.01))
-    model.base_model.embeddings.trainable = False
-    frozen = {weight.path for weight in model.base_model.embeddings.weights}
+    embeddings = getattr(model.base_model, "embeddings", model.get_input_embeddings())
+    embeddings.trainable = False
+    frozen = {weight.path for weight in embeddings.weights}
     assert {weight.path for weight in model.trainable_weights} == set(values(model)) - frozen
     before = values(model)
     model.train_on_batch(inputs | labels)
@@ -456,6 +458,7 @@ def test_two_replicas_train_as_one_device():
             (CLASSIFIER, "float64", 1e-4),
             ("TFDistilBertForMaskedLM", "mixed_bfloat16", 0.2),
             ("TFBertForPreTraining", "mixed_float16", 0.02),
+            ("TFGPT2DoubleHeadsModel", "mixed_bfloat16", 0.2),
         ],
         3,
     ),
@@ -637,7 +640,8 @@ def test_exported_model(name, tmp_path):
     served = tf.saved_model.load(tmp_path / "saved")
     signature = served.signatures["serving_default"]
     for batch, length in ((4, 7), (1, 3)):
-        inputs = {key: tf.constant(x) for key, x in tiny_inputs(model, batch, length).items()}
+        given = tiny_inputs(model, batch, length)
+        inputs = {key: tf.constant(given[key]) for key in model.default_signature()}
         assert_same_values(served.serve(inputs), model(inputs))
         assert_same_values(signature(**inputs), model(inputs))
 

@@ -194,7 +194,11 @@ def test_both_ends_of_an_answer_have_the_weight_of_their_text():
 
 
 def test_replaced_tokens_and_pairs():
-    for name, names in (("TFElectraForPreTraining", ["labels"]), ("TFBertForPreTraining", None)):
+    for name, names in (
+        ("TFElectraForPreTraining", ["labels"]),
+        ("TFBertForPreTraining", None),
+        ("TFGPT2DoubleHeadsModel", None),
+    ):
         model = tiny_model(name)
         inputs, labels = tiny_inputs(model), tiny_labels(model)
         model.compile("sgd", run_eagerly=True)

@@ -195,6 +195,11 @@ class TFGPT2DoubleHeadsModel(TFGPT2LMHeadModel):
         super().__init__(config, **kwargs)
         self.multiple_choice_head = SequenceSummary(config, dtype=self.dtype_policy)
 
+    def default_signature(self) -> dict[str, tf.TensorSpec]:
+        """Inputs of an exported model, with places of tokens."""
+        spec = tf.TensorSpec([None] * (self.input_rank - 1), tf.int32, "mc_token_ids")
+        return super().default_signature() | {"mc_token_ids": spec}
+
     def rank_of_ids(self, inputs: Mapping[str, Any]) -> int:
         """2 for texts without choices, else 3."""
         name = _leading(inputs)
