@@ -119,26 +119,34 @@ def test_fit_takes_the_sum_of_the_losses(kinds):
     assert model.evaluate(inputs | labels, verbose=0) < expected
 
 
+def torch_losses(outputs, labels, **options):
+    """PyTorch's cross entropies of both heads, and their labels."""
+    for logits, targets in (
+        (outputs.logits[..., :-1, :], labels["labels"][..., 1:]),
+        (outputs.mc_logits, labels["mc_labels"]),
+    ):
+        rows = torch.tensor(np.asarray(logits)).reshape(-1, logits.shape[-1])
+        each = torch.nn.functional.cross_entropy(rows, torch.tensor(targets.reshape(-1)).long(), **options)
+        yield each.numpy(), targets
+
+
 def test_weights_of_texts_weigh_both_losses():
     model, weights = tiny_model(NAME), np.array([0.0, 2.0, 0.5, 1.0], "float32")
     inputs, labels = tiny_inputs(model), tiny_labels(model)
-    outputs = model(inputs)
-
-    def losses(logits, targets):
-        each = torch.nn.functional.cross_entropy(
-            torch.tensor(np.asarray(logits)).reshape(-1, logits.shape[-1]), torch.tensor(targets.reshape(-1)).long(),
-            reduction="none",
-        )  # fmt: skip
-        return each.numpy().reshape(4, -1), (targets.reshape(4, -1) != -100).sum()
-
-    parts = [
-        losses(outputs.logits[..., :-1, :], labels["labels"][..., 1:]),
-        losses(outputs.mc_logits, labels["mc_labels"]),
-    ]
-    expected = sum((each * weights[:, None]).sum() / count for each, count in parts)
+    expected = sum(
+        float((each.reshape(4, -1) * weights[:, None]).sum() / (targets != -100).sum())
+        for each, targets in torch_losses(model(inputs), labels, reduction="none")
+    )
     model.compile("sgd", run_eagerly=True)
-    loss = model.test_on_batch(inputs, labels, sample_weight=weights)
-    assert loss == pytest.approx(float(expected), rel=1e-5)
+    assert model.test_on_batch(inputs, labels, sample_weight=weights) == pytest.approx(expected, rel=1e-5)
+
+
+def test_both_kinds_of_labels_are_smoothed():
+    model = tiny_model(NAME)
+    inputs, labels = tiny_inputs(model), tiny_labels(model)
+    expected = sum(float(loss) for loss, _ in torch_losses(model(inputs), labels, label_smoothing=0.2))
+    model.compile("sgd", label_smoothing=0.2, run_eagerly=True)
+    assert model.test_on_batch(inputs, labels) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_config_has_one_label():

@@ -187,11 +187,14 @@ def head_of(class_name: str) -> Head | None:
 
 
 def is_listed(model_class: type, mappings: tuple[str, ...]) -> bool:
-    """Whether mappings list a class, or a head of theirs has it; true as well for a class that is in no mapping."""
+    """Whether mappings list a class, or it has a head of theirs; true as well for a class that is in no mapping.
+
+    No mapping lists a head that has none, such as two heads in one.
+    """
     for name in (base.__name__.removeprefix("TF") for base in model_class.__mro__):
         if (head := head_of(name)) is not None and not head.mappings:
             return False
-        own = {one for head in HEADS for one in (*head.mappings, *head.elsewhere) if name in _classes(one)}
+        own = {one for kind in HEADS for one in (*kind.mappings, *kind.elsewhere) if name in _classes(one)}
         if own:
             return not {*own, *head.mappings}.isdisjoint(mappings)
     return True

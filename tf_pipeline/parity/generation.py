@@ -66,17 +66,17 @@ def _read_in_pieces(reader, inputs: Inputs, prefix: str) -> dict[str, np.ndarray
     """Results of the decoder's tokens that are not padding ``[tokens, …]``, joined over the pieces."""
     ids, mask_name = inputs[f"{prefix}input_ids"], f"{prefix}attention_mask"
     mask = inputs.get(mask_name, np.ones_like(ids))
-    length = ids.shape[-1]
+    rows, length = [slice(None)] * (ids.ndim - 1), ids.shape[-1]
     pieces: list[dict[str, np.ndarray]] = []
     for start, end in ((0, length // 2), (length // 2, length - 1), (length - 1, length)):
         given = {
-            name: value[..., :end] if name == mask_name else value[..., start:end]
+            name: value[(*rows, slice(end))] if name == mask_name else value[(*rows, slice(start, end))]
             for name, value in inputs.items()
             if name.startswith(prefix) and value.shape[: ids.ndim] == ids.shape
         }
         source = {name: inputs[name] for name in ("input_ids", "attention_mask") if prefix and name in inputs}
         tensors = reader(given | source)
-        kept = mask[..., start:end] != 0
+        kept = mask[(*rows, slice(start, end))] != 0
         pieces.append({name: x[kept] for name, x in tensors.items() if _is_of_tokens(name, x, kept)})
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
