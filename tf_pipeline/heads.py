@@ -189,7 +189,7 @@ def head_of(class_name: str) -> Head | None:
 def is_listed(model_class: type, mappings: tuple[str, ...]) -> bool:
     """Whether mappings list a class, or it has a head of theirs; true as well for a class that is in no mapping.
 
-    No mapping lists a head that has none, such as two heads in one.
+    It is false for heads without mappings, which no auto class loads.
     """
     for name in (base.__name__.removeprefix("TF") for base in model_class.__mro__):
         if (head := head_of(name)) is not None and not head.mappings:
