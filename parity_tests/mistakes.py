@@ -19,6 +19,7 @@ from tf_pipeline.layers import (
     LayerNorm,
     Linear,
     RotaryEmbedding,
+    SequenceSummary,
     VocabularyProjector,
     activations,
     attention,
@@ -485,12 +486,12 @@ def first_place_instead_of_the_first_token(patch):
 
 @mistake("electra", "TFElectraForMultipleChoice", summary_type="last")
 def always_the_first_token(patch):
-    patch.setitem(electra.ElectraSequenceSummary.READERS, "last", lambda states: states[:, 0])
+    patch.setitem(SequenceSummary.READERS, "last", lambda states, places: states[:, 0])
 
 
 @mistake("electra", "TFElectraForMultipleChoice", summary_type="mean")
 def mean_without_the_first_token(patch):
-    patch.setitem(electra.ElectraSequenceSummary.READERS, "mean", lambda states: tf.reduce_mean(states[:, 1:], axis=1))
+    patch.setitem(SequenceSummary.READERS, "mean", lambda states, places: tf.reduce_mean(states[:, 1:], axis=1))
 
 
 @mistake("roberta", "TFRobertaForMultipleChoice", sample=True)
@@ -532,7 +533,7 @@ def dropout_left_on_in_the_feed_forward_layer(patch):
 def dropout_left_on_in_the_summary(patch):
     wrapped(
         patch,
-        electra.ElectraSequenceSummary,
+        SequenceSummary,
         "call",
         lambda own: lambda self, states, training=None: own(self, states, training=True),
     )

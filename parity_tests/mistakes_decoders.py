@@ -7,7 +7,7 @@ from parity_tests.mistakes import loss, mistake, mistake_in_the_loss, results, w
 from tf_pipeline import decoder, encoder_decoder, losses
 from tf_pipeline.generation import search
 from tf_pipeline.generation.mixin import GenerationMixin
-from tf_pipeline.layers import RotaryEmbedding, activations
+from tf_pipeline.layers import RotaryEmbedding, SequenceSummary, activations
 from tf_pipeline.models import (
     bart,
     blenderbot_small,
@@ -54,6 +54,35 @@ def positions_from_one(patch):
 @mistake("gpt2", "TFGPT2LMHeadModel")
 def last_normalisation_left_out(patch):
     patch.setattr(gpt2.TFGPT2Model, "finish", lambda self, hidden_states: hidden_states)
+
+
+@mistake_in_the_loss("gpt2", "TFGPT2DoubleHeadsModel")
+def tokens_not_shifted_next_to_a_choice(patch):
+    def unshifted(outputs, labels, config):
+        if "mc_labels" in labels:
+            return losses.double_heads(outputs, labels, config)
+        return losses.classification(outputs, labels, config)
+
+    loss(patch, "TFGPT2DoubleHeadsModel", unshifted)
+
+
+@mistake_in_the_loss("gpt2", "TFGPT2DoubleHeadsModel", "training")
+def fit_of_words_without_a_choice(patch):
+    def alone(outputs, labels, config):
+        kept = {name: value for name, value in labels.items() if name == "labels" or len(labels) == 1}
+        return losses.double_heads(outputs, kept, config)
+
+    loss(patch, "TFGPT2DoubleHeadsModel", alone)
+
+
+@mistake("gpt2", "TFGPT2DoubleHeadsModel")
+def places_of_tokens_left_alone(patch):
+    patch.setitem(SequenceSummary.READERS, "cls_index", lambda states, places: states[..., -1, :])
+
+
+@mistake("gpt2", "TFGPT2DoubleHeadsModel", summary_type="last")
+def last_token_instead_of_the_last_choice(patch):
+    patch.setitem(SequenceSummary.READERS, "last", lambda states, places: states[..., -1, :])
 
 
 @mistake("gpt2", "TFGPT2ForSequenceClassification")

@@ -20,7 +20,7 @@ from tf_pipeline.reference.rotary import widen_tables
 STEPPERS = {
     family: name
     for family, names in MODELS.items()
-    for name in names
+    for name in reversed(names)  # the first of a family's is the one that stays
     if issubclass(getattr(tf_pipeline, name), CausalLM) and "position_ids" in getattr(tf_pipeline, name).tensor_names
 }
 # Those that count padding and take no positions.

@@ -14,6 +14,7 @@ from parity_tests.checkpoint_helpers import (
     assert_same_weights,
     checkpoint,
     edited,
+    example_inputs,
     ours,
     run_both,
     twin,
@@ -135,6 +136,7 @@ def test_a_head_has_the_body_of_its_family():
 # ------------------------------------------------------------------------------------------------------- ELECTRA
 
 CHOICES = "TFElectraForMultipleChoice"
+DOUBLE = "TFGPT2DoubleHeadsModel"
 
 
 @pytest.mark.parametrize(
@@ -193,6 +195,56 @@ def test_replaced_tokens_are_judged_where_the_mask_shows_them():
     assert float(model(**without, labels=labels).loss) != expected
     with pytest.raises(ValueError, match=r"attention_mask \[batch, seq\], but it has shape \(5, 13, 13\)"):
         model(**without, attention_mask=np.ones((5, 13, 13), "int32"), labels=labels)
+
+
+# --------------------------------------------------------------------------------------------------------- GPT-2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"summary_type": "last"},
+        {"summary_type": "first"},
+        {"summary_type": "mean"},
+        {"summary_activation": "gelu"},
+        {"summary_activation": None},
+    ],
+)
+def test_gpt2_summary_options(change):
+    """As PyTorch's, which takes the first and the last choice, and the mean of choices, where there are any."""
+    honoured(DOUBLE, change, relevant="summary_type" not in change)
+    inputs = example_inputs(ours(DOUBLE, checkpoint(DOUBLE)))
+    places = {"mc_token_ids": np.array([1, 2, 3])}  # by which the last token differs from "cls_index"
+    honoured(DOUBLE, change, {name: value[0] for name, value in inputs.items()} | places)
+
+
+@pytest.mark.parametrize("change", [{"summary_use_proj": False}, {"summary_proj_to_labels": False}])
+def test_gpt2_summary_without_scores(change):
+    """Choices then have vectors instead of one score."""
+    honoured(DOUBLE, change, relevant=False)
+    model = ours(DOUBLE, checkpoint(DOUBLE, **change))
+    assert model(example_inputs(model)).mc_logits.shape == (2, 3, 32)
+
+
+def test_gpt2_vocabulary_of_two_heads_untied():
+    honoured(DOUBLE, {"tie_word_embeddings": False}, relevant=False)
+
+
+@pytest.mark.parametrize("key", ["summary_first_dropout", "summary_last_dropout"])
+def test_gpt2_summary_dropout(key):
+    rates = {"summary_first_dropout": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    model = ours(DOUBLE, checkpoint(DOUBLE, **rates | {key: 0.5}))
+    inputs = example_inputs(model)
+    plain = model(**inputs)
+    keras.utils.set_random_seed(0)
+    dropped = model(**inputs, training=True)
+    np.testing.assert_array_equal(dropped.logits, plain.logits)
+    assert np.any(dropped.mc_logits != plain.mc_logits)
+
+
+def test_gpt2_refusals():
+    refused(DOUBLE, "summary_type 'attn' is not one of first, last, cls_index, mean", summary_type="attn")
+    refused(DOUBLE, "summary_first_dropout=1.5, but .* needs a probability", summary_first_dropout=1.5)
 
 
 # --------------------------------------------------------------------------------------------------------- MPNet

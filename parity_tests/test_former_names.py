@@ -78,6 +78,7 @@ def test_names_that_were_not_at_the_top_of_version_4():
 
     assert tf_pipeline.TFSequenceClassifierOutput is outputs.SequenceClassifierOutput
     assert tf_pipeline.TFBaseModelOutputWithPooling is outputs.BaseModelOutputWithPooling
+    assert tf_pipeline.TFGPT2DoubleHeadsModelOutput is outputs.GPT2DoubleHeadsModelOutput
     for name, words in (
         ("TFTrainer", "model.fit"),
         ("TFTrainingArguments", "create_optimizer"),

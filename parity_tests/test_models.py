@@ -144,7 +144,8 @@ def test_positions_types_and_embeddings_given(family, name, checkpoint, judge):
 
 
 @classes(
-    [name for name in families.OWN_CLASSES if name.endswith("ForMultipleChoice")], quick=["TFBertForMultipleChoice"]
+    [name for name in families.OWN_CLASSES if getattr(tf_pipeline, name).input_rank == 3],
+    quick=["TFBertForMultipleChoice", "TFGPT2DoubleHeadsModel"],
 )
 def test_positions_of_choices(family, name, checkpoint, judge):
     folder = checkpoint(family, name)
@@ -190,15 +191,21 @@ def test_a_batch_is_its_rows(family, name, checkpoint):
         mask = inputs["attention_mask"][row : row + 1]
         length = int(mask.sum(-1).max())
         alone = {
-            key: value[row : row + 1] if key.startswith("decoder_") else value[row : row + 1, ..., :length]
+            key: value[row : row + 1] if key.startswith(("decoder_", "mc_")) else value[row : row + 1, ..., :length]
             for key, value in inputs.items()
         }
         result = run.TensorFlowRunner(model, "eager")(alone)
         real = mask.reshape(-1, mask.shape[-1])[:, :length] != 0
         for key, value in result.items():
+            value, whole = (_by_rows(key, side) for side in (value, together[key]))
             rows = len(value)  # several for the states of multiple choice, whose choices are rows of the body
-            whole = _cut(key, together[key][row * rows : (row + 1) * rows], mask.shape[-1], length)
+            whole = _cut(key, whole[row * rows : (row + 1) * rows], mask.shape[-1], length)
             np.testing.assert_allclose(_real(key, whole, real), _real(key, value, real), atol=1e-12)
+
+
+def _by_rows(key, value):
+    """Vectors of tokens of choices, as rows of the body."""
+    return value.reshape(-1, *value.shape[2:]) if value.ndim == 4 and "attentions" not in key else value
 
 
 def _cut(key, value, full, length):

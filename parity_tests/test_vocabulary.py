@@ -19,6 +19,7 @@ KINDS = {
     "TFElectraForMaskedLM": "electra",
     "TFModernBertForMaskedLM": "modernbert",
     "TFGPT2LMHeadModel": "gpt2",
+    "TFGPT2DoubleHeadsModel": "gpt2",
     "TFLlamaForCausalLM": "llama",
     "TFBartForConditionalGeneration": "bart",
     "TFMarianMTModel": "marian",

@@ -187,6 +187,8 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         "n_positions": 48,
         "layer_norm_epsilon": 1e-3,
         "scale_attn_by_inverse_layer_idx": True,
+        "summary_activation": "tanh",
+        "summary_first_dropout": 0.2,
         "bos_token_id": 2,
         "eos_token_id": 3,
         "pad_token_id": 1,

@@ -116,14 +116,14 @@ class TFDecoderPreTrainedModel(TFPreTrainedModel):
             )
         masks = {name: value for name, value in inputs.items() if name == "attention_mask"}
         checked = super().check({name: value for name, value in inputs.items() if name not in masks})
-        leading = checked.get("input_ids", checked.get("inputs_embeds"))
-        total = past_key_values.length + tf.shape(leading)[1]
+        leading, rank = checked.get("input_ids", checked.get("inputs_embeds")), self.rank_of_ids(checked)
+        total = past_key_values.length + tf.shape(leading)[rank - 1]
         if self.max_length is not None and "position_ids" not in inputs:
             checked |= check_size(checked, total, self.max_length, type(self).__name__)
         for name, mask in masks.items():
-            if mask.shape.rank == 2:
+            if mask.shape.rank == rank:
                 message = "attention_mask has to have a column for each token of past_key_values and of this call."
-                with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(mask)[1], total, message=message)]):
+                with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(mask)[-1], total, message=message)]):
                     mask = tf.identity(mask)
             checked[name] = mask
         return checked

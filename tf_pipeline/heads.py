@@ -20,7 +20,8 @@ class Head:
     """One kind of head.
 
     Attributes:
-        mappings: lists of ``transformers`` with the classes that the auto class of this kind loads.
+        mappings: lists of ``transformers`` with the classes that the auto class of this kind loads; none if there is no
+            such auto class.
         ends: ends of the names of such classes.
         elsewhere: further mappings of classes with this head, which take images or sound as well.
         label_names: inputs that are labels.
@@ -97,6 +98,14 @@ TABLE_QUESTION_ANSWERING = Head(
     ("MODEL_FOR_TABLE_QUESTION_ANSWERING_MAPPING_NAMES",), label_names=(), loss=None, task="table-question-answering"
 )
 MULTIPLE_CHOICE = Head(("MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES",), ("ForMultipleChoice",), input_rank=3)
+DOUBLE_HEADS = Head(
+    (),
+    ("DoubleHeadsModel",),
+    label_names=("labels", "mc_labels"),
+    loss="double_heads",
+    input_rank=3,
+    generates=True,
+)
 NEXT_SENTENCE_PREDICTION = Head(("MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",), ("ForNextSentencePrediction",))
 IMAGE_CLASSIFICATION = Head(
     ("MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",),
@@ -130,8 +139,8 @@ BODY = Head(
 # A class that several mappings list has the first of these heads.
 HEADS = (
     SEQ_TO_SEQ_LM, MASKED_LM, CAUSAL_LM, SEQUENCE_CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING,
-    TABLE_QUESTION_ANSWERING, MULTIPLE_CHOICE, NEXT_SENTENCE_PREDICTION, IMAGE_CLASSIFICATION, AUDIO_CLASSIFICATION,
-    CTC, ZERO_SHOT_IMAGE_CLASSIFICATION, PRE_TRAINING, BODY,
+    TABLE_QUESTION_ANSWERING, MULTIPLE_CHOICE, DOUBLE_HEADS, NEXT_SENTENCE_PREDICTION, IMAGE_CLASSIFICATION,
+    AUDIO_CLASSIFICATION, CTC, ZERO_SHOT_IMAGE_CLASSIFICATION, PRE_TRAINING, BODY,
 )  # fmt: skip
 
 # Classes whose loss in PyTorch is not that of their kind.
@@ -178,11 +187,16 @@ def head_of(class_name: str) -> Head | None:
 
 
 def is_listed(model_class: type, mappings: tuple[str, ...]) -> bool:
-    """Whether mappings list a class, or a head of theirs has it; true as well for a class that is in no mapping."""
+    """Whether mappings list a class, or it has a head of theirs; true as well for a class that is in no mapping.
+
+    It is false for heads without mappings, which no auto class loads.
+    """
     for name in (base.__name__.removeprefix("TF") for base in model_class.__mro__):
-        own = {one for head in HEADS for one in (*head.mappings, *head.elsewhere) if name in _classes(one)}
+        if (head := head_of(name)) is not None and not head.mappings:
+            return False
+        own = {one for kind in HEADS for one in (*kind.mappings, *kind.elsewhere) if name in _classes(one)}
         if own:
-            return not {*own, *head_of(name).mappings}.isdisjoint(mappings)
+            return not {*own, *head.mappings}.isdisjoint(mappings)
     return True
 
 

@@ -141,13 +141,13 @@ def check_inputs(model, inputs: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: naming the input, the mistake and the expected form.
     """
-    leading = _leading(model, inputs)
+    leading, rank = _leading(model, inputs), model.rank_of_ids(inputs)
     for name, value in inputs.items():
         _check_dtype(name, value)
         if name in model.signal_shapes:
             check_signal(model, name, value)
         else:
-            _check_rank(model, name, value)
+            _check_rank(model, name, value, rank)
     _check_shapes(model, inputs, leading)
     for name, key in _TABLES.items():
         if name in inputs:
@@ -168,10 +168,10 @@ def _leading(model, inputs: Mapping[str, Any]) -> str:
     return "input_ids" if "input_ids" in inputs else "inputs_embeds"
 
 
-def _shared_axes(model, leading: str) -> int:
+def _shared_axes(model, inputs: Mapping[str, Any], leading: str) -> int:
     """Number of leading axes, the batch first, that other inputs share: an image shares no more than the batch."""
     if leading not in model.signal_shapes:
-        return model.input_rank
+        return model.rank_of_ids(inputs)
     return next((axis for axis, size in enumerate(model.signal_shapes[leading]) if size is not None), 2)
 
 
@@ -208,7 +208,7 @@ def _size_checks(model, inputs: Mapping[str, Any], leading: str) -> list[tf.Oper
     for name, value in inputs.items():
         # A decoder's inputs have a length of their own.
         is_decoders = name.startswith("decoder_")
-        like, axes = (leads, model.input_rank) if is_decoders else (leading, _shared_axes(model, leading))
+        like, axes = (leads, model.input_rank) if is_decoders else (leading, _shared_axes(model, inputs, leading))
         if name == like:
             like, axes = leading, 1
         rank = value.shape.rank if name == "attention_mask" else axes
@@ -242,21 +242,21 @@ def _check_dtype(name: str, value: tf.Tensor) -> None:
         )
 
 
-def _check_rank(model, name: str, value: tf.Tensor) -> None:
+def _check_rank(model, name: str, value: tf.Tensor, rank_of_ids: int) -> None:
     rank = value.shape.rank
     is_embedded = name.endswith("inputs_embeds")
     further = model.further_axes.get(name, ())
-    allowed = (model.input_rank + is_embedded + len(further),)
+    allowed = (rank_of_ids + is_embedded + len(further),)
     if name == "attention_mask":
-        allowed = (2, 3, 4) if model.input_rank == 2 else (3,)
+        allowed = (2, 3, 4) if rank_of_ids == 2 else (3,)
     if rank in allowed:
         return
     _check_rank_known(name, value, allowed[0])
-    shape = ["batch", "choices", "seq"] if model.input_rank == 3 else ["batch", "seq"]
+    shape = ["batch", "choices", "seq"] if rank_of_ids == 3 else ["batch", "seq"]
     wanted = ", ".join([*shape, *["hidden"] * is_embedded, *map(str, further)])
     hint = " The tokenizer returns it so." if further else ""
     if rank == min(allowed) - 1 and not further:
-        what = "choices" if model.input_rank == 3 else "batch"
+        what = "choices" if rank_of_ids == 3 else "batch"
         hint = (
             f" The {what} dimension is missing: models take several sequences at a time. Add it with "
             f"tf.expand_dims({name}, axis={1 if what == 'choices' else 0})."
@@ -286,7 +286,7 @@ def check_signal(model, name: str, value: tf.Tensor | tf.TensorSpec) -> None:
 
 
 def _check_shapes(model, inputs: Mapping[str, Any], leading: str) -> None:
-    rank = _shared_axes(model, leading)
+    rank = _shared_axes(model, inputs, leading)
     expected = inputs[leading].shape[:rank]
     if leading == "inputs_embeds" and inputs[leading].shape[-1] not in (None, size := model.embedding_size):
         key = "embedding_size" if hasattr(model.config, "embedding_size") else "hidden_size"
@@ -318,7 +318,7 @@ def _check_length(model, inputs: Mapping[str, Any], leading: str) -> tf.Tensor:
     limit = model.max_length
     if limit is None or "position_ids" in inputs or leading in model.signal_shapes:
         return inputs[leading]
-    axis = model.input_rank - 1
+    axis = model.rank_of_ids(inputs) - 1
     length = inputs[leading].shape[axis]
     if length == 0:
         raise ValueError(f"{leading} has shape {tuple(inputs[leading].shape)}: there are no tokens in it.")
@@ -393,6 +393,37 @@ def check_ids(model, name: str, value: tf.Tensor, key: str) -> None:
     hint = " Do the tokenizer and the model belong together?" if name == "input_ids" else ""
     if size:
         check_range(name, value, size, f"({key}={size} in the config).{hint}")
+
+
+def check_places(name: str, places: tf.Tensor, leading: str, tokens: tf.Tensor) -> tf.Tensor:
+    """Refuse places of tokens that are not one for each text, or in none.
+
+    Args:
+        name: of the input.
+        places: int ``[...]``.
+        leading: name of the ids.
+        tokens: the ids, ``[..., seq]``.
+
+    Returns:
+        The places, once the checks have passed.
+
+    Raises:
+        ValueError: naming the input and the mistake.
+    """
+    if not tf.as_dtype(places.dtype).is_integer:
+        raise ValueError(f"{name} has dtype {tf.as_dtype(places.dtype).name}, but places are integers.")
+    _check_rank_known(name, places, tokens.shape.rank - 1)
+    texts, length = tokens.shape[:-1], tokens.shape[-1]
+    if not places.shape.is_compatible_with(texts):
+        raise ValueError(
+            f"{name} has shape {tuple(places.shape)}, but {leading} of shape {tuple(tokens.shape)} "
+            "needs one place for each text, of the last axis."
+        )
+    if length is not None:
+        check_range(name, places, length, f"(the text has {length} tokens).")
+    if places.shape.is_fully_defined() and texts.is_fully_defined():
+        return places
+    return waiting({name: places}, [_equal_sizes(name, tf.shape(places), leading, tf.shape(tokens)[:-1])])[name]
 
 
 def check_range(name: str, value: tf.Tensor, size: int, words: str) -> None:

@@ -199,10 +199,24 @@ def attended_classification(outputs, labels: Mapping[str, tf.Tensor], config, **
 
 
 def causal_lm(outputs, labels: Mapping[str, tf.Tensor], config, weights: Any = None, **options: Any) -> tf.Tensor:
-    """Cross entropy of each position's logits ``[batch, seq, vocab]`` and the next position's label."""
+    """Cross entropy of each position's logits ``[..., seq, vocab]`` and the next position's label."""
     if weights is not None:
-        options["weights"] = _like(weights, labels["labels"], _at_least_float32(outputs.logits).dtype)[:, 1:]
-    return cross_entropy(outputs.logits[:, :-1], labels["labels"][:, 1:], **options)
+        options["weights"] = _like(weights, labels["labels"], _at_least_float32(outputs.logits).dtype)[..., 1:]
+    return cross_entropy(outputs.logits[..., :-1, :], labels["labels"][..., 1:], **options)
+
+
+def double_heads(outputs, labels: Mapping[str, tf.Tensor], config, **options: Any) -> tf.Tensor:
+    """Loss of the next token plus that of the choice, or the one of them whose labels are given.
+
+    ``labels`` are those of :func:`causal_lm`, ``mc_labels`` ``[batch]`` are of ``mc_logits`` ``[batch, choices]``.
+    Weights are ``[batch]``.
+    """
+    terms = []
+    if "labels" in labels:
+        terms.append(causal_lm(outputs, {"labels": labels["labels"]}, config, **options))
+    if "mc_labels" in labels:
+        terms.append(cross_entropy(outputs.mc_logits, labels["mc_labels"], name="mc_labels", **options))
+    return tf.add_n(terms)
 
 
 def pre_training(outputs, labels: Mapping[str, tf.Tensor], config, **options: Any) -> tf.Tensor | None:

@@ -339,9 +339,14 @@ class TFPreTrainedModel(
                 output_attentions=_given(output_attentions, self.config.output_attentions),
                 training=bool(training),
             )
-            if labels and (loss := self.compute_task_loss(outputs, labels | self._loss_inputs(inputs))) is not None:
-                outputs = type(outputs)(outputs, loss=loss)
+            if labels:
+                losses = self.named_losses(outputs, labels | self._loss_inputs(inputs))
+                outputs = type(outputs)(outputs, **losses)
         return outputs if _given(return_dict, self.config.return_dict) else outputs.to_tuple()
+
+    def rank_of_ids(self, inputs: Mapping[str, Any]) -> int:
+        """Rank that ``input_ids`` have to have, given the inputs of a call."""
+        return self.input_rank
 
     def check(self, inputs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
         """Refuse inputs of a wrong shape or value; see :func:`~tf_pipeline.inputs.check_inputs`."""
@@ -354,6 +359,10 @@ class TFPreTrainedModel(
             ValueError: if they have fewer, where their number is at hand.
         """
         return inputs
+
+    def named_losses(self, outputs: ModelOutput, labels: Mapping[str, Any]) -> dict[str, tf.Tensor | None]:
+        """The losses that a call returns, scalars by the names of the outputs that they are."""
+        return {"loss": self.compute_task_loss(outputs, labels)}
 
     def compute_task_loss(self, outputs: ModelOutput, labels: Mapping[str, Any], **options: Any) -> tf.Tensor | None:
         """The head's own loss, a scalar, from its outputs and its labels (and ``loss_inputs``) by name.

@@ -125,6 +125,22 @@ class SequenceClassifierOutputWithPast(LogitsOutputWithPast):
     """``logits`` are ``[batch, num_labels]``."""
 
 
+class GPT2DoubleHeadsModelOutput(ModelOutput):
+    """``logits`` are ``[batch, choices, seq, vocab]`` and ``mc_logits`` ``[batch, choices]``.
+
+    Each has a loss of its own. Choices are rows of the body, which has ``[batch * choices, seq]`` tokens; the last of
+    its hidden states alone is ``[batch, choices, seq, hidden]``.
+    """
+
+    loss: Any
+    mc_loss: Any
+    logits: Any
+    mc_logits: Any
+    past_key_values: Any
+    hidden_states: tuple | None
+    attentions: tuple | None
+
+
 class MaskedLMOutput(LogitsOutput):
     """``logits`` are ``[batch, seq, vocab]``."""
 

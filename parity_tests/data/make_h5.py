@@ -38,6 +38,7 @@ CASES = {
         "vocab_size": 30, "dim": 8, "n_layers": 1, "n_heads": 2, "hidden_dim": 12, "max_position_embeddings": 16,
     },
     "TFElectraForMaskedLM": SMALL, "TFElectraForPreTraining": SMALL, "TFElectraForSequenceClassification": SMALL,
+    "TFGPT2DoubleHeadsModel": {"vocab_size": 30, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16},
     "TFGPT2ForSequenceClassification": {"vocab_size": 30, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16,
                                         "pad_token_id": 0},
     "TFGPT2LMHeadModel": {"vocab_size": 30, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16},
@@ -59,7 +60,10 @@ def main(folder: Path) -> None:
         model_class = getattr(transformers, name)
         model = model_class(model_class.config_class(**values))
         ids = drawn.integers(3, 30, (2, 6))
-        inputs = {"input_ids": ids[:, None].repeat(3, 1) if name.endswith("MultipleChoice") else ids}
+        has_choices = name.endswith(("MultipleChoice", "DoubleHeadsModel"))
+        inputs = {"input_ids": ids[:, None].repeat(3, 1) if has_choices else ids}
+        if name.endswith("DoubleHeadsModel"):
+            inputs["mc_token_ids"] = drawn.integers(0, 6, (2, 3))
         if values in (SEQ_TO_SEQ, T5):
             inputs["decoder_input_ids"] = drawn.integers(3, 30, (2, 4))
         model(inputs)

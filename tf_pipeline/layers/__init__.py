@@ -34,6 +34,7 @@ from tf_pipeline.layers.rows import (
     run_layers,
     split_heads,
 )
+from tf_pipeline.layers.summary import SequenceSummary
 
 __all__ = [
     "ACTIVATIONS",
@@ -49,6 +50,7 @@ __all__ = [
     "Parameter",
     "RMSNorm",
     "RotaryEmbedding",
+    "SequenceSummary",
     "TruncatedNormal",
     "VocabularyHead",
     "VocabularyProjector",

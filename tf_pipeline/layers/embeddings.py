@@ -57,8 +57,10 @@ def token_positions(
 def flatten_choices(inputs: dict[str, Any]) -> tuple[dict[str, Any], tf.Tensor]:
     """Merge the first two axes of ``[batch, choices, seq, ...]`` inputs; returns them and the number of choices."""
     tensors = {name: value for name, value in inputs.items() if tf.is_tensor(value)}
-    choices = tf.shape(next(iter(tensors.values())))[1]
+    leading = tensors.get("input_ids", tensors.get("inputs_embeds"))
+    if "position_ids" in tensors:  # which may be one row for all
+        tensors["position_ids"] = tf.broadcast_to(tensors["position_ids"], tf.shape(leading)[:3])
     flat = {name: tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], 0)) for name, value in tensors.items()}
     for name, value in tensors.items():
         flat[name].set_shape([None, *value.shape[2:]])
-    return inputs | flat, choices
+    return inputs | flat, tf.shape(leading)[1]

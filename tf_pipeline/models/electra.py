@@ -20,7 +20,7 @@ from tf_pipeline.encoder import (
     head_outputs,
 )
 from tf_pipeline.heads import head_of
-from tf_pipeline.layers import LayerNorm, Linear, VocabularyProjector, get_activation
+from tf_pipeline.layers import LayerNorm, Linear, SequenceSummary, VocabularyProjector, get_activation
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.models.bert import BertEmbeddings, BertEncoder, classifier_dropout
 from tf_pipeline.models.roberta import ClassificationHead
@@ -56,38 +56,6 @@ class ElectraGeneratorPredictions(keras.layers.Layer):
 
     def call(self, hidden_states):
         return self.LayerNorm(self.activation(self.dense(hidden_states)))
-
-
-class ElectraSequenceSummary(keras.layers.Layer):
-    """One vector per text (config: ``summary_type``, ``summary_use_proj``, ``summary_activation``)."""
-
-    READERS = {
-        "first": lambda hidden_states: hidden_states[:, 0],
-        "last": lambda hidden_states: hidden_states[:, -1],
-        "cls_index": lambda hidden_states: hidden_states[:, -1],  # no model gives an index; then it is the last
-        "mean": lambda hidden_states: tf.reduce_mean(hidden_states, axis=1),  # padding included, as in PyTorch
-    }
-
-    def __init__(self, config, dtype=None):
-        super().__init__(dtype=dtype)
-        if config.summary_type not in self.READERS:
-            raise ValueError(f"summary_type {config.summary_type!r} is not one of {', '.join(self.READERS)}.")
-        self.read = self.READERS[config.summary_type]
-        self.summary = self.first_dropout = self.last_dropout = None
-        if config.summary_use_proj:
-            self.summary = Linear(config.hidden_size, config.hidden_size, config.initializer_range, dtype=dtype)
-        self.activation = get_activation(config.summary_activation or "linear")
-        if rate := getattr(config, "summary_first_dropout", 0.0):
-            self.first_dropout = keras.layers.Dropout(rate, dtype=dtype)
-        if rate := config.summary_last_dropout:
-            self.last_dropout = keras.layers.Dropout(rate, dtype=dtype)
-
-    def call(self, hidden_states, training=None):
-        vectors = self.read(hidden_states)
-        if self.first_dropout is not None:
-            vectors = self.first_dropout(vectors, training=training)
-        vectors = self.activation(vectors if self.summary is None else self.summary(vectors))
-        return vectors if self.last_dropout is None else self.last_dropout(vectors, training=training)
 
 
 class TFElectraPreTrainedModel(TFPreTrainedModel):
@@ -202,7 +170,7 @@ class TFElectraForMultipleChoice(MultipleChoice, TFElectraPreTrainedModel):
         super().__init__(config, **kwargs)
         dtype, std = self.dtype_policy, config.initializer_range
         self.electra = TFElectraModel(config, dtype=dtype)
-        self.sequence_summary = ElectraSequenceSummary(config, dtype=dtype)
+        self.sequence_summary = SequenceSummary(config, dtype=dtype)
         self.classifier = Linear(config.hidden_size, 1, std, dtype=dtype)
         self.reads_first_token = config.summary_type == "first"
 

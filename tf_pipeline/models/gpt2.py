@@ -5,6 +5,7 @@ Attribute paths are the keys of ``transformers`` checkpoints.
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -18,20 +19,26 @@ from tf_pipeline.decoder import (
     TFDecoderPreTrainedModel,
     TokenClassification,
     classifier_dropout,
+    decoder_outputs,
 )
+from tf_pipeline.heads import head_of
+from tf_pipeline.inputs import INPUT_NAMES, check_places
 from tf_pipeline.layers import (
     Conv1D,
     Embedding,
     LayerNorm,
     Linear,
+    SequenceSummary,
     VocabularyProjector,
     add_residual,
     attend,
+    flatten_choices,
     get_activation,
     merge_heads,
     position_vectors,
     split_heads,
 )
+from tf_pipeline.outputs import GPT2DoubleHeadsModelOutput
 
 
 def residual_std(config) -> float:
@@ -161,6 +168,79 @@ class TFGPT2LMHeadModel(CausalLM, TFGPT2PreTrainedModel):
     def prediction_logits(self, hidden_states: tf.Tensor) -> tf.Tensor:
         """``[batch, seq, hidden]`` to ``[batch, seq, vocab]``."""
         return self.lm_head(hidden_states, self.transformer.wte.table())
+
+
+def _leading(inputs: Mapping[str, Any]) -> str | None:
+    """The input that says what the texts are, if there is one."""
+    return next((name for name in ("input_ids", "inputs_embeds") if name in inputs), None)
+
+
+@head_of("GPT2DoubleHeadsModel")
+class TFGPT2DoubleHeadsModel(TFGPT2LMHeadModel):
+    """Predicts the next token, and chooses among texts.
+
+    Inputs are ``[batch, choices, seq]``, or ``[batch, seq]`` for one score a text. Labels: ``labels`` of the shape of
+    the ids are shifted here, ``mc_labels`` are ``[batch]``. A call returns ``loss`` and ``mc_loss``; ``fit`` trains by
+    their sum.
+
+    ``mc_token_ids``, int ``[batch, choices]``, are the places of the tokens by which texts are chosen: by default the
+    last, which may be padding. They are read if the config's ``summary_type`` is ``"cls_index"``. As in PyTorch, the
+    config's ``num_labels`` becomes 1.
+    """
+
+    tensor_names = (*INPUT_NAMES, "mc_token_ids")
+
+    def __init__(self, config, **kwargs: Any):
+        config.num_labels = 1
+        super().__init__(config, **kwargs)
+        self.multiple_choice_head = SequenceSummary(config, dtype=self.dtype_policy)
+
+    def default_signature(self) -> dict[str, tf.TensorSpec]:
+        """Inputs of an exported model, with places of tokens."""
+        spec = tf.TensorSpec([None] * (self.input_rank - 1), tf.int32, "mc_token_ids")
+        return super().default_signature() | {"mc_token_ids": spec}
+
+    def rank_of_ids(self, inputs: Mapping[str, Any]) -> int:
+        """2 for texts without choices, else 3."""
+        name = _leading(inputs)
+        rank = None if name is None else inputs[name].shape.rank
+        return 2 if rank == 2 + (name == "inputs_embeds") else self.input_rank
+
+    def check(self, inputs: Mapping[str, Any], *args: Any, **options: Any) -> dict[str, Any]:
+        """Refuse inputs of a wrong shape or value, and places that are not one for each text."""
+        tokens = {name: value for name, value in inputs.items() if name != "mc_token_ids"}
+        checked = super().check(tokens, *args, **options)
+        if (places := inputs.get("mc_token_ids")) is not None:
+            name = _leading(inputs)
+            ids = inputs[name] if name == "input_ids" else inputs[name][..., 0]
+            checked["mc_token_ids"] = check_places("mc_token_ids", places, name, ids)
+        return checked
+
+    def forward(
+        self, mc_token_ids: tf.Tensor | None = None, training: bool = False, **inputs: Any
+    ) -> GPT2DoubleHeadsModelOutput:
+        """Scores of every token of the vocabulary, and of each text."""
+        shape = tf.shape(inputs[_leading(inputs)])[: self.rank_of_ids(inputs)]
+        has_choices = self.rank_of_ids(inputs) == 3
+        rows = flatten_choices(inputs)[0] if has_choices else inputs
+        body = self.transformer.forward(training=training, **rows)
+        logits, last = self.prediction_logits(body.last_hidden_state), body.last_hidden_state
+        if has_choices:
+            logits, last = (tf.reshape(x, tf.concat([shape, tf.shape(x)[-1:]], 0)) for x in (logits, last))
+            if body.hidden_states:
+                body = type(body)(body, hidden_states=(*body.hidden_states[:-1], last))
+        scores = self.multiple_choice_head(last, mc_token_ids, training=training)
+        scores = tf.squeeze(scores, -1) if scores.shape[-1] == 1 else scores
+        return decoder_outputs(GPT2DoubleHeadsModelOutput, body, logits=logits, mc_logits=scores)
+
+    def named_losses(self, outputs: GPT2DoubleHeadsModelOutput, labels: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """The loss of each kind of labels that is given, by itself."""
+        names = {"loss": "labels", "mc_loss": "mc_labels"}
+        return {
+            name: self.compute_task_loss(outputs, {label: labels[label]})
+            for name, label in names.items()
+            if label in labels
+        }
 
 
 class TFGPT2ForSequenceClassification(SequenceClassification, TFGPT2PreTrainedModel):

@@ -266,6 +266,8 @@ class Comparison:
         if "token_type_ids" in model.tensor_names:
             settings["token_type_ids"] = right | {"token_type_ids": random_types(model, shape, rng)}
             settings["no token_type_ids"] = {k: v for k, v in right.items() if k != "token_type_ids"}
+        if "mc_token_ids" in model.tensor_names:
+            settings["no mc_token_ids"] = {k: v for k, v in right.items() if k != "mc_token_ids"}
         settings |= self._ids_of_padding(right)
         if "inputs_embeds" not in model.tensor_names:
             return settings
@@ -274,7 +276,20 @@ class Comparison:
             return settings
         embedded = {name: value for name, value in right.items() if name != "input_ids"}
         embedded["inputs_embeds"] = self._embeddings_beside(right["input_ids"], rng)
+        if (reason := self._refuses_embeddings(embedded)) is not None:
+            self.report.skip("outputs", "inputs_embeds", reason)
+            return settings
         return settings | {"inputs_embeds": embedded}
+
+    def _refuses_embeddings(self, embedded: Inputs) -> str | None:
+        """Why embeddings of choices cannot be compared, if PyTorch's model does not take them."""
+        if self.ours().input_rank == 2:
+            return None
+        try:
+            run_torch(self.theirs(), embedded)
+        except RuntimeError as error:
+            return f"PyTorch's model takes embeddings without choices alone: {error}"[:200]
+        return None
 
     def _ids_of_padding(self, right: Inputs) -> dict[str, Inputs]:
         """Texts with the padding's id among their tokens, and a text with two ends for a head that reads the last."""

@@ -47,7 +47,7 @@ def _check_cache(comparison: Comparison) -> None:
     if not {*CACHES} & {*torch_inputs(comparison.theirs())}:
         comparison.report.skip("generation", setting, "PyTorch's model takes no cache.")
         return
-    if f"{prefix}input_ids" not in inputs or inputs["input_ids"].shape[1] < 3:
+    if f"{prefix}input_ids" not in inputs or inputs["input_ids"].shape[-1] < 3:
         comparison.report.skip("generation", setting, "There is no text of the decoder's own to cut.")
         return
     if prefix:
@@ -66,17 +66,17 @@ def _read_in_pieces(reader, inputs: Inputs, prefix: str) -> dict[str, np.ndarray
     """Results of the decoder's tokens that are not padding ``[tokens, …]``, joined over the pieces."""
     ids, mask_name = inputs[f"{prefix}input_ids"], f"{prefix}attention_mask"
     mask = inputs.get(mask_name, np.ones_like(ids))
-    length = ids.shape[1]
+    rows, length = [slice(None)] * (ids.ndim - 1), ids.shape[-1]
     pieces: list[dict[str, np.ndarray]] = []
     for start, end in ((0, length // 2), (length // 2, length - 1), (length - 1, length)):
         given = {
-            name: value[:, :end] if name == mask_name else value[:, start:end]
+            name: value[(*rows, slice(end))] if name == mask_name else value[(*rows, slice(start, end))]
             for name, value in inputs.items()
-            if name.startswith(prefix)
+            if name.startswith(prefix) and value.shape[: ids.ndim] == ids.shape
         }
         source = {name: inputs[name] for name in ("input_ids", "attention_mask") if prefix and name in inputs}
         tensors = reader(given | source)
-        kept = mask[:, start:end] != 0
+        kept = mask[(*rows, slice(start, end))] != 0
         pieces.append({name: x[kept] for name, x in tensors.items() if _is_of_tokens(name, x, kept)})
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
@@ -84,7 +84,7 @@ def _read_in_pieces(reader, inputs: Inputs, prefix: str) -> dict[str, np.ndarray
 def _is_of_tokens(name: str, value: np.ndarray, kept: np.ndarray) -> bool:
     """Whether an output has a vector, or a number, for each token of the decoder."""
     own = not name.startswith(("encoder_", "cross_")) and "attentions" not in name
-    return own and value.ndim >= 2 and value.shape[:2] == kept.shape and name != "loss"
+    return own and value.shape[: kept.ndim] == kept.shape
 
 
 class _Reader:
@@ -196,4 +196,5 @@ def _prompts(comparison: Comparison) -> Inputs:
     length = PROMPT if has_encoder else max(min(PROMPT, limit - NEW), 1)
     columns = slice(length) if has_encoder else slice(-length, None)
     names = ("input_ids", "attention_mask")
-    return {name: inputs[name][:ROWS, columns] for name in names if name in inputs}
+    rows = {name: inputs[name].reshape(-1, inputs[name].shape[-1]) for name in names if name in inputs}
+    return {name: value[:ROWS, columns] for name, value in rows.items()}

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_pipeline.heads import NEXT_SENTENCE_PREDICTION, head_of
+from tf_pipeline.heads import MULTIPLE_CHOICE, NEXT_SENTENCE_PREDICTION, head_of
 from tf_pipeline.reference.inputs import padding_mask
 
 
@@ -34,6 +34,8 @@ def random_inputs(
         inputs["token_type_ids"] = random_types(model, shape, rng)
     if getattr(model, "reads_end_token", False):
         inputs["input_ids"] = _with_one_end(inputs, config.eos_token_id)
+    if "mc_token_ids" in model.tensor_names:
+        inputs["mc_token_ids"] = _places(inputs, rng)
     inputs |= decoder_inputs(model, batch, rng)
     if labels:
         inputs |= random_labels(model, inputs, rng)
@@ -47,6 +49,12 @@ def _with_one_end(inputs: dict[str, np.ndarray], end: int) -> np.ndarray:
     last = (mask * np.arange(1, ids.shape[1] + 1)).argmax(axis=1)
     ids[np.arange(len(ids)), last] = end
     return ids
+
+
+def _places(inputs: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """The place of a token of each text ``[...]``, of those that are not padding."""
+    ids = inputs["input_ids"]
+    return (inputs.get("attention_mask", np.ones_like(ids)) * rng.random(ids.shape)).argmax(axis=-1)
 
 
 def random_types(model, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -81,7 +89,7 @@ def random_labels(model, inputs: dict[str, np.ndarray], rng: np.random.Generator
             labels[name] = rng.integers(0, 2, shape)
         elif name.endswith("_label") or head is NEXT_SENTENCE_PREDICTION:
             labels[name] = rng.integers(0, 2, shape[0])  # of a pair of texts
-        elif model.input_rank == 3:
+        elif name == "mc_labels" or head is MULTIPLE_CHOICE:
             labels[name] = rng.integers(0, shape[1], shape[0])
         elif head is not None and head.task == "text-classification":
             labels[name] = text_labels(model, model.config.problem_type, shape[0], rng)

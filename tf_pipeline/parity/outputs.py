@@ -13,7 +13,7 @@ from tf_pipeline.parity import run
 from tf_pipeline.parity.comparison import Comparison, Inputs
 from tf_pipeline.parity.labels import all_ignored, configured
 from tf_pipeline.parity.report import Report
-from tf_pipeline.reference.outputs import flatten
+from tf_pipeline.reference.outputs import LOSSES, flatten
 from tf_pipeline.reference.running import raw_torch, run_torch
 
 
@@ -70,7 +70,7 @@ def _check_labels_that_do_not_count(comparison: Comparison) -> None:
             continue
         with configured(changes, ours, theirs):
             both = [
-                [repr(float(side["loss"]))]
+                [repr(float(side[name])) for name in LOSSES if name in side]
                 for side in (
                     flatten(ours(run.as_tensors(ours, inputs | labels))),
                     run_torch(theirs, inputs | labels),
@@ -86,7 +86,7 @@ def _check_labels_alone(comparison: Comparison) -> None:
     for name in ours.label_names if len(ours.label_names) > 1 else ():
         alone = {key: value for key, value in inputs.items() if key == name or key not in ours.label_names}
         both = [list(side) for side in (flatten(ours(run.as_tensors(ours, alone))), raw_torch(theirs, alone))]
-        has_loss = (["loss" in side] for side in both)
+        has_loss = ([loss in side for loss in LOSSES] for side in both)
         comparison.report.extend([rules.judge_exact("has a loss", f"{setting}, {name} alone", *has_loss, "outputs")])
 
 
@@ -101,10 +101,14 @@ def _check_form(comparison: Comparison, dtype: str) -> None:
         truth = raw_torch(theirs, inputs)
     report, half = comparison.report, dtype in ("float16", "bfloat16")
     # Some of PyTorch's heads take the loss in float32 then and some do not; ours may be wider, and not narrower.
-    forms = [_form({k: v for k, v in side.items() if not (half and k == "loss")}) for side in (named, truth)]
-    if half and "loss" in truth:
-        narrower = named["loss"].dtype.size < truth["loss"].element_size()
-        report.extend([rules.judge_exact("width of the loss", f"{setting}, {dtype}", [narrower], [False], "outputs")])
+    forms = [_form({k: v for k, v in side.items() if not (half and k in LOSSES)}) for side in (named, truth)]
+    for name in LOSSES if half else ():
+        if name not in truth:
+            continue
+        narrower = named[name].dtype.size < truth[name].element_size()
+        report.extend(
+            [rules.judge_exact(f"width of the {name}", f"{setting}, {dtype}", [narrower], [False], "outputs")]
+        )
     report.extend([rules.judge_exact("names and dtypes of the outputs", f"{setting}, {dtype}", *forms, "outputs")])
     pair = [_form(dict(enumerate(side))) for side in (unnamed, named.to_tuple())]
     report.extend([rules.judge_exact("outputs as a tuple", f"{setting}, {dtype}", *pair, "outputs")])

@@ -21,7 +21,7 @@ from tf_pipeline.parity.dropout import check_dropout
 from tf_pipeline.parity.labels import configured
 from tf_pipeline.reference.inputs import as_torch_tensors
 from tf_pipeline.reference.loading import torch_model
-from tf_pipeline.reference.outputs import objective
+from tf_pipeline.reference.outputs import objective, total_loss
 from tf_pipeline.reference.precision import lifted_upcasts
 from tf_pipeline.reference.running import run_torch, torch_parameters
 from tf_pipeline.tracing import compiled
@@ -60,7 +60,7 @@ def _judge_loss_of_fit(ours, theirs, setting: str, inputs: Inputs) -> Iterator[C
     tensors = run.as_tensors(ours, inputs)
     unlabelled = {name: value for name, value in tensors.items() if name not in ours.label_names}
     loss = ours.compute_loss(x=tensors, y_pred=ours(unlabelled))
-    truth = run_torch(theirs, inputs)["loss"]
+    truth = total_loss(run_torch(theirs, inputs))
     yield rules.judge_float64("loss of fit", setting, np.asarray(loss, np.float64), truth, "training")
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+# Classes that give their body every input without the axis of choices but the positions.
+_ROWS_OF_POSITIONS = ("DistilBertForMultipleChoice", "GPT2DoubleHeadsModel")
+
 
 def torch_inputs(model) -> tuple[str, ...]:
     """Names of the arguments of a PyTorch model."""
@@ -18,8 +21,7 @@ def as_torch_tensors(model, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     inputs = _with_added_mask(model, inputs)
     tensors = {name: torch.tensor(np.ascontiguousarray(value)) for name, value in inputs.items()}
-    if type(model).__name__ == "DistilBertForMultipleChoice" and "position_ids" in tensors:
-        # It gives its body every input without the axis of choices but this one.
+    if type(model).__name__ in _ROWS_OF_POSITIONS and "position_ids" in tensors and tensors["position_ids"].ndim == 3:
         tensors["position_ids"] = tensors["position_ids"].flatten(0, 1)
     return {name: x.to(model.dtype) if x.is_floating_point() else x for name, x in tensors.items()}
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+# Losses that PyTorch's models return next to each other, of which neither holds the other.
+LOSSES = ("loss", "mc_loss")
 # Outputs of PyTorch's models that spare work later on, and are no result.
 CACHES = ("past_key_values", "cache", "mems", "cache_params", "state", "encoder_past_key_values")
 
@@ -32,18 +34,24 @@ def tensors_of(outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def objective(outputs: Mapping[str, Any]) -> Any:
-    """The scalar to differentiate, of either framework: the loss; without labels, a random projection.
+    """The scalar to differentiate, of either framework: the sum of the losses; without labels, a random projection.
 
     The sum of a body's normalised states is almost constant, and so is that of their squares: neither would have a
     gradient worth comparing. Fixed random weights for every element do.
     """
-    if outputs.get("loss") is not None:
-        return outputs["loss"]
+    if (loss := total_loss(outputs)) is not None:
+        return loss
     value = next(value for name, value in outputs.items() if name not in ("hidden_states", "attentions"))
     weights = np.random.default_rng(0).normal(size=tuple(value.shape)) / math.prod(value.shape)
     if tf.is_tensor(value):
         return tf.reduce_sum(value * tf.constant(weights, value.dtype))
     return (value * value.new_tensor(weights)).sum()
+
+
+def total_loss(outputs: Mapping[str, Any]) -> Any:
+    """The sum of the losses among outputs of either framework, or among arrays of them; ``None`` if there is none."""
+    losses = [outputs[name] for name in LOSSES if outputs.get(name) is not None]
+    return sum(losses[1:], losses[0]) if losses else None
 
 
 def flatten(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -64,7 +72,7 @@ def named_tensors(outputs: Mapping[str, Any]) -> dict[str, Any]:
             if place is not None:
                 layers[key] = ((0, i, place), item)
             elif item is not None:
-                others[key] = ((2 if name == "loss" else 1, index, i), item)
+                others[key] = ((2 if name in LOSSES else 1, index, i), item)
     ordered = sorted((layers | others).items(), key=lambda entry: entry[1][0])
     return {name: value for name, (_, value) in ordered}
 
