@@ -4,7 +4,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +14,12 @@ from transformers import PreTrainedConfig
 from tf_pipeline.checkpoint import LoadingReport, named_slots
 from tf_pipeline.judging import rules
 from tf_pipeline.judging.check import Check
-from tf_pipeline.judging.tensors import judge_envelopes, real_arrays, real_positions
+from tf_pipeline.judging.tensors import are_few, judge_envelopes, real_positions
 from tf_pipeline.port.capture import Captured
 from tf_pipeline.port.complete import (
     FUSED_ALONE,
     Measured,
+    in_turn,
     is_attention,
     not_finite,
     sample,
@@ -30,8 +30,9 @@ from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import Graph, Node
 from tf_pipeline.port.runner import Arrays, GraphRunner
 from tf_pipeline.reference.loading import load_with_report
-from tf_pipeline.reference.outputs import flatten
-from tf_pipeline.reference.running import run_reference
+from tf_pipeline.reference.outputs import named_tensors
+from tf_pipeline.reference.precision import in_float64
+from tf_pipeline.reference.running import reference_tensors, run_reference
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +77,7 @@ def without_least_length(captured: Captured, measured: Measured, config: PreTrai
     sizes = [(rows, length, decoder_length, "right") for length in sorted({1, least // 2, least - 1})]
     try:
         samples = [sample(open_graph, measured.model, config, size, seed) for seed, size in enumerate(sizes, 1)]
-        truths = [run_reference(measured.model, inputs) for inputs in samples]
-        single = deepcopy(measured.model).float()
-        singles = [run_reference(single, inputs) for inputs in samples]
-        checks = list(_judged(shorter, replace(measured, samples=samples, singles=singles, truths=truths)))
+        checks = list(_judged(shorter, replace(measured, samples=samples)))
     except Exception:  # whatever either framework says of a text that is too short
         return captured
     return shorter if all(check.passed for check in checks) else captured
@@ -148,17 +146,17 @@ def compare_outputs(
     """
     dtype = theirs.dtype
     inputs = sample(model.graph, theirs, model.config, model.graph.sample, seed)
-    own = run_reference(theirs, inputs)
-    truth = run_reference(theirs.double(), inputs)
-    theirs.to(dtype)
     arrays = {name: value.numpy() for name, value in inputs.items()}
-    ours = flatten(model(arrays, output_hidden_states=True)) if run is None else run(arrays)
-    names = {name for name in truth if name in ours}
-    arrays = list(real_arrays(ours, *({name: x[name] for name in names} for x in (own, truth)), token_mask(inputs)))
+    ours = dict(named_tensors(model(arrays, output_hidden_states=True)) if run is None else run(arrays))
+    attentions = any(map(is_attention, ours))
+    own = reference_tensors(theirs, inputs, attentions)
+    truth = reference_tensors(theirs.double(), inputs, attentions)
+    theirs.to(dtype)
+    pairs = in_turn([name for name in truth if name in ours], (ours, own, truth), token_mask(inputs))
     if model.compute_dtype == "float64":
-        checks = [rules.judge_float64(name, "loaded", *pair[::2]) for name, pair in arrays]
+        checks = [rules.judge_float64(name, "loaded", *pair[::2]) for name, pair in pairs]
     else:
-        checks = list(judge_envelopes([("loaded", name, pair) for name, pair in arrays], "float32", rules.RMS_FACTOR))
+        checks = list(judge_envelopes((("loaded", name, pair) for name, pair in pairs), "float32", rules.RMS_FACTOR))
     if failures := [str(check) for check in checks if not check.passed]:
         raise PortError(
             f"{type(model).__name__} cannot be ported: loaded, it does not compute what PyTorch does.\n"
@@ -167,19 +165,35 @@ def compare_outputs(
 
 
 def _judged(captured: Captured, measured: Measured) -> Iterator[Check]:
-    """Every tensor at every shape in both dtypes."""
+    """Every tensor at every shape in both dtypes.
+
+    The outputs of one shape and dtype are held at a time, and each is let go of when it was compared.
+    """
     double, single = (GraphRunner(captured, measured.weights, dtype) for dtype in ("float64", "float32"))
-    narrow = []
-    for inputs, own, truth in zip(measured.samples, measured.singles, measured.truths, strict=True):
-        setting, mask = " × ".join(map(str, _shape(inputs))), token_mask(inputs)
-        exact = double(inputs)
-        truth = {name: value for name, value in truth.items() if name in exact or not is_attention(name)}
-        for name, (ours, _, expected) in real_arrays(exact, truth, truth, mask):
-            yield rules.judge_float64(name, setting, ours, expected)
-        own = {name: own[name] for name in truth}
-        narrow += [(setting, name, arrays) for name, arrays in real_arrays(single(inputs), own, truth, mask)]
+    attentions = any(map(is_attention, captured.graph.outputs))
     rms_factor = rules.HARSH_RMS_FACTOR if measured.is_random else rules.RMS_FACTOR
-    yield from judge_envelopes(narrow, "float32", rms_factor)
+    few = []
+    for inputs in measured.samples:
+        setting, mask = _setting(inputs), token_mask(inputs)
+        with in_float64(measured.model) as model:
+            truth = reference_tensors(model, inputs, attentions)
+        exact = double.tensors(inputs)
+        names = [name for name in truth if name in exact or not is_attention(name)]
+        for name, (ours, expected) in in_turn(names, (exact, dict(truth)), mask):
+            yield rules.judge_float64(name, setting, ours, expected)
+        own = reference_tensors(measured.model, inputs, attentions)
+        for name, arrays in in_turn(names, (single.tensors(inputs), own, truth), mask):
+            if are_few(arrays):
+                few.append((setting, name, arrays))
+            else:
+                yield rules.judge_envelope(name, setting, "float32", *arrays, rms_factor)
+    yield from judge_envelopes(few, "float32", rms_factor)
+
+
+def _setting(inputs: Mapping[str, torch.Tensor]) -> str:
+    """The shape of inputs in words: of the main one, and of a decoder's."""
+    words = " × ".join(map(str, _shape(inputs)))
+    return f"{words} → {inputs['decoder_input_ids'].shape[1]}" if "decoder_input_ids" in inputs else words
 
 
 def _shape(inputs: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
@@ -191,7 +205,8 @@ def first_difference(captured: Captured, weights, model: torch.nn.Module, sample
     ends = _last_nodes(captured.graph)
     order = {node.name: place for place, node in enumerate(captured.graph.nodes)}
     for inputs in samples:
-        seen = _module_outputs(model, inputs)
+        with in_float64(model):
+            seen = _module_outputs(model, inputs)
         places = {name: node for name, node in ends.items() if torch.is_tensor(seen.get(name))}
         outputs = {node.name: f"%{node.name}" for node in places.values()}
         ours, mask = GraphRunner(captured, weights, "float64", outputs)(inputs), token_mask(inputs)

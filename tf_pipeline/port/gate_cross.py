@@ -17,7 +17,7 @@ from tf_pipeline.port.capture_step import cache_argument
 from tf_pipeline.port.cross_step import CrossSteps, Part, parts
 from tf_pipeline.port.gate_step import Runs, compare, lengths
 from tf_pipeline.port.graph import Graph
-from tf_pipeline.port.runner import GraphRunner
+from tf_pipeline.port.runner import GraphRunner, Weights
 from tf_pipeline.port.sample import sample_inputs, token_ids
 from tf_pipeline.reference.precision import lifted_upcasts
 from tf_pipeline.reference.rotary import forget_lengths
@@ -62,7 +62,7 @@ def check_cross(
         PortError: if something is unequal.
     """
 
-    def stepper(weights: Mapping[str, np.ndarray], dtype: str) -> CrossSteps:
+    def stepper(weights: Weights, dtype: str) -> CrossSteps:
         values = (constants, step.constants, step.constants)
         return CrossSteps(
             *(_part(*each, weights, dtype) for each in zip(parts(whole, step.graph), values, strict=True))
@@ -72,7 +72,7 @@ def check_cross(
     return compare(runs, list(_translations(model_class, config, whole)), model_class, config, whole)
 
 
-def _part(graph: Graph, constants: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray], dtype: str) -> Part:
+def _part(graph: Graph, constants: Mapping[str, np.ndarray], weights: Weights, dtype: str) -> Part:
     runner = GraphRunner(Captured(graph, dict(constants)), weights, dtype)
     return Part(graph, runner.compute, runner.dtype)
 
