@@ -32,7 +32,7 @@ from tf_pipeline.port.runner import Arrays, GraphRunner
 from tf_pipeline.reference.loading import load_with_report
 from tf_pipeline.reference.outputs import named_tensors
 from tf_pipeline.reference.precision import in_float64
-from tf_pipeline.reference.running import reference_tensors, run_reference
+from tf_pipeline.reference.running import reference_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ def first_difference(captured: Captured, weights, model: torch.nn.Module, sample
     for inputs in samples:
         with in_float64(model):
             seen = _module_outputs(model, inputs)
-        places = {name: node for name, node in ends.items() if torch.is_tensor(seen.get(name))}
+        places = {name: node for name, node in ends.items() if name in seen}
         outputs = {node.name: f"%{node.name}" for node in places.values()}
         ours, mask = GraphRunner(captured, weights, "float64", outputs)(inputs), token_mask(inputs)
         for name, node in sorted(places.items(), key=lambda item: order[item[1].name]):
@@ -228,19 +228,20 @@ def _last_nodes(graph: Graph) -> dict[str, Node]:
     return ends
 
 
-def _module_outputs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The last output of every module of a PyTorch model."""
-    seen: dict[str, Any] = {}
+def _module_outputs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The last output of every module of a PyTorch model that returns one tensor."""
+    seen: dict[str, torch.Tensor] = {}
 
     def remember(name: str):
-        # A copy, as the layer behind it may add to the tensor in place.
-        return lambda module, arguments, output: seen.update(
-            {name: output.clone() if torch.is_tensor(output) else output}
-        )
+        def keep(module, arguments, output) -> None:
+            if torch.is_tensor(output):
+                seen[name] = output.clone()  # as the layer behind it may add to the tensor in place
+
+        return keep
 
     hooks = [module.register_forward_hook(remember(name)) for name, module in model.named_modules() if name]
     try:
-        run_reference(model, inputs)
+        reference_tensors(model, inputs, attentions=False)
     finally:
         for hook in hooks:
             hook.remove()
