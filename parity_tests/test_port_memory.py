@@ -94,12 +94,29 @@ def test_signals_of_one_size_are_compared_alone_and_in_pairs(vit, monkeypatch):
             assert {(setting, dtype, name) for name in [*outputs, "last_hidden_state"]} <= compared
 
 
+def test_attention_that_is_too_large_is_compared_for_one_row(vit, monkeypatch):
+    captured, measured = vit
+    checks = gate.check(captured, measured)
+    one = [check for check in checks if check.setting.startswith("1 ×")]
+    numbers = sum(check.elements for check in one if check.name.startswith("att") and check.dtype == "float64")
+    monkeypatch.setattr(gate, "MOST_ATTENTION", 2 * numbers)
+    assert len(gate.check(captured, measured)) == len(checks)
+    monkeypatch.setattr(gate, "MOST_ATTENTION", 2 * numbers - 1)
+    held = Held(monkeypatch)
+    fewer = {(check.setting, check.dtype, check.name) for check in gate.check(captured, measured)}
+    every = {(check.setting, check.dtype, check.name) for check in checks}
+    two = "2 × 3 × 64 × 64"
+    assert every - fewer == {(two, dtype, f"attentions.{i}") for dtype in ("float64", "float32") for i in range(2)}
+    most = max(size for setting, size in held.moments if setting == two)
+    assert most <= BYTES * sum(check.elements for check in one if check.dtype == "float64") / 2
+
+
 def test_lengths_of_a_decoder_behind_a_signal_are_compared(vit):
     captured, config = vit[0], tiny.tiny_config("whisper")
     graph = captured.graph.part(("last_hidden_state",))
     graph.inputs = graph.inputs | {"decoder_input_ids": Input("int64", ["batch", "decoder_length"])}
     speech = capture.Captured(graph, {})
-    assert complete.shapes(speech, config) == [(1, 1, 1, None), (2, 1, 9, None), (2, 1, 5, None)]
+    assert complete.shapes(speech, config) == list(complete.SIGNAL_SHAPES)
     graph.inputs = graph.inputs | {"input_ids": Input("int64", ["batch", "length"])}
     assert complete.shapes(speech, config)[:3] == list(complete.SHAPES)
 

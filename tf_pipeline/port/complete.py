@@ -30,8 +30,10 @@ from tf_pipeline.shifts import SHIFTS
 # Rows, positions, positions of the decoder and the padded side of each comparison; none is the captured example's. Then
 # follow lengths beyond those that the config names.
 SHAPES = ((1, 1, 1, None), (5, 17, 9, "right"), (2, 24, 5, "left"))
-# Most rows of signals of a fixed size: attention over a whole image or sound can be larger than the model.
-_MOST_SIGNALS = 2
+# The same for images and sounds of one size without texts, of which neither the length nor padding means anything.
+# Rows are few, as attention over a whole sound can be larger than the model.
+MOST_SIGNALS = 2
+SIGNAL_SHAPES = ((1, 1, 9, None), (MOST_SIGNALS, 1, 5, None), (MOST_SIGNALS, 1, 1, None))
 
 # The note of a graph that is compared with the fused attention.
 FUSED_ALONE = "PyTorch's eager attention computes something else; this is its default, sdpa."
@@ -125,20 +127,20 @@ def not_finite(model: torch.nn.Module) -> list[str]:
 
 def shapes(captured: Captured, config: PreTrainedConfig) -> list[tuple[int, int, int, str | None]]:
     """Rows, positions, positions of the decoder and padded side of each comparison, of lengths that a graph takes."""
+    if reads_fixed_signals(captured.graph):
+        last = captured.graph.limits.get("decoder_length", [1, None])[1]
+        most = 1 if "decoder_input_ids" not in captured.graph.inputs else last
+        return list(dict.fromkeys((rows, n, min(m, most or m), side) for rows, n, m, side in SIGNAL_SHAPES))
     (least, most), (_, last) = (captured.graph.limits.get(axis, [1, None]) for axis in ("length", "decoder_length"))
     taken = [length for length in captured.lengths if least <= length <= (most or length)] or [least]
     seen = max(length for _, length, _, _ in SHAPES)
     longer = [length + 1 for length in boundaries(config) if length >= seen]
     every = [*SHAPES, *((2, length, 3, ("right", "left")[i % 2]) for i, length in enumerate(longer))]
     fitted = [(rows, min(taken, key=lambda x, n=n: abs(x - n)), min(m, last or m), side) for rows, n, m, side in every]
-    if _reads_fixed_signals(captured.graph):
-        with_decoder = "decoder_input_ids" in captured.graph.inputs
-        # Neither the length nor padding means anything to these.
-        fitted = [(min(rows, _MOST_SIGNALS), 1, m if with_decoder else 1, None) for rows, _, m, _ in fitted]
     return list(dict.fromkeys(fitted))
 
 
-def _reads_fixed_signals(graph: Graph) -> bool:
+def reads_fixed_signals(graph: Graph) -> bool:
     """Whether a graph reads images or sounds of one size, and no texts."""
     signals = [spec.shape[1:] for name, spec in graph.inputs.items() if name in SIGNALS]
     fixed = all(isinstance(size, int) for shape in signals for size in shape)
@@ -174,7 +176,8 @@ def set_attention(model: torch.nn.Module, implementation: str) -> None:
 
 def _attentions(captured: Captured, measured: Measured) -> dict[str, list[str]]:
     """The attention nodes' probabilities as outputs, if they are PyTorch's attentions."""
-    inputs, model = measured.samples[-1], measured.model
+    # Of one row, if attention is large.
+    inputs, model = measured.samples[0 if reads_fixed_signals(captured.graph) else -1], measured.model
     nodes = [node.name for node in captured.graph.nodes if node.op == FUSED]
     if not nodes or captured.graph.states or model.config._attn_implementation != "eager":  # states: of single tokens
         return {}

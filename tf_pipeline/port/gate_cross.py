@@ -14,6 +14,7 @@ from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.judging.check import Check
 from tf_pipeline.port.capture import Captured
 from tf_pipeline.port.capture_step import cache_argument
+from tf_pipeline.port.complete import MOST_SIGNALS, reads_fixed_signals
 from tf_pipeline.port.cross_step import CrossSteps, Part, parts
 from tf_pipeline.port.gate_step import Runs, compare, lengths
 from tf_pipeline.port.graph import Graph
@@ -103,6 +104,8 @@ def _translations(model_class: type, config: PreTrainedConfig, whole: Graph) -> 
         model = model_class._from_config(config)
     generator = torch.Generator().manual_seed(3)
     shapes = [*lengths(config, whole), (3, 1, 4), (3, 2, 3)]
+    if reads_fixed_signals(whole):
+        shapes = [(min(rows, MOST_SIGNALS), prompt, new) for rows, prompt, new in shapes]
     sources = itertools.cycle(_sources(whole))
     for seed, ((rows, prompt, new), (size, side)) in enumerate(zip(shapes, sources, strict=False)):
         inputs = sample_inputs(model, config, rows, size, 1, side, seed)
