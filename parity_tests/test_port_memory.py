@@ -13,6 +13,7 @@ from benchmarks import tiny
 from parity_tests.port_helpers import use_cache_of
 from tf_pipeline.judging import rules
 from tf_pipeline.port import capture, complete, gate
+from tf_pipeline.port.gate_step import copied
 from tf_pipeline.port.graph import Input
 from tf_pipeline.port.runner import GraphRunner, in_dtype, weights_of
 from tf_pipeline.reference.precision import in_float64
@@ -162,3 +163,11 @@ def test_weights_are_a_copy():
     weights = weights_of(model)
     model.weight.data += 1
     np.testing.assert_array_equal(weights["weight"], before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_logits_of_one_token_do_not_hold_all(dtype):
+    logits = torch.arange(24, dtype=dtype).reshape(2, 4, 3)
+    last = copied(logits[:, -1])
+    assert last.flags.owndata and last.dtype == np.float64
+    np.testing.assert_array_equal(last, logits.numpy()[:, -1])

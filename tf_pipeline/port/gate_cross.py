@@ -16,7 +16,7 @@ from tf_pipeline.port.capture import Captured
 from tf_pipeline.port.capture_step import cache_argument
 from tf_pipeline.port.complete import MOST_SIGNALS, reads_fixed_signals
 from tf_pipeline.port.cross_step import CrossSteps, Part, parts
-from tf_pipeline.port.gate_step import Runs, compare, lengths
+from tf_pipeline.port.gate_step import Runs, compare, copied, lengths
 from tf_pipeline.port.graph import Graph
 from tf_pipeline.port.runner import GraphRunner, Weights
 from tf_pipeline.port.sample import sample_inputs, token_ids
@@ -141,7 +141,7 @@ def _stepwise(model: torch.nn.Module, text: _Translation) -> np.ndarray:
         tokens = {"decoder_input_ids": text.ids[:, start:end]}
         outputs = _run(model, model, mask | tokens, encoder_outputs=encoded, use_cache=True, **past)
         past = {name: getattr(outputs, name)}
-        every.append(outputs.logits[:, -1].double().numpy())
+        every.append(copied(outputs.logits[:, -1]))
     return np.stack(every, axis=1)
 
 
@@ -149,4 +149,4 @@ def _at_once(model: torch.nn.Module, text: _Translation) -> np.ndarray:
     """The same from one call with the whole text."""
     forget_lengths(model)
     outputs = _run(model, model, text.source | {"decoder_input_ids": text.ids}, use_cache=False)
-    return outputs.logits[:, text.prompt - 1 :].double().numpy()
+    return copied(outputs.logits[:, text.prompt - 1 :])

@@ -230,13 +230,18 @@ def _stepwise(model: torch.nn.Module, text: _Text, sees_all: bool = True) -> np.
         mask = text.mask[:, :end] if sees_all or not start else None
         outputs = _run(model, text.ids[:, span], mask, text.positions[:, span], **options)
         options |= {name: outputs[name] for name in options if outputs.get(name) is not None}
-        every.append(outputs.logits[:, -1].double().numpy())
+        every.append(copied(outputs.logits[:, -1]))
     forget(model)
     return np.stack(every, axis=1)
+
+
+def copied(logits: torch.Tensor) -> np.ndarray:
+    """Some tokens' logits in float64, without those of all others, of which they are a part."""
+    return logits.double().numpy().copy()
 
 
 def _at_once(model: torch.nn.Module, text: _Text) -> np.ndarray:
     """The same from one call with the whole text."""
     forget_lengths(model)
     outputs = _run(model, text.ids, text.mask, text.positions, use_cache=False)
-    return outputs.logits[:, text.prompt - 1 :].double().numpy()
+    return copied(outputs.logits[:, text.prompt - 1 :])
