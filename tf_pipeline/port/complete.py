@@ -42,7 +42,7 @@ FUSED = "aten.scaled_dot_product_attention.default"
 
 @dataclass(frozen=True)
 class Measured:
-    """What a captured graph is measured by. Results are computed when they are compared, and not kept.
+    """Measures of a captured graph: a model and inputs. Results are computed when they are compared, and not kept.
 
     Attributes:
         model: PyTorch's model, in float32.
