@@ -145,7 +145,7 @@ def test_lengths_beyond_what_a_config_names():
         ({"length": [1, 36]}, range(1, 100), [1, 17, 24, 33, 36]),
         ({}, [*range(1, 30), 40], [1, 17, 24, 29, 40]),
     ]:
-        captured = SimpleNamespace(graph=SimpleNamespace(limits=limits), lengths=taken)
+        captured = SimpleNamespace(graph=SimpleNamespace(limits=limits, inputs={}), lengths=taken)
         assert [length for _, length, _, _ in complete.shapes(captured, config)] == lengths
     dynamic = transformers.LlamaConfig(
         max_position_embeddings=64, rope_parameters=ROPE | {"rope_type": "dynamic", "factor": 2.0}

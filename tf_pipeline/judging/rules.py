@@ -82,16 +82,20 @@ def judge_envelope(
     """
     if (failed := _unlike(name, setting, dtype, ours, truth, group)) is not None:
         return failed
-    errors, theirs = _errors(ours, truth), _errors(torch_result, truth)
+    theirs = _errors(torch_result, truth)
+    their_rms, their_largest = _rms(theirs), _largest(theirs)
+    del theirs  # as large as the tensor
+    errors = _errors(ours, truth)
     floor = FLOOR_ULPS * EPSILON[dtype]
-    rms_limit = rms_factor * _rms(theirs) + floor * _rms(truth)
-    max_limit = MAX_FACTOR * _largest(theirs) + floor * _scale(truth)
+    rms_limit = rms_factor * their_rms + floor * _rms(truth)
+    max_limit = MAX_FACTOR * their_largest + floor * _scale(truth)
+    common = _common(name, setting, dtype, group, errors, ours, truth, torch_result)
     return Check(
-        **_common(name, setting, dtype, group, errors, ours, truth, torch_result),
+        **common,
         limit=rms_limit,
-        torch_max_error=_largest(theirs),
-        torch_rms_error=_rms(theirs),
-        passed=bool(_rms(errors) <= rms_limit and _largest(errors) <= max_limit),
+        torch_max_error=their_largest,
+        torch_rms_error=their_rms,
+        passed=bool(common["rms_error"] <= rms_limit and common["max_error"] <= max_limit),
     )
 
 
@@ -161,7 +165,7 @@ def _common(name, setting, dtype, group, errors, ours, truth, theirs=None) -> di
     largest, scale = _largest(errors), _scale(truth)
     worst = None
     if largest:
-        place = np.unravel_index(int(np.argmax(np.nan_to_num(errors, nan=np.inf))), errors.shape)
+        place = np.unravel_index(int(np.argmax(errors)), errors.shape)
         worst = Worst(
             tuple(int(i) for i in place),
             float(ours[place]),
@@ -205,12 +209,14 @@ def _errors(result: np.ndarray, truth: np.ndarray) -> np.ndarray:
     # PyTorch's NaN and infinities, reproduced in the same place, are no error.
     same = (result == truth) | (np.isnan(result) & np.isnan(truth))
     with np.errstate(invalid="ignore"):
-        return np.where(same, 0.0, np.abs(result - truth))
+        errors = np.asarray(np.abs(result - truth))
+    errors[same] = 0.0
+    return errors
 
 
 def _rms(values: np.ndarray) -> float:
     finite = values[np.isfinite(values)]
-    return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
+    return float(np.sqrt(np.mean(np.square(finite, out=finite)))) if finite.size else 0.0
 
 
 def _largest(errors: np.ndarray) -> float:
@@ -218,4 +224,5 @@ def _largest(errors: np.ndarray) -> float:
 
 
 def _scale(truth: np.ndarray) -> float:
-    return float(np.abs(truth[np.isfinite(truth)]).max(initial=0.0))
+    finite = truth[np.isfinite(truth)]
+    return float(np.abs(finite, out=finite).max(initial=0.0))

@@ -39,7 +39,7 @@ def judge_envelopes(
     """
     few: dict[str, dict[str, tuple[np.ndarray, ...]]] = {}
     for setting, name, arrays in tensors:
-        if arrays[0].shape == arrays[2].shape and 0 < arrays[2].size < FEW_ELEMENTS:
+        if are_few(arrays):
             few.setdefault(name, {})[setting] = arrays
         else:
             yield rules.judge_envelope(name, setting, dtype, *arrays, rms_factor, group)
@@ -47,6 +47,11 @@ def judge_envelopes(
         together = next(iter(members)) if len(members) == 1 else f"{len(members)} settings together"
         arrays = [np.concatenate([array.ravel() for array in kind]) for kind in zip(*members.values(), strict=True)]
         yield rules.judge_envelope(name, together, dtype, *arrays, rms_factor, group)
+
+
+def are_few(arrays: tuple[np.ndarray, ...]) -> bool:
+    """Whether a tensor has too few numbers to be judged alone."""
+    return arrays[0].shape == arrays[2].shape and 0 < arrays[2].size < FEW_ELEMENTS
 
 
 def real_arrays(

@@ -1,10 +1,10 @@
 """Compare a port with PyTorch before anybody uses it, and refuse it if they differ."""
 
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +15,15 @@ from transformers import PreTrainedConfig
 from tf_pipeline.checkpoint import LoadingReport, named_slots
 from tf_pipeline.judging import rules
 from tf_pipeline.judging.check import Check
-from tf_pipeline.judging.tensors import judge_envelopes, real_arrays, real_positions
+from tf_pipeline.judging.tensors import are_few, judge_envelopes, real_positions
 from tf_pipeline.port.capture import Captured
 from tf_pipeline.port.complete import (
     FUSED_ALONE,
     Measured,
+    in_turn,
     is_attention,
     not_finite,
+    reads_fixed_signals,
     sample,
     set_attention,
     token_mask,
@@ -30,17 +32,23 @@ from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import Graph, Node
 from tf_pipeline.port.runner import Arrays, GraphRunner
 from tf_pipeline.reference.loading import load_with_report
-from tf_pipeline.reference.outputs import flatten
-from tf_pipeline.reference.running import run_reference
+from tf_pipeline.reference.outputs import named_tensors
+from tf_pipeline.reference.precision import in_float64
+from tf_pipeline.reference.running import reference_tensors
 
 logger = logging.getLogger(__name__)
+
+# Most numbers of the attention over several signals of a fixed size. Where there are more, that over one is compared,
+# and of several signals all else.
+MOST_ATTENTION = 2**26
 
 
 def check(captured: Captured, measured: Measured) -> list[Check]:
     """Prove that a captured graph computes the same as PyTorch.
 
     Compared are all outputs at shapes unlike the example's and padded on either side: in float64 to 1e-10, with
-    PyTorch's upcasts to float32 lifted, and in float32 inside the envelope of PyTorch's own rounding.
+    PyTorch's upcasts to float32 lifted, and in float32 inside the envelope of PyTorch's own rounding. Attention that is
+    larger than :data:`MOST_ATTENTION` is compared for one row alone.
 
     Args:
         captured: the graph, completed by :func:`tf_pipeline.port.complete.complete`.
@@ -76,10 +84,7 @@ def without_least_length(captured: Captured, measured: Measured, config: PreTrai
     sizes = [(rows, length, decoder_length, "right") for length in sorted({1, least // 2, least - 1})]
     try:
         samples = [sample(open_graph, measured.model, config, size, seed) for seed, size in enumerate(sizes, 1)]
-        truths = [run_reference(measured.model, inputs) for inputs in samples]
-        single = deepcopy(measured.model).float()
-        singles = [run_reference(single, inputs) for inputs in samples]
-        checks = list(_judged(shorter, replace(measured, samples=samples, singles=singles, truths=truths)))
+        checks = list(_judged(shorter, replace(measured, samples=samples)))
     except Exception:  # whatever either framework says of a text that is too short
         return captured
     return shorter if all(check.passed for check in checks) else captured
@@ -148,17 +153,17 @@ def compare_outputs(
     """
     dtype = theirs.dtype
     inputs = sample(model.graph, theirs, model.config, model.graph.sample, seed)
-    own = run_reference(theirs, inputs)
-    truth = run_reference(theirs.double(), inputs)
-    theirs.to(dtype)
     arrays = {name: value.numpy() for name, value in inputs.items()}
-    ours = flatten(model(arrays, output_hidden_states=True)) if run is None else run(arrays)
-    names = {name for name in truth if name in ours}
-    arrays = list(real_arrays(ours, *({name: x[name] for name in names} for x in (own, truth)), token_mask(inputs)))
+    ours = dict(named_tensors(model(arrays, output_hidden_states=True)) if run is None else run(arrays))
+    attentions = any(map(is_attention, ours))
+    own = reference_tensors(theirs, inputs, attentions)
+    truth = reference_tensors(theirs.double(), inputs, attentions)
+    theirs.to(dtype)
+    pairs = in_turn([name for name in truth if name in ours], (ours, own, truth), token_mask(inputs))
     if model.compute_dtype == "float64":
-        checks = [rules.judge_float64(name, "loaded", *pair[::2]) for name, pair in arrays]
+        checks = [rules.judge_float64(name, "loaded", *pair[::2]) for name, pair in pairs]
     else:
-        checks = list(judge_envelopes([("loaded", name, pair) for name, pair in arrays], "float32", rules.RMS_FACTOR))
+        checks = list(judge_envelopes((("loaded", name, pair) for name, pair in pairs), "float32", rules.RMS_FACTOR))
     if failures := [str(check) for check in checks if not check.passed]:
         raise PortError(
             f"{type(model).__name__} cannot be ported: loaded, it does not compute what PyTorch does.\n"
@@ -167,19 +172,49 @@ def compare_outputs(
 
 
 def _judged(captured: Captured, measured: Measured) -> Iterator[Check]:
-    """Every tensor at every shape in both dtypes."""
-    double, single = (GraphRunner(captured, measured.weights, dtype) for dtype in ("float64", "float32"))
-    narrow = []
-    for inputs, own, truth in zip(measured.samples, measured.singles, measured.truths, strict=True):
-        setting, mask = " × ".join(map(str, _shape(inputs))), token_mask(inputs)
-        exact = double(inputs)
-        truth = {name: value for name, value in truth.items() if name in exact or not is_attention(name)}
-        for name, (ours, _, expected) in real_arrays(exact, truth, truth, mask):
-            yield rules.judge_float64(name, setting, ours, expected)
-        own = {name: own[name] for name in truth}
-        narrow += [(setting, name, arrays) for name, arrays in real_arrays(single(inputs), own, truth, mask)]
+    """Every tensor at every shape in both dtypes.
+
+    The outputs of one shape and dtype are held at a time, and each is let go of when it was compared.
+    """
+    double, single = _runners(captured, measured)
+    attentions = any(map(is_attention, captured.graph.outputs))
     rms_factor = rules.HARSH_RMS_FACTOR if measured.is_random else rules.RMS_FACTOR
-    yield from judge_envelopes(narrow, "float32", rms_factor)
+    few, seen = [], {}
+    for inputs in measured.samples:
+        setting, mask = _setting(inputs), token_mask(inputs)
+        if attentions and _is_large(captured.graph, inputs, seen):
+            attentions, outputs = False, {x: y for x, y in captured.graph.outputs.items() if not is_attention(x)}
+            double, single = _runners(captured, measured, outputs)
+        with in_float64(measured.model) as model:
+            truth = reference_tensors(model, inputs, attentions)
+        seen = seen or {name: tuple(value.shape) for name, value in truth.items()}
+        exact = double.tensors(inputs)
+        names = [name for name in truth if name in exact or not is_attention(name)]
+        for name, (ours, expected) in in_turn(names, (exact, dict(truth)), mask):
+            yield rules.judge_float64(name, setting, ours, expected)
+        own = reference_tensors(measured.model, inputs, attentions)
+        for name, arrays in in_turn(names, (single.tensors(inputs), own, truth), mask):
+            if are_few(arrays):
+                few.append((setting, name, arrays))
+            else:
+                yield rules.judge_envelope(name, setting, "float32", *arrays, rms_factor)
+    yield from judge_envelopes(few, "float32", rms_factor)
+
+
+def _runners(captured: Captured, measured: Measured, outputs: dict[str, Any] | None = None) -> list[GraphRunner]:
+    return [GraphRunner(captured, measured.weights, dtype, outputs) for dtype in ("float64", "float32")]
+
+
+def _is_large(graph: Graph, inputs: Mapping[str, torch.Tensor], seen: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the attention over these signals is too large to be compared, by the shapes of outputs of one row."""
+    one = sum(math.prod(shape) for name, shape in seen.items() if is_attention(name))
+    return reads_fixed_signals(graph) and _shape(inputs)[0] * one > MOST_ATTENTION
+
+
+def _setting(inputs: Mapping[str, torch.Tensor]) -> str:
+    """The shape of inputs in words: of the main one, and of a decoder's."""
+    words = " × ".join(map(str, _shape(inputs)))
+    return f"{words} → {inputs['decoder_input_ids'].shape[1]}" if "decoder_input_ids" in inputs else words
 
 
 def _shape(inputs: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
@@ -191,8 +226,9 @@ def first_difference(captured: Captured, weights, model: torch.nn.Module, sample
     ends = _last_nodes(captured.graph)
     order = {node.name: place for place, node in enumerate(captured.graph.nodes)}
     for inputs in samples:
-        seen = _module_outputs(model, inputs)
-        places = {name: node for name, node in ends.items() if torch.is_tensor(seen.get(name))}
+        with in_float64(model):
+            seen = _module_outputs(model, inputs)
+        places = {name: node for name, node in ends.items() if name in seen}
         outputs = {node.name: f"%{node.name}" for node in places.values()}
         ours, mask = GraphRunner(captured, weights, "float64", outputs)(inputs), token_mask(inputs)
         for name, node in sorted(places.items(), key=lambda item: order[item[1].name]):
@@ -213,19 +249,20 @@ def _last_nodes(graph: Graph) -> dict[str, Node]:
     return ends
 
 
-def _module_outputs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The last output of every module of a PyTorch model."""
-    seen: dict[str, Any] = {}
+def _module_outputs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The last output of every module of a PyTorch model that returns one tensor."""
+    seen: dict[str, torch.Tensor] = {}
 
     def remember(name: str):
-        # A copy, as the layer behind it may add to the tensor in place.
-        return lambda module, arguments, output: seen.update(
-            {name: output.clone() if torch.is_tensor(output) else output}
-        )
+        def keep(module, arguments, output) -> None:
+            if torch.is_tensor(output):
+                seen[name] = output.clone()  # as the layer behind it may add to the tensor in place
+
+        return keep
 
     hooks = [module.register_forward_hook(remember(name)) for name, module in model.named_modules() if name]
     try:
-        run_reference(model, inputs)
+        reference_tensors(model, inputs, attentions=False)
     finally:
         for hook in hooks:
             hook.remove()

@@ -14,10 +14,11 @@ from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.judging.check import Check
 from tf_pipeline.port.capture import Captured
 from tf_pipeline.port.capture_step import cache_argument
+from tf_pipeline.port.complete import MOST_SIGNALS, reads_fixed_signals
 from tf_pipeline.port.cross_step import CrossSteps, Part, parts
-from tf_pipeline.port.gate_step import Runs, compare, lengths
+from tf_pipeline.port.gate_step import Runs, compare, copied, lengths
 from tf_pipeline.port.graph import Graph
-from tf_pipeline.port.runner import GraphRunner
+from tf_pipeline.port.runner import GraphRunner, Weights
 from tf_pipeline.port.sample import sample_inputs, token_ids
 from tf_pipeline.reference.precision import lifted_upcasts
 from tf_pipeline.reference.rotary import forget_lengths
@@ -62,7 +63,7 @@ def check_cross(
         PortError: if something is unequal.
     """
 
-    def stepper(weights: Mapping[str, np.ndarray], dtype: str) -> CrossSteps:
+    def stepper(weights: Weights, dtype: str) -> CrossSteps:
         values = (constants, step.constants, step.constants)
         return CrossSteps(
             *(_part(*each, weights, dtype) for each in zip(parts(whole, step.graph), values, strict=True))
@@ -72,7 +73,7 @@ def check_cross(
     return compare(runs, list(_translations(model_class, config, whole)), model_class, config, whole)
 
 
-def _part(graph: Graph, constants: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray], dtype: str) -> Part:
+def _part(graph: Graph, constants: Mapping[str, np.ndarray], weights: Weights, dtype: str) -> Part:
     runner = GraphRunner(Captured(graph, dict(constants)), weights, dtype)
     return Part(graph, runner.compute, runner.dtype)
 
@@ -103,6 +104,8 @@ def _translations(model_class: type, config: PreTrainedConfig, whole: Graph) -> 
         model = model_class._from_config(config)
     generator = torch.Generator().manual_seed(3)
     shapes = [*lengths(config, whole), (3, 1, 4), (3, 2, 3)]
+    if reads_fixed_signals(whole):
+        shapes = [(min(rows, MOST_SIGNALS), prompt, new) for rows, prompt, new in shapes]
     sources = itertools.cycle(_sources(whole))
     for seed, ((rows, prompt, new), (size, side)) in enumerate(zip(shapes, sources, strict=False)):
         inputs = sample_inputs(model, config, rows, size, 1, side, seed)
@@ -138,7 +141,7 @@ def _stepwise(model: torch.nn.Module, text: _Translation) -> np.ndarray:
         tokens = {"decoder_input_ids": text.ids[:, start:end]}
         outputs = _run(model, model, mask | tokens, encoder_outputs=encoded, use_cache=True, **past)
         past = {name: getattr(outputs, name)}
-        every.append(outputs.logits[:, -1].double().numpy())
+        every.append(copied(outputs.logits[:, -1]))
     return np.stack(every, axis=1)
 
 
@@ -146,4 +149,4 @@ def _at_once(model: torch.nn.Module, text: _Translation) -> np.ndarray:
     """The same from one call with the whole text."""
     forget_lengths(model)
     outputs = _run(model, model, text.source | {"decoder_input_ids": text.ids}, use_cache=False)
-    return outputs.logits[:, text.prompt - 1 :].double().numpy()
+    return copied(outputs.logits[:, text.prompt - 1 :])

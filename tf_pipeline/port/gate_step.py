@@ -15,11 +15,11 @@ from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.judging import rules
 from tf_pipeline.judging.check import Check
 from tf_pipeline.judging.tensors import judge_envelopes
-from tf_pipeline.port.capture import Captured, shared_tensors
+from tf_pipeline.port.capture import Captured
 from tf_pipeline.port.complete import FUSED_ALONE, set_attention
 from tf_pipeline.port.errors import PortError
 from tf_pipeline.port.graph import CAPACITY, Graph
-from tf_pipeline.port.runner import GraphRunner
+from tf_pipeline.port.runner import GraphRunner, Weights, in_dtype, weights_of
 from tf_pipeline.port.sample import LONGEST, boundaries, token_ids
 from tf_pipeline.port.scan import stepper_of
 from tf_pipeline.port.step import most_tokens
@@ -80,7 +80,7 @@ def check_step(step: Captured, model_class: type, config: PreTrainedConfig, whol
     """
     sees_all = not step.graph.states or any(CAPACITY in state.shape for state in step.graph.states.values())
 
-    def stepper(weights: Mapping[str, np.ndarray], dtype: str) -> Stepper:
+    def stepper(weights: Weights, dtype: str) -> Stepper:
         runner = GraphRunner(replace(step, graph=step.graph.one_token()), weights, dtype)
         return stepper_of(step.graph, runner.compute, runner.dtype)
 
@@ -101,7 +101,7 @@ class Runs(NamedTuple):
         at_once: the same from one call with the whole text.
     """
 
-    stepper: Callable[[Mapping[str, np.ndarray], str], Stepper]
+    stepper: Callable[[Weights, str], Stepper]
     generated: Callable[[Stepper, Any, int], np.ndarray]
     stepwise: Callable[[torch.nn.Module, Any], np.ndarray]
     at_once: Callable[[torch.nn.Module, Any], np.ndarray]
@@ -122,23 +122,28 @@ def compare(runs: Runs, texts: Sequence[Any], model_class: type, config: PreTrai
     """
     model = load_torch_model(model_class, None, config, torch.float32, attn_implementation="eager")
     set_attention(model, "sdpa" if FUSED_ALONE in whole.notes else "eager")
-    weights = {key: tensor.detach().numpy().copy() for key, tensor in shared_tensors(model)}
+    weights = weights_of(model)
     own = [runs.stepwise(model, text) for text in texts]
     model = model.double()
     truths, at_once = ([run(model, text) for text in texts] for run in (runs.stepwise, runs.at_once))
+    del model  # as large as ours
     if not all(rules.judge_float64("logits", "", *pair).passed for pair in zip(truths, at_once, strict=True)):
         name = whole.model_class
         raise PortError(f"With its cache, {name} of PyTorch computes something else than from a whole text.")
-    steppers = {dtype: runs.stepper(weights, dtype) for dtype in ("float64", "float32")}
     most = most_tokens(whole)
+    capacities = [text.ids.shape[1] + _FREE for text in texts]
+    capacities = capacities if most is None else [min(free, most) for free in capacities]
+
+    def generated(dtype: str) -> list[np.ndarray]:
+        stepper = runs.stepper(in_dtype(weights, dtype), dtype)
+        return [runs.generated(stepper, *each) for each in zip(texts, capacities, strict=True)]
+
     checks, narrow = [], []
-    for text, single, truth, whole_text in zip(texts, own, truths, at_once, strict=True):
-        free = text.ids.shape[1] + _FREE
-        capacity = free if most is None else min(free, most)
-        exact = runs.generated(steppers["float64"], text, capacity)
+    results = zip(texts, generated("float64"), generated("float32"), own, truths, at_once, strict=True)
+    for text, exact, single, theirs, truth, whole_text in results:
         checks += [rules.judge_float64("logits", f"{text.name}, cached", exact, truth)]
         checks += [rules.judge_float64("logits", f"{text.name}, at once", exact, whole_text)]
-        narrow.append((text.name, "logits", (runs.generated(steppers["float32"], text, capacity), single, truth)))
+        narrow.append((text.name, "logits", (single, theirs, truth)))
     checks += judge_envelopes(narrow, "float32", rules.HARSH_RMS_FACTOR)
     if failures := [str(check) for check in checks if not check.passed]:
         raise PortError(f"{whole.model_class}: the step does not compute what PyTorch does.\n" + "\n".join(failures))
@@ -225,13 +230,18 @@ def _stepwise(model: torch.nn.Module, text: _Text, sees_all: bool = True) -> np.
         mask = text.mask[:, :end] if sees_all or not start else None
         outputs = _run(model, text.ids[:, span], mask, text.positions[:, span], **options)
         options |= {name: outputs[name] for name in options if outputs.get(name) is not None}
-        every.append(outputs.logits[:, -1].double().numpy())
+        every.append(copied(outputs.logits[:, -1]))
     forget(model)
     return np.stack(every, axis=1)
+
+
+def copied(logits: torch.Tensor) -> np.ndarray:
+    """Some tokens' logits in float64, without those of all others, of which they are a part."""
+    return logits.double().numpy().copy()
 
 
 def _at_once(model: torch.nn.Module, text: _Text) -> np.ndarray:
     """The same from one call with the whole text."""
     forget_lengths(model)
     outputs = _run(model, text.ids, text.mask, text.positions, use_cache=False)
-    return outputs.logits[:, text.prompt - 1 :].double().numpy()
+    return copied(outputs.logits[:, text.prompt - 1 :])

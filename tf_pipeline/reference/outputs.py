@@ -80,7 +80,7 @@ def named_tensors(outputs: Mapping[str, Any]) -> dict[str, Any]:
 def array(value: Any) -> np.ndarray:
     """A tensor of either framework as a float64 array."""
     if tf.is_tensor(value):
-        return value.numpy().astype(np.float64)
+        return np.asarray(value, np.float64)
     return torch_array(value)
 
 

@@ -5,6 +5,21 @@ from typing import Any
 
 
 @contextlib.contextmanager
+def in_float64(model):
+    """Let a float32 model be one of float64 for a while; there is no copy of it.
+
+    What it learned is exact in both dtypes. Tables that it computes come back as they were.
+    """
+    tables = [(module, dict(module._buffers)) for module in model.modules()]
+    try:
+        yield model.double()
+    finally:
+        model.float()
+        for module, own in tables:
+            module._buffers.update(own)
+
+
+@contextlib.contextmanager
 def lifted_upcasts(model):
     """Let a float64 model of PyTorch compute in float64 where it asks for float32.
 

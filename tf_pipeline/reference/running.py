@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 
 from tf_pipeline.reference.inputs import as_torch_tensors, output_options
-from tf_pipeline.reference.outputs import flatten, objective, tensors_of, torch_array, without_caches
+from tf_pipeline.reference.outputs import (
+    flatten,
+    named_tensors,
+    objective,
+    tensors_of,
+    torch_array,
+    without_caches,
+)
 from tf_pipeline.reference.precision import lifted_upcasts
 from tf_pipeline.reference.rotary import forget_lengths
 
@@ -39,19 +46,30 @@ def raw_torch(model, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return without_caches(model(**as_torch_tensors(model, inputs), output_hidden_states=True))
 
 
-def run_reference(model, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def run_reference(model, inputs: Mapping[str, Any], attentions: bool = True) -> dict[str, np.ndarray]:
     """All outputs of a PyTorch model that it offers, from PyTorch's tensors; see :func:`run_torch` for arrays.
 
     In a float64 model nothing is computed in float32.
+
+    Args:
+        model: the model.
+        inputs: PyTorch's tensors by name.
+        attentions: whether attention probabilities are asked for.
     """
+    return {name: torch_array(value) for name, value in reference_tensors(model, inputs, attentions).items()}
+
+
+def reference_tensors(model, inputs: Mapping[str, Any], attentions: bool = True) -> dict[str, Any]:
+    """As :func:`run_reference`, in the dtypes in which the model computes them: PyTorch's tensors by name."""
     import torch
 
     own = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
     forget_lengths(model)
     with torch.no_grad(), lifted_upcasts(model):
         # The fused implementation has none, and steps back to the other if they are asked for.
-        outputs = model(**own, **output_options(model, attentions=model.config._attn_implementation == "eager"))
-    return flatten(tensors_of(outputs))
+        attentions = attentions and model.config._attn_implementation == "eager"
+        outputs = model(**own, **output_options(model, attentions))
+    return named_tensors(tensors_of(outputs))
 
 
 def torch_parameters(model, names: Collection[str] = ()) -> dict[str, np.ndarray]:
