@@ -303,7 +303,7 @@ def _step(model, call: Call, progress: Progress) -> Step:
 
 @dataclass
 class Kept:
-    """What was made of a model; no tuple or list, in which Keras' ``load_weights`` would find the model once more.
+    """Holds what was made of a model; no tuple or list, in which Keras' ``load_weights`` would find the model again.
 
     Attributes:
         state: of the model, while which it holds.
