@@ -186,11 +186,11 @@ def test_prompts_of_any_length_and_values_of_options_share_a_graph():
     ours, _ = pair("gpt2")
     options = {"do_sample": True, "pad_token_id": 1, "max_new_tokens": 5}
     generate(ours, **options, top_k=5, temperature=0.7, seed=1)
-    before = dict(vars(ours)["_generation_graphs"][1])
+    before = dict(vars(ours)["_generation_graphs"].made)
     generate(ours, **options, top_k=9, temperature=1.7, seed=[2, 3])
     generate(ours, IDS[:1, 2:], MASK[:1, 2:], **options, top_k=9, temperature=1.7)
     generate(ours, np.tile(IDS, [2, 3]), np.tile(MASK, [2, 3]), **options, top_k=3, temperature=0.3, eos_token_id=ENDS)
-    after = vars(ours)["_generation_graphs"][1]
+    after = vars(ours)["_generation_graphs"].made
     assert after.keys() == before.keys()
     assert all(graph.run.experimental_get_tracing_count() <= 1 for key, graph in after.items() if key[0] != "stepper")
 

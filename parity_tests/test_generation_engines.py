@@ -121,12 +121,15 @@ def test_a_stream_may_generate_between_tokens():
     np.testing.assert_array_equal(generate(model, streamer=Nested(), engine="openvino", **GREEDY), expected)
 
 
-def test_weights_that_change_are_seen(gpt2):
+def test_weights_that_change_are_seen(gpt2, tmp_path):
     before = generate(gpt2, engine="openvino", **GREEDY).numpy()
+    gpt2.save_weights(tmp_path / "own.weights.h5")
     gpt2.set_weights([-value for value in gpt2.get_weights()])
     after = generate(gpt2, engine="openvino", **GREEDY).numpy()
     np.testing.assert_array_equal(after, generate(gpt2, **GREEDY))
     assert (after != before).any()
+    gpt2.load_weights(tmp_path / "own.weights.h5")
+    np.testing.assert_array_equal(generate(gpt2, engine="openvino", **GREEDY), before)
 
 
 @pytest.mark.slow
@@ -158,6 +161,8 @@ def test_narrower_numbers_give_close_logits(conversion, gpt2):
     [
         ({"engine": "xla"}, "engine='xla' does not run generate; use tensorflow or openvino"),
         ({"engine": "onnx"}, "'onnx' is not supported; engines are"),
+        ({"engine": "openvino", "precision": ["bfloat16"]}, r"precision=\['bfloat16'\] is not supported"),
+        ({"engine": "openvino", "quantize": ["int8"]}, r"quantize=\['int8'\] is not supported; supported are int8"),
         ({"precision": "bfloat16"}, "precision='bfloat16' is OpenVINO's, and engine is 'tensorflow'"),
         ({"quantize": "int8"}, "quantize='int8' needs OpenVINO, and engine is 'tensorflow'"),
         ({"engine": "openvino", "prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens reads several tokens"),
@@ -225,7 +230,7 @@ def test_writes_of_several_slots_are_not_converted():
 def test_calls_of_several_options_share_a_step(gpt2):
     generate(gpt2, engine="openvino", **GREEDY)
     generate(gpt2, engine="openvino", **DRAWN | {"num_return_sequences": 1})
-    kept = vars(gpt2)["_generation_graphs"][1]
+    kept = vars(gpt2)["_generation_graphs"].made
     assert sum(key[0] == "step" for key in kept) == 1
 
 

@@ -252,7 +252,8 @@ def test_words_that_the_model_cannot_time(monkeypatch):
     config, model = ours.model.generation_config, ours.model
     for heads, message in (([[0, 1], [1, 4]], r"names \[1, 4\], but the decoder has 2 layers of 4 heads"),
                            ([], "take alignment_heads in the checkpoint's"), ([[2, 0]], r"names \[2, 0\]"),
-                           ([[0]], r"names \[0\]")):  # fmt: skip
+                           *((wrong, "has to be a list of pairs")
+                             for wrong in ([[0]], [0, 1], 5, [None], [[0.0, 1.0]], "abc"))):  # fmt: skip
         with monkeypatch.context() as patch, pytest.raises(ValueError, match=message):
             patch.setattr(config, "alignment_heads", heads)
             ours(LONG[1], return_timestamps="word")

@@ -40,7 +40,7 @@ def check_quantization(quantize: str | None, engine: str) -> None:
     """
     if quantize is None:
         return
-    if quantize not in QUANTIZATIONS:
+    if quantize not in tuple(QUANTIZATIONS):
         raise EngineError(f"quantize={quantize!r} is not supported; supported are {', '.join(QUANTIZATIONS)}.")
     if engine != "openvino":
         raise EngineError(f"quantize={quantize!r} needs OpenVINO, and engine is {engine!r}: pass engine='openvino'.")
@@ -56,7 +56,7 @@ def check_precision(precision: str, engine: str) -> None:
     Raises:
         EngineError: naming what can.
     """
-    if precision not in PRECISIONS:
+    if precision not in tuple(PRECISIONS):
         raise EngineError(f"precision={precision!r} is not supported; supported are {', '.join(PRECISIONS)}.")
     if precision != "float32" and engine != "openvino":
         raise EngineError(

@@ -1,6 +1,7 @@
 """One call of ``generate``: its inputs and options made tensors, the graph that they need, and the result."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -300,17 +301,29 @@ def _step(model, call: Call, progress: Progress) -> Step:
     return _kept(model, key, lambda: Step(model, call.loop.stepper, progress, call.conversion))
 
 
+@dataclass
+class Kept:
+    """Holds what was made of a model; no tuple or list, in which Keras' ``load_weights`` would find the model again.
+
+    Attributes:
+        state: of the model, while which it holds.
+        made: what was made, by key.
+    """
+
+    state: tuple
+    made: dict[Any, Any] = field(default_factory=dict)
+
+
 def _kept(model, key: Any, make: Callable[[], Any]) -> Any:
     """Make something of a model once, and keep it until the model changes, as by adapters or quantization."""
     state = (model.changes, *(id(variable) for variable in model.variables))
     # Past Keras, which would track and save it.
-    kept_for, kept = vars(model).get("_generation_graphs", (None, {}))
-    if kept_for != state:
-        kept = {}
-        vars(model)["_generation_graphs"] = (state, kept)
-    if key not in kept:
-        kept[key] = make()
-    return kept[key]
+    kept = vars(model).get("_generation_graphs")
+    if kept is None or kept.state != state:
+        kept = vars(model)["_generation_graphs"] = Kept(state)
+    if key not in kept.made:
+        kept.made[key] = make()
+    return kept.made[key]
 
 
 def wrapped(results: dict[str, Any], call: Call, config: GenerationConfig) -> Any:

@@ -242,8 +242,8 @@ class GeneratingPipeline(Writing, Pipeline):
     @property
     def trace_count(self) -> int:
         """Number of graphs that the model generates with; new prompts of about a length add none."""
-        kept = vars(self.model).get("_generation_graphs", (None, {}))[1]
-        return sum(1 for key in kept if key[0] not in ("stepper", "step"))
+        kept = vars(self.model).get("_generation_graphs")
+        return 0 if kept is None else sum(1 for key in kept.made if key[0] not in ("stepper", "step"))
 
 
 # Messages of assertions about logits, and the values that they are of.

@@ -145,7 +145,12 @@ class WhisperPipeline(Writing, SpeechPipeline):
                 attentions, or if the width of its median filter is even.
         """
         model = self.model
-        named = tuple(tuple(pair) for pair in getattr(model.generation_config, "alignment_heads", None) or ())
+        given = getattr(model.generation_config, "alignment_heads", None)
+        if given is not None and not (isinstance(given, list | tuple) and all(map(_is_pair, given))):
+            raise ValueError(
+                f"alignment_heads of generation_config.json is {given!r:.80}, but has to be a list of pairs."
+            )
+        named = tuple(map(tuple, given or ()))
         if not named:
             raise ValueError(
                 "Times of words take alignment_heads in the checkpoint's generation_config.json: the pairs of a layer "
@@ -435,3 +440,8 @@ class WhisperPipeline(Writing, SpeechPipeline):
             time_precision=self.feature_extractor.chunk_length / self.model.config.max_source_positions,
         )
         return {"text": text, **optional} | self.extras(model_outputs)
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether a value names a layer and a head."""
+    return isinstance(value, list | tuple) and len(value) == 2 and all(type(number) is int for number in value)
