@@ -206,6 +206,11 @@ def test_one_text_is_what_openvino_is_chosen_for(rows, options, used):
     np.testing.assert_array_equal(got, generate(model, IDS[-rows:], MASK[-rows:], **options))
 
 
+def test_what_openvino_alone_can_do_is_not_left_to_tensorflow(used):
+    generate(pair("gpt2")[0], IDS, MASK, engine="auto", precision="bfloat16", **GREEDY)
+    assert used
+
+
 def test_graphs_and_prompt_lookup_are_left_to_tensorflow():
     model, _ = pair("gpt2")
     expected = generate(model, IDS[1:2], MASK[1:2], **GREEDY).numpy()

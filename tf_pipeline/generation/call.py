@@ -127,7 +127,8 @@ def _suited(conversion: Conversion | None, config: GenerationConfig, rows: int |
     """
     if conversion is None:
         return None
-    if not conversion.required:
+    is_default = (conversion.precision, conversion.quantize) == ("float32", None)  # what TensorFlow can run too
+    if not conversion.required and is_default:
         is_lone = (rows, config.num_beams, config.num_return_sequences) == (1, 1, 1)  # of more, OpenVINO is slower
         is_able = tf.executing_eagerly() and config.prompt_lookup_num_tokens is None
         return conversion if is_lone and is_able else None
