@@ -121,6 +121,7 @@ def test_a_stream_may_generate_between_tokens():
     np.testing.assert_array_equal(generate(model, streamer=Nested(), engine="openvino", **GREEDY), expected)
 
 
+@pytest.mark.slow
 def test_weights_that_change_are_seen(gpt2, tmp_path):
     before = generate(gpt2, engine="openvino", **GREEDY).numpy()
     gpt2.save_weights(tmp_path / "own.weights.h5")

@@ -15,7 +15,7 @@ import tensorflow as tf
 import transformers
 
 import tf_pipeline
-from parity_tests.families import BODIES, CLASSES, HEADS, MODELS, OWN_FAMILIES, REPRESENTATIVES, marked
+from parity_tests.families import BODIES, CLASSES, DISTINCT, HEADS, MODELS, OWN_FAMILIES, REPRESENTATIVES, marked
 from parity_tests.keras_helpers import (
     assert_same_outputs,
     assert_same_values,
@@ -411,6 +411,7 @@ def test_callbacks(tmp_path):
     assert saved.evaluate(unlearnable, verbose=0) == pytest.approx(min(history["val_loss"]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_fit_under_xla():
     model = tiny_model(CLASSIFIER)
     model.compile(keras.optimizers.SGD(0.05), jit_compile=True)
@@ -680,7 +681,7 @@ def test_an_unknown_rank_says_how_to_state_it():
 # -------------------------------------------------------------------------------------------------------- structure
 
 
-@pytest.mark.parametrize("name", marked(CLASSES))
+@pytest.mark.parametrize("name", exhaustive(DISTINCT, BODIES))
 def test_variables_and_their_paths(name):
     """Paths are unique and read like the checkpoint's keys; torch has as many parameters, and a bias that is none."""
     model = tiny_model(name)

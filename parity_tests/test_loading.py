@@ -30,7 +30,7 @@ from parity_tests.checkpoint_helpers import (
     twin,
     weights,
 )
-from parity_tests.families import BODIES, CLASSES, DISTINCT, FAMILY, FOLLOWERS, MASKED_LMS, MODELS, STAND_INS, marked
+from parity_tests.families import BODIES, CLASSES, DISTINCT, FAMILY, FOLLOWERS, MASKED_LMS, MODELS, marked
 from parity_tests.tiers import exhaustive, thinned
 from parity_tests.tiny import tiny_config
 from tf_pipeline import auto
@@ -58,7 +58,7 @@ def assert_refused(source, pattern: str, class_name: str = CLASSIFIER, **kwargs)
 # ------------------------------------------------------------------------------------------------------- layouts
 
 
-@pytest.mark.parametrize("class_name", exhaustive(CLASSES, STAND_INS))
+@pytest.mark.parametrize("class_name", exhaustive(CLASSES, BODIES))
 def test_every_class_loads_with_nothing_to_report(class_name):
     model, report = ours(class_name, checkpoint(class_name), output_loading_info=True)
     assert (report.missing, report.unused, report.mismatched) == ([], [], [])

@@ -221,7 +221,7 @@ SPEECH = "automatic-speech-recognition"
             {"chunk_length_s": 0.1},
             {"chunk_length_s": 0.07, "stride_length_s": (0.01, 0.005)},
         ],
-        3,
+        6,
     ),
     ids=str,
 )

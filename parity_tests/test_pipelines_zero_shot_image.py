@@ -38,7 +38,7 @@ def far_apart(answers) -> bool:
     return all(np.diff([one["score"] for one in answer]).max(initial=-1.0) < -10 * NEAR for answer in answers)
 
 
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("model_type", thinned(TYPES, 2))
 @pytest.mark.parametrize(
     "options",
     thinned(

@@ -88,7 +88,7 @@ def test_what_changes_nothing_is_taken_without_torch(monkeypatch, caplog):
     assert "pad_token_id=3" in caplog.text
 
 
-@pytest.mark.parametrize("folder", [checkpoint, saved], ids=["pytorchs", "saved"])
+@pytest.mark.parametrize("folder", [checkpoint, pytest.param(saved, marks=pytest.mark.slow)], ids=["pytorchs", "saved"])
 def test_another_number_of_labels(folder, caplog):
     """A new head for fine-tuning, as PyTorch makes it."""
     source = saved() if folder is saved else checkpoint("megatron-bert", AUTO)

@@ -223,6 +223,7 @@ def test_outputs_are_compared_too(monkeypatch):
         gate.compare_outputs(model, twin(checkpoint("gpt_neox", CAUSAL), CAUSAL)[0])
 
 
+@pytest.mark.slow
 def test_shards_are_read_and_written(tmp_path):
     model, (torch_model, _) = loaded("mixtral", CAUSAL)
     torch_model.save_pretrained(tmp_path / "theirs", max_shard_size="60KB")

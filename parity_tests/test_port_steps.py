@@ -123,6 +123,7 @@ def test_planted_mistake_is_caught(operator, place, value):
         gate_step.check_step(_mistaken(step, operator, place, value), torch_class, config, ours.graph)
 
 
+@pytest.mark.slow
 def test_gate_crosses_windows_and_fills_tables():
     config = tiny.tiny_config("starcoder2", sliding_window=16)
     whole = causal_pair("opt")[0].graph
@@ -242,6 +243,7 @@ def test_a_folder_without_a_step_loads_and_generates(saved, tmp_path, monkeypatc
     np.testing.assert_array_equal(written(model), expected)
 
 
+@pytest.mark.slow
 def test_a_new_checkpoint_takes_an_old_step_along(saved, tmp_path):
     folder = _copy(saved, tmp_path)
     tf_pipeline.TFAutoModel.from_pretrained(checkpoint("esm")).save_pretrained(folder)

@@ -22,6 +22,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from parity_tests.pipeline_helpers import CONLL, assert_same_answers, labels_of, tiny_with_tokenizer
 from parity_tests.serving_helpers import Table, columns, loopback_server
 from parity_tests.test_cli import run
+from parity_tests.tiers import thinned
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.serving import Client, RequestRefusedError, ServingError
 from tf_pipeline.serving.client.answers import FeatureExtraction
@@ -303,9 +304,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("version", "task", "parameters", "options", "forms"), CASES, ids=[f"{c[1]}-{c[0]}-{c[3]}" for c in CASES]
-)
+@pytest.mark.parametrize(("version", "task", "parameters", "options", "forms"), thinned(CASES, 2))
 def test_answers_are_those_of_the_local_pipeline(local, connect, kind, version, task, parameters, options, forms):
     client, pipe = connect(kind, version, **options), local(task, **parameters)
     # Written down were the answers to single texts; in a batch, hidden states (up to 4 here) are rounded otherwise.

@@ -7,7 +7,7 @@ import transformers
 
 from parity_tests.loader_helpers import exported, run
 from parity_tests.pipeline_helpers import tiny_with_tokenizer
-from parity_tests.tiers import exhaustive, thinned
+from parity_tests.tiers import exhaustive
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.serving.export import TASKS
 from tf_pipeline.serving.lint import lint
@@ -72,7 +72,8 @@ FITTING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", thinned(SHAPES, 3))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHAPES)
 def test_models_in_a_graph_of_dynamic_shapes(compiled, name):
     model = _served(compiled, "text-classification").pipe.value.model
     ids = tf.ones((2, 4), tf.int32)
