@@ -11,8 +11,8 @@ tokens that float32 PyTorch writes: all of them in float32, and the first few in
 The number reported is PyTorch's median time over the engine's: above 1 is faster than PyTorch eager in the same dtype.
 
 The bound is the time that reading every weight once for each token takes, at the bandwidth of a sum over a large
-array in TensorFlow, which reads faster than the loop of ``limits.py``; the share is the bound over the time measured. It says something for one text, whose products are as
-fast as the memory is.
+array in TensorFlow, which reads faster than the loop of ``limits.py``; the share is the bound over the time measured.
+It says something for one text, whose products are as fast as the memory is.
 """
 
 import argparse
