@@ -18,6 +18,7 @@ from pathlib import Path
 
 from harness import (
     add_common_options,
+    add_data_option,
     console,
     environment,
     film_reviews,
@@ -87,9 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--workers", nargs="+", type=positive, default=[2], metavar="N", help="processes of Beam (default: %(default)s)"
     )
-    parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="movieReviewSnippets_GroundTruth.txt of vaderSentiment"
-    )
+    add_data_option(parser)
     add_common_options(parser, rounds=1)
     return parser.parse_args()
 

@@ -10,8 +10,9 @@ that of float32 PyTorch. The number reported is PyTorch's median time over the e
 eager in the same dtype. KerasHub has no head for this checkpoint, so its backbone alone runs, which is less work.
 
 The limit is the time that the matrix products take at the rate of the processor's multiply-adds, or that reading the
-weights takes at the bandwidth of the memory, whichever is longer; see ``limits.py``. The share is the limit over the
-time measured: nothing can be faster than 100 %.
+weights takes at the bandwidth of a plain loop, whichever is longer; see ``limits.py``. The share is the limit over the
+time measured. No product is faster than 100 %, but a single short text, which the memory bounds, may be: memory is
+faster than the loop.
 """
 
 import argparse

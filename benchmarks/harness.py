@@ -290,14 +290,19 @@ def tensorflow_with(threads: int):
     return tf
 
 
-def add_pipeline_options(parser: argparse.ArgumentParser, batch_sizes: list[int]) -> None:
-    """``--data`` and ``--batch-sizes``, of what runs pipelines over film reviews."""
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """``--data``, of what :func:`film_reviews` reads."""
     parser.add_argument(
         "--data",
         type=Path,
         metavar="FILE",
         help="movieReviewSnippets_GroundTruth.txt of vaderSentiment 0.5 (default: pip downloads its source package)",
     )
+
+
+def add_pipeline_options(parser: argparse.ArgumentParser, batch_sizes: list[int]) -> None:
+    """``--data`` and ``--batch-sizes``, of what runs pipelines over film reviews."""
+    add_data_option(parser)
     parser.add_argument(
         "--batch-sizes",
         nargs="+",

@@ -1,10 +1,10 @@
-"""Limits of a processor: multiply-adds per second in registers, and bytes per second read from memory.
+"""Limits of a processor: multiply-adds per second in registers, and bytes per second that a loop reads from memory.
 
     python benchmarks/limits.py
 
 A program in C, which the system's compiler makes for this processor, does nothing else, on as many threads as the
-engines that are measured. No engine can compute faster; a plain loop does not read as fast as the memory is, of which
-TensorFlow's sum was seen to reach a fifth more. Where there is no compiler, nothing is known.
+engines that are measured. No engine can compute faster. One can read faster: sums in TensorFlow do. Where there is no
+compiler, nothing is known.
 """
 
 import contextlib
@@ -102,7 +102,7 @@ class Limits:
 
     def __str__(self) -> str:
         rates = [f"{rate / 1e9:.0f} GFLOP/s in {dtype}" for dtype, rate in self.operations.items()]
-        return f"{', '.join(rates)}; {self.bytes_read / 1e9:.1f} GB/s from memory"
+        return f"{', '.join(rates)}; {self.bytes_read / 1e9:.1f} GB/s read by a loop"
 
 
 def measure_limits(threads: int) -> Limits | None:
