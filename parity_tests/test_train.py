@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import signal
 import xml.etree.ElementTree as ElementTree
 from functools import cache
@@ -398,7 +397,7 @@ def test_errors_of_tensorflow_are_told_in_a_line(arguments, monkeypatch, error, 
 def test_an_interruption_leaves_nothing(arguments, monkeypatch, name):
     def interrupted(task, model, rows, output, *_, **__):
         with checkpoint_folder(output):
-            os.kill(os.getpid(), getattr(signal, name))
+            signal.raise_signal(getattr(signal, name))  # os.kill may be late: it picks any thread
 
     monkeypatch.setattr("tf_pipeline.finetuning.train", interrupted)
     given, folder = arguments
