@@ -9,6 +9,9 @@ Each measurement is a fresh process that has done its imports and run one operat
 second line counts more: ``from_pretrained`` with a first forward pass of 1 × 16 tokens. PyTorch has then read all but
 the word embeddings that these tokens do not use. Memory is the process's peak above what it held before, as a multiple
 of the file; pages of a mapped file, which other processes may share, count like any other.
+
+The last contender reads no file: it makes as many of Keras' own layers as the model has, with variables of zeros, which
+is what a model of Keras takes at least.
 """
 
 import argparse
@@ -124,7 +127,48 @@ class OursCompiled(Ours):
         return graph(self.tf.ones(SHAPE, self.tf.int32)).numpy()
 
 
-LOADERS: dict[str, type[Loader]] = {loader.label: loader for loader in (Torch, Ours, OursCompiled)}
+class KerasLayers(Loader):
+    """Keras' own layers, as many as the model has and of its sizes, with zeros and without a file; none computes."""
+
+    label = "Keras' layers alone"
+
+    def __init__(self):
+        import keras
+        import transformers
+
+        self.layers, self.config_class = keras.layers, transformers.BertConfig
+        self._dense(2, 3)
+
+    def _dense(self, units: int, inputs: int) -> None:
+        self.layers.Dense(units, kernel_initializer="zeros").build((None, inputs))
+
+    def _norm_and_dropout(self, width: int) -> None:
+        self.layers.LayerNormalization().build((None, width))
+        self.layers.Dropout(0.1)
+
+    def _load(self, checkpoint):
+        config = self.config_class.from_pretrained(checkpoint)
+        width, inner = config.hidden_size, config.intermediate_size
+        for words in (config.vocab_size, config.max_position_embeddings, config.type_vocab_size):
+            self.layers.Embedding(words, width, embeddings_initializer="zeros").build(None)
+        self._norm_and_dropout(width)
+        for _ in range(config.num_hidden_layers):
+            for _ in range(4):  # queries, keys, values and what joins the heads
+                self._dense(width, width)
+            self.layers.Dropout(0.1)  # of attention
+            self._norm_and_dropout(width)
+            self._dense(inner, width)
+            self._dense(width, inner)
+            self._norm_and_dropout(width)
+        self._dense(width, width)  # the pooler
+        self.layers.Dropout(0.1)
+        self._dense(config.num_labels, width)
+
+    def _forward(self, model):
+        return np.empty(0)
+
+
+LOADERS: dict[str, type[Loader]] = {loader.label: loader for loader in (Torch, Ours, OursCompiled, KerasLayers)}
 
 
 def reset_peak() -> int:
@@ -161,7 +205,10 @@ def check(results: dict[str, list[dict[str, Any]]]) -> float:
     """
     reference = np.array(results[Torch.label][0]["logits"])
     worst = max(
-        float(np.max(np.abs(np.array(one["logits"]) - reference))) for found in results.values() for one in found
+        float(np.max(np.abs(np.array(one["logits"]) - reference)))
+        for found in results.values()
+        for one in found
+        if one["logits"]
     )
     if not worst <= 1e-3:
         raise SystemExit(f"wrong: logits differ from PyTorch's by {worst:.1e}")
@@ -181,7 +228,10 @@ def print_results(results: dict[str, list[dict[str, Any]]], size: int) -> None:
         return show(ratio(seconds(Torch.label, what), seconds(label, what)))
 
     columns = ["", "from_pretrained (PyTorch has not read the weights)", "from_pretrained + first forward"]
-    rows = [[label, speed(label, "load"), speed(label, "first")] for label in results]
+    rows = [
+        [label, speed(label, "load"), speed(label, "first") if found[0]["logits"] else "–"]
+        for label, found in results.items()
+    ]
     print_table("Speed, PyTorch = 1 (quartiles)", columns, rows)
     rows = [[label, *(multiple(label, what) for what in ("load", "first", "held"))] for label in results]
     columns = ["", "peak of from_pretrained", "peak with first forward", "held after it"]

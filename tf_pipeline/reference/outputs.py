@@ -78,8 +78,8 @@ def named_tensors(outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def array(value: Any) -> np.ndarray:
-    """A tensor of either framework as a float64 array."""
-    if tf.is_tensor(value):
+    """A tensor of either framework, or an array, as a float64 array."""
+    if tf.is_tensor(value) or isinstance(value, np.ndarray):
         return np.asarray(value, np.float64)
     return torch_array(value)
 
