@@ -282,7 +282,7 @@ def probabilities_taken_for_several_labels(patch):
     loss(patch, "TFDebertaV2ForSequenceClassification", losses.sequence_classification)
 
 
-@mistake_in_the_loss("xlm-roberta", "TFXLMRobertaForCausalLM", sample=True)
+@mistake_in_the_loss("xlm-roberta", "TFXLMRobertaForCausalLM")
 def labels_shifted_the_other_way(patch):
     def other_way(outputs, labels, config):
         return losses.cross_entropy(outputs.logits[:, 1:], labels["labels"][:, :-1])
@@ -470,7 +470,7 @@ def pooler_reads_the_last_token(patch):
     patch.setattr(albert.AlbertPooler, "call", call)
 
 
-@mistake("modernbert", "TFModernBertForSequenceClassification", classifier_pooling="mean", sample=True)
+@mistake("modernbert", "TFModernBertForSequenceClassification", classifier_pooling="mean")
 @mistake("modernbert", "TFModernBertForMultipleChoice", classifier_pooling="mean")
 def mean_of_padding_too(patch):
     patch.setattr(modernbert, "mean_of_tokens", lambda states, mask: tf.reduce_mean(states, axis=1))
@@ -494,7 +494,7 @@ def mean_without_the_first_token(patch):
     patch.setitem(SequenceSummary.READERS, "mean", lambda states, places: tf.reduce_mean(states[:, 1:], axis=1))
 
 
-@mistake("roberta", "TFRobertaForMultipleChoice", sample=True)
+@mistake("roberta", "TFRobertaForMultipleChoice")
 def choices_and_texts_exchanged(patch):
     def forward(self, training=False, **inputs):
         inputs, choices = encoder.flatten_choices(inputs)
@@ -684,7 +684,7 @@ def types_of_the_first_text_for_all(patch):
 # ------------------------------------------------------------------------------------- relative positions and windows
 
 
-@mistake("mpnet", "TFMPNetModel", sample=True)
+@mistake("mpnet", "TFMPNetModel")
 def later_keys_taken_for_earlier(patch):
     wrapped(patch, mpnet, "relative_positions", results(lambda x: -x))
 
@@ -712,7 +712,7 @@ def farthest_bucket_at_64(patch):
     wrapped(patch, mpnet, "bidirectional_buckets", lambda own: lambda relative, buckets: own(relative, buckets, 64))
 
 
-@mistake("deberta-v2", "TFDebertaV2Model", sample=True)
+@mistake("deberta-v2", "TFDebertaV2Model")
 def buckets_rounded_down(patch):
     def floored(distances, num_buckets, max_distance):
         exact = num_buckets // 2
@@ -1421,7 +1421,7 @@ def neighbours_of_one_kind_joined(patch):
     patch.setattr(token_classification, "tag", lambda label: ("I", label[2:] if "-" in label else label))
 
 
-@mistake("with tokenizer", "TFBertForQuestionAnswering", PIPES, sample=True)
+@mistake("with tokenizer", "TFBertForQuestionAnswering", PIPES)
 def answers_of_any_length(patch):
     wrapped(
         patch,

@@ -9,6 +9,7 @@ import torch
 import tf_pipeline
 from parity_tests.checkpoint_helpers import assert_same_outputs, checkpoint, ours, twin
 from parity_tests.keras_helpers import tiny_inputs, tiny_labels, tiny_model
+from parity_tests.tiers import exhaustive
 from tf_pipeline.parity.inputs import random_inputs
 from tf_pipeline.pipelines import pipeline
 
@@ -58,7 +59,7 @@ def test_embeddings_of_texts_are_what_their_ids_are(models, given, has_choices):
         np.testing.assert_allclose(value, expected[name], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["TFBertForMultipleChoice", NAME])
+@pytest.mark.parametrize("name", exhaustive(["TFBertForMultipleChoice", NAME], ["TFBertForMultipleChoice"]))
 def test_positions_may_be_one_row_for_all(name):
     model = ours(name, checkpoint(name), dtype="float64")
     inputs, scores = random_inputs(model), {"TFBertForMultipleChoice": "logits", NAME: "mc_logits"}[name]
@@ -106,7 +107,14 @@ def test_each_kind_of_labels_has_its_loss(models, given):
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")  # of the head whose labels are left out
-@pytest.mark.parametrize("kinds", [("labels",), ("mc_labels",), ("labels", "mc_labels")])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param(("labels",), marks=pytest.mark.slow),
+        pytest.param(("mc_labels",), marks=pytest.mark.slow),
+        ("labels", "mc_labels"),
+    ],
+)
 def test_fit_takes_the_sum_of_the_losses(kinds):
     model = tiny_model(NAME)
     inputs, labels = tiny_inputs(model), {name: tiny_labels(model)[name] for name in kinds}

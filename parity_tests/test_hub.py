@@ -29,8 +29,10 @@ from parity_tests.checkpoint_helpers import (
     twin,
     weights,
 )
+from parity_tests.tiers import exhaustive
 
 CLASS = "TFBertForSequenceClassification"
+SOURCE = functools.partial(checkpoint, CLASS, num_hidden_layers=1)
 COMMITS = {"main": "a" * 40, "v2": "b" * 40}
 
 CHILD = (
@@ -41,6 +43,11 @@ time.sleep = lambda seconds: None  # between the retries of a failed request
 answers, sys.stdout = sys.stdout, sys.stderr
 from tf_pipeline import AutoConfig, TFAutoModel, TFAutoModelForSequenceClassification, TFBertModel
 from tf_pipeline.checkpoint import named_slots
+
+def offline(source):
+    from huggingface_hub import constants
+    constants.HF_HUB_OFFLINE = True
+    return load(source)
 
 def load(source, **options):
     model, report = TFAutoModelForSequenceClassification.from_pretrained(source, output_loading_info=True, **options)
@@ -97,18 +104,18 @@ class Child:
 
 
 def with_other_weights() -> Path:
-    return edited(checkpoint(CLASS), lambda tensors: tensors.update({k: v + 1 for k, v in tensors.items()}))
+    return edited(SOURCE(), lambda tensors: tensors.update({k: v + 1 for k, v in tensors.items()}))
 
 
 def in_shards() -> Path:
     folder = new_folder()
-    twin(CLASS, checkpoint(CLASS)).save_pretrained(folder, max_shard_size="20KB")
+    twin(CLASS, SOURCE()).save_pretrained(folder, max_shard_size="20KB")
     return folder
 
 
 def as_pickle() -> Path:
-    folder = copied(checkpoint(CLASS), WEIGHTS)
-    torch.save(twin(CLASS, checkpoint(CLASS)).state_dict(), folder / "pytorch_model.bin")
+    folder = copied(SOURCE(), WEIGHTS)
+    torch.save(twin(CLASS, SOURCE()).state_dict(), folder / "pytorch_model.bin")
     return folder
 
 
@@ -119,7 +126,7 @@ def without_a_shard() -> Path:
 
 
 def with_a_web_page() -> Path:
-    folder = copied(checkpoint(CLASS))
+    folder = copied(SOURCE())
     (folder / WEIGHTS).write_text("<!DOCTYPE html><html><body>Log in to the network</body></html>")
     return folder
 
@@ -133,16 +140,16 @@ def nested(source: Path) -> Path:
 def repositories() -> dict[tuple[str, str], Path]:
     """Folder of each repository and revision."""
     return {
-        ("org/plain", "main"): checkpoint(CLASS),
+        ("org/plain", "main"): SOURCE(),
         ("org/plain", "v2"): with_other_weights(),
-        ("org/nested", "main"): nested(checkpoint(CLASS)),
+        ("org/nested", "main"): nested(SOURCE()),
         ("org/sharded", "main"): in_shards(),
         ("org/pickled", "main"): as_pickle(),
         ("org/incomplete", "main"): without_a_shard(),
         ("org/portal", "main"): with_a_web_page(),
-        ("org/unweighted", "main"): copied(checkpoint(CLASS), WEIGHTS),
-        ("org/private", "main"): checkpoint(CLASS),
-        ("plain", "main"): checkpoint(CLASS),
+        ("org/unweighted", "main"): copied(SOURCE(), WEIGHTS),
+        ("org/private", "main"): SOURCE(),
+        ("plain", "main"): SOURCE(),
     }
 
 
@@ -259,10 +266,10 @@ CUT_OFF = {
 def write_cache(home: Path) -> None:
     """Lay out the hub's cache by hand, as its documentation describes it: blobs, refs and snapshots of links."""
     cached = {
-        "cached": {"main": checkpoint(CLASS), "v2": with_other_weights()},
+        "cached": {"main": SOURCE(), "v2": with_other_weights()},
         "cached-shards": {"main": in_shards()},
         "cached-nested": {"main": nested(in_shards())},
-        "cached-config": {"main": copied(checkpoint(CLASS), WEIGHTS)},
+        "cached-config": {"main": copied(SOURCE(), WEIGHTS)},
     }
     for name, revisions in cached.items():
         root = home / "hub" / f"models--org--{name}"
@@ -282,21 +289,28 @@ def write_cache(home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    """Results by case with a hub, with a cache while the hub is down, and with a cache in offline mode."""
+    """Results by case with a hub, and with a cache while the hub is down."""
     Hub.repositories = repositories()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    homes = [tmp_path_factory.mktemp("home") for _ in range(2)]
-    for home in homes:
-        write_cache(home)
-    connected = Child(homes[0], HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
-    offline = Child(homes[1], HF_HUB_OFFLINE="1")
+    write_cache(home := tmp_path_factory.mktemp("home"))
+    connected = Child(home, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
     results = {"online": connected.evaluate(ONLINE)}
     server.shutdown()
     server.server_close()
-    results |= {"unreachable": connected.evaluate(CUT_OFF), "offline": offline.evaluate(CUT_OFF)}
+    results |= {"unreachable": connected.evaluate(CUT_OFF)}
+    results |= connected.evaluate({"turned offline": "offline('org/elsewhere')"})
     connected.end()
-    offline.end()
+    return results
+
+
+@pytest.fixture(scope="module")
+def offline(settings, tmp_path_factory):
+    """Results of a process that begins in offline mode."""
+    write_cache(home := tmp_path_factory.mktemp("home"))
+    child = Child(home, HF_HUB_OFFLINE="1")
+    results = child.evaluate(CUT_OFF)
+    child.end()
     return results
 
 
@@ -317,7 +331,7 @@ def assert_error(result, kind: str, *parts: str):
 
 @pytest.mark.parametrize("case", ["plain", "again", "no namespace", "subfolder", "sharded", "token", "forced"])
 def test_a_hub_id_loads_the_weights_it_names(case, online):
-    assert online[case] == digest(checkpoint(CLASS))
+    assert online[case] == digest(SOURCE())
 
 
 @pytest.mark.parametrize("case", ["branch", "commit"])
@@ -388,22 +402,27 @@ def test_weights_that_cannot_be_read(case, parts, online):
 # -------------------------------------------------------------------------------------------------------- offline
 
 
-@pytest.fixture(scope="module", params=["offline", "unreachable"])
+@pytest.fixture(scope="module", params=exhaustive(["offline", "unreachable"], ["unreachable"]))
 def cut_off(request, settings):
     """Results without a hub, and what errors say about it."""
-    reason = {"offline": "HF_HUB_OFFLINE is set", "unreachable": "Connection refused"}[request.param]
-    return settings[request.param], reason
+    if request.param == "offline":
+        return request.getfixturevalue("offline"), "HF_HUB_OFFLINE is set"
+    return settings["unreachable"], "Connection refused"
+
+
+def test_offline_mode_is_named(settings):
+    assert_error(settings["turned offline"], "RepositoryError", "config.json of 'org/elsewhere'", "HF_HUB_OFFLINE is")
 
 
 @pytest.mark.parametrize("case, revision", [("cached", "main"), ("cached revision", "v2"), ("cached commit", "v2")])
 def test_the_cache_is_enough(case, revision, cut_off):
-    expected = checkpoint(CLASS) if revision == "main" else Hub.repositories["org/plain", "v2"]
+    expected = SOURCE() if revision == "main" else Hub.repositories["org/plain", "v2"]
     assert cut_off[0][case] == digest(expected)
 
 
 @pytest.mark.parametrize("case", ["cached shards", "cached subfolder"])
 def test_shards_in_the_cache_are_enough(case, cut_off):
-    assert cut_off[0][case] == digest(checkpoint(CLASS))
+    assert cut_off[0][case] == digest(SOURCE())
 
 
 def test_a_download_cannot_be_forced_without_a_hub(cut_off):

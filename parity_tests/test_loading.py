@@ -30,7 +30,7 @@ from parity_tests.checkpoint_helpers import (
     twin,
     weights,
 )
-from parity_tests.families import BODIES, CLASSES, DISTINCT, FAMILY, FOLLOWERS, MASKED_LMS, MODELS, marked
+from parity_tests.families import BODIES, CLASSES, DISTINCT, FAMILY, FOLLOWERS, MASKED_LMS, MODELS
 from parity_tests.tiers import exhaustive, thinned
 from parity_tests.tiny import tiny_config
 from tf_pipeline import auto
@@ -40,6 +40,7 @@ from tf_pipeline.heads import head_of
 from tf_pipeline.layers import ACTIVATIONS
 
 CLASSIFIER = "TFBertForSequenceClassification"
+SOME_MASKED_LMS = exhaustive(MASKED_LMS, ["TFBertForMaskedLM", "TFModernBertForMaskedLM"])
 INDEX = "model.safetensors.index.json"
 
 
@@ -58,7 +59,7 @@ def assert_refused(source, pattern: str, class_name: str = CLASSIFIER, **kwargs)
 # ------------------------------------------------------------------------------------------------------- layouts
 
 
-@pytest.mark.parametrize("class_name", exhaustive(CLASSES, BODIES))
+@pytest.mark.parametrize("class_name", exhaustive(CLASSES, BODIES[::3]))
 def test_every_class_loads_with_nothing_to_report(class_name):
     model, report = ours(class_name, checkpoint(class_name), output_loading_info=True)
     assert (report.missing, report.unused, report.mismatched) == ([], [], [])
@@ -95,7 +96,7 @@ def test_an_index_that_is_none_is_named(content):
     assert_refused(folder, r"index\.json is not an index of shards")
 
 
-@pytest.mark.parametrize("kind", ["object", "folder"])
+@pytest.mark.parametrize("kind", exhaustive(["object", "folder"], ["folder"]))
 def test_a_bare_file_takes_a_config(kind):
     folder = checkpoint(CLASSIFIER)
     config = transformers.AutoConfig.from_pretrained(folder) if kind == "object" else folder
@@ -147,16 +148,19 @@ def our_report(class_name, source, **kwargs):
 @pytest.mark.parametrize("body", exhaustive(BODIES, ["TFBertModel"]))
 @pytest.mark.parametrize(
     "saved, loaded",
-    [
-        ("LM", "ForSequenceClassification"),
-        ("LM", "Model"),
-        ("ForSequenceClassification", "ForTokenClassification"),
-        ("ForSequenceClassification", "ForMultipleChoice"),
-        ("ForSequenceClassification", "LM"),
-        ("ForTokenClassification", "Model"),
-        ("Model", "ForTokenClassification"),
-        ("Model", "LM"),
-    ],
+    exhaustive(
+        [
+            ("LM", "ForSequenceClassification"),
+            ("LM", "Model"),
+            ("ForSequenceClassification", "ForTokenClassification"),
+            ("ForSequenceClassification", "ForMultipleChoice"),
+            ("ForSequenceClassification", "LM"),
+            ("ForTokenClassification", "Model"),
+            ("Model", "ForTokenClassification"),
+            ("Model", "LM"),
+        ],
+        [("LM", "ForSequenceClassification"), ("ForTokenClassification", "Model"), ("Model", "LM")],
+    ),
 )
 def test_heads_are_reported_as_pytorch_reports_them(body, saved, loaded):
     names = [_of_kind(body, kind) for kind in (saved, loaded)]
@@ -246,7 +250,12 @@ def test_a_body_that_lacks_a_weight_is_refused():
     assert_refused(edited(checkpoint(CLASSIFIER), lambda tensors: tensors.pop(key)), rf"missing: \['{key}'\]")
 
 
-@pytest.mark.parametrize("class_name, key", [(CLASSIFIER, "bert.encoder.extra"), ("TFBertModel", "encoder.extra")])
+@pytest.mark.parametrize(
+    "class_name, key",
+    exhaustive(
+        [(CLASSIFIER, "bert.encoder.extra"), ("TFBertModel", "encoder.extra")], [(CLASSIFIER, "bert.encoder.extra")]
+    ),
+)
 def test_a_body_with_a_weight_too_many_is_refused(class_name, key):
     source = edited(checkpoint(class_name), lambda tensors: tensors.update({key: torch.zeros(2)}))
     assert_refused(source, rf"unexpected: \['{key}'\]", class_name)
@@ -280,7 +289,7 @@ def rename(source, change):
     return edited(source, edit)
 
 
-@pytest.mark.parametrize("body", thinned(BODIES, 3))
+@pytest.mark.parametrize("body", thinned(BODIES, 6))
 def test_a_prefix_too_many(body):
     prefix = getattr(tf_pipeline, body).base_model_prefix
     source = rename(checkpoint(body), lambda key: f"{prefix}.{key}")
@@ -288,7 +297,7 @@ def test_a_prefix_too_many(body):
     assert_same_weights(ours(body, source), twin(body, checkpoint(body)))
 
 
-@pytest.mark.parametrize("class_name", thinned(MASKED_LMS, 3))
+@pytest.mark.parametrize("class_name", thinned(MASKED_LMS, 6))
 def test_a_prefix_too_few(class_name):
     prefix = f"{getattr(tf_pipeline, class_name).base_model_prefix}."
     source = rename(checkpoint(class_name), lambda key: key.removeprefix(prefix))
@@ -329,7 +338,7 @@ def tied_weights(class_name):
     return ours(class_name, checkpoint(class_name)).tied_weights()
 
 
-@pytest.mark.parametrize("class_name", MASKED_LMS)
+@pytest.mark.parametrize("class_name", SOME_MASKED_LMS)
 @pytest.mark.parametrize("both", thinned([True, False], 2))
 def test_tied_weights_under_either_name(class_name, both):
     def edit(tensors):
@@ -341,7 +350,7 @@ def test_tied_weights_under_either_name(class_name, both):
     assert_same_weights(ours(class_name, source), twin(class_name, checkpoint(class_name)))
 
 
-@pytest.mark.parametrize("class_name", MASKED_LMS)
+@pytest.mark.parametrize("class_name", SOME_MASKED_LMS)
 def test_tied_weights_that_differ_are_refused(class_name):
     def edit(tensors):
         alias, key = next(iter(tied_weights(class_name).items()))
@@ -351,7 +360,7 @@ def test_tied_weights_that_differ_are_refused(class_name):
     assert_refused(source, r"are tied by the config but differ.*tie_word_embeddings=False", class_name)
 
 
-@pytest.mark.parametrize("class_name", MASKED_LMS)
+@pytest.mark.parametrize("class_name", SOME_MASKED_LMS)
 def test_untied_weights(class_name, tmp_path):
     source = checkpoint(class_name, tie_word_embeddings=False)
     expected = twin(class_name, source, dtype="float64")
@@ -376,7 +385,7 @@ def torch_bin(class_name=CLASSIFIER, dtype="float32", **save_options):
     return folder
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("dtype", thinned(["float32", "bfloat16", "float16", "float64"], 2))
 def test_pytorch_model_bin(dtype):
     assert_same_weights(
         ours(CLASSIFIER, torch_bin(dtype=dtype), dtype=dtype), twin(CLASSIFIER, checkpoint(CLASSIFIER), dtype=dtype)
@@ -467,7 +476,7 @@ def test_labels_follow_their_number():
     assert model(example_inputs(model)).logits.shape == (2, 7, 6)
 
 
-@pytest.mark.parametrize("class_name", [CLASSIFIER, "TFDistilBertForSequenceClassification"])
+@pytest.mark.parametrize("class_name", thinned([CLASSIFIER, "TFDistilBertForSequenceClassification"], 2))
 def test_fewer_layers(class_name):
     source = checkpoint(class_name)
     model = ours(class_name, source, num_hidden_layers=2, dtype="float64")
@@ -493,7 +502,7 @@ def test_another_number_of_layers_does_not_excuse_other_gaps(layers, key):
     assert_refused(source, rf"missing: \['{key}'\]", num_hidden_layers=layers)
 
 
-@pytest.mark.parametrize("body", ["TFBertModel", "TFDistilBertModel"])
+@pytest.mark.parametrize("body", thinned(["TFBertModel", "TFDistilBertModel"], 2))
 def test_heads_regroup_the_same_weights(body):
     source = checkpoint(body)
     model = ours(body, source, num_attention_heads=8, dtype="float64")
@@ -526,7 +535,7 @@ def stored_as(dtype, **config_changes):
     return edited(checkpoint("TFDistilBertModel"), convert, dtype=dtype, **config_changes)
 
 
-@pytest.mark.parametrize("stored", DTYPES)
+@pytest.mark.parametrize("stored", exhaustive(DTYPES, ["float64"]))
 @pytest.mark.parametrize("wanted", DTYPES)
 def test_every_stored_dtype_loads_into_every_dtype(stored, wanted):
     source = stored_as(stored)
@@ -536,7 +545,7 @@ def test_every_stored_dtype_loads_into_every_dtype(stored, wanted):
 
 
 @pytest.mark.parametrize("stored", DTYPES)
-@pytest.mark.parametrize("said", [True, False])
+@pytest.mark.parametrize("said", exhaustive([True, False], [False]))
 def test_auto_keeps_the_checkpoints_dtype(stored, said):
     source = stored_as(stored)
     if not said:
@@ -582,7 +591,7 @@ def test_a_bad_dtype_lists_the_good_ones(dtype):
 # --------------------------------------------------------------------------------------------------------- saving
 
 
-@pytest.mark.parametrize("class_name", marked(CLASSES))
+@pytest.mark.parametrize("class_name", exhaustive(DISTINCT, BODIES))
 @pytest.mark.parametrize(
     "dtype, size",
     thinned([("bfloat16", "20KB"), ("float32", "50GB"), ("float16", 10_000)], 3),
@@ -678,7 +687,9 @@ def test_quantized_layers_are_not_saved_as_weights(tmp_path):
 SINUSOIDAL = ("marian", "pegasus")
 
 
-@pytest.mark.parametrize("class_name", exhaustive(DISTINCT, BODIES))
+@pytest.mark.parametrize(
+    "class_name", exhaustive(DISTINCT, ["TFBertModel", "TFGPT2Model", "TFModernBertModel", "TFT5Model"])
+)
 def test_random_weights_start_as_pytorchs(class_name):
     sizes = {"hidden_size": 64, "num_hidden_layers": 1, "initializer_range": 0.07}
     config = tiny_config(FAMILY[class_name], class_name, **sizes)
@@ -704,7 +715,7 @@ def test_sinusoidal_positions_are_pytorchs():
     np.testing.assert_array_equal(mine, expected)
 
 
-@pytest.mark.parametrize("class_name", [CLASSIFIER, "TFDistilBertForMaskedLM"])
+@pytest.mark.parametrize("class_name", thinned([CLASSIFIER, "TFDistilBertForMaskedLM"], 2))
 def test_seeds_fix_random_weights(class_name):
     config = tiny_config(FAMILY[class_name], class_name)
     models = []
@@ -741,7 +752,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("auto_class", HEADS)
-@pytest.mark.parametrize("family, name", [("bert", "TFBert"), ("distilbert", "TFDistilBert")])
+@pytest.mark.parametrize("family, name", thinned([("bert", "TFBert"), ("distilbert", "TFDistilBert")], 2))
 def test_auto_classes_pick_the_class_of_the_head(auto_class, family, name):
     head = HEADS[auto_class] if isinstance(HEADS[auto_class], str) else HEADS[auto_class].get(family)
     config = tiny_config(family, name + (head or "Model"))
@@ -790,8 +801,11 @@ def test_activations_are_pytorchs(name):
 
 @pytest.mark.parametrize(
     "class_name, key, name",
-    [("TFBertForMaskedLM", "hidden_act", name) for name in sorted(ACTIVATIONS)]
-    + [("TFDistilBertForMaskedLM", "activation", name) for name in ("gelu_new", "relu", "silu")],
+    exhaustive(
+        [("TFBertForMaskedLM", "hidden_act", name) for name in sorted(ACTIVATIONS)]
+        + [("TFDistilBertForMaskedLM", "activation", name) for name in ("gelu_new", "relu", "silu")],
+        [("TFBertForMaskedLM", "hidden_act", "gelu_new"), ("TFDistilBertForMaskedLM", "activation", "relu")],
+    ),
 )
 def test_models_use_the_activation_of_their_config(class_name, key, name):
     source, options = checkpoint(class_name, num_hidden_layers=1), {"dtype": "float64", key: name}
@@ -872,7 +886,7 @@ def assert_same_dropout(class_name, **changes):
     assert dropout_rates(getattr(tf_pipeline, class_name)(config)) == expected
 
 
-@pytest.mark.parametrize("class_name", marked(CLASSES))
+@pytest.mark.parametrize("class_name", exhaustive(DISTINCT, [*BODIES, CLASSIFIER]))
 def test_dropout_rates_are_pytorchs(class_name):
     changes = rates(FAMILY[class_name], class_name)
     assert_same_dropout(class_name, **changes)
@@ -882,7 +896,7 @@ def test_dropout_rates_are_pytorchs(class_name):
 
 def test_arguments_of_save_pretrained(tmp_path):
     """Those of version 4 are honoured, or refused with a replacement."""
-    model = ours(CLASSIFIER, checkpoint(CLASSIFIER))
+    model = ours(CLASSIFIER, checkpoint(CLASSIFIER, num_hidden_layers=1))
     inputs = example_inputs(model)
     model.save_pretrained(save_directory=tmp_path, saved_model=True, version=3, safe_serialization=True)
     served = tf.saved_model.load(str(tmp_path / "saved_model" / "3"))

@@ -26,29 +26,40 @@ def classes(names, quick=families.CLASSES):
 
 
 BODIES = classes(families.BODIES)
-HEADS_IN_MODES = pytest.mark.parametrize(
-    ("family", "name", "mode"),
-    [
-        pytest.param(
-            families.FAMILY[name], name, mode, id=f"{name}-{mode}",
-            marks=() if mode == "eager" and name in families.STAND_INS else pytest.mark.slow,
-        )
-        for mode, names in (
-            ("eager", families.DISTINCT),
-            ("function", families.BODIES),
-        )
-        for name in names
-    ],
+PADDINGS = ("right", "left", None)
+STAND_INS = [name for name in families.DISTINCT if name in families.STAND_INS]
+
+
+def _heads_in_modes():
+    """Classes, modes and paddings; what is no body of a family of its own has one padding by default."""
+    slow = pytest.mark.slow
+    for mode, names in (("eager", families.DISTINCT), ("function", families.BODIES)):
+        for name in names:
+            marks = () if mode == "eager" and name in families.BODIES else slow
+            yield pytest.param(families.FAMILY[name], name, mode, PADDINGS, id=f"{name}-{mode}", marks=marks)
+    for name in STAND_INS:
+        if name not in families.BODIES:
+            yield pytest.param(families.FAMILY[name], name, "eager", ("left",), id=f"{name}-left")
+
+
+HEADS_IN_MODES = pytest.mark.parametrize(("family", "name", "mode", "paddings"), _heads_in_modes())
+# Heads differ in what they make of the body's states: of all of these or of the first, of choices, of both.
+OWN_HEADS = classes(families.OWN_CLASSES, quick=(*families.BODIES, "TFBertForMultipleChoice", "TFGPT2DoubleHeadsModel"))
+FIRST_TOKEN_HEADS = classes(
+    families.OWN_CLASSES,
+    quick=(
+        "TFBertForSequenceClassification", "TFBertForPreTraining", "TFBertForMultipleChoice", "TFAlbertForPreTraining",
+        "TFElectraForPreTraining", "TFGPT2DoubleHeadsModel", "TFDebertaV2Model",
+    ),
 )  # fmt: skip
-OWN_HEADS = classes(families.OWN_CLASSES, quick=families.STAND_INS)
-SOME_BODIES = classes(families.BODIES, quick=families.BODIES[::3])
+SOME_BODIES = classes(families.BODIES, quick=("TFAlbertModel", "TFGPT2Model"))
 
 
-def settings_for(model, **options):
+def settings_for(model, paddings=PADDINGS, **options):
     labels = bool(model.label_names)
     return {
         f"{padding} padding" if padding else "no mask": random_inputs(model, padding=padding, labels=labels, **options)
-        for padding in ("right", "left", None)
+        for padding in paddings
     }
 
 
@@ -57,14 +68,14 @@ def test_every_family_has_a_tiny_config():
 
 
 @HEADS_IN_MODES
-def test_heads_equal_torch(family, name, mode, checkpoint, judge):
+def test_heads_equal_torch(family, name, mode, paddings, checkpoint, judge):
     """Hidden states, attentions, logits, loss and gradients at float64; the same but gradients at float32."""
     folder = checkpoint(family, name)
     model = getattr(tf_pipeline, name).from_pretrained(folder)
     report = compare_outputs(
         folder,
         name,
-        settings=settings_for(model),
+        settings=settings_for(model, paddings),
         mode=mode,
         rms_factor=rules.HARSH_RMS_FACTOR,
         gradients=bool(model.label_names),
@@ -145,7 +156,7 @@ def test_positions_types_and_embeddings_given(family, name, checkpoint, judge):
 
 @classes(
     [name for name in families.OWN_CLASSES if getattr(tf_pipeline, name).input_rank == 3],
-    quick=["TFBertForMultipleChoice", "TFGPT2DoubleHeadsModel"],
+    quick=["TFGPT2DoubleHeadsModel"],
 )
 def test_positions_of_choices(family, name, checkpoint, judge):
     folder = checkpoint(family, name)
@@ -154,11 +165,15 @@ def test_positions_of_choices(family, name, checkpoint, judge):
     limit = model.num_positions or 99
     inputs["position_ids"] = np.random.default_rng(0).integers(0, limit, inputs["input_ids"].shape)
     settings = {"position_ids": inputs}
-    judge(compare_outputs(folder, name, settings=settings, rms_factor=rules.HARSH_RMS_FACTOR), f"{family}: inputs")
+    judge(
+        compare_outputs(folder, name, settings=settings, mode="eager", rms_factor=rules.HARSH_RMS_FACTOR),
+        f"{family}: inputs",
+    )
 
 
+@pytest.mark.slow  # those of BERT are in test_parity_problem_types.py, too
 @pytest.mark.parametrize(("problem_type", "dtype"), [("regression", float), ("multi_label_classification", float)])
-@pytest.mark.parametrize("family", exhaustive(families.OWN_FAMILIES, ["bert"]))
+@pytest.mark.parametrize("family", families.OWN_FAMILIES)
 def test_losses_of_each_problem_type(family, problem_type, dtype, checkpoint, judge):
     name = next(name for name in supported_models()[family] if name.endswith("ForSequenceClassification"))
     folder = checkpoint(family, name, problem_type=problem_type)
@@ -166,7 +181,9 @@ def test_losses_of_each_problem_type(family, problem_type, dtype, checkpoint, ju
     inputs = random_inputs(model)
     labels = np.random.default_rng(0).integers(0, 2, (5, 5)).astype(dtype)
     judge(
-        compare_outputs(folder, name, settings={problem_type: inputs | {"labels": labels}}, gradients=True),
+        compare_outputs(
+            folder, name, settings={problem_type: inputs | {"labels": labels}}, mode="eager", gradients=True
+        ),
         f"{family}: problem types",
     )
 
@@ -176,7 +193,7 @@ def test_regression_to_one_number(checkpoint, judge):
     model = tf_pipeline.TFBertForSequenceClassification.from_pretrained(folder)
     settings = {"regression": random_inputs(model) | {"labels": np.linspace(-1, 1, 5)}}
     judge(
-        compare_outputs(folder, "TFBertForSequenceClassification", settings=settings, gradients=True),
+        compare_outputs(folder, "TFBertForSequenceClassification", settings=settings, mode="eager", gradients=True),
         "bert: problem types",
     )
 
@@ -222,7 +239,7 @@ def _real(key, value, rows):
     return value[rows] if value.shape[:2] == rows.shape else value
 
 
-@OWN_HEADS
+@FIRST_TOKEN_HEADS
 @pytest.mark.parametrize("padding", exhaustive(["right", "left"], ["left"]))
 def test_logits_do_not_depend_on_what_else_is_returned(family, name, padding, checkpoint):
     """Heads that read the first token alone compute no other in the last layer, unless hidden states are asked for."""
@@ -233,7 +250,7 @@ def test_logits_do_not_depend_on_what_else_is_returned(family, name, padding, ch
         np.testing.assert_allclose(plain[key], full[key], atol=1e-12)
 
 
-@classes(families.MASKED_LMS)
+@classes(families.MASKED_LMS, quick=families.MASKED_LMS[::3])
 def test_scores_at_some_tokens_alone(family, name, checkpoint):
     model = getattr(tf_pipeline, name).from_pretrained(checkpoint(family, name), dtype="float64")
     inputs = random_inputs(model)
@@ -258,7 +275,10 @@ def test_first_token_alone_with_causal_and_square_masks(checkpoint):
         np.testing.assert_allclose(plain.logits, full.logits, atol=1e-12)
 
 
-@classes([name for name in families.BODIES if name != "TFBartModel"])  # whose positions count padding
+@classes(
+    [name for name in families.BODIES if name != "TFBartModel"],  # whose positions count padding
+    quick=("TFBertModel", "TFGPT2Model", "TFLlamaModel", "TFRobertaModel"),
+)
 def test_left_padding_with_positions_is_no_padding(family, name, checkpoint):
     """Given positions from the mask, padding changes nothing, whether positions would count it or not."""
     model = getattr(tf_pipeline, name).from_pretrained(checkpoint(family, name), dtype="float64")
@@ -294,7 +314,7 @@ def test_without_its_mask_a_padded_batch_is_wrong(checkpoint):
     assert np.abs(masked[1:, 0] - unmasked[1:, 0]).max() > 1e-2
 
 
-@pytest.mark.parametrize("layers", [2, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("layers", exhaustive([1, 2, 12], [1]))
 def test_hidden_states_at_the_default_width(layers, tmp_path, judge):
     """A BERT of width 768: every hidden state is batch × seq × 768, and equal."""
     config = BertConfig(num_hidden_layers=layers, vocab_size=500)
@@ -304,7 +324,8 @@ def test_hidden_states_at_the_default_width(layers, tmp_path, judge):
     outputs = model(**inputs, output_hidden_states=True)
     assert outputs.last_hidden_state.shape == (3, 16, 768)
     assert [state.shape for state in outputs.hidden_states] == [(3, 16, 768)] * (layers + 1)
-    judge(compare_outputs(tmp_path, "TFBertModel", settings={"right padding": inputs}), f"bert: {layers} layers of 768")
+    report = compare_outputs(tmp_path, "TFBertModel", settings={"right padding": inputs}, mode="eager")
+    judge(report, f"bert: {layers} layers of 768")
 
 
 def test_outputs_are_indexed_three_ways(checkpoint):
@@ -322,7 +343,7 @@ def test_outputs_are_indexed_three_ways(checkpoint):
     assert tf.nest.flatten(outputs)[1] is outputs.logits or len(tf.nest.flatten(outputs)) == 2
 
 
-@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("kind", exhaustive([list, tuple], [list]))
 def test_inputs_in_a_list(kind, checkpoint):
     model = tf_pipeline.TFBertForSequenceClassification.from_pretrained(
         checkpoint("bert", "TFBertForSequenceClassification")

@@ -117,7 +117,7 @@ def test_steps_are_pytorchs(options):
     rng = np.random.default_rng(0)
     ids, labels = rng.integers(2, 90, (4, 7)), rng.integers(0, 5, 4)
     arguments = {"num_warmup_steps": 0, "weight_decay_rate": 0.1} | options
-    model.compile(create_optimizer(1e-2, 10, **arguments)[0])
+    model.compile(create_optimizer(1e-2, 10, **arguments)[0], run_eagerly=True)
     decay = decayed(model)
     groups = [
         {"params": [p for n, p in theirs.named_parameters() if n in decay], "weight_decay": 0.1},

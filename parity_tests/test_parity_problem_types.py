@@ -11,7 +11,7 @@ import tf_pipeline
 from parity_tests.checkpoint_helpers import checkpoint
 from parity_tests.families import DISTINCT, FAMILY, HEADS, OWN_CLASSES
 from parity_tests.test_mutations_families import only_the_verdict  # noqa: F401
-from parity_tests.tiers import exhaustive, thinned
+from parity_tests.tiers import exhaustive
 from tf_pipeline import compare
 from tf_pipeline.cli.main import app
 from tf_pipeline.parity.inputs import random_inputs
@@ -29,7 +29,8 @@ KINDS = [
 
 def losses_equal(name: str, **changes) -> set[str]:
     """Compare outputs and gradients of a class in float64; returns the settings whose loss was compared."""
-    report = compare(checkpoint(name, **changes), dtypes=["float64"], mode="eager", groups=["outputs", "gradients"])
+    source = checkpoint(name, num_hidden_layers=1, **changes)
+    report = compare(source, dtypes=["float64"], mode="eager", groups=["outputs", "gradients"])
     report.raise_if_unequal()
     return {check.setting for check in report.checks if check.name == "loss"}
 
@@ -67,12 +68,21 @@ def test_command_compares_a_classifier_of_several_labels(tmp_path):
     assert {"multi-label", "class labels", "regression"} <= losses
 
 
-@pytest.mark.parametrize("name", thinned([name for name in HEADS if name in DISTINCT], 8))
+@pytest.mark.parametrize(
+    "name",
+    exhaustive(
+        [name for name in HEADS if name in DISTINCT],
+        [
+            "TFAlbertForPreTraining", "TFRobertaForSequenceClassification", "TFElectraForMultipleChoice",
+            "TFLlamaForCausalLM", "TFBertForTokenClassification", "TFModernBertForQuestionAnswering",
+        ],
+    ),
+)  # fmt: skip
 def test_labels_count_and_do_not(name):
     """In every setting something counts, and where labels can be ignored something is."""
     from parity_tests.tiny import tiny_config
 
-    model = getattr(tf_pipeline, name)(tiny_config(FAMILY[name], name))
+    model = getattr(tf_pipeline, name)(tiny_config(FAMILY[name], name, num_hidden_layers=1))
     inputs = random_inputs(model, batch=2)
     settings = labelled_settings(model, inputs)
     assert settings

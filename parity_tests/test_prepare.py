@@ -12,6 +12,7 @@ from parity_tests import tokenizer_stacks
 from parity_tests.keras_helpers import tiny_model
 from parity_tests.pipeline_helpers import decoder_checkpoint, encoder_decoder_checkpoint, labels_of
 from parity_tests.sentences import film_reviews
+from parity_tests.tiers import exhaustive
 from tf_pipeline import AutoTokenizer, TFAutoModelForCausalLM, TFAutoModelForSeq2SeqLM, pipeline
 from tf_pipeline.callbacks import EpochOrder
 from tf_pipeline.data import prepare
@@ -31,6 +32,12 @@ def tokenizer():
 
 
 def model_of(class_name="TFBertForSequenceClassification", names=NAMES, **changes):
+    """A model that is shared, whose weights and config say nothing about batches."""
+    return _model_of(class_name, tuple(names), **changes)
+
+
+@cache
+def _model_of(class_name, names, **changes):
     return tiny_model(class_name, vocab_size=len(tokenizer()), num_labels=len(names), **labels_of(names), **changes)
 
 
@@ -122,7 +129,7 @@ def many(count=230):
     return [{"text": text, "label": i % 3} for i, text in enumerate((film_reviews() * 3)[:count])]
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", exhaustive([False, True], [True]))
 def test_orders_are_new_and_repeatable(stream):
     rows, model = many(60), model_of()
 
@@ -155,7 +162,7 @@ def test_batches_are_of_like_lengths():
 
 def test_epochs_of_fit_have_their_own_order():
     """A training that goes on at epoch 2 sees what it would have seen."""
-    rows, model, seen = many(12), model_of(), []
+    rows, model, seen = many(12), tiny_model("TFBertForSequenceClassification", vocab_size=len(tokenizer())), []
     made = prepare(rows, model, tokenizer(), 12, shuffle=True, bucket=False, seed=3)
     all_epochs = [texts_of(made) for _ in range(4)]
 
@@ -256,7 +263,7 @@ def test_words_of_tokenizers_that_keep_spaces(tmp_path):
     assert own.decode(inputs["input_ids"][0], skip_special_tokens=True) == " good day"
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("side", exhaustive(["right", "left"], ["left"]))
 def test_windows_of_contexts(side):
     own = AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINT, padding_side=side)
     model = model_of("TFBertForQuestionAnswering", ["start", "end"], max_position_embeddings=64)

@@ -99,8 +99,11 @@ def test_averages_of_weights():
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("SGD", {"clipnorm": 0.05}), ("SGD", {"global_clipnorm": 0.5}), ("SGD", {"clipvalue": 1e-3}),
-     ("AdamW", {"global_clipnorm": 0.5})], ids=str,
+    exhaustive(
+        [("SGD", {"clipnorm": 0.05}), ("SGD", {"global_clipnorm": 0.5}), ("SGD", {"clipvalue": 1e-3}),
+         ("AdamW", {"global_clipnorm": 0.5})],
+        [("SGD", {"clipnorm": 0.05}), ("SGD", {"global_clipnorm": 0.5}), ("SGD", {"clipvalue": 1e-3})],
+    ), ids=str,
 )  # fmt: skip
 def test_clipped_gradients(kind, options):
     """SGD shows the norm of the gradients, which Adam divides out."""

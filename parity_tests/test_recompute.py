@@ -46,7 +46,7 @@ def counted(model):
     return runs
 
 
-@pytest.mark.parametrize("class_name", exhaustive(CLASSES, CLASSES[:2]))
+@pytest.mark.parametrize("class_name", exhaustive(CLASSES, ["TFT5ForConditionalGeneration"]))
 def test_gradients_are_equal(class_name):
     layers = {"num_hidden_layers": 2} if "T5" not in class_name else {"num_layers": 2}
     model = tiny_model(class_name, dtype="float64", dropout=True, **layers)
@@ -71,7 +71,7 @@ def test_in_a_graph_and_in_fit():
         model = tiny_model("TFBertForSequenceClassification", dropout=True, num_hidden_layers=2)
         if recomputed:
             model.gradient_checkpointing_enable()
-        model.compile(keras.optimizers.SGD(0.1))
+        model.compile(keras.optimizers.SGD(0.1), run_eagerly=not recomputed)
         return model.fit(tiny_inputs(model) | tiny_labels(model), epochs=3, verbose=0).history["loss"]
 
     assert losses(True) == pytest.approx(losses(False), rel=1e-5)

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
+from parity_tests.tiers import exhaustive
 from tf_pipeline.judging.check import GROUPS, Check, Finding, Skip, Worst
 from tf_pipeline.parity import html
 from tf_pipeline.parity.report import Report
@@ -134,7 +135,9 @@ REPORTS = {
     "hostile": hostile_report,
     "long": long_report,
 }
-every_report = pytest.mark.parametrize("make", REPORTS.values(), ids=REPORTS)
+every_report = pytest.mark.parametrize(
+    "make", exhaustive(REPORTS.values(), set(REPORTS.values()) - {long_report}), ids=REPORTS
+)
 
 
 # ------------------------------------------------------------------------------------------------------ reading a page
@@ -458,6 +461,10 @@ def test_long_reports_are_cut():
     assert names[:2998] == [f"gradient.{n}" for n in range(2998)]  # the worst, in the order of the run
     assert names[2998:] == ["gradient.3498", "gradient.3499"]  # and every failure
     assert "3,500 checks were made. This table holds 3,000 of them" in details.text
+
+
+@pytest.mark.slow
+def test_every_failure_of_a_long_report_is_told():
     failing = Report([replace(check, passed=False) for check in long_report().checks])
     assert len(read(failing).find("details")[0].find("tbody")[0].find("tr")) == 3500
 

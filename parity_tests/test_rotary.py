@@ -1,5 +1,6 @@
 """Rotary embeddings against PyTorch's in float64: every rule, random legal parameters, both sides of every limit."""
 
+import itertools
 import types
 
 import numpy as np
@@ -13,11 +14,12 @@ from transformers.models.gpt_neox import modeling_gpt_neox
 from transformers.models.llama import modeling_llama
 
 from parity_tests.checkpoint_helpers import assert_same_outputs, checkpoint, ours, run_both, twin
+from parity_tests.tiers import exhaustive
 from tf_pipeline.layers import RotaryEmbedding, rotate, rotate_rows
 from tf_pipeline.layers.rotary import RULES
 from tf_pipeline.reference.precision import lifted_upcasts
 
-TRIALS = 12
+TRIALS = 12  # random configs of a rule
 LIMITED = ("dynamic", "longrope")
 KINDS = ("full_attention", "sliding_attention")
 
@@ -88,10 +90,11 @@ def test_every_rule_of_pytorch_is_here():
     assert set(RULES) == {"default", *ROPE_INIT_FUNCTIONS}
 
 
+@pytest.mark.parametrize("trials", exhaustive([4, TRIALS], [4]))
 @pytest.mark.parametrize("kind", RULES)
-def test_tables(kind, capsys):
+def test_tables(kind, trials, capsys):
     rng, count = np.random.default_rng(sorted(RULES).index(kind)), 0
-    for _ in range(TRIALS):
+    for _ in range(trials):
         config = draw_config(rng, kind)
         limits = {config.max_position_embeddings, config.rope_parameters.get("original_max_position_embeddings", 16)}
         rotary = RotaryEmbedding(config)
@@ -101,7 +104,7 @@ def test_tables(kind, capsys):
             assert_same_table(mine, torch_table(modeling_llama.LlamaRotaryEmbedding, config, positions))
             count += 1
     with capsys.disabled():
-        print(f" [{kind}: {count} tables of {TRIALS} random configs]", end="")
+        print(f" [{kind}: {count} tables of {trials} random configs]", end="")
 
 
 @pytest.mark.parametrize("kind", LIMITED)
@@ -177,15 +180,17 @@ def test_yarn_looks_for_truncate_beside_the_types_of_layers(place):
     assert np.abs(np.squeeze(other[0], 1) - theirs[0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
-@pytest.mark.parametrize("kind", RULES)
-def test_one_trace_serves_all_lengths(kind, jit_compile):
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    exhaustive(itertools.product(RULES, ["graph", "xla"]), [*((kind, "graph") for kind in RULES), ("dynamic", "xla")]),
+)
+def test_one_trace_serves_all_lengths(kind, mode):
     config = draw_config(np.random.default_rng(7), kind)
     rotary = RotaryEmbedding(config)
     graph = tf.function(
         lambda positions: rotary(positions, tf.float64),
         input_signature=[tf.TensorSpec([None, None], tf.int32)],
-        jit_compile=jit_compile,
+        jit_compile=mode == "xla",
     )
     for length in (1, 9, config.max_position_embeddings, 3 * config.max_position_embeddings):
         positions = tf.range(length)[tf.newaxis]
@@ -260,7 +265,7 @@ def test_refusals(parameters, message):
         RotaryEmbedding(config)
 
 
-@pytest.mark.parametrize("kind", RULES)
+@pytest.mark.parametrize("kind", exhaustive(RULES, ["default", "longrope", "yarn"]))
 def test_modernbert_honours_every_rule(kind):
     """The object a user loads, on texts on both sides of the limits; read by the default rule it differs."""
     rng = np.random.default_rng(13)

@@ -16,6 +16,7 @@ import transformers
 from rich.console import Console
 from typer.testing import CliRunner
 
+from parity_tests.kill_helpers import write_files
 from parity_tests.pipeline_helpers import (
     CONLL,
     SPECIFIC,
@@ -25,6 +26,7 @@ from parity_tests.pipeline_helpers import (
     tiny_with_tokenizer,
 )
 from parity_tests.sentences import film_reviews
+from parity_tests.tiers import exhaustive
 from tf_pipeline import AutoTokenizer, pipeline
 from tf_pipeline.checkpoint import checkpoint_folder
 from tf_pipeline.cli.main import app
@@ -43,8 +45,9 @@ TEXTS = [text[:60] for text in film_reviews()[:12]]
 
 
 @cache
-def body(class_name="TFBertModel"):
-    return tiny_with_tokenizer(class_name, AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINT), std=0.05)
+def body(layers=2):
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_CHECKPOINT)
+    return tiny_with_tokenizer("TFBertModel", tokenizer, std=0.05, num_hidden_layers=layers)
 
 
 def answers_of(text):
@@ -132,27 +135,34 @@ def arguments(tmp_path):
     """Arguments of a short training, and the folder that it writes."""
     _, rows, _, _ = CASES["text-classification"]
     given = {
-        "--model": str(body()), "--train": rows_in(tmp_path, "train.jsonl", rows), "--output": tmp_path / "out",
+        "--model": str(body(layers=1)), "--train": rows_in(tmp_path, "train.jsonl", rows), "--output": tmp_path / "out",
         "--validation": rows_in(tmp_path, "validation.jsonl", rows[:6]), "--epochs": 2, "--batch-size": 4,
     }  # fmt: skip
     return [part for pair in given.items() for part in pair], tmp_path
 
 
+@pytest.fixture
+def eagerly():
+    """Run what would be traced for a single step."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 def test_the_command(arguments):
     given, folder = arguments
-    done = command("text-classification", *given, "--seed", 3)
+    write_files(folder / "out", {"model.safetensors": "old", "adapter/notes.txt": "old", "notes.txt": "mine"})
+    refused = command("text-classification", *given)
+    assert refused.exit_code == 1 and "is not empty; --overwrite" in refused.stderr
+    assert (folder / "out" / "model.safetensors").read_text() == "old"
+    done = command("text-classification", *given, "--seed", 3, "--overwrite")
     assert done.exit_code == 0, done.output
+    assert (folder / "out" / "notes.txt").read_text() == "mine" and not (folder / "out" / "adapter").exists()
     lines = [line.split() for line in done.stderr.splitlines()]
     header = next(line for line in lines if line[:1] == ["epoch"] and "val_f1" in line)
     rows = lines[lines.index(header) + 1 :]
     assert [row[0] for row in rows[:2]] == ["1", "2"] and len(rows[0]) == len(header) == 7
     assert f"The checkpoint is in {folder / 'out'}." in done.stderr
-    before = (folder / "out" / "model.safetensors").read_bytes()
-    again = command("text-classification", *given)
-    assert again.exit_code == 1 and "is not empty; --overwrite" in again.stderr
-    assert (folder / "out" / "model.safetensors").read_bytes() == before
-    repeated = command("sentiment-analysis", *given, "--seed", 3, "--overwrite")
-    assert repeated.exit_code == 0 and (folder / "out" / "model.safetensors").read_bytes() == before
     labels = transformers.AutoConfig.from_pretrained(folder / "out").id2label
     assert labels == {0: "bad", 1: "good"}
     card = (folder / "out" / "README.md").read_text()
@@ -166,6 +176,18 @@ def test_the_command(arguments):
         assert f"| {name} | {value} |" in card
     assert card.index("learning_curve.svg") < card.index("## Training") and "The weights are those of epoch 2." in card
     assert json.loads((folder / "out" / "config.json").read_text())["problem_type"] == "single_label_classification"
+
+
+@pytest.mark.slow
+def test_the_command_with_one_seed_writes_the_same_weights(arguments):
+    given, folder = arguments
+    assert command("text-classification", *given, "--seed", 3).exit_code == 0
+    before = (folder / "out" / "model.safetensors").read_bytes()
+    again = command("text-classification", *given)
+    assert again.exit_code == 1 and "is not empty; --overwrite" in again.stderr
+    assert (folder / "out" / "model.safetensors").read_bytes() == before
+    repeated = command("sentiment-analysis", *given, "--seed", 3, "--overwrite")
+    assert repeated.exit_code == 0 and (folder / "out" / "model.safetensors").read_bytes() == before
 
 
 def test_bad_rows_are_named_and_nothing_is_written(arguments):
@@ -242,7 +264,7 @@ def test_fewer_batches_than_make_a_step_are_learned_too(tmp_path):
     assert np.mean(changed) > 0.5
 
 
-@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("clip", exhaustive([None, 0.5], [0.5]))
 def test_the_last_step_of_an_epoch_is_of_the_batches_that_are_left(clip):
     """SGD over six batches, four of them to a step, against the sums by hand."""
     x, y = np.random.default_rng(0).normal(size=(2, 6, 1)).astype("float32")
@@ -445,7 +467,7 @@ def test_an_adapter_is_trained_alone_and_merged(arguments):
     adapter = folder / "out" / "adapter"
     saved = json.loads((adapter / "adapter_config.json").read_text())
     assert (saved["r"], saved["lora_alpha"], saved["target_modules"]) == (4, 16, ["query", "value"])
-    start = transformers.AutoModelForSequenceClassification.from_pretrained(body(), num_labels=2)
+    start = transformers.AutoModelForSequenceClassification.from_pretrained(body(layers=1), num_labels=2)
     before = {name: value.clone() for name, value in start.state_dict().items()}
     theirs = peft.PeftModel.from_pretrained(start, adapter).merge_and_unload().state_dict()
     ours = transformers.AutoModelForSequenceClassification.from_pretrained(folder / "out").state_dict()
@@ -477,14 +499,14 @@ def test_layers_that_a_checkpoint_lacks_are_in_its_adapter(tmp_path):
     torch.testing.assert_close(theirs(ids).logits, ours(ids).logits, atol=1e-5, rtol=0)
 
 
-def test_a_folder_that_was_filled_meanwhile_is_left_alone(tmp_path):
+def test_a_folder_that_was_filled_meanwhile_is_left_alone(tmp_path, eagerly):
     class Fill(keras.callbacks.Callback):
         def on_train_end(self, logs=None):
             (tmp_path / "out").mkdir()
             (tmp_path / "out" / "config.json").write_text("{}")
 
     with pytest.raises(FileExistsError, match="is not empty"):
-        train("text-classification", body(), CASES["text-classification"][1], tmp_path / "out", epochs=1,
+        train("text-classification", body(layers=1), CASES["text-classification"][1], tmp_path / "out", epochs=1,
               callbacks=[Fill()])  # fmt: skip
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
 

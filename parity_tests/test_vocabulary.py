@@ -32,7 +32,8 @@ OLD = 99
 def model_of(class_name: str, dtype=None, **changes):
     """A random model of ``OLD`` tokens."""
     keras.utils.set_random_seed(1)
-    config = tiny_config(KINDS[class_name], class_name, vocab_size=OLD, initializer_range=0.2, **changes)
+    changes |= {"vocab_size": OLD, "initializer_range": 0.2, "num_hidden_layers": 1}
+    config = tiny_config(KINDS[class_name], class_name, **changes)
     return getattr(tf_pipeline, class_name)(config, dtype=dtype)
 
 
