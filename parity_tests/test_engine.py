@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tf_pipeline
+from parity_tests.tiers import exhaustive
 from tf_pipeline.judging.rules import judge_envelope, judge_float64
 from tf_pipeline.parity import Report, compare, compare_outputs
 from tf_pipeline.parity.inputs import random_inputs
@@ -71,12 +72,18 @@ def perturbed(model, key, change):
 
 @pytest.mark.parametrize(
     ("key", "first"),
-    [
-        ("embeddings.LayerNorm.bias", "hidden_states.0"),
-        ("encoder.layer.1.attention.self.key.bias", "attentions.1"),
-        ("encoder.layer.1.output.dense.weight", "hidden_states.2"),
-        ("pooler.dense.bias", "pooler_output"),
-    ],
+    exhaustive(
+        [
+            ("embeddings.LayerNorm.bias", "hidden_states.0"),
+            ("encoder.layer.1.attention.self.key.bias", "attentions.1"),
+            ("encoder.layer.1.output.dense.weight", "hidden_states.2"),
+            ("pooler.dense.bias", "pooler_output"),
+        ],
+        [
+            ("encoder.layer.1.attention.self.key.bias", "attentions.1"),
+            ("encoder.layer.1.output.dense.weight", "hidden_states.2"),
+        ],
+    ),
 )
 def test_the_first_difference_is_found_where_it_arises(checkpoint, monkeypatch, key, first):
     """A parameter off by 1e-6 of itself is seen at float64, and at the tensor it feeds."""
@@ -116,7 +123,8 @@ def test_two_comparisons_give_the_same_numbers(checkpoint):
     assert one.passed and one.checks == other.checks
 
 
-def test_what_our_model_raises_is_a_difference(checkpoint, monkeypatch):
+@pytest.mark.parametrize("mode", exhaustive(["function", "eager"], ["eager"]))
+def test_what_our_model_raises_is_a_difference(checkpoint, monkeypatch, mode):
     """Not an error of the comparison: PyTorch's model took the same inputs."""
     folder = checkpoint("bert", "TFBertModel")
     own = tf_pipeline.TFBertModel.forward
@@ -127,7 +135,7 @@ def test_what_our_model_raises_is_a_difference(checkpoint, monkeypatch):
         return own(self, **inputs)
 
     monkeypatch.setattr(tf_pipeline.TFBertModel, "forward", forward)
-    report = compare(folder, dtypes=["float64"], groups=["outputs"])
+    report = compare(folder, dtypes=["float64"], groups=["outputs"], mode=mode)
     assert not report.passed and len(report.failures) == 1
     assert report.finding.check.setting == "inputs_embeds" and "no embeddings here" in report.finding.check.problem
 

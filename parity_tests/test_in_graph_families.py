@@ -54,6 +54,7 @@ def test_whole_corpus_and_code_points(family, counted):
         assert report.equal, str(report)
 
 
+@pytest.mark.slow
 def test_real_vocabulary(minilm, counted):
     import transformers
 

@@ -22,6 +22,7 @@ from parity_tests.pipeline_helpers import (
     trained_tokenizer,
 )
 from parity_tests.serving_helpers import loopback_server
+from parity_tests.tiers import exhaustive
 from tf_pipeline.cli.main import app
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.serving import export as exporting
@@ -210,20 +211,23 @@ def test_seeds_give_the_draws_of_the_local_pipeline(drawing, local):
     assert as_exported == [one[0]["generated_text"] for one in local(PROMPTS, batch_size=1)]
 
 
-def test_options_of_a_row_do_what_they_should(drawing, local):
-    rows = [
-        {"max_new_tokens": 3},
-        {"temperature": 5.0},
-        {"temperature": 0.3, "top_p": 0.5},
-        {"top_k": 2},
-        {"top_k": 0, "top_p": 0.9, "max_new_tokens": 7},
-    ]
+ROWS = [
+    {"max_new_tokens": 3},
+    {"temperature": 5.0},
+    {"temperature": 0.3, "top_p": 0.5},
+    {"top_k": 2},
+    {"top_k": 0, "top_p": 0.9, "max_new_tokens": 7},
+]
+
+
+@pytest.mark.parametrize("rows", exhaustive([ROWS, ROWS[2:]], [ROWS[2:]]), ids=len)
+def test_options_of_a_row_do_what_they_should(drawing, local, rows):
     names = {name for row in rows for name in row}
     columns = {name: [row.get(name, -1) for row in rows] for name in names}
     found = with_options(drawing, [PROMPTS[1]] * len(rows), **columns)
     expected = [local(PROMPTS[1], **row)[0]["generated_text"] for row in rows]
     assert texts_of(found["generated_text"]) == expected and len(set(expected)) == len(rows)
-    assert found["num_generated_tokens"].numpy().tolist() == [3, NEW, NEW, NEW, 7]
+    assert found["num_generated_tokens"].numpy().tolist() == [row.get("max_new_tokens", NEW) for row in rows]
 
 
 def test_options_of_other_rows_than_the_texts_are_refused(drawing):
@@ -247,11 +251,14 @@ def test_values_that_no_option_has_are_those_of_the_export(drawing, local):
         ("text-generation", "A film", {"max_new_tokens": 0}, "max_new_tokens is 0, but has to be"),
         ("text-generation", "A film", {"temperature": float("nan")}, "temperature is nan, but has to be"),
         ("text-generation", [{"role": "user", "content": "Hello"}], {}, "apply the tokenizer's chat template"),
-        ("summarization", "A film", {"top_p": 0.5}, "takes no top_p in a call: its signature with_options takes max_n"),
+        pytest.param(
+            "summarization", "A film", {"top_p": 0.5}, "takes no top_p in a call: its signature with_options takes max",
+            marks=pytest.mark.slow,
+        ),
     ],
-)
-def test_what_a_client_refuses(drawing, beams, task, inputs, options, message):
-    functions = drawing if task == "text-generation" else beams
+)  # fmt: skip
+def test_what_a_client_refuses(request, task, inputs, options, message):
+    functions = request.getfixturevalue("drawing" if task == "text-generation" else "beams")
     signatures = {name: exporting._signature(function) for name, function in functions.items()}
     remote = REMOTE_TASKS[task](None, signatures, None, 32)
     with pytest.raises(ValueError, match=message):
@@ -364,6 +371,7 @@ def test_states_that_are_none_leave_other_rows_alone(drawing):
     assert {name: value.shape[0] for name, value in nothing.items()} == dict.fromkeys(found, 0)
 
 
+@pytest.mark.slow
 def test_a_client_does_not_stream_what_is_not_written_in_steps(beams):
     signatures = {name: exporting._signature(function) for name, function in beams.items()}
     with pytest.raises(ValueError, match="no signature step, which those with num_beams"):
