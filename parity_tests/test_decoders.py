@@ -133,9 +133,8 @@ def test_a_saved_model_holds_the_loop(stepper, family, tmp_path):
     assert_equal(loaded.run(IDS, MASK), whole)
 
 
-@pytest.mark.parametrize(
-    "family", ["gpt2", *(pytest.param(f, marks=pytest.mark.slow) for f in STEPPERS if f != "gpt2")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", STEPPERS)
 def test_steps_of_a_saved_model(stepper, family, tmp_path):
     model, whole = stepper(family)
     module = tf.Module()

@@ -71,6 +71,7 @@ def test_splitting_leaves_added_tokens_alone(behavior, invert, agree):
     agree(tokenizer, ["a[S]b", "[S]", " [S] ", "[S][S]", "a [S]-b", "-[S]-[S]a", "ab"], "added tokens in splits")
 
 
+@pytest.mark.slow
 def test_neighbors_of_single_words(agree):
     tokenizer = _characters(pre_tokenizers.WhitespaceSplit(), AddedToken("ab", single_word=True))
     neighbors = "a_-.²³¹¼½¾\u200c\u200d٣Ⅷ雨\u0301 "
