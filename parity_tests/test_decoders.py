@@ -133,9 +133,8 @@ def test_a_saved_model_holds_the_loop(stepper, family, tmp_path):
     assert_equal(loaded.run(IDS, MASK), whole)
 
 
-@pytest.mark.parametrize(
-    "family", ["gpt2", *(pytest.param(f, marks=pytest.mark.slow) for f in STEPPERS if f != "gpt2")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", STEPPERS)
 def test_steps_of_a_saved_model(stepper, family, tmp_path):
     model, whole = stepper(family)
     module = tf.Module()
@@ -164,7 +163,7 @@ def test_rows_can_be_reordered_and_repeated(stepper, family):
         assert_equal(logits, whole[index][rows])
 
 
-@pytest.mark.parametrize("family", STEPPERS)
+@pytest.mark.parametrize("family", exhaustive(STEPPERS, ["gpt2", "llama", "gemma2"]))
 def test_past_key_values_go_on(stepper, family):
     """As inputs of the next call, for several tokens at once."""
     model, whole = stepper(family)
@@ -205,7 +204,7 @@ def test_a_cache_is_returned_only_if_it_is_asked_for(stepper, tmp_path):
     assert set(tf.saved_model.load(tmp_path / "model").serve({"input_ids": IDS, "attention_mask": IDS})) == {"logits"}
 
 
-@pytest.mark.parametrize("family", STEPPERS)
+@pytest.mark.parametrize("family", exhaustive(STEPPERS, ["gpt2", "llama", "gemma2"]))
 def test_memory_of_a_state_is_what_its_shapes_say(stepper, family):
     """Two tensors of each layer, for the heads of keys alone, and no more slots than the layer sees."""
     model, _ = stepper(family)

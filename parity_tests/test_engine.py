@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tf_pipeline
+from parity_tests.tiers import exhaustive
 from tf_pipeline.judging.rules import judge_envelope, judge_float64
 from tf_pipeline.parity import Report, compare, compare_outputs
 from tf_pipeline.parity.inputs import random_inputs
@@ -71,12 +72,18 @@ def perturbed(model, key, change):
 
 @pytest.mark.parametrize(
     ("key", "first"),
-    [
-        ("embeddings.LayerNorm.bias", "hidden_states.0"),
-        ("encoder.layer.1.attention.self.key.bias", "attentions.1"),
-        ("encoder.layer.1.output.dense.weight", "hidden_states.2"),
-        ("pooler.dense.bias", "pooler_output"),
-    ],
+    exhaustive(
+        [
+            ("embeddings.LayerNorm.bias", "hidden_states.0"),
+            ("encoder.layer.1.attention.self.key.bias", "attentions.1"),
+            ("encoder.layer.1.output.dense.weight", "hidden_states.2"),
+            ("pooler.dense.bias", "pooler_output"),
+        ],
+        [
+            ("encoder.layer.1.attention.self.key.bias", "attentions.1"),
+            ("encoder.layer.1.output.dense.weight", "hidden_states.2"),
+        ],
+    ),
 )
 def test_the_first_difference_is_found_where_it_arises(checkpoint, monkeypatch, key, first):
     """A parameter off by 1e-6 of itself is seen at float64, and at the tensor it feeds."""

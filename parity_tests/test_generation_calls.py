@@ -25,6 +25,7 @@ from tf_pipeline.generation.loop import bucket
 from tf_pipeline.generation.stopping import stop_string_met, stop_tables
 
 PAD = {"pad_token_id": 1}
+BEAMS = pytest.mark.parametrize("beams", exhaustive([1, 3], [1]))
 
 
 @pytest.fixture(scope="module")
@@ -115,21 +116,25 @@ def test_what_cannot_be_honoured_is_refused(gpt2, options, error, message):
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"no_repeat_ngram_size": 10**9},
-        {"no_repeat_ngram_size": 10**12},
-        {"encoder_no_repeat_ngram_size": 10**9},
-        {"min_length": 10**12, "eos_token_id": 2},
-        {"suppress_tokens": [10**12]},
-        {"eos_token_id": 10**12},
-        {"prompt_lookup_num_tokens": 10**10, "max_matching_ngram_size": 10**10},
-    ],
+    exhaustive(
+        [
+            {"no_repeat_ngram_size": 10**9},
+            {"no_repeat_ngram_size": 10**12},
+            {"encoder_no_repeat_ngram_size": 10**9},
+            {"min_length": 10**12, "eos_token_id": 2},
+            {"suppress_tokens": [10**12]},
+            {"eos_token_id": 10**12},
+            {"prompt_lookup_num_tokens": 10**10, "max_matching_ngram_size": 10**10},
+        ],
+        [{"no_repeat_ngram_size": 10**12}, {"eos_token_id": 10**12}],
+    ),
 )
 def test_numbers_beyond_all_tokens_change_nothing(gpt2, options):
     expected = gpt2.generate(IDS[1:2], max_new_tokens=9, **PAD)
     np.testing.assert_array_equal(gpt2.generate(IDS[1:2], max_new_tokens=9, **PAD | options), expected)
 
 
+@pytest.mark.slow
 def test_more_likely_tokens_than_there_are(gpt2):
     drawn = [gpt2.generate(IDS, max_new_tokens=9, do_sample=True, seed=1, top_k=count, **PAD) for count in (0, 10**12)]
     np.testing.assert_array_equal(*drawn)
@@ -198,20 +203,20 @@ def test_a_dictionary_of_a_tokenizer_is_an_input(gpt2):
     )
 
 
-def test_own_processors_and_criteria_are_called(gpt2):
+@BEAMS
+def test_own_processors_and_criteria_are_called(gpt2, beams):
     def no_even_tokens(input_ids, scores):
         return tf.where(tf.range(tf.shape(scores)[1]) % 2 == 0, float("-inf"), scores)
 
     def after_two(input_ids, scores):
         return tf.fill(tf.shape(input_ids)[:1], tf.shape(input_ids)[1] >= 7)
 
-    for beams in (1, 2):
-        written = generate(
-            gpt2, max_new_tokens=6, num_beams=beams, eos_token_id=2, **PAD,
-            logits_processor=[no_even_tokens], stopping_criteria=[after_two],
-        ).numpy()  # fmt: skip
-        assert written.shape[1] == 7
-        assert (written[:, 5:] % 2 == 1).all()
+    written = generate(
+        gpt2, max_new_tokens=6, num_beams=beams, eos_token_id=2, **PAD,
+        logits_processor=[no_even_tokens], stopping_criteria=[after_two],
+    ).numpy()  # fmt: skip
+    assert written.shape[1] == 7
+    assert (written[:, 5:] % 2 == 1).all()
 
 
 def test_a_buckets_capacity_grows_with_the_length():
@@ -252,11 +257,11 @@ def test_a_stream_samples_as_a_loop_does(gpt2):
     np.testing.assert_array_equal(generate(gpt2, streamer=Recorder(), **options), generate(gpt2, **options))
 
 
-def test_time_ends_a_text(gpt2):
-    for beams in (1, 3):
-        options = {"max_new_tokens": 50, "eos_token_id": None, "num_beams": beams} | PAD
-        assert generate(gpt2, max_time=1e3, **options).shape[1] == 55
-        assert generate(gpt2, max_time=0.0, **options).shape[1] == 6
+@BEAMS
+def test_time_ends_a_text(gpt2, beams):
+    options = {"max_new_tokens": 50, "eos_token_id": None, "num_beams": beams} | PAD
+    assert generate(gpt2, max_time=1e3, **options).shape[1] == 55
+    assert generate(gpt2, max_time=0.0, **options).shape[1] == 6
 
 
 class Slow(Recorder):
@@ -299,16 +304,16 @@ def test_stop_strings_are_met_where_torch_meets_them(kind):
     np.testing.assert_array_equal(met, expected)
 
 
-def test_stop_strings_end_texts_as_in_torch(gpt2):
+@BEAMS
+def test_stop_strings_end_texts_as_in_torch(gpt2, beams):
     """The model's vocabulary is smaller than the tokenizer's, so that each of its tokens has a text."""
     tokenizer = trained_tokenizer("ByteLevel")
     theirs = pair("gpt2")[1]
     written = generate(gpt2, max_new_tokens=8, eos_token_id=None, **PAD).numpy()
     third = tokenizer.convert_ids_to_tokens(int(written[1, 7]))
-    for beams in (1, 2):
-        options = {"stop_strings": [third, "zz"], "max_new_tokens": 8, "eos_token_id": 2, "num_beams": beams} | PAD
-        ours = generate(gpt2, tokenizer=tokenizer, **options)
-        np.testing.assert_array_equal(ours, generate(theirs, tokenizer=tokenizer, **options))
+    options = {"stop_strings": [third, "zz"], "max_new_tokens": 8, "eos_token_id": 2, "num_beams": beams} | PAD
+    ours = generate(gpt2, tokenizer=tokenizer, **options)
+    np.testing.assert_array_equal(ours, generate(theirs, tokenizer=tokenizer, **options))
 
 
 def test_stop_strings_that_no_token_ends_are_refused():

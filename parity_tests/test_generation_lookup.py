@@ -57,6 +57,7 @@ def test_torch_writes_the_same_with_its_own_lookup():
     np.testing.assert_array_equal(written, theirs_written)
 
 
+@pytest.mark.slow
 def test_scores_and_logits_are_of_each_token():
     ours, _ = pair("gpt2")
     kept = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from parity_tests.conftest import ASSETS
 from parity_tests.sentences import film_reviews
-from parity_tests.tiers import thinned
+from parity_tests.tiers import exhaustive, thinned
 from tf_pipeline.parity.corpus import adversarial_texts
 from tf_pipeline.tokenization.in_graph import UnsupportedTokenizer, compile_tokenizer, verify
 from tf_pipeline.tokenization.in_graph.pre_tokenizers import matches
@@ -88,7 +88,7 @@ def test_options(compiled, theirs, options):
     assert_same(compiled(TEXTS, **ASKED, **options), expected(theirs, TEXTS, **options))
 
 
-@pytest.mark.parametrize("options", PAIRS, ids=str)
+@pytest.mark.parametrize("options", thinned(PAIRS, 2), ids=str)
 def test_pairs(compiled, theirs, options):
     first, second = film_reviews()[:24], film_reviews()[24:48]
     if options.get("truncation") == "only_first":
@@ -98,7 +98,7 @@ def test_pairs(compiled, theirs, options):
     assert_same(compiled(first, second, **ASKED, **options), expected(theirs, first, second, **options))
 
 
-@pytest.mark.parametrize("options", WINDOWS, ids=str)
+@pytest.mark.parametrize("options", thinned(WINDOWS, 2), ids=str)
 def test_windows(compiled, theirs, options):
     options = options | {"return_overflowing_tokens": True}
     texts = ["", *film_reviews()[:16], " ".join(film_reviews()[16:20])]
@@ -204,7 +204,8 @@ def _assert_servable(path):
     assert path.stat().st_size < 6_000_000
 
 
-def test_added_tokens():
+@pytest.mark.parametrize("count", exhaustive([600, 3000], [600]))
+def test_added_tokens(count):
     tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "b": 2, "##b": 3, "##a": 4}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -234,7 +235,7 @@ def test_added_tokens():
         "\n",
         "<x",
     ]
-    texts = ["".join(random.choice(parts, random.integers(1, 9))) for _ in range(3000)]
+    texts = ["".join(random.choice(parts, random.integers(1, 9))) for _ in range(count)]
     report = verify(compile_tokenizer(tokenizer), tokenizer, texts)
     assert report.equal, str(report)
 
@@ -245,7 +246,7 @@ PATTERNS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", thinned(PATTERNS, 4))
 def test_regular_expressions(pattern):
     texts = [*adversarial_texts()[::7], "aaaa aab baab abab", "Rain rainrain 12345 1 22"]
     split = pre_tokenizers.Split(Regex(pattern), "removed")
@@ -288,7 +289,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("stage", thinned(STAGES, 3))
+@pytest.mark.parametrize("stage", exhaustive(STAGES, ["split at a string", "NFD"]))
 def test_stage(stage):
     """A vocabulary of single characters shows every character that a stage makes, and every word."""
     letters = sorted({c for text in adversarial_texts()[::5] for c in text} | {chr(i) for i in range(0x100, 0x144)})

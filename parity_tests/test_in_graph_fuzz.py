@@ -63,13 +63,15 @@ def _characters(pre_tokenizer, *added: AddedToken) -> Tokenizer:
     return tokenizer
 
 
-@pytest.mark.parametrize("invert", thinned([True, False], 2))
-@pytest.mark.parametrize("behavior", thinned(BEHAVIORS, 3))
+@pytest.mark.slow
+@pytest.mark.parametrize("invert", [True, False])
+@pytest.mark.parametrize("behavior", BEHAVIORS)
 def test_splitting_leaves_added_tokens_alone(behavior, invert, agree):
     tokenizer = _characters(pre_tokenizers.Split(Regex("[a-z]+"), behavior, invert), AddedToken("[S]", special=True))
     agree(tokenizer, ["a[S]b", "[S]", " [S] ", "[S][S]", "a [S]-b", "-[S]-[S]a", "ab"], "added tokens in splits")
 
 
+@pytest.mark.slow
 def test_neighbors_of_single_words(agree):
     tokenizer = _characters(pre_tokenizers.WhitespaceSplit(), AddedToken("ab", single_word=True))
     neighbors = "a_-.²³¹¼½¾\u200c\u200d٣Ⅷ雨\u0301 "

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from parity_tests.pipeline_helpers import assert_same_answers, tiny_with_tokenizer, torch_pipeline, trained_tokenizer
+from parity_tests.tiers import exhaustive
 from tf_pipeline import TFBertForMaskedLM
 from tf_pipeline.pipelines import fill_mask, pipeline
 from tf_pipeline.pipelines.fill_mask import FillMaskPipeline, top_places
@@ -32,7 +33,9 @@ def theirs(folder):
     return torch_pipeline("fill-mask", folder)
 
 
-@pytest.mark.parametrize("inputs", [TEXTS, *TEXTS, TEXTS[:1], TEXTS[2:3]], ids=str)
+@pytest.mark.parametrize(
+    "inputs", exhaustive([TEXTS, *TEXTS, TEXTS[:1], TEXTS[2:3]], [TEXTS, TEXTS[0], TEXTS[2]]), ids=str
+)
 @pytest.mark.parametrize(
     "options",
     [

@@ -27,7 +27,7 @@ from parity_tests.pipeline_helpers import (
     languages_checkpoint,
     torch_pipeline,
 )
-from parity_tests.tiers import thinned
+from parity_tests.tiers import exhaustive
 from tf_pipeline import pipeline
 from tf_pipeline.cli.main import app
 from tf_pipeline.pipelines.tasks import LEFT_OUT
@@ -53,7 +53,11 @@ def generators(decoder):
     return pipeline("text-generation", decoder), torch_pipeline("text-generation", decoder)
 
 
-@pytest.mark.parametrize("inputs", [PROMPTS[0], PROMPTS, PROMPTS[1:2], CHAT, [CHAT, BEGUN]], ids=repr)
+@pytest.mark.parametrize(
+    "inputs",
+    exhaustive([PROMPTS[0], PROMPTS, PROMPTS[1:2], CHAT, [CHAT, BEGUN]], [PROMPTS[0], PROMPTS, CHAT]),
+    ids=repr,
+)
 @pytest.mark.parametrize(
     "options",
     [
@@ -159,22 +163,25 @@ def expected_texts(folder: Path, texts: list[str], prefix: str, **options) -> li
     return [tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in written]
 
 
+TEXTS_FROM_TEXTS = [
+    ("text2text-generation", "generated", "", {"num_beams": 4}, {"max_new_tokens": 7}),
+    ("text2text-generation", "generated", "", {}, {"max_new_tokens": 7, "num_beams": 1}),
+    ("summarization", "summary", "summarize: ", {"num_beams": 4, "max_length": 12, "min_length": 5,
+                                                 "no_repeat_ngram_size": 2}, {}),
+    ("summarization", "summary", "summarize: ", {"num_beams": 4, "min_length": 5, "no_repeat_ngram_size": 2},
+     {"max_new_tokens": 6}),
+    ("summarization", "summary", "summarize: ", {"num_beams": 4, "no_repeat_ngram_size": 2},
+     {"max_length": 8, "min_length": 2}),
+    ("translation_en_to_fr", "translation", "translate English to French: ", {"num_beams": 2, "max_length": 9}, {}),
+    ("translation_en_to_de", "translation", "", {"num_beams": 4}, {"max_new_tokens": 5}),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("task", "key", "prefix", "defaults", "options"),
-    thinned([
-        ("text2text-generation", "generated", "", {"num_beams": 4}, {"max_new_tokens": 7}),
-        ("text2text-generation", "generated", "", {}, {"max_new_tokens": 7, "num_beams": 1}),
-        ("summarization", "summary", "summarize: ", {"num_beams": 4, "max_length": 12, "min_length": 5,
-                                                     "no_repeat_ngram_size": 2}, {}),
-        ("summarization", "summary", "summarize: ", {"num_beams": 4, "min_length": 5, "no_repeat_ngram_size": 2},
-         {"max_new_tokens": 6}),
-        ("summarization", "summary", "summarize: ", {"num_beams": 4, "no_repeat_ngram_size": 2},
-         {"max_length": 8, "min_length": 2}),
-        ("translation_en_to_fr", "translation", "translate English to French: ", {"num_beams": 2, "max_length": 9}, {}),
-        ("translation_en_to_de", "translation", "", {"num_beams": 4}, {"max_new_tokens": 5}),
-    ], 2),
+    exhaustive(TEXTS_FROM_TEXTS, [TEXTS_FROM_TEXTS[2], TEXTS_FROM_TEXTS[5]]),
     ids=repr,
-)  # fmt: skip
+)
 def test_texts_from_texts(encoder_decoder, task, key, prefix, defaults, options):
     ours = pipeline(task, encoder_decoder)
     expected = expected_texts(encoder_decoder, PROMPTS, prefix, **defaults | options)
@@ -258,7 +265,7 @@ def test_languages():
 
 def test_long_texts_are_cut_for_models_of_many_languages():
     folder, source, target = languages_checkpoint("mbart")
-    ours = pipeline("translation", folder, src_lang=source, tgt_lang=target, max_new_tokens=3)
+    ours = pipeline("translation", folder, src_lang=source, tgt_lang=target, max_new_tokens=3, num_beams=1)
     text = "once upon a time " * 20
     ids = ours.preprocess(text, truncation=True)["input_ids"][0].numpy().tolist()
     whole = ours.tokenizer(text)["input_ids"]
@@ -375,7 +382,7 @@ LONG = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def summarizer():
     """A pipeline whose tokenizer takes 40 tokens."""
     pipe = pipeline("summarization", model=str(encoder_decoder_checkpoint()))
@@ -415,7 +422,7 @@ def test_windows_hold_the_whole_text_and_fit(summarizer, stride):
 
 
 def test_a_long_text_is_summarized_window_by_window(summarizer):
-    options = {"max_new_tokens": 5}
+    options = {"max_new_tokens": 5, "num_beams": 1}
     texts = [LONG, "A short text.", LONG[:180], ""]
     for text, answer in zip(texts, summarizer(texts, stride=4, **options), strict=True):
         alone = [summarizer(piece, **options)[0]["summary_text"] for piece in summarizer.cut(text, 4)]
@@ -430,7 +437,7 @@ def test_second_passes_go_on_until_a_summary_fits(summarizer, monkeypatch):
         return [{"summary_text": " ".join(window.removeprefix(summarizer.prefix).split()[:2])}]
 
     monkeypatch.setattr(summarizer, "postprocess", first_words)
-    options = {"stride": 0, "max_new_tokens": 1}
+    options = {"stride": 0, "max_new_tokens": 1, "num_beams": 1}
     texts = [LONG, "Short and sweet it is.", LONG[:120]]
     passes, answers = 0, [summarizer(text, **options)[0]["summary_text"] for text in texts]
     for place, text in enumerate(texts):

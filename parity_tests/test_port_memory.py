@@ -36,6 +36,12 @@ def vit():
     return complete.complete(captured, transformers.ViTModel, config)
 
 
+@pytest.fixture(scope="module")
+def checks(vit):
+    """What is compared."""
+    return gate.check(*vit)
+
+
 class Held:
     """Counts the bytes of tensors that were made and are still there, whenever two are compared."""
 
@@ -84,20 +90,19 @@ def test_a_comparison_holds_the_results_of_one_shape_and_dtype(vit, monkeypatch)
     assert all(last[setting] < most[setting] / 4 for setting in sizes)
 
 
-def test_signals_of_one_size_are_compared_alone_and_in_pairs(vit, monkeypatch):
+def test_signals_of_one_size_are_compared_alone_and_in_pairs(vit, checks):
     completed, measured = vit
     assert [tuple(inputs["pixel_values"].shape) for inputs in measured.samples] == [(1, 3, 64, 64), (2, 3, 64, 64)]
     assert completed.graph.sample[0] == 2
-    compared = {(check.setting, check.dtype, check.name) for check in gate.check(*vit)}
+    compared = {(check.setting, check.dtype, check.name) for check in checks}
     outputs = [f"attentions.{i}" for i in range(2)] + [f"hidden_states.{i}" for i in range(3)]
     for setting in ("1 × 3 × 64 × 64", "2 × 3 × 64 × 64"):
         for dtype in ("float64", "float32"):
             assert {(setting, dtype, name) for name in [*outputs, "last_hidden_state"]} <= compared
 
 
-def test_attention_that_is_too_large_is_compared_for_one_row(vit, monkeypatch):
+def test_attention_that_is_too_large_is_compared_for_one_row(vit, checks, monkeypatch):
     captured, measured = vit
-    checks = gate.check(captured, measured)
     one = [check for check in checks if check.setting.startswith("1 ×")]
     numbers = sum(check.elements for check in one if check.name.startswith("att") and check.dtype == "float64")
     monkeypatch.setattr(gate, "MOST_ATTENTION", 2 * numbers)

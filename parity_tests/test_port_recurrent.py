@@ -68,7 +68,7 @@ def written(model, ids=IDS, **options) -> np.ndarray:
     ("model_type", "beams"),
     exhaustive(
         [*((name, 1) for name in [*SCANNED, *STEPPED]), ("mamba", 4), ("jamba", 4), ("bamba", 4)],
-        [("mamba", 1), ("mamba", 4)],
+        [("mamba", 1)],
     ),
 )
 def test_tokens_equal_torch(model_type, beams):
@@ -183,7 +183,8 @@ def test_a_hybrid_is_proven():
     assert Graph.from_dict(json.loads(json.dumps(graph.to_dict()))) == graph
 
 
-@pytest.mark.parametrize("mistake", exhaustive(["forgotten", "start", "padding"], ["padding"]))
+@pytest.mark.slow  # `test_port_steps.py` plants mistakes too
+@pytest.mark.parametrize("mistake", ["forgotten", "start", "padding"])
 def test_planted_mistake_is_caught(mistake):
     captured, torch_class, config = hybrid()
     graph = captured.graph
@@ -276,6 +277,7 @@ def test_saved_needs_no_torch(model_type, tmp_path):
         np.testing.assert_array_equal(tokens, written(theirs, num_beams=beams))
 
 
+@pytest.mark.slow
 def test_generate_from_a_saved_model(tmp_path):
     ours, theirs = pair("mamba")
     holder = tf.Module()

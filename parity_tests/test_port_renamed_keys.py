@@ -235,9 +235,10 @@ def test_shards_are_read_and_written(tmp_path):
     assert_same_files(tmp_path / "ours", tmp_path / "theirs")
 
 
-def test_a_folder_in_bfloat16_is_bit_for_bit(tmp_path):
-    folder = copied(checkpoint("mixtral", CAUSAL), WEIGHTS)
-    tensors = safetensors.torch.load_file(checkpoint("mixtral", CAUSAL) / WEIGHTS)
+@pytest.mark.parametrize("model_type", exhaustive(["gpt_neox", "mixtral"], ["gpt_neox"]))
+def test_a_folder_in_bfloat16_is_bit_for_bit(model_type, tmp_path):
+    folder = copied(checkpoint(model_type, CAUSAL), WEIGHTS)
+    tensors = safetensors.torch.load_file(checkpoint(model_type, CAUSAL) / WEIGHTS)
     half = {name: value.bfloat16() for name, value in tensors.items()}
     safetensors.torch.save_file(half, folder / WEIGHTS, metadata={"format": "pt"})
     model = tf_pipeline.TFAutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")

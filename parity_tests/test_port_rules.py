@@ -4,6 +4,7 @@ Each operator has a case: a function that draws arguments. The rule runs on tens
 in a graph whose axes are all open.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,8 @@ def examples(count: int) -> settings:
     )
 
 
-MANY_OR_FEW = pytest.mark.parametrize("count", exhaustive([2, 8], [2]))
+FEW = 2
+MANY_OR_FEW = pytest.mark.parametrize("count", exhaustive([FEW, 8], [FEW]))
 FLOATS = ("float64", "float32")
 TOLERANCE = {
     "float64": 1e-12,
@@ -961,12 +963,18 @@ STATIC_ONLY = {
 
 
 @MANY_OR_FEW
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize(
+    "name", exhaustive(sorted(CASES), {name.split("#")[0]: name for name in sorted(CASES)[::-1]}.values())
+)
 def test_rule_equals_torch(name, count):
+    turn = itertools.count(1)
+
     @examples(count)
     @given(st.data())
     def check(data):
         drawn = CASES[name](Draw(data))
+        if next(turn) == 1 and count == FEW:
+            return  # the simplest arguments, most often numbers without axes
         args, kwargs = drawn if isinstance(drawn, tuple) else (drawn, {})
         expected, gradients = run_torch(name, args, kwargs)
         for open_axes in (False, True):
@@ -977,6 +985,7 @@ def test_rule_equals_torch(name, count):
             assert_same(name, own, gradients, "gradient")
 
     check()
+    assert next(turn) > FEW
 
 
 @MANY_OR_FEW

@@ -12,6 +12,8 @@ from zlib import crc32
 
 import pytest
 
+from parity_tests.tiers import exhaustive
+
 COMMAND = [sys.executable, "-m", "tf_pipeline.cli", "run", "sentiment-analysis"]
 TEXT = {"dtype": "DT_STRING", "tensor_shape": {"dim": [{"size": "-1"}]}}
 TABLE = {"dtype": "DT_STRING", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "2"}]}}
@@ -136,6 +138,7 @@ def run_trials(folder, wanted: int, rows: int, *options: str, scores: bool = Tru
     return f"{kills} kills of runs over {trials} files of {rows} rows; {kept} left answers, each row is there once"
 
 
+@pytest.mark.slow
 def test_a_few_kills(served, tmp_path, capsys):
     said = run_trials(tmp_path, 5, 1500, "--model", served)
     with capsys.disabled():
@@ -156,7 +159,7 @@ def test_kills_of_a_model_in_the_process(tmp_path, capsys):
         print(f"\n{said}")
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", exhaustive(["SIGTERM", "SIGINT"], ["SIGINT"]))
 def test_an_interruption_says_how_to_go_on(served, tmp_path, name):
     trial = Trial(tmp_path / "trial", random.Random(3), 3000, "--model", served)
     process = trial.start()
@@ -171,6 +174,7 @@ def test_an_interruption_says_how_to_go_on(served, tmp_path, name):
     trial.check()
 
 
+@pytest.mark.slow  # `test_rows.py` refuses a second run too
 def test_two_runs_at_once(served, tmp_path):
     trial = Trial(tmp_path / "trial", random.Random(4), 3000, "--model", served)
     first = trial.start()

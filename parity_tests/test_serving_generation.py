@@ -22,6 +22,7 @@ from parity_tests.pipeline_helpers import (
     trained_tokenizer,
 )
 from parity_tests.serving_helpers import loopback_server
+from parity_tests.tiers import exhaustive
 from tf_pipeline.cli.main import app
 from tf_pipeline.pipelines import pipeline
 from tf_pipeline.serving import export as exporting
@@ -99,9 +100,17 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def drawing(exported):
+def loaded(exported):
     """The functions of that export."""
     return tf.saved_model.load(exported.folder).signatures
+
+
+@pytest.fixture(scope="module", params=exhaustive(["traced", "loaded"], ["traced"]))
+def drawing(request):
+    """The same functions, or those that the export saves."""
+    if request.param == "loaded":
+        return request.getfixturevalue("loaded")
+    return serve(decoder_checkpoint(), "text-generation", max_new_tokens=NEW, seed=SEED).signatures()
 
 
 @pytest.fixture(scope="module")
@@ -151,10 +160,10 @@ def test_a_fresh_process_gives_the_tokens_of_pytorch(exported):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loader", ["c", "session", "cli"])
-def test_other_loaders(exported, drawing, loader):
+def test_other_loaders(exported, loaded, loader):
     rows = [{"text": np.array([*(t.encode() for t in PROMPTS), *HOSTILE], object)}]
     found = run(loader, exported.folder, "serving_default", rows)
-    expected = drawing["serving_default"](text=tf.constant(rows[0]["text"]))
+    expected = loaded["serving_default"](text=tf.constant(rows[0]["text"]))
     assert found["generated_text"].tolist() == expected["generated_text"].numpy().tolist()
     assert found["num_generated_tokens"].tolist() == expected["num_generated_tokens"].numpy().tolist()
 
@@ -174,7 +183,7 @@ def test_beams_are_those_of_pytorch(served, beams):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["drawing", "beams"])
+@pytest.mark.parametrize("kind", ["loaded", "beams"])
 def test_rows_do_not_depend_on_others(kind, request):
     function = request.getfixturevalue(kind)["serving_default"]
     alone = [function(text=tf.constant([text])) for text in [*PROMPTS, *HOSTILE]]
@@ -200,30 +209,33 @@ def test_ids_that_are_none_leave_other_rows_alone(beams):
 
 
 @pytest.mark.slow
-def test_seeds_give_the_draws_of_the_local_pipeline(drawing, local):
+def test_seeds_give_the_draws_of_the_local_pipeline(loaded, local):
     seeds = range(len(PROMPTS))
-    found = texts_of(with_options(drawing, PROMPTS, seed=[*seeds])["generated_text"])
+    found = texts_of(with_options(loaded, PROMPTS, seed=[*seeds])["generated_text"])
     assert found == [local(text, seed=seed)[0]["generated_text"] for text, seed in zip(PROMPTS, seeds, strict=True)]
-    same = texts_of(with_options(drawing, [PROMPTS[0]] * 4, seed=[1, 2, 1, 3])["generated_text"])
+    same = texts_of(with_options(loaded, [PROMPTS[0]] * 4, seed=[1, 2, 1, 3])["generated_text"])
     assert same[0] == same[2] and len(set(same)) == 3
-    as_exported = texts_of(drawing["serving_default"](text=tf.constant(PROMPTS))["generated_text"])
+    as_exported = texts_of(loaded["serving_default"](text=tf.constant(PROMPTS))["generated_text"])
     assert as_exported == [one[0]["generated_text"] for one in local(PROMPTS, batch_size=1)]
 
 
-def test_options_of_a_row_do_what_they_should(drawing, local):
-    rows = [
-        {"max_new_tokens": 3},
-        {"temperature": 5.0},
-        {"temperature": 0.3, "top_p": 0.5},
-        {"top_k": 2},
-        {"top_k": 0, "top_p": 0.9, "max_new_tokens": 7},
-    ]
+ROWS = [
+    {"max_new_tokens": 3},
+    {"temperature": 5.0},
+    {"temperature": 0.3, "top_p": 0.5},
+    {"top_k": 2},
+    {"top_k": 0, "top_p": 0.9, "max_new_tokens": 7},
+]
+
+
+@pytest.mark.parametrize("rows", exhaustive([ROWS, ROWS[2:]], [ROWS[2:]]), ids=len)
+def test_options_of_a_row_do_what_they_should(drawing, local, rows):
     names = {name for row in rows for name in row}
     columns = {name: [row.get(name, -1) for row in rows] for name in names}
     found = with_options(drawing, [PROMPTS[1]] * len(rows), **columns)
     expected = [local(PROMPTS[1], **row)[0]["generated_text"] for row in rows]
     assert texts_of(found["generated_text"]) == expected and len(set(expected)) == len(rows)
-    assert found["num_generated_tokens"].numpy().tolist() == [3, NEW, NEW, NEW, 7]
+    assert found["num_generated_tokens"].numpy().tolist() == [row.get("max_new_tokens", NEW) for row in rows]
 
 
 def test_options_of_other_rows_than_the_texts_are_refused(drawing):
@@ -232,30 +244,41 @@ def test_options_of_other_rows_than_the_texts_are_refused(drawing):
 
 
 @pytest.mark.slow
-def test_values_that_no_option_has_are_those_of_the_export(drawing, local):
+def test_values_that_no_option_has_are_those_of_the_export(loaded, local):
     rows = [{"max_new_tokens": 10**9}, {"temperature": 0.0}, {"temperature": np.nan}, {"top_p": 2.0}, {"top_k": -5}]
     names = {name for row in rows for name in row}
     columns = {name: [row.get(name, -1) for row in rows] for name in names}
-    found = texts_of(with_options(drawing, [PROMPTS[1]] * len(rows), **columns)["generated_text"])
+    found = texts_of(with_options(loaded, [PROMPTS[1]] * len(rows), **columns)["generated_text"])
     assert set(found) == {local(PROMPTS[1])[0]["generated_text"]}
 
 
+def client(task, functions):
+    """What asks these functions, without a server."""
+    signatures = {name: exporting._signature(function) for name, function in functions.items()}
+    return REMOTE_TASKS[task](None, signatures, None, 32)
+
+
 @pytest.mark.parametrize(
-    ("task", "inputs", "options", "message"),
+    ("inputs", "options", "message"),
     [
-        ("text-generation", "A film", {"num_beams": 2}, "num_beams was decided when the model was exported"),
-        ("text-generation", "A film", {"max_new_tokens": 0}, "max_new_tokens is 0, but has to be"),
-        ("text-generation", "A film", {"temperature": float("nan")}, "temperature is nan, but has to be"),
-        ("text-generation", [{"role": "user", "content": "Hello"}], {}, "apply the tokenizer's chat template"),
-        ("summarization", "A film", {"top_p": 0.5}, "takes no top_p in a call: its signature with_options takes max_n"),
+        ("A film", {"num_beams": 2}, "num_beams was decided when the model was exported"),
+        ("A film", {"max_new_tokens": 0}, "max_new_tokens is 0, but has to be"),
+        ("A film", {"temperature": float("nan")}, "temperature is nan, but has to be"),
+        ([{"role": "user", "content": "Hello"}], {}, "apply the tokenizer's chat template"),
     ],
 )
-def test_what_a_client_refuses(drawing, beams, task, inputs, options, message):
-    functions = drawing if task == "text-generation" else beams
-    signatures = {name: exporting._signature(function) for name, function in functions.items()}
-    remote = REMOTE_TASKS[task](None, signatures, None, 32)
+def test_what_a_client_refuses(drawing, inputs, options, message):
     with pytest.raises(ValueError, match=message):
-        remote(inputs, **options)
+        client("text-generation", drawing)(inputs, **options)
+
+
+@pytest.mark.slow
+def test_what_a_client_of_beams_refuses(beams):
+    asked = client("summarization", beams)
+    with pytest.raises(ValueError, match="takes no top_p in a call: its signature with_options takes max_n"):
+        asked("A film", top_p=0.5)
+    with pytest.raises(ValueError, match="no signature step, which those with num_beams"):
+        asked.stream_text("A film")
 
 
 @pytest.mark.slow
@@ -362,12 +385,6 @@ def test_states_that_are_none_leave_other_rows_alone(drawing):
     )
     nothing = steps(drawing, np.array([], object), np.array([], object), np.array([], np.int32))
     assert {name: value.shape[0] for name, value in nothing.items()} == dict.fromkeys(found, 0)
-
-
-def test_a_client_does_not_stream_what_is_not_written_in_steps(beams):
-    signatures = {name: exporting._signature(function) for name, function in beams.items()}
-    with pytest.raises(ValueError, match="no signature step, which those with num_beams"):
-        REMOTE_TASKS["summarization"](None, signatures, None, 32).stream_text("A film")
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,9 @@ def child(hub, code: str, *arguments, **environment) -> subprocess.CompletedProc
     return done
 
 
-def test_push_to_hub(hub):
-    done = child(hub, PUSH, "hf_secret")
-    assert done.stdout.strip() == f"{hub.address}/org/new/commit/1"
+def assert_pushed(hub, said: str) -> None:
+    """A private repository with a commit of the checkpoint, whose address is said."""
+    assert said == f"{hub.address}/org/new/commit/1"
     assert hub.created[0].get("private") or hub.created[0].get("visibility") == "private"
     [commit] = hub.commits
     assert commit["path"] == "/api/models/org/new/commit/main" and commit["summary"] == "First"
@@ -133,6 +133,18 @@ def test_push_to_hub(hub):
     theirs = transformers.BertForSequenceClassification.from_pretrained(hub.folder)
     for key, value in weights(ours(CLASS, checkpoint(CLASS))).items():
         np.testing.assert_array_equal(theirs.state_dict()[key].numpy(), value)
+
+
+def test_push_to_hub(hub, monkeypatch):
+    for name, value in {"ENDPOINT": hub.address, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    model = ours(CLASS, checkpoint(CLASS))
+    assert_pushed(hub, model.push_to_hub("org/new", commit_message="First", private=True, token="hf_secret"))
+
+
+@pytest.mark.slow
+def test_push_to_hub_without_torch(hub):
+    assert_pushed(hub, child(hub, PUSH, "hf_secret").stdout.strip())
 
 
 @pytest.mark.slow
