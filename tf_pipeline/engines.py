@@ -32,6 +32,18 @@ QUANTIZATIONS = {"int8": 0.5}
 _LEAST_LENGTH = 16
 
 
+@contextlib.contextmanager
+def _root_logger_kept():
+    """Put the root logger back, which OpenVINO silences to convert a model, and leaves so where it fails."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, [*root.filters], [*root.handlers]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
+
+
 def check_quantization(quantize: str | None, engine: str) -> None:
     """Require that an engine can quantize.
 
@@ -198,7 +210,8 @@ class OpenVinoFunction:
         concrete = self._function.get_concrete_function()
         try:
             # A copy of the weights: TensorFlow frees those that others are assigned to.
-            model = openvino.convert_model(concrete, share_weights=False, extension=[_slot_writes()])
+            with _root_logger_kept():
+                model = openvino.convert_model(concrete, share_weights=False, extension=[_slot_writes()])
             if self._quantize:
                 model = _quantized(model)
             self._model = openvino.Core().compile_model(
