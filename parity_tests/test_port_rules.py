@@ -764,6 +764,7 @@ case("avg_pool2d.default")(
         [d.float((1, 2, 6, 6)), [2, 2], [], [0, 0]],
         [d.float((1, 2, 5, 1)), [4, 3], [], [1, 0], True, d.choice(True, False)],  # a window that reaches over the end
         [d.float((1, 2, 5, 4)), [2, 2], [], [1, 1], True, d.choice(True, False)],  # and one that would lie behind
+        [d.float((1, 2, 5, 4)), [3, 2], [2, 2], [1, 1], d.choice(True, False), True, 5],
     )
 )
 case("adaptive_avg_pool1d.default")(lambda d: [d.float((2, 3, 7)), [d.choice(1, 3, 7)]])

@@ -1,6 +1,7 @@
 """Operators of neural networks: dropout, normalization, convolution, pooling, resizing, Fourier transforms."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -307,6 +308,7 @@ class _Windows:
     """The windows that ``x`` is pooled in.
 
     Attributes:
+        size: number of elements in a window.
         padding: elements that are added on both sides of each axis.
         behind: elements behind those that the last window reaches over, with ``ceil_mode``.
     """
@@ -314,6 +316,7 @@ class _Windows:
     def __init__(self, x: tf.Tensor, kernel, stride, padding, dilation=1, ceil_mode: bool = False):
         rank = x.shape.rank - 2
         self._kernel, self.padding, self._dilation = (_each(value, rank) for value in (kernel, padding, dilation))
+        self.size = math.prod(self._kernel)
         self._stride = _each(stride, rank) if stride not in (None, [], ()) else self._kernel
         self.behind = [self._behind(i, size_of(x, i + 2)) if ceil_mode else 0 for i in range(rank)]
 
@@ -350,9 +353,15 @@ def max_pool(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool
 
 @rule("avg_pool1d.default", "avg_pool2d.default")
 def avg_pool(
-    x, kernel_size, stride=None, padding=0, ceil_mode: bool = False, count_include_pad: bool = True, divisor=None
+    x,
+    kernel_size,
+    stride=None,
+    padding=0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
 ) -> tf.Tensor:
-    """The mean of each window.
+    """The mean of each window, or its sum divided by ``divisor_override``.
 
     Schemas::
 
@@ -363,6 +372,8 @@ def avg_pool(
     """
     windows = _Windows(x, kernel_size, stride, padding, ceil_mode=ceil_mode)
     mean, counted = windows.pooled(x, "AVG", 0.0), tf.ones_like(x)
+    if divisor_override is not None:
+        return mean * constant(windows.size / divisor_override, x.dtype)
     if not ceil_mode and (count_include_pad or not any(windows.padding)):
         return mean
     if count_include_pad:
