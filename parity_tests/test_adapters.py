@@ -429,10 +429,19 @@ def test_half_precision_has_wide_adapters(dtype):
     assert model(tiny_inputs(model)).logits.dtype == model.compute_dtype
 
 
+def test_names_of_peft_are_taken():
+    model = tiny_model(CLASSIFIER)
+    model.enable_lora(r=3, lora_alpha=5, lora_dropout=0.25, target_modules=["query"])
+    config = model.adapter_config()["by_name"]["default"]["config"]
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (3, 5, 0.25)
+    with pytest.raises(TypeError, match="enable_lora takes no argument 'bias'"):
+        tiny_model(CLASSIFIER).enable_lora(r=3, bias="none")
+
+
 def test_a_quantized_head_is_not_trained_and_the_message_says_how_to_leave_it_out(tmp_path):
     model = tiny_model(CLASSIFIER)
     model.quantize("int8")
-    with pytest.raises(AdapterError, match=r"filters='\^\(\?!\.\*classifier\)'"):
+    with pytest.raises(AdapterError, match=r"filters='\^\(\?!\.\*\(classifier\)\)'"):
         model.enable_lora(2, ["query"])
     model = tiny_model(CLASSIFIER)
     model.quantize("int8", filters="^(?!.*classifier)")

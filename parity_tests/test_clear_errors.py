@@ -90,6 +90,11 @@ def test_labels_without_names(class_name, names):
     ours(BODY, edited(checkpoint(BODY), id2label=names))  # a body has no labels
 
 
+def test_numbers_of_labels_may_be_strings():
+    model = ours(CLASSIFIER, checkpoint(BODY), id2label={str(i): name for i, name in enumerate("abc")})
+    assert model.config.id2label == {0: "a", 1: "b", 2: "c"} and model.config.num_labels == 3
+
+
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"x"', "", "{", '{"a":' * 100_000, "\udcff"])
 def test_a_config_that_is_no_object(text):
     folder = copied(checkpoint(BODY))

@@ -127,6 +127,7 @@ def test_former_attributes_of_models():
     assert model.input_signature == model.default_signature()
     for name, words in (
         ("serving", r"export\(folder\)"), ("serving_output", r"export\(folder\)"), ("get_lm_head", "get_output_emb"),
+        ("num_labels", r"config\.num_labels"),
         ("prune_heads", "removed"), ("eval", "training=True"), ("state_dict", "named_slots"),
     ):  # fmt: skip
         assert not hasattr(model, name) and name not in dir(model)

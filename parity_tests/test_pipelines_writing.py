@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -243,6 +244,20 @@ def test_lengths_that_make_no_sense_are_warned_of(encoder_decoder, caplog):
     with pytest.warns(UserWarning, match="translation_en_to_fr"):
         named = pipeline("translation", encoder_decoder)
     assert named.prefix == SPECIFIC["translation_en_to_fr"]["prefix"]
+
+
+def test_languages_of_a_checkpoint_that_names_its_tasks(encoder_decoder):
+    prefix = SPECIFIC["translation_en_to_fr"]["prefix"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe = pipeline("translation", encoder_decoder, src_lang="en", tgt_lang="fr")
+    assert pipe.prefix == prefix
+    assert len(pipe(PROMPTS[0], src_lang="en", tgt_lang="fr", max_new_tokens=2)) == 1
+    with pytest.raises(ValueError, match="is of 'translation_en_to_fr', not from 'de' to 'ja'"):
+        pipe(PROMPTS[0], src_lang="de", tgt_lang="ja")
+    for task, languages in [("translation_de_to_ja", {}), ("translation", {"src_lang": "de", "tgt_lang": "ja"})]:
+        with pytest.warns(UserWarning, match="no prefix for 'translation_de_to_ja', .* it knows translation_en_to_fr"):
+            assert pipeline(task, encoder_decoder, **languages).prefix == ""
 
 
 def test_languages():

@@ -167,6 +167,15 @@ def test_a_save_without_the_hub_says_that_it_is_saved(tmp_path, monkeypatch):
     assert ours(CLASS, tmp_path / "saved").config.num_labels == model.config.num_labels
 
 
+def test_a_network_that_is_down_is_said(monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", fails)
+    with pytest.raises(RepositoryError, match="'mine' could not be written to on the hub: .*service not known$"):
+        ours(CLASS, checkpoint(CLASS)).push_to_hub("mine")
+
+
 @pytest.mark.slow
 def test_what_the_hub_refuses_is_said(hub):
     done = child(hub, PUSH, "hf_wrong")

@@ -29,6 +29,10 @@ def assert_ids(actual, expected):
 
 def test_calls_and_data(layer, expected):
     assert_ids(layer(tf.constant(TEXTS)), expected)
+    assert_ids(layer(TEXTS), expected)
+    for text in ("a text", tf.constant("a text")):
+        with pytest.raises(ValueError, match=r"takes texts \[batch\], and this is one: pass a list"):
+            layer(text)
     assert_ids(next(iter(tf.data.Dataset.from_tensor_slices(TEXTS).batch(3).map(layer))), expected)
     pairs = layer(tf.constant(["a"]), tf.constant(["b"]))
     assert pairs["input_ids"].shape == (1, 5)

@@ -497,6 +497,7 @@ def test_layers_that_a_checkpoint_lacks_are_in_its_adapter(tmp_path):
     ours = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     ids = torch.tensor([[5, 6, 7, 8]])
     torch.testing.assert_close(theirs(ids).logits, ours(ids).logits, atol=1e-5, rtol=0)
+    assert "| learning rate | 0.001, linear" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_folder_that_was_filled_meanwhile_is_left_alone(tmp_path, eagerly):

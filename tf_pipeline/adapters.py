@@ -161,6 +161,7 @@ class AdapterMixin:
         init_lora_weights: bool | str = True,
         task_type: str | None = None,
         adapter_name: str = "default",
+        **peft_names: Any,
     ) -> None:
         """Give the model a new LoRA adapter, freeze all else, and switch the adapter on.
 
@@ -184,11 +185,17 @@ class AdapterMixin:
                 distribution, ``False`` for random values of ``A`` and ``B``.
             task_type: peft's name of the task; by default that of the model's head.
             adapter_name: name of the adapter.
+            **peft_names: ``r``, ``lora_alpha`` and ``lora_dropout``, in place of ``rank``, ``alpha`` and ``dropout``.
 
         Raises:
             AdapterError: if no module fits, one that does cannot be updated, or the name is taken.
+            TypeError: for another argument.
             ValueError: for a value out of range.
         """
+        values = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout} | peft_names
+        rank, alpha, dropout, *unknown = values.values()
+        if unknown:
+            raise TypeError(f"enable_lora takes no argument {list(values)[3]!r}.")
         config = {
             "r": whole_number("rank", rank, 1),
             "lora_alpha": real_number("alpha", alpha),
@@ -671,10 +678,11 @@ def _parameters_of(model, modules: Iterable[str], wanted: Iterable[str]) -> list
         key: slot for key, slot in checkpoint.named_slots(model) if any(key.startswith(f"{name}.") for name in chosen)
     }
     if quantized := [key for key, slot in slots.items() if getattr(slot.layer, "quantization_mode", None)]:
-        module = next(name for name in chosen if quantized[0].startswith(f"{name}."))
+        parts = {name.split(".")[-1] for name in chosen if any(key.startswith(f"{name}.") for key in quantized)}
+        parts = sorted(part for part in parts if not any(other != part and other in part for other in parts))
         raise AdapterError(
             f"modules_to_save: {quantized[0]} is quantized and cannot be trained; leave it out by model.quantize(…, "
-            f"filters='^(?!.*{module.split('.')[-1]})')."
+            f"filters='^(?!.*({'|'.join(parts)}))')."
         )
     return list(slots)
 

@@ -17,6 +17,7 @@ _ATTRIBUTES = {
     "get_bias": "a bias is a variable of its layer, which variables lists.",
     "set_bias": "a bias is a variable of its layer: assign to it.",
     "get_prefix_bias_name": "a bias is a variable of its layer, which variables lists.",
+    "num_labels": "use config.num_labels.",
     "prune_heads": "heads of attention cannot be removed.",
     "resize_position_embeddings": "load it with ignore_mismatched_sizes=True and another max_position_embeddings=.",
     "load_repo_checkpoint": "keras.callbacks.BackupAndRestore resumes a training.",

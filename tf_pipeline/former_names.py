@@ -27,7 +27,7 @@ _OPTIONS = {
     "TopP": "top_p",
 }
 _PART = "it was a part of a model: parts are attributes of models here, such as model.bert.embeddings."
-_IN_GRAPH = "tf_pipeline.tokenization.in_graph.compile_tokenizer makes any fast tokenizer a part of the graph."
+_IN_GRAPH = "TFTokenizer.from_pretrained makes any fast tokenizer a Keras layer, strings in, ids out."
 _GONE = "transformers 5 has no such model, from which it could be ported."
 # Former names that were not at the top of version 4.57: older ones, and those of its modules.
 _FURTHER = re.compile(r"set_seed|(TF)?Trainer|(TF)?TrainingArguments|TF\w+Output(With\w+)?")

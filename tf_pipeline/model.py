@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -399,7 +400,8 @@ class TFPreTrainedModel(
             )
         if self.adapter_config():
             raise ValueError("The model has adapters: merge_and_unload them, or quantize before enable_lora.")
-        with only_new_collected():  # Keras collects for every layer
+        with only_new_collected(), warnings.catch_warnings():  # Keras collects for every layer
+            warnings.filterwarnings("ignore", message=".* does not have a `quantize` method")  # which has no weights
             super().quantize(mode, config=config, filters=filters, **kwargs)
         self.forget_graphs()
 
@@ -655,8 +657,10 @@ def own_words():
 
 
 def _check_label_names(config: PreTrainedConfig) -> None:
-    """Refuse an ``id2label`` that does not name each label."""
+    """Refuse an ``id2label`` that does not name each label; numbers may be strings, as in JSON."""
     names = config.id2label
+    if names and all(isinstance(key, str) and key.isdecimal() for key in names):
+        names = config.id2label = {int(key): name for key, name in names.items()}
     if not names:
         raise ValueError(f"The config has num_labels={config.num_labels}, but a classifier needs at least 1 label.")
     if sorted(names) != list(range(len(names))):

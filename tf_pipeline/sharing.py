@@ -67,9 +67,9 @@ def push_folder(
             revision=revision,
             create_pr=create_pr,
         )
-    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, errors.HFValidationError, OSError) as error:
-        is_offline = isinstance(error, errors.OfflineModeIsEnabled)
-        cure = "" if is_offline else " Log in with `hf auth login` or pass token=."
+    except Exception as error:  # of the hub's library, the network or a file
+        was_answered = isinstance(error, errors.HfHubHTTPError)
+        cure = " Log in with `hf auth login` or pass token=." if was_answered else ""
         raise RepositoryError(f"{repo_id!r} could not be written to on the hub: {str(error).strip()}{cure}") from error
     return str(commit.commit_url)
 

@@ -2,6 +2,7 @@
 
 import codecs
 import hashlib
+import json
 import os
 import stat
 import sys
@@ -72,7 +73,14 @@ def value_of(line: bytes) -> Any:
     Raises:
         ValueError: for a value that is not strict JSON in UTF-8, or cannot be held.
     """
-    return strict_json.loads(text_of(line))
+    text = text_of(line)
+    try:
+        return strict_json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"The row is not JSON: {error}. A text is in quotation marks; plain lines are read from the standard "
+            "input, without --input."
+        ) from None
 
 
 class Content(NamedTuple):

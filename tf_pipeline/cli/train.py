@@ -30,7 +30,9 @@ def train(
     validation: Annotated[Path | None, typer.Option(help="Rows to measure on after each epoch.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Times that all rows are seen.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 16,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Peak learning rate.")] = 5e-5,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0, help="Peak learning rate; if not given, 5e-5, and 1e-3 with --lora.")
+    ] = None,
     warmup: Annotated[float, typer.Option(min=0, max=1, help="Part of the steps in which the rate rises.")] = 0.1,
     schedule: Annotated[
         str, typer.Option(help="Shape of the fall after the warm-up: linear, cosine, constant.")

@@ -32,6 +32,7 @@ class SummarizationPipeline(Text2TextGenerationPipeline):
 
     task = "summarization"
     return_name = "summary"
+    long_text_hint = "Pass stride= to summarize it window by window, or truncation=True to cut it."
 
     def sanitize_parameters(self, stride: int | None = None, second_pass: bool = False, **parameters: Any):
         """See the class."""

@@ -31,16 +31,30 @@ class TranslationPipeline(Text2TextGenerationPipeline):
         specific = getattr(model.config, "task_specific_params", None) or {}
         named = [name for name in specific if name.startswith("translation")]
         if task in (None, "translation") and named and "translation" not in named:
-            task = named[0]
-            warnings.warn(f"The languages are not named; taking the checkpoint's first, task {task!r}.", stacklevel=2)
+            languages = (parameters.get("src_lang"), parameters.get("tgt_lang"))
+            task = named[0] if languages == (None, None) else "translation_{}_to_{}".format(*languages)
+            if languages == (None, None):
+                warnings.warn(f"The languages are not named; taking the checkpoint's first, {task!r}.", stacklevel=2)
+        if named and task not in named and not hasattr(tokenizer, "_build_translation_inputs"):
+            warnings.warn(
+                f"The checkpoint has no prefix for {task!r}, so that none is written; it knows {', '.join(named)}.",
+                stacklevel=2,
+            )
+        self._named = named
         super().__init__(model, tokenizer, *args, task=task, **parameters)
 
     def sanitize_parameters(self, src_lang: str | None = None, tgt_lang: str | None = None, **options: Any):
         """See the class."""
         preprocess_kwargs, task_kwargs = super().sanitize_parameters(**options)
         parts = self.named_task.split("_")
-        if src_lang is None and tgt_lang is None and len(parts) == 4:
-            src_lang, tgt_lang = parts[1], parts[3]
+        own = (parts[1], parts[3]) if len(parts) == 4 else (None, None)
+        if src_lang is None and tgt_lang is None:
+            src_lang, tgt_lang = own
+        elif self._named and own != (src_lang, tgt_lang) and not hasattr(self.tokenizer, "_build_translation_inputs"):
+            raise ValueError(
+                f"This pipeline is of {self.named_task!r}, not from {src_lang!r} to {tgt_lang!r}; make one with "
+                f"src_lang= and tgt_lang=, or of another task. The checkpoint knows {', '.join(self._named)}."
+            )
         return preprocess_kwargs | {"src_lang": src_lang, "tgt_lang": tgt_lang}, task_kwargs
 
     def encode(

@@ -58,6 +58,10 @@ class TFTokenizer(keras.layers.Layer):
         """
         return cls(AutoTokenizer.from_pretrained(source), name=name, **options)
 
+    def __call__(self, text, text_pair=None, **kwargs: Any):
+        """Tokenize texts, which may be a list of strings."""
+        return super().__call__(_texts(text), *(() if text_pair is None else (_texts(text_pair),)), **kwargs)
+
     def call(self, text, text_pair=None):
         """Tokenize string ``[batch]``; returns int32 tensors by name, ``[rows, length]``."""
         tensors = self.compiled(text, text_pair, **self.options)
@@ -90,3 +94,10 @@ class TFTokenizer(keras.layers.Layer):
             compiled = InGraphTokenizer(json.loads(description), Tokenizer.from_str(description), defaults)
         layer._take(compiled, description, list(config["left_out"]), dict(config["options"]))
         return layer
+
+
+def _texts(texts: Any) -> Any:
+    """Texts as a tensor; Keras' own stay as they are."""
+    if isinstance(texts, (str, bytes)) or tf.is_tensor(texts) and texts.shape.rank == 0:
+        raise ValueError("The layer takes texts [batch], and this is one: pass a list, such as [text].")
+    return tf.constant(texts, tf.string) if isinstance(texts, (list, tuple)) else texts
