@@ -46,15 +46,17 @@ def test_what_was_loaded_before_a_fork_says_that_it_cannot_run(minilm):
         """
         import json, sys
         import numpy as np, tensorflow as tf
-        from tf_pipeline import AutoTokenizer, TFBertForSequenceClassification, TFBertModel
+        from tf_pipeline import AutoTokenizer, TFBertForSequenceClassification, TFBertModel, TFGPT2LMHeadModel
         from tf_pipeline.pipelines import pipeline
         from tf_pipeline.tokenization.in_graph import compile_tokenizer
 
-        folder, minilm = sys.argv[1:]
+        folder, minilm, gpt2 = sys.argv[1:]
         model = TFBertForSequenceClassification.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(minilm)
         pipe = pipeline("feature-extraction", TFBertModel.from_pretrained(minilm), tokenizer=tokenizer)
         in_graph = compile_tokenizer(tokenizer)
+        writer = TFGPT2LMHeadModel.from_pretrained(gpt2)
+        writer.generate([[5, 6]], max_new_tokens=2, pad_token_id=1)
         ids = {"input_ids": np.ones([4, 5], "int32")}
         labels = np.zeros(4, "int32")
         model.compile("sgd")
@@ -66,6 +68,7 @@ def test_what_was_loaded_before_a_fork_says_that_it_cannot_run(minilm):
             "call": lambda: model(ids),
             "fit": lambda: model.fit(ids, labels, verbose=0),
             "train_on_batch": lambda: model.train_on_batch(ids, labels),
+            "generate": lambda: writer.generate([[5, 6]], max_new_tokens=2, pad_token_id=1),
             "predict": lambda: model.predict(ids, verbose=0),
             "evaluate": lambda: model.evaluate(ids, labels, verbose=0),
             "load": lambda: TFBertForSequenceClassification.from_pretrained(folder),
@@ -81,6 +84,7 @@ def test_what_was_loaded_before_a_fork_says_that_it_cannot_run(minilm):
         """,
         checkpoint("TFBertForSequenceClassification"),
         minilm,
+        checkpoint("TFGPT2LMHeadModel"),
     )
     # What computes nothing with TensorFlow works as before.
     assert said.pop("save") == said.pop("tokenizer") == "fine"

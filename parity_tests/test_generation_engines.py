@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from parity_tests.tiers import exhaustive
 from tf_pipeline import pipeline
 from tf_pipeline.cli.main import app
 from tf_pipeline.engines import EngineError, OpenVinoFunction, OpenVinoSteps
-from tf_pipeline.generation.on_openvino import Step, wide_bucket
+from tf_pipeline.generation.on_openvino import Step, _checksum, wide_bucket
 from tf_pipeline.layers.cache import write_slots
 from tf_pipeline.layers.products import dense, for_another_engine
 from tf_pipeline.tracing import compiled
@@ -133,6 +134,25 @@ def test_weights_that_change_are_seen(gpt2, tmp_path):
     assert (after != before).any()
     gpt2.load_weights(tmp_path / "own.weights.h5")
     np.testing.assert_array_equal(generate(gpt2, engine="openvino", **GREEDY), before)
+    gpt2.weights[0].assign(-gpt2.weights[0])  # of which the model knows nothing
+    np.testing.assert_array_equal(generate(gpt2, engine="openvino", **GREEDY), generate(gpt2, **GREEDY))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "int8", "bool"])
+@pytest.mark.parametrize("shape", [(2, 4), (3, 3), (5,), ()])
+def test_a_checksum_sees_what_changes(dtype, shape):
+    values = np.random.default_rng(0).permutation(100)[: math.prod(shape)].reshape(shape) - 50
+    change = [
+        values + (values == values.flat[0]),
+        -values,
+        values.T if len(shape) > 1 else values[::-1] if shape else 9,
+    ]
+    if dtype == "bool":
+        values, change = values > 0, [values <= 0]
+    before = _checksum(tf.cast(values, dtype)).numpy()
+    for other in change:
+        other = np.reshape(other, shape)
+        assert (values == other).all() or (_checksum(tf.cast(other, dtype)).numpy() != before).any()
 
 
 @pytest.mark.slow

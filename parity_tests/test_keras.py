@@ -561,6 +561,15 @@ def test_weights_file(name, tmp_path):
     assert_same_outputs(other(tiny_inputs(model)), model(tiny_inputs(model)), atol=0)
 
 
+def test_a_checkpoint_of_tensorflow_holds_every_weight(tmp_path):
+    model, other = tiny_model(CLASSIFIER), tiny_model(CLASSIFIER)
+    path = tf.train.Checkpoint(model=model).save(tmp_path / "point")
+    for weight in other.weights:
+        weight.assign(tf.zeros_like(weight))
+    tf.train.Checkpoint(model=other).restore(path).assert_existing_objects_matched()
+    assert_same_outputs(other(tiny_inputs(model)), model(tiny_inputs(model)), atol=0)
+
+
 @pytest.mark.parametrize(
     "name",
     exhaustive(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import xml.etree.ElementTree as ElementTree
 from functools import cache
@@ -37,7 +38,7 @@ from tf_pipeline.finetuning.curve import learning_curve
 from tf_pipeline.finetuning.labels import class_names, fitting, label_values
 from tf_pipeline.finetuning.measures import callbacks_of, metrics_of
 from tf_pipeline.finetuning.progress import EpochTable
-from tf_pipeline.finetuning.train import RemainderStep, _keep_prefix
+from tf_pipeline.finetuning.train import RemainderStep, _keep_prefix, _replaced
 from tf_pipeline.pipelines.factory import BUNDLED_CHECKPOINT
 from tf_pipeline.pipelines.tasks import task_name
 
@@ -151,13 +152,15 @@ def eagerly():
 
 def test_the_command(arguments):
     given, folder = arguments
-    write_files(folder / "out", {"model.safetensors": "old", "adapter/notes.txt": "old", "notes.txt": "mine"})
+    old = ("model.safetensors", "adapter/adapter_config.json", "special_tokens_map.json")
+    write_files(folder / "out", dict.fromkeys(old, "old") | {"notes.txt": "mine"})
     refused = command("text-classification", *given)
     assert refused.exit_code == 1 and "is not empty; --overwrite" in refused.stderr
     assert (folder / "out" / "model.safetensors").read_text() == "old"
     done = command("text-classification", *given, "--seed", 3, "--overwrite")
     assert done.exit_code == 0, done.output
-    assert (folder / "out" / "notes.txt").read_text() == "mine" and not (folder / "out" / "adapter").exists()
+    assert (folder / "out" / "notes.txt").read_text() == "mine"
+    assert not {"adapter", "special_tokens_map.json"} & set(os.listdir(folder / "out"))
     lines = [line.split() for line in done.stderr.splitlines()]
     header = next(line for line in lines if line[:1] == ["epoch"] and "val_f1" in line)
     rows = lines[lines.index(header) + 1 :]
@@ -190,12 +193,23 @@ def test_the_command_with_one_seed_writes_the_same_weights(arguments):
     assert repeated.exit_code == 0 and (folder / "out" / "model.safetensors").read_bytes() == before
 
 
+def test_what_a_training_replaces(tmp_path):
+    tokenizer = transformers.BertTokenizerFast.from_pretrained(BUNDLED_CHECKPOINT)
+    write_files(tmp_path, {"adapter/adapter_model.safetensors": "old"})
+    assert {"adapter/", "vocab.txt", "special_tokens_map.json"} <= _replaced(tmp_path, tokenizer)
+    write_files(tmp_path, {"adapter/notes.txt": "mine"})
+    assert "adapter/" not in _replaced(tmp_path, tokenizer)
+
+
 def test_bad_rows_are_named_and_nothing_is_written(arguments):
     given, folder = arguments
     rows = CASES["text-classification"][1]
     rows_in(folder, "validation.jsonl", [{"text": "a", "label": "good"}, {"text": "b", "label": "great"}])
     done = command("text-classification", *given)
     assert done.exit_code == 1 and "Line 2 of" in done.stderr and "has the label 'great'" in done.stderr
+    rows_in(folder, "validation.jsonl", [{"text": "a", "label": "good"}, {"text": "b \ud800", "label": "good"}])
+    done = command("text-classification", *given)
+    assert done.exit_code == 1 and "Line 2 of" in done.stderr and "a surrogate without the other half" in done.stderr
     (folder / "train.jsonl").write_text('{"text": "a", "label": "good"}\n{"text": "b"}\n')
     done = command("text-classification", *given)
     assert done.exit_code == 1 and "Line 2 of" in done.stderr and "has no 'label'" in done.stderr
@@ -567,6 +581,10 @@ def test_labels_of_rows():
     assert found("1", "2", kind="regression") == {"num_labels": 1, "problem_type": "regression"}
     with pytest.raises(RowError, match=r"Row 2 has the label \['x'\], which is not of single_label_classification"):
         found("x", ["x"])
+    with pytest.raises(RowError, match="Row 2 has an empty label"):
+        found("x", "")
+    with pytest.raises(ValueError, match="The rows have 100000000000 classes, and a classifier needs from"):
+        found(0, 99999999999)
     with pytest.raises(RowError, match="Row 2 has the label 0.5"):
         found(1, 0.5)
     tags = rows_of([{"tokens": ["a", "b"], "labels": ["I-X", "O"]}, {"tokens": ["c"], "labels": ["B-X"]}])

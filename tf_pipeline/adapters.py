@@ -27,7 +27,7 @@ from tf_pipeline.layers.lora import LoraUpdate, Target, unlocked
 
 CONFIG, WEIGHTS = ADAPTER_CONFIG, "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-_IS_ADAPTER = re.compile(r"adapter_\w+\.(json|safetensors|bin)").fullmatch
+is_adapter_file = re.compile(r"adapter_\w+\.(json|safetensors|bin)").fullmatch
 ALL_LINEAR = "all-linear"
 
 # Modules that are updated if none are named, by model_type: those of peft where it has the type.
@@ -293,7 +293,7 @@ class AdapterMixin:
         for key in adapter.whole:
             variable = slots[key].variable if is_live else self._shelves[name].kept[key]
             tensors[_PREFIX + key] = np.ascontiguousarray(slots[key].of_variable(variable.numpy()))
-        with atomic_folder(folder, seal=CONFIG, obsolete=_IS_ADAPTER) as staging:
+        with atomic_folder(folder, seal=CONFIG, obsolete=is_adapter_file) as staging:
             save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
             text = json.dumps(_peft_config(adapter.config, self.config._name_or_path), indent=2, sort_keys=True)
             (staging / CONFIG).write_text(text + "\n", encoding="utf-8")

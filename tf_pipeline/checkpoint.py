@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import keras
 import ml_dtypes
 import numpy as np
 import tensorflow as tf
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from tf_pipeline.arguments import check_choice
@@ -490,12 +491,14 @@ def _layer(key: str) -> str:
 # ------------------------------------------------------------------------------------------------------ saving
 
 
-def checkpoint_folder(path: str | os.PathLike, obsolete: str = "") -> contextlib.AbstractContextManager[Path]:
+def checkpoint_folder(
+    path: str | os.PathLike, obsolete: Container[str] = ()
+) -> contextlib.AbstractContextManager[Path]:
     """An empty folder whose files become the checkpoint at ``path``, as a whole; see :func:`~files.atomic_folder`.
 
-    Weights, index and graph of the checkpoint that was there go, and what ``obsolete`` names; other files stay.
+    Weights, index and graph of the checkpoint that was there go, and what is in ``obsolete``; other files stay.
     """
-    return atomic_folder(path, seal=CONFIG, obsolete=lambda name: name == obsolete or bool(_REPLACED.fullmatch(name)))
+    return atomic_folder(path, seal=CONFIG, obsolete=lambda name: name in obsolete or bool(_REPLACED.fullmatch(name)))
 
 
 class WeightWriter:
@@ -556,7 +559,10 @@ def write_tensors(writer: Any, folder: Path, max_shard_size: int | str) -> None:
         max_shard_size=max_shard_size,
     )
     for name, keys in plan.filename_to_tensors.items():
-        save_file(writer.read(keys), folder / name, metadata={"format": "pt"})
+        try:
+            save_file(writer.read(keys), folder / name, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(f"{name} cannot be written: {error}") from error
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / SAFETENSORS_INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")

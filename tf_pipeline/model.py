@@ -411,6 +411,13 @@ class TFPreTrainedModel(
         self.train_function = self.test_function = self.predict_function = None
         vars(self).pop("_generation_graphs", None)
 
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        """Parts that ``tf.train.Checkpoint`` follows: the weights too, as Keras' lists of layers lead nowhere."""
+        children = super()._trackable_children(save_type, **kwargs)
+        if save_type != "checkpoint":
+            return children
+        return children | {f"weights/{weight.path}": weight for weight in self.weights}
+
     def load_weights(self, *args: Any, **kwargs: Any) -> None:
         """Keras' ``load_weights``."""
         super().load_weights(*args, **kwargs)

@@ -1,7 +1,9 @@
 """Rows from lists, columns, DataFrames, files, ``datasets`` and ``tf.data``, each with its place for messages."""
 
 import csv
+import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -15,6 +17,8 @@ from tf_pipeline import strict_json
 
 # Characters; those of Python's csv, 131072, are fewer than a long document has.
 _LONGEST_CELL = 2**31 - 1
+# Half of a character, which JSON can write and no text can hold.
+_HALF = re.compile("[\\ud800-\\udfff]")
 
 
 class RowError(ValueError):
@@ -194,6 +198,8 @@ def _json_rows(path: Path) -> Iterator[Row]:
             value = strict_json.loads(line, has_constants=True)
         except ValueError as error:
             raise RowError(f"{place} is not JSON: {str(error).rstrip('.')}; give one object per line.") from None
+        if "\\u" in line and _HALF.search(json.dumps(value, ensure_ascii=False)):
+            raise RowError(f"{place} has half a character, a surrogate without the other half: {line:.80}.")
         if not isinstance(value, dict):
             raise RowError(f"{place} is not an object of JSON: {line:.80}; give one object per line.")
         yield Row(place, value)

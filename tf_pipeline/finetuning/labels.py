@@ -92,6 +92,8 @@ class _Classes:
         for label in labels:
             kind = "a name" if isinstance(label, str) else "a number" if isinstance(label, int) else None
             self._kind = self._kind or kind
+            if label == "":
+                raise row.error("has an empty label")
             if kind is None:
                 raise row.error(f"has the label {label!r:.80}, which is neither a name nor a number")
             if kind != self._kind:
@@ -100,24 +102,31 @@ class _Classes:
 
     def values(self, least: int = 2) -> dict[str, Any]:
         """``id2label`` and ``label2id``; the order of names that are found is fixed."""
-        return _named(self.names or _sorted(self.found), least)
+        return _named(self.names or _sorted(self.found, least), least)
 
 
-def _sorted(labels: set[Any]) -> list[str]:
+def _sorted(labels: set[Any], least: int) -> list[str]:
     """Names of labels in a fixed order: numbers by value, ``O`` before the tags of entities."""
     if all(isinstance(label, int) or label.isdecimal() for label in labels):
-        return [f"LABEL_{place}" for place in range(max(map(int, labels), default=-1) + 1)]
+        count = max(map(int, labels), default=-1) + 1
+        _check_count(count, least)
+        return [f"LABEL_{place}" for place in range(count)]
     return sorted(labels, key=lambda name: (name != "O", name))
 
 
 def _named(names: Sequence[str], least: int) -> dict[str, Any]:
-    if not least <= len(names) <= _MOST_CLASSES:
-        classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
+    _check_count(len(names), least)
+    return {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
+
+
+def _check_count(count: int, least: int) -> None:
+    """Refuse too few or too many classes, before they are named."""
+    if not least <= count <= _MOST_CLASSES:
+        classes = "1 class" if count == 1 else f"{count} classes"
         raise ValueError(
             f"The rows have {classes}, and a classifier needs from {least} to {_MOST_CLASSES}; numbers are predicted "
             "with --problem-type regression."
         )
-    return {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
 
 
 def fitting(values: Mapping[str, Any], config: Any, numbered: bool = False) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pipeline.adapters import HEAD_MODULES
+from tf_pipeline.adapters import HEAD_MODULES, is_adapter_file
 from tf_pipeline.arguments import check_choice, real_number, whole_number
 from tf_pipeline.callbacks import EpochOrder
 from tf_pipeline.checkpoint import checkpoint_folder
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 # Highest learning rates: of all weights as in PyTorch's recipe, of adapters as in the examples of peft.
 _RATE, _LORA_RATE = 5e-5, 1e-3
+_OF_TOKENIZERS = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json")
 CURVE, ADAPTER = "learning_curve.svg", "adapter"
 TASKS = (
     "text-classification", "token-classification", "question-answering", "fill-mask", "text-generation",
@@ -181,7 +182,7 @@ def train(
         "seed": f"{seed}",
     }
     # The folder is opened first, so that one that cannot be written costs no training.
-    with checkpoint_folder(output, obsolete=f"{ADAPTER}/") as staging:
+    with checkpoint_folder(output, obsolete=_replaced(Path(output), tokenizer)) as staging:
         history = network.fit(batches, validation_data=measured, epochs=epochs, callbacks=every, verbose=0).history
         _require_finite(network, history["loss"])
         _require_empty(Path(output), overwrite)  # still
@@ -318,6 +319,14 @@ def _adapter_in_words(model: Any) -> str:
     modules = config["target_modules"]
     modules = modules if isinstance(modules, str) else ", ".join(sorted(modules))
     return f"rank {config['r']}, alpha {config['lora_alpha']:g}, dropout {config['lora_dropout']:g}, of {modules}"
+
+
+def _replaced(output: Path, tokenizer: Any) -> set[str]:
+    """Files of an earlier checkpoint's tokenizer and of an earlier adapter, which would not belong to the new one."""
+    names = {*_OF_TOKENIZERS, *tokenizer.vocab_files_names.values()}
+    adapter = output / ADAPTER
+    is_own = adapter.is_dir() and all(is_adapter_file(name) for name in os.listdir(adapter))
+    return names | {f"{ADAPTER}/"} if is_own else names
 
 
 def _write(

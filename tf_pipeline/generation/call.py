@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_pipeline.arguments import EngineError, whole_number
 from tf_pipeline.engines import Conversion
+from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.generation import outputs
 from tf_pipeline.generation.config import DEFAULTS, GenerationConfig, bounded, check_tokens, lengths, tokens_of
 from tf_pipeline.generation.guidance import SCALE, Guided
@@ -269,8 +270,10 @@ def run(model, call: Call, streamer: Any = None, max_time: float | None = None) 
     """Generate.
 
     Raises:
+        ForkedProcessError: in a process that was forked from one in which TensorFlow ran.
         ValueError: if a graph is asked for an option that needs Python, or beams for a stream.
     """
+    refuse_if_forked("generate")
     is_driven = streamer is not None or max_time is not None
     if not tf.executing_eagerly():
         if is_driven:

@@ -1,5 +1,6 @@
 """Generation whose step OpenVINO computes: TensorFlow reads the prompts and chooses the tokens, Python goes round."""
 
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from tf_pipeline.generation.loop import Compiled, Loop, Progress, open_specs, re
 from tf_pipeline.generation.search import Rules
 from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.generation.streaming import drive
-from tf_pipeline.tracing import Following, compiled
+from tf_pipeline.tracing import compiled
 
 _LEAST_CAPACITY = 128
 
@@ -27,8 +28,31 @@ def wide_bucket(capacity: int, limit: int | None) -> int:
     return wide if limit is None else min(wide, limit)
 
 
+def _checksum(variable: tf.Tensor) -> tf.Tensor:
+    """Two numbers, int64 ``[2]``, of which one at least differs if a variable's values do.
+
+    The sum of all bits sees the smallest change of a single value; a product with two vectors sees changes that cancel
+    one another in a sum, such as values that are negated or change places.
+    """
+    value = tf.cast(variable, tf.int8) if variable.dtype == tf.bool else tf.convert_to_tensor(variable)
+    size = value.dtype.size
+    if size < 4 and value.shape.num_elements() % (4 // size) == 0:
+        bits = tf.bitcast(tf.reshape(value, [-1, 4 // size]), tf.int32)
+    else:
+        bits = tf.bitcast(value, {8: tf.int64, 4: tf.int32, 2: tf.int16, 1: tf.int8}[size])
+    table = tf.reshape(value, [-1, *value.shape[-1:]] if value.shape.rank else [1, 1])
+    table = table if table.dtype.is_floating else tf.cast(table, tf.float32)
+    rows, columns = (tf.range(1.0, size + 1.0) for size in table.shape)
+    form = tf.linalg.matvec(table, tf.cast(tf.cos(columns), table.dtype)) * tf.cast(tf.sin(rows), table.dtype)
+    form = tf.cast(tf.reduce_sum(form), tf.float64)
+    return tf.stack([tf.cast(tf.reduce_sum(bits), tf.int64), tf.bitcast(form, tf.int64)])
+
+
 class Step:
     """A step of a model as a function that OpenVINO computes; made again when the weights have changed.
+
+    Whoever changes weights, and however: their checksums are compared before each text, as the time to read them all
+    once is small next to that of the text's tokens, each of which reads them again.
 
     Args:
         model: the model.
@@ -52,13 +76,19 @@ class Step:
             return {"logits": logits, **{self._fed[place]: new for place, new in changed.items()}}
 
         signature = [tf.TensorSpec(x.shape, x.dtype, f"given_{place}") for place, x in enumerate(specs)]
-        make = partial(OpenVinoFunction, run, *signature, **conversion._asdict())
-        self._function = Following(model, make, ("weight_changes",))
+        self._make = partial(OpenVinoFunction, run, *signature, **conversion._asdict())
+        self._checksums = compiled(lambda: tf.stack([_checksum(weight.value) for weight in model.weights]))
+        self._function, self._seen = None, b""
+        self._lock = threading.Lock()
 
     def begin(self, progress: Progress) -> OpenVinoSteps | None:
         """The steps behind a prompt; ``None`` if TensorFlow has to compute them."""
         given = tf.nest.flatten((progress.tokens, progress.rows, progress.model))
-        return self._function.steps(given, self._fed)
+        with self._lock:
+            if (checksums := self._checksums().numpy().tobytes()) != self._seen:
+                self._function, self._seen = self._make(), checksums
+            function = self._function
+        return function.steps(given, self._fed)
 
     def given(self, progress: Progress) -> dict[int, Any]:
         """The inputs of a step, by place, that no step before has made."""
