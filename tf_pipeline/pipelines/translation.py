@@ -30,10 +30,11 @@ class TranslationPipeline(Text2TextGenerationPipeline):
     def __init__(self, model, tokenizer, *args: Any, task: str | None = None, **parameters: Any):
         specific = getattr(model.config, "task_specific_params", None) or {}
         named = [name for name in specific if name.startswith("translation")]
+        languages = parameters.get("src_lang"), parameters.get("tgt_lang")
         if task in (None, "translation") and named and "translation" not in named:
-            languages = (parameters.get("src_lang"), parameters.get("tgt_lang"))
-            task = named[0] if languages == (None, None) else "translation_{}_to_{}".format(*languages)
-            if languages == (None, None):
+            task = next((name for name in named if _is_between(name, *languages)), None)
+            if task is None or languages == (None, None):
+                task = named[0]
                 warnings.warn(f"The languages are not named; taking the checkpoint's first, {task!r}.", stacklevel=2)
         if named and task not in named and not hasattr(tokenizer, "_build_translation_inputs"):
             warnings.warn(
@@ -47,13 +48,13 @@ class TranslationPipeline(Text2TextGenerationPipeline):
         """See the class."""
         preprocess_kwargs, task_kwargs = super().sanitize_parameters(**options)
         parts = self.named_task.split("_")
-        own = (parts[1], parts[3]) if len(parts) == 4 else (None, None)
-        if src_lang is None and tgt_lang is None:
-            src_lang, tgt_lang = own
-        elif self._named and own != (src_lang, tgt_lang) and not hasattr(self.tokenizer, "_build_translation_inputs"):
+        if src_lang is None and tgt_lang is None and len(parts) == 4:
+            src_lang, tgt_lang = parts[1], parts[3]
+        has_codes = hasattr(self.tokenizer, "_build_translation_inputs")
+        if self._named and not has_codes and not _is_between(self.named_task, src_lang, tgt_lang):
             raise ValueError(
-                f"This pipeline is of {self.named_task!r}, not from {src_lang!r} to {tgt_lang!r}; make one with "
-                f"src_lang= and tgt_lang=, or of another task. The checkpoint knows {', '.join(self._named)}."
+                f"This pipeline is of {self.named_task!r}, not from {src_lang!r} to {tgt_lang!r}. The checkpoint knows "
+                f"{', '.join(self._named)}; other languages are a task of their own, 'translation_xx_to_yy'."
             )
         return preprocess_kwargs | {"src_lang": src_lang, "tgt_lang": tgt_lang}, task_kwargs
 
@@ -99,6 +100,12 @@ class TranslationPipeline(Text2TextGenerationPipeline):
                 "The longest text has %d tokens, but a translation may have no more than %d; you might raise "
                 "max_new_tokens.", longest, max_length,
             )  # fmt: skip
+
+
+def _is_between(task: str, src_lang: str | None, tgt_lang: str | None) -> bool:
+    """Whether a task, such as ``"translation_en_to_fr"``, is from and to some languages, where they are given."""
+    ends = task.removeprefix("translation_").split("_to_")
+    return all(given in (None, end) for given, end in zip((src_lang, tgt_lang), ends, strict=False))
 
 
 def _languages(tokenizer: Any) -> set[str]:
