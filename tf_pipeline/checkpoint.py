@@ -209,8 +209,6 @@ def create_variables(model: keras.Model, tensors: Mapping[str, np.ndarray] | Non
                         stack.enter_context(_initialised_with(layer, parameter, values, key))
                 for part in path.split(".")[:-1]:
                     stack.enter_context(keras.name_scope(part))
-                # TensorFlow makes a kernel for each name and shape of a variable: leaves of the same name share theirs.
-                stack.enter_context(tf.name_scope("weights/"))
                 layer.create_variables()
     for layer in model._flatten_layers():
         if type(layer).build is keras.layers.Layer.build:  # a container: all there was to build is its leaves
