@@ -19,7 +19,7 @@ import transformers
 from transformers.pipelines.text_generation import ReturnType
 from typer.testing import CliRunner
 
-from parity_tests.checkpoint_helpers import copied
+from parity_tests.checkpoint_helpers import copied, edited
 from parity_tests.pipeline_helpers import (
     SPECIFIC,
     bart_checkpoint,
@@ -259,6 +259,9 @@ def test_languages_of_a_checkpoint_that_names_its_tasks(encoder_decoder):
         pipeline("translation", encoder_decoder, src_lang="de", tgt_lang="ja")
     with pytest.warns(UserWarning, match="no prefix for 'translation_de_to_ja', .* it knows translation_en_to_fr"):
         assert pipeline("translation_de_to_ja", encoder_decoder).prefix == ""
+    nameless = edited(encoder_decoder, task_specific_params={"translation": {"prefix": "translate: "}})
+    named = {"tokenizer": pipe.tokenizer, "src_lang": "de", "tgt_lang": "ja"}
+    assert pipeline("translation", nameless, **named).prefix == "translate: "
 
 
 def test_languages():

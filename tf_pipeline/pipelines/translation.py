@@ -32,16 +32,16 @@ class TranslationPipeline(Text2TextGenerationPipeline):
         named = [name for name in specific if name.startswith("translation")]
         languages = parameters.get("src_lang"), parameters.get("tgt_lang")
         if task in (None, "translation") and named and "translation" not in named:
-            task = next((name for name in named if _is_between(name, *languages)), None)
-            if task is None or languages == (None, None):
-                task = named[0]
+            task = next((name for name in named if _is_between(name, *languages)), named[0])
+            if languages == (None, None):
                 warnings.warn(f"The languages are not named; taking the checkpoint's first, {task!r}.", stacklevel=2)
-        if named and task not in named and not hasattr(tokenizer, "_build_translation_inputs"):
+        # Where the tokenizer has codes of languages, a task's parameters are for any of them.
+        self._named = [] if hasattr(tokenizer, "_build_translation_inputs") else named
+        if self._named and task not in named:
             warnings.warn(
                 f"The checkpoint has no prefix for {task!r}, so that none is written; it knows {', '.join(named)}.",
                 stacklevel=2,
             )
-        self._named = named
         super().__init__(model, tokenizer, *args, task=task, **parameters)
 
     def sanitize_parameters(self, src_lang: str | None = None, tgt_lang: str | None = None, **options: Any):
@@ -50,8 +50,7 @@ class TranslationPipeline(Text2TextGenerationPipeline):
         parts = self.named_task.split("_")
         if src_lang is None and tgt_lang is None and len(parts) == 4:
             src_lang, tgt_lang = parts[1], parts[3]
-        has_codes = hasattr(self.tokenizer, "_build_translation_inputs")
-        if self._named and not has_codes and not _is_between(self.named_task, src_lang, tgt_lang):
+        if self._named and not _is_between(self.named_task, src_lang, tgt_lang):
             raise ValueError(
                 f"This pipeline is of {self.named_task!r}, not from {src_lang!r} to {tgt_lang!r}. The checkpoint knows "
                 f"{', '.join(self._named)}; other languages are a task of their own, 'translation_xx_to_yy'."
@@ -103,9 +102,9 @@ class TranslationPipeline(Text2TextGenerationPipeline):
 
 
 def _is_between(task: str, src_lang: str | None, tgt_lang: str | None) -> bool:
-    """Whether a task, such as ``"translation_en_to_fr"``, is from and to some languages, where they are given."""
-    ends = task.removeprefix("translation_").split("_to_")
-    return all(given in (None, end) for given, end in zip((src_lang, tgt_lang), ends, strict=False))
+    """Whether a task, such as ``"translation_en_to_fr"``, is from and to some languages, where both sides name them."""
+    source, to, target = task.removeprefix("translation_").partition("_to_")
+    return not to or (src_lang in (None, source) and tgt_lang in (None, target))
 
 
 def _languages(tokenizer: Any) -> set[str]:
