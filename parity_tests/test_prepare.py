@@ -526,6 +526,9 @@ def test_rows_have_all_that_the_first_one_has():
     labelled = [{"text": "a", "label": 0}]
     fails(texts + labelled, "Row 3 has 'label', which the rows before it lack", batch_size=3)
     fails(labelled + texts, "Row 2 has no 'label', which the rows before it have")
+    fails(
+        [*labelled, {"text": "b \ud800", "label": 0}], "Row 2 has half a character in its 'text', a surrogate without"
+    )
     fails(labelled * 1000 + texts, "Row 1001 has no 'label'")  # tokenized apart from those before
     fails(
         [("a", 0), {"text": "a", "text_pair": "b", "label": 0}], "Row 2 has 'text_pair', which the rows before it lack"

@@ -7,14 +7,10 @@ from typing import Any
 import numpy as np
 
 from tf_pipeline.checkpoint import CONFIG, checkpoint_folder, open_checkpoint, write_tensors
-from tf_pipeline.hub import PROCESSOR_FILES, copy_files, refuse_checkpoint, repository_file
+from tf_pipeline.hub import PROCESSOR_FILES, TOKENIZER_FILES, copy_files, refuse_checkpoint, repository_file
 
 # What may lie next to the weights: settings, tokenizers and processors.
-_OTHERS = (
-    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model",
-    "tokenizer.model", "source.spm", "target.spm", "chat_template.jinja", *PROCESSOR_FILES,
-)  # fmt: skip
+_OTHERS = ("generation_config.json", *TOKENIZER_FILES, *PROCESSOR_FILES)
 
 
 class _Tensors:

@@ -21,6 +21,13 @@ _READ = 2**24
 # The file that tells a LoRA adapter.
 ADAPTER_CONFIG = "adapter_config.json"
 
+# Files of tokenizers, of which a checkpoint has some.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
+    "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model",
+    "source.spm", "target.spm", "chat_template.jinja",
+)  # fmt: skip
+
 # Files of which one describes the image processor or the feature extractor.
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 

@@ -412,7 +412,7 @@ class TFPreTrainedModel(
         vars(self).pop("_generation_graphs", None)
 
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
-        """Parts that ``tf.train.Checkpoint`` follows: the weights too, as Keras' lists of layers lead nowhere."""
+        """Parts that ``tf.train.Checkpoint`` follows: all weights too, as it finds no layers in Keras' lists."""
         children = super()._trackable_children(save_type, **kwargs)
         if save_type != "checkpoint":
             return children

@@ -1,7 +1,6 @@
 """Rows from lists, columns, DataFrames, files, ``datasets`` and ``tf.data``, each with its place for messages."""
 
 import csv
-import json
 import os
 import re
 from collections import Counter
@@ -17,7 +16,7 @@ from tf_pipeline import strict_json
 
 # Characters; those of Python's csv, 131072, are fewer than a long document has.
 _LONGEST_CELL = 2**31 - 1
-# Half of a character, which JSON can write and no text can hold.
+# Half of a character, which has no form in UTF-8, so that no tokenizer takes it.
 _HALF = re.compile("[\\ud800-\\udfff]")
 
 
@@ -56,6 +55,7 @@ class Row(NamedTuple):
         value = self.get(*names, default=default)
         if value is not default and not isinstance(value, str):
             raise self.error(f"needs a text as {names[0]!r}, and has {value!r:.80}")
+        self._refuse_halves(names[0], value)
         return value
 
     def listed(self, *names: str, default: Any = ...) -> Any:
@@ -66,7 +66,13 @@ class Row(NamedTuple):
         if not isinstance(value, (list, tuple)):
             kind = "words" if names[0] == "tokens" else names[0]
             raise self.error(f"needs a list of {kind} as {names[0]!r}, and has {value!r:.80}")
+        for item in value:
+            self._refuse_halves(names[0], item)
         return list(value)
+
+    def _refuse_halves(self, name: str, value: Any) -> None:
+        if isinstance(value, str) and _HALF.search(value):
+            raise self.error(f"has half a character in its {name!r}, a surrogate without the other half: {value!r:.80}")
 
     def error(self, message: str) -> RowError:
         """An error about this row."""
@@ -198,8 +204,6 @@ def _json_rows(path: Path) -> Iterator[Row]:
             value = strict_json.loads(line, has_constants=True)
         except ValueError as error:
             raise RowError(f"{place} is not JSON: {str(error).rstrip('.')}; give one object per line.") from None
-        if "\\u" in line and _HALF.search(json.dumps(value, ensure_ascii=False)):
-            raise RowError(f"{place} has half a character, a surrogate without the other half: {line:.80}.")
         if not isinstance(value, dict):
             raise RowError(f"{place} is not an object of JSON: {line:.80}; give one object per line.")
         yield Row(place, value)

@@ -23,6 +23,7 @@ from tf_pipeline.files import write_text
 from tf_pipeline.finetuning.curve import learning_curve
 from tf_pipeline.finetuning.labels import class_names, fitting, label_values
 from tf_pipeline.finetuning.measures import callbacks_of, metrics_of
+from tf_pipeline.hub import TOKENIZER_FILES
 from tf_pipeline.losses import PROBLEM_TYPES
 from tf_pipeline.optimization import create_optimizer
 from tf_pipeline.pipelines.factory import pipeline_class
@@ -34,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 # Highest learning rates: of all weights as in PyTorch's recipe, of adapters as in the examples of peft.
 _RATE, _LORA_RATE = 5e-5, 1e-3
-_OF_TOKENIZERS = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json")
 CURVE, ADAPTER = "learning_curve.svg", "adapter"
 TASKS = (
     "text-classification", "token-classification", "question-answering", "fill-mask", "text-generation",
@@ -182,7 +182,7 @@ def train(
         "seed": f"{seed}",
     }
     # The folder is opened first, so that one that cannot be written costs no training.
-    with checkpoint_folder(output, obsolete=_replaced(Path(output), tokenizer)) as staging:
+    with checkpoint_folder(output, obsolete=_replaced(Path(output))) as staging:
         history = network.fit(batches, validation_data=measured, epochs=epochs, callbacks=every, verbose=0).history
         _require_finite(network, history["loss"])
         _require_empty(Path(output), overwrite)  # still
@@ -321,9 +321,9 @@ def _adapter_in_words(model: Any) -> str:
     return f"rank {config['r']}, alpha {config['lora_alpha']:g}, dropout {config['lora_dropout']:g}, of {modules}"
 
 
-def _replaced(output: Path, tokenizer: Any) -> set[str]:
+def _replaced(output: Path) -> set[str]:
     """Files of an earlier checkpoint's tokenizer and of an earlier adapter, which would not belong to the new one."""
-    names = {*_OF_TOKENIZERS, *tokenizer.vocab_files_names.values()}
+    names = {"generation_config.json", *TOKENIZER_FILES}
     adapter = output / ADAPTER
     is_own = adapter.is_dir() and all(is_adapter_file(name) for name in os.listdir(adapter))
     return names | {f"{ADAPTER}/"} if is_own else names

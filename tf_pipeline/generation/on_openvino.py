@@ -29,7 +29,7 @@ def wide_bucket(capacity: int, limit: int | None) -> int:
 
 
 def _checksum(variable: tf.Tensor) -> tf.Tensor:
-    """Two numbers, int64 ``[2]``, of which one at least differs if a variable's values do.
+    """Two numbers, int64 ``[2]``, that change with a variable's values.
 
     The sum of all bits sees the smallest change of a single value; a product with two vectors sees changes that cancel
     one another in a sum, such as values that are negated or change places.
@@ -51,8 +51,8 @@ def _checksum(variable: tf.Tensor) -> tf.Tensor:
 class Step:
     """A step of a model as a function that OpenVINO computes; made again when the weights have changed.
 
-    Whoever changes weights, and however: their checksums are compared before each text, as the time to read them all
-    once is small next to that of the text's tokens, each of which reads them again.
+    The checksums of all weights are compared before each call, so that a change by anybody is seen. That reads the
+    weights once or twice, and each token of the text reads them again.
 
     Args:
         model: the model.

@@ -97,7 +97,5 @@ class TFTokenizer(keras.layers.Layer):
 
 
 def _texts(texts: Any) -> Any:
-    """Texts as a tensor; Keras' own stay as they are."""
-    if isinstance(texts, (str, bytes)) or tf.is_tensor(texts) and texts.shape.rank == 0:
-        raise ValueError("The layer takes texts [batch], and this is one: pass a list, such as [text].")
-    return tf.constant(texts, tf.string) if isinstance(texts, (list, tuple)) else texts
+    """Texts of Python as a tensor, which Keras wants; other texts stay as they are."""
+    return tf.constant(texts, tf.string) if isinstance(texts, (str, bytes, list, tuple)) else texts

@@ -165,7 +165,8 @@ class InGraphTokenizer(tf.Module):
             ``return_overflowing_tokens`` also ``overflow_to_sample_mapping`` ``[rows]``.
 
         Raises:
-            ValueError: for an option that is not one of those, or that does not go with the others.
+            ValueError: for a text without a batch, and for an option that is not one of those, or that does not go with
+                the others.
             InvalidArgumentError: for texts and pairs that are not of one number.
         """
         refuse_if_forked("A tokenizer in the graph")
@@ -183,6 +184,8 @@ class InGraphTokenizer(tf.Module):
         self._check(shape, len(template) - (1 if text_pair is None else 2), text_pair is not None)
         with tf.device("/CPU:0"):
             text = tf.convert_to_tensor(text, tf.string)
+            if text.shape.rank == 0:
+                raise ValueError("A tokenizer takes texts [batch], and this is one: pass a list, such as [text].")
             # Not concatenated, because stacking tensors of unequal size is an error.
             texts = text
             if text_pair is not None:
