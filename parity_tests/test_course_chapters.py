@@ -965,7 +965,7 @@ def test_chapter_7_question_answering(bert, tmp_path, pushed):
     tf_eval_dataset = model.prepare_tf_dataset(
         validation_dataset, collate_fn=data_collator, shuffle=False, batch_size=16
     )
-    num_train_epochs = 12
+    num_train_epochs = 24  # so that every seed knows all answers
     num_train_steps = len(tf_train_dataset) * num_train_epochs
     optimizer, schedule = create_optimizer(
         init_lr=1e-2, num_warmup_steps=0, num_train_steps=num_train_steps, weight_decay_rate=0.01

@@ -300,18 +300,36 @@ def test_what_openvino_gets_wrong_is_noticed(sentiment, monkeypatch, caplog):
 
 
 def test_what_openvino_cannot_convert_is_said(sentiment, monkeypatch):
-    import openvino
-
-    def fails(function, **options):
+    def fails(function):
         raise RuntimeError("No translator for tf.Strange\nand a page of a graph")
 
-    monkeypatch.setattr(openvino, "convert_model", fails)
+    monkeypatch.setattr(engines, "_converted", fails)
     pipe = on("openvino", sentiment)
     with pytest.raises(EngineError, match="OpenVINO cannot run this model: No translator for tf.Strange$"):
         pipe(TEXTS)
     monkeypatch.undo()
     with pytest.raises(EngineError, match="No translator for tf.Strange$"):  # which is not tried again
         pipe(TEXTS)
+
+
+def test_an_operation_that_openvino_lacks_is_named():
+    run = OpenVinoFunction(
+        lambda x: {"y": tf.linalg.svd(x, compute_uv=False)}, tf.TensorSpec([None, None], tf.float32, name="x"),
+        precision="float32", quantize=None, required=True,
+    )  # fmt: skip
+    with pytest.raises(EngineError, match="model: No conversion rule found for operations: Svd$"):
+        run(tf.ones((2, 2)))
+
+
+def test_outputs_that_are_inputs_or_each_other():
+    def run(x, y):
+        return {"twice": x + x, "same": x, "b": {"again": x, "other": y}}
+
+    specs = [tf.TensorSpec([None], tf.float32, name=name) for name in "xy"]
+    function = OpenVinoFunction(run, *specs, precision="float32", quantize=None, required=True)
+    for _ in range(2):  # both engines
+        outputs = function(tf.constant([1.0]), tf.constant([2.0]))
+    assert tf.nest.map_structure(np.ndarray.item, outputs) == {"twice": 2, "same": 1, "b": {"again": 1, "other": 2}}
 
 
 def test_refused_inputs_are_no_fault_of_the_engine(sentiment):

@@ -32,18 +32,6 @@ QUANTIZATIONS = {"int8": 0.5}
 _LEAST_LENGTH = 16
 
 
-@contextlib.contextmanager
-def _root_logger_kept():
-    """Put the root logger back, which OpenVINO silences to convert a model, and leaves so where it fails."""
-    root = logging.getLogger()
-    level, filters, handlers = root.level, [*root.filters], [*root.handlers]
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.filters[:], root.handlers[:] = filters, handlers
-
-
 def check_quantization(quantize: str | None, engine: str) -> None:
     """Require that an engine can quantize.
 
@@ -209,34 +197,34 @@ class OpenVinoFunction:
         expected = self._function(*inputs)  # what it refuses is no fault of OpenVINO's
         concrete = self._function.get_concrete_function()
         try:
-            # A copy of the weights: TensorFlow frees those that others are assigned to.
-            with _root_logger_kept():
-                model = openvino.convert_model(concrete, share_weights=False, extension=[_slot_writes()])
+            model = _converted(concrete)
             if self._quantize:
                 model = _quantized(model)
             self._model = openvino.Core().compile_model(
                 model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._precision}
             )
-            self._read_interface(concrete.structured_outputs)
+            self._read_interface(concrete)
             outputs = self._infer(inputs)
         except Exception as error:
             self._model = None
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise EngineError(f"OpenVINO cannot run this model: {reason:.300}") from error
+            raise EngineError(f"OpenVINO cannot run this model: {_reason(error):.300}") from error
         if any(map(self._differ, tf.nest.flatten(outputs), tf.nest.flatten(expected))):
             self._model = None
             raise EngineError("OpenVINO computes something else than TensorFlow for this model.")
         return outputs
 
-    def _read_interface(self, structure: Any) -> None:
-        """Find the inputs and outputs of the function among those of the model, which go by other orders and names."""
-        names = [spec.name for spec in tf.nest.flatten(self._function.input_signature)]
-        own_names = [{name.removesuffix(":0") for name in port.names} & set(names) for port in self._model.inputs]
-        self._order = [names.index(name) for (name,) in own_names]
-        # OpenVINO names outputs by their keys, or where there are none by their tensors, and may add outputs.
-        keys = sorted(structure) if isinstance(structure, Mapping) else [x.name for x in tf.nest.flatten(structure)]
+    def _read_interface(self, concrete: Any) -> None:
+        """Find the inputs and outputs of the function among those of the model, which go by other orders."""
+        places = {tensor.name: place for place, tensor in enumerate(concrete.inputs)}
+        self._order = [places[name] for port in self._model.inputs for name in port.names & places.keys()]
         ports = {name: port for port in self._model.outputs for name in port.names}
-        self._structure, self._ports = structure, [ports[key] for key in keys]
+
+        def port_of(output: Any) -> Any:
+            while output.name not in ports and output.op.type == "Identity":  # of an input, which has no other name
+                (output,) = output.op.inputs
+            return ports[output.name]
+
+        self._structure, self._ports = concrete.structured_outputs, [*map(port_of, concrete.outputs)]
 
     def _infer(self, inputs: Sequence[Any]) -> Any:
         if getattr(self._own, "model", None) is not self._model:  # a request serves one thread
@@ -290,6 +278,28 @@ class OpenVinoSteps:
                 request.set_tensor(self._inputs[place], self._copied(value))
         request.infer()
         return {key: np.array(request.get_tensor(port).data) for key, port in self._read.items()}
+
+
+def _converted(concrete: Any) -> Any:
+    """A model of OpenVINO's from a traced function.
+
+    This is the front end that ``openvino.convert_model`` calls. Around it, that function reports each step to Intel,
+    by threads that cost more than the conversion, and the longer where there is no network.
+    """
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.tensorflow.graph_iterator import GraphIteratorTFGraph
+
+    front_end = FrontEndManager().load_by_framework("tf")
+    front_end.add_extension(_slot_writes())
+    # A copy of the weights: TensorFlow frees those that others are assigned to.
+    graph = GraphIteratorTFGraph(concrete.graph, share_weights=False)  # lives until it is converted
+    return front_end.convert(front_end.load(graph))
+
+
+def _reason(error: Exception) -> str:
+    """The line of OpenVINO's error that says what is wrong: of a list, the first; the rest is where in its code."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line.removeprefix("-- ") for line in lines if line.startswith("-- ")), lines[0])
 
 
 def _slot_writes() -> Any:
