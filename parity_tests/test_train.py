@@ -564,6 +564,7 @@ def test_labels_of_rows():
 
     assert found("b", "a", "b")["id2label"] == {0: "a", 1: "b"}
     assert found("10", "2")["id2label"] == {place: f"LABEL_{place}" for place in range(11)}
+    assert found("01", "1", "10")["id2label"] == {0: "01", 1: "1", 2: "10"}
     assert found(1, 0)["problem_type"] == "single_label_classification"
     assert found(0.5, 2) == {"num_labels": 1, "problem_type": "regression"}
     assert found([0.5, 1.0], kind="regression")["num_labels"] == 2

@@ -125,11 +125,16 @@ class Task:
         if isinstance(value, str):
             if value in config.label2id:
                 return config.label2id[value]
-            value = int(value) if value.isdecimal() else value
+            value = int(value) if is_number(value) else value
         if isinstance(value, (int, np.integer)) and 0 <= int(value) < config.num_labels:
             return int(value)
         names = ", ".join(map(str, list(config.label2id)[:10]))
         raise row.error(f"has the label {value!r:.80}, but the model's are {names}, or 0 to {config.num_labels - 1}")
+
+
+def is_number(label: str) -> bool:
+    """Whether a label is a number as one writes it: ``01`` and ``1`` are names of two classes."""
+    return label.isdecimal() and label == str(int(label))
 
 
 # Names of the first and the second text of a row in GLUE, XNLI and their kin; QNLI asks a "question" of a "sentence".

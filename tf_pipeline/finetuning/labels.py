@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_pipeline.data.sources import Row
+from tf_pipeline.data.tasks import is_number
 
 # More distinct labels than this are probably numbers to predict.
 _MOST_CLASSES = 1000
@@ -107,7 +108,7 @@ class _Classes:
 
 def _sorted(labels: set[Any], least: int) -> list[str]:
     """Names of labels in a fixed order: numbers by value, ``O`` before the tags of entities."""
-    if all(isinstance(label, int) or label.isdecimal() for label in labels):
+    if all(isinstance(label, int) or is_number(label) for label in labels):
         count = max(map(int, labels), default=-1) + 1
         _check_count(count, least)
         return [f"LABEL_{place}" for place in range(count)]
