@@ -81,7 +81,7 @@ def same_weights(class_name, model):
 
 
 pytestmark = pytest.mark.slow
-TRIALS = 50
+TRIALS = 30
 
 
 def test_save_pretrained(tmp_path, capsys):

@@ -4,10 +4,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import sympy
 import tensorflow as tf
 import torch
 import transformers
 from safetensors.numpy import load_file
+from torch.utils._sympy.functions import FloorDiv, Mod
 
 import tf_pipeline
 from benchmarks import tiny
@@ -80,7 +82,8 @@ def test_alibi_of_falcon_is_that_of_its_default_attention():
 @pytest.mark.slow
 def test_blocks_of_long_t5():
     lengths = (1, 15, 23, 24, 25, 60, 200)
-    assert_equal_at(lengths, "longt5", encoder_attention_type="transient-global", local_radius=11, global_block_size=8)
+    blocks = {"encoder_attention_type": "transient-global", "local_radius": 11, "global_block_size": 8}
+    assert_equal_at(lengths, "longt5", **blocks, num_layers=1, num_decoder_layers=1)
 
 
 @pytest.mark.slow
@@ -165,6 +168,18 @@ def test_gate_sees_what_only_shows_beyond_a_window():
     assert "2 × 41" in {check.setting for check in proven(captured, transformers.MistralModel, config)}
 
 
+def test_sizes_for_which_a_condition_holds():
+    size = sympy.Symbol("input_ids.1", integer=True, positive=True)
+    assert capture._sizes_of(sympy.Ge(size, 890))[0] == 890
+    assert capture._sizes_of(sympy.Eq(Mod(size, FloorDiv(size, 4)), 0))[:4] == (
+        4,
+        5,
+        6,
+        7,
+    )  # not 1 to 3, which divide by 0
+    assert capture._sizes_of(sympy.Eq(sympy.zeta(size), 2)) == ()
+
+
 def test_lengths_that_a_graph_does_not_cover_are_refused_in_words():
     assert capture._ranges([1, 2, 3, 7, 9, 10], 10) == "1 to 3 or 7 or 9 or more"
 
@@ -181,7 +196,7 @@ def test_nothing_of_torch_is_printed(capfd):
 @pytest.mark.slow
 def test_texts_that_are_too_short_for_a_graph_say_so():
     """DeepSeek V4 keeps blocks of tokens, and is captured for texts of at least two."""
-    folder = checkpoint("deepseek_v4", "TFAutoModelForCausalLM")
+    folder = checkpoint("deepseek_v4", "TFAutoModelForCausalLM", num_hidden_layers=1)
     model = tf_pipeline.TFAutoModelForCausalLM.from_pretrained(folder)
     least = model.graph.limits["length"][0]
     assert least > 1
