@@ -201,7 +201,7 @@ def test_threads_that_see_a_change_wait_for_its_function():
         time.sleep(0.05 * model.changes)
         return partial(int, model.changes)
 
-    following = Following(model, make)
+    following = Following(make, lambda: model.changes)
     model.changes = 1
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda _: following(), range(4))) == [1] * 4

@@ -7,6 +7,7 @@ Steps that do not have to be traced run eagerly, which takes a tenth of the time
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import keras
 import numpy as np
@@ -167,6 +168,26 @@ def test_fit_without_a_loss(name):
     assert losses[0] == pytest.approx(before, rel=1e-5)
     assert losses[-1] < losses[0]
     assert model.evaluate(batch, verbose=0) == pytest.approx(float(total_loss(model(batch))), rel=1e-5)
+
+
+def test_data_is_not_tuned_while_it_is_read(monkeypatch):
+    """The end of what is read would wait for TensorFlow's thread that tunes, unless the user has asked for it."""
+    tuned, iterate = [], tf.data.Dataset.__iter__
+    monkeypatch.setattr(
+        tf.data.Dataset, "__iter__", lambda data: tuned.append(data.options().autotune.enabled) or iterate(data)
+    )
+    model = tiny_model(CLASSIFIER)
+    model.compile(keras.optimizers.SGD(0.05), run_eagerly=True)
+    batch = tiny_inputs(model) | tiny_labels(model)
+    made, asked = tf.data.Dataset.from_tensor_slices(batch).batch(2), tf.data.Options()
+    asked.autotune.enabled = True
+    for data, expected in ((batch, False), (made, False), (made.with_options(asked), True)):
+        for call in (partial(model.fit, validation_data=data), model.evaluate, model.predict):
+            tuned.clear()
+            call(data, verbose=0)
+            assert set(tuned) == {expected}
+    made = model.prepare_tf_dataset([{"input_ids": [5, 6, 7], "labels": 0}] * 3, batch_size=2)
+    assert made.options().autotune.enabled is False
 
 
 @SOME_HEADS

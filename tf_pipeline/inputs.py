@@ -443,3 +443,17 @@ def check_range(name: str, value: tf.Tensor, size: int, words: str) -> None:
     low, high = int(tf.reduce_min(value)), int(tf.reduce_max(value))
     if low < 0 or high >= size:
         raise ValueError(f"{name} holds {low if low < 0 else high}, which is outside 0 … {size - 1} {words}")
+
+
+def without_autotuning(data: Any) -> Any:
+    """A data set of ``tf.data`` that is not tuned while it runs, unless its own options say so; all else as it is.
+
+    The thread that tunes looks after 10, 20, 40, … ms, up to a minute, and does not always hear that the data is no
+    longer read: the end of an epoch, an evaluation or a prediction then waits for its next look. That is seen where an
+    iterator has not been read to its end, as in Keras, and takes as long again as all before it (TensorFlow 2.21).
+    """
+    if not isinstance(data, tf.data.Dataset) or data.options().autotune.enabled is not None:
+        return data
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.with_options(options)

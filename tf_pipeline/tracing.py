@@ -1,7 +1,7 @@
 """Compile functions that are made for each model, without TensorFlow's warnings of retracing."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -22,14 +22,13 @@ class Following:
     """A compiled function of a model, made again when the model has changed.
 
     Args:
-        model: the model.
         make: makes the function of the model as it is.
-        counters: attributes of the model that count changes of which the function knows nothing.
+        state: returns what differs after a change of which the function knows nothing.
     """
 
-    def __init__(self, model: Any, make: Callable[[], Any], counters: Sequence[str] = ("changes",)):
-        self._model, self._make, self._counters = model, make, counters
-        self._changes, self._function = self._counted(), make()
+    def __init__(self, make: Callable[[], Any], state: Callable[[], Any]):
+        self._make, self._state = make, state
+        self._made_for, self._function = state(), make()
         self._lock = threading.Lock()
 
     def __call__(self, *inputs: Any) -> Any:
@@ -42,13 +41,10 @@ class Following:
     def _current(self) -> Any:
         """The function of the model as it is now."""
         with self._lock:
-            changes = self._counted()
-            if self._changes != changes:
-                self._function, self._changes = self._make(), changes
+            state = self._state()
+            if self._made_for != state:
+                self._function, self._made_for = self._make(), state
             return self._function
-
-    def _counted(self) -> list[int]:
-        return [getattr(self._model, name, 0) for name in self._counters]
 
 
 class _Alone:

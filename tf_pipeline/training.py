@@ -14,7 +14,14 @@ from tf_pipeline import recompute
 from tf_pipeline.arguments import whole_number
 from tf_pipeline.forks import refuse_if_forked
 from tf_pipeline.heads import head_of
-from tf_pipeline.inputs import arrays_of, as_tensor, own_words_of_graphs, rank_of, refuse_strings
+from tf_pipeline.inputs import (
+    arrays_of,
+    as_tensor,
+    own_words_of_graphs,
+    rank_of,
+    refuse_strings,
+    without_autotuning,
+)
 from tf_pipeline.losses import check_smoothing, class_weights_for
 from tf_pipeline.outputs import LogitsOutput, ModelOutput
 
@@ -108,8 +115,11 @@ class TrainingMixin:
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Keras' ``predict``; see :meth:`fit` for the inputs."""
+        arguments = self._arguments(keras.Model.predict, args, kwargs)
+        if self._distribute_strategy is None:
+            arguments = _as_data_set(arguments)
         with own_words_of_graphs():
-            return super().predict(**self._arguments(keras.Model.predict, args, kwargs))
+            return super().predict(**arguments)
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Keras' ``train_on_batch``; see :meth:`fit` for ``class_weight`` and ``sample_weight``."""
@@ -243,10 +253,13 @@ class TrainingMixin:
         return tf.nest.map_structure(lambda value: tf.reshape(value, [1]), logs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Keras' preparation of ``fit`` under ``tf.distribute``, given one replica's part of the first batch.
+        """Keras' preparation of ``fit`` and ``evaluate``, whose data is not tuned while it is read.
 
-        Keras takes the mean over replicas, which TensorFlow refuses for dictionaries if there are several processes.
+        Under ``tf.distribute``, Keras is given one replica's part of the first batch: it takes the mean over replicas,
+        which TensorFlow refuses for dictionaries if there are several processes.
         """
+        if hasattr(iterator, "_distributed_dataset"):  # which Keras makes of arrays too
+            iterator._distributed_dataset = without_autotuning(iterator._distributed_dataset)
         if iterator is not None and self._distribute_strategy is not None:
             for _, _, batches in iterator:
                 parts = self.distribute_strategy.experimental_local_results
@@ -404,6 +417,17 @@ class TrainingMixin:
         from tf_pipeline.data.tokenized import prepare_tf_dataset
 
         return prepare_tf_dataset(dataset, self.tensor_names, self.label_names, batch_size, shuffle, **options)
+
+
+def _as_data_set(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of ``predict`` with arrays as the data set that Keras makes of them, which is not tuned."""
+    x = arguments["x"]
+    arrays = [*x.values()] if isinstance(x, Mapping) else [x]
+    if all(isinstance(array, (np.ndarray, tf.Tensor)) and array.ndim for array in arrays):
+        if len({len(array) for array in arrays}) == 1:
+            batch_size = arguments.pop("batch_size", None) or 32
+            x = tf.data.Dataset.from_tensor_slices(dict(x) if isinstance(x, Mapping) else x).batch(batch_size)
+    return arguments | {"x": without_autotuning(x)}
 
 
 def _scores(outputs: ModelOutput) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tf_pipeline.data.collators import to_tensor
 from tf_pipeline.data.sources import rows_of
 from tf_pipeline.data.tasks import TASKS, Feature, Task
 from tf_pipeline.data.tokenized import signature_of
+from tf_pipeline.inputs import without_autotuning
 
 # Batches whose rows are sorted by length together, before they are cut into batches again.
 BUCKET = 50
@@ -95,7 +96,7 @@ def prepare(
     made = tf.data.Dataset.from_generator(batches, output_signature=signature)
     if count is not None:
         made = made.apply(tf.data.experimental.assert_cardinality(count))
-    made = made.prefetch(tf.data.AUTOTUNE)
+    made = without_autotuning(made.prefetch(tf.data.AUTOTUNE))
     made.batches = batches
     return made
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_pipeline.arguments import whole_number
 from tf_pipeline.data.collators import DataCollatorWithPadding, DefaultDataCollator, to_tensor
-from tf_pipeline.inputs import refuse_strings
+from tf_pipeline.inputs import refuse_strings, without_autotuning
 
 # Columns of a tokenizer that collators which mask take, and models do not.
 _OF_MASKS = {"offset_mapping", "special_tokens_mask"}
@@ -103,7 +103,7 @@ def prepare_tf_dataset(
     signature = tf.nest.map_structure(signature_of, first)
     made = tf.data.Dataset.from_generator(batches, output_signature=signature)
     made = made.apply(tf.data.experimental.assert_cardinality(count))
-    return made.prefetch(tf.data.AUTOTUNE) if prefetch else made
+    return without_autotuning(made.prefetch(tf.data.AUTOTUNE) if prefetch else made)
 
 
 def _first_batch(batch: Callable[[], Any], taken: set[str], columns: Sequence[str]) -> Any:

@@ -1,6 +1,5 @@
 """Generation whose step OpenVINO computes: TensorFlow reads the prompts and chooses the tokens, Python goes round."""
 
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from tf_pipeline.generation.loop import Compiled, Loop, Progress, open_specs, re
 from tf_pipeline.generation.search import Rules
 from tf_pipeline.generation.stepper import Stepper
 from tf_pipeline.generation.streaming import drive
-from tf_pipeline.tracing import compiled
+from tf_pipeline.tracing import Following, compiled
 
 _LEAST_CAPACITY = 128
 
@@ -76,19 +75,13 @@ class Step:
             return {"logits": logits, **{self._fed[place]: new for place, new in changed.items()}}
 
         signature = [tf.TensorSpec(x.shape, x.dtype, f"given_{place}") for place, x in enumerate(specs)]
-        self._make = partial(OpenVinoFunction, run, *signature, **conversion._asdict())
-        self._checksums = compiled(lambda: tf.stack([_checksum(weight.value) for weight in model.weights]))
-        self._function, self._seen = None, b""
-        self._lock = threading.Lock()
+        checksums = compiled(lambda: tf.stack([_checksum(weight.value) for weight in model.weights]))
+        make = partial(OpenVinoFunction, run, *signature, **conversion._asdict())
+        self._function = Following(make, lambda: checksums().numpy().tobytes())
 
     def begin(self, progress: Progress) -> OpenVinoSteps | None:
         """The steps behind a prompt; ``None`` if TensorFlow has to compute them."""
-        given = tf.nest.flatten((progress.tokens, progress.rows, progress.model))
-        with self._lock:
-            if (checksums := self._checksums().numpy().tobytes()) != self._seen:
-                self._function, self._seen = self._make(), checksums
-            function = self._function
-        return function.steps(given, self._fed)
+        return self._function.steps(tf.nest.flatten((progress.tokens, progress.rows, progress.model)), self._fed)
 
     def given(self, progress: Progress) -> dict[int, Any]:
         """The inputs of a step, by place, that no step before has made."""

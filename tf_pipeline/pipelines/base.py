@@ -151,7 +151,8 @@ class Stages(Calls):
     def _compile(self, run: Callable[..., Any], *signature: Any) -> Any:
         """A function that the engine runs, for the specs of its arguments, and of the model as it is."""
         counters = ("changes", "weight_changes") if self.engine == "openvino" else ("changes",)
-        return Following(self.model, partial(self._on_engine, run, *signature), counters)
+        changes = lambda: [getattr(self.model, name, 0) for name in counters]  # noqa: E731
+        return Following(partial(self._on_engine, run, *signature), changes)
 
     def _on_engine(self, run: Callable[..., Any], *signature: Any) -> Any:
         if self.engine == "openvino":
