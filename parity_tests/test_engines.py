@@ -288,7 +288,6 @@ def test_dtypes_stay_where_tensorflow_runs_the_model(monkeypatch, model_type, de
     assert options == ({"precision": "bfloat16"} if dtype == "float32" else {})
 
 
-@pytest.mark.slow
 def test_what_openvino_gets_wrong_is_noticed(sentiment, monkeypatch, caplog):
     infer = OpenVinoFunction._infer
     monkeypatch.setattr(OpenVinoFunction, "_infer", lambda *inputs: {"logits": infer(*inputs)["logits"] + 0.01})
@@ -330,6 +329,24 @@ def test_outputs_that_are_inputs_or_each_other():
     for _ in range(2):  # both engines
         outputs = function(tf.constant([1.0]), tf.constant([2.0]))
     assert tf.nest.map_structure(np.ndarray.item, outputs) == {"twice": 2, "same": 1, "b": {"again": 1, "other": 2}}
+
+
+@pytest.mark.parametrize("stage", ["_converted", "_infer", "_differ"])
+def test_an_interrupted_conversion_is_none(stage, monkeypatch):
+    function = OpenVinoFunction(
+        lambda x: {"y": x + 1}, tf.TensorSpec([None], tf.float32, name="x"),
+        precision="float32", quantize=None, required=True,
+    )  # fmt: skip
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engines if stage == "_converted" else function, stage, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        function(tf.constant([1.0]))
+    assert function._model is None
+    monkeypatch.undo()
+    assert function(tf.constant([1.0]))["y"] == 2
 
 
 def test_refused_inputs_are_no_fault_of_the_engine(sentiment):

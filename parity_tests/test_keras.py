@@ -120,6 +120,12 @@ def test_predict_joins_batches_and_tolerates_labels(name):
     assert_same_outputs(predicted, model(inputs))
 
 
+def test_predict_in_steps_takes_all_rows():
+    model = tiny_model("TFBertModel")
+    inputs = tiny_inputs(model, batch=7)
+    assert_same_outputs(model.predict(inputs, steps=2, verbose=0), model(inputs))
+
+
 def test_predict_of_a_functional_model_keeps_the_output_class():
     model = tiny_model("TFBertForQuestionAnswering")
     inputs = tiny_inputs(model, batch=5)

@@ -7,6 +7,7 @@ import signal
 import xml.etree.ElementTree as ElementTree
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -33,6 +34,7 @@ from tf_pipeline.checkpoint import checkpoint_folder
 from tf_pipeline.cli.main import app
 from tf_pipeline.data import prepare
 from tf_pipeline.data.sources import RowError, rows_of
+from tf_pipeline.data.tasks import Task
 from tf_pipeline.finetuning import train
 from tf_pipeline.finetuning.curve import learning_curve
 from tf_pipeline.finetuning.labels import class_names, fitting, label_values
@@ -565,6 +567,9 @@ def test_labels_of_rows():
     assert found("b", "a", "b")["id2label"] == {0: "a", 1: "b"}
     assert found("10", "2")["id2label"] == {place: f"LABEL_{place}" for place in range(11)}
     assert found("01", "1", "10")["id2label"] == {0: "01", 1: "1", 2: "10"}
+    rows = rows_of([("a", "2"), ("b", "1")])  # which are the names of a checkpoint's classes
+    kept = label_values("text-classification", rows, None, known=["1", "2", "3"])
+    assert kept["label2id"] == {"1": 0, "2": 1, "3": 2}
     assert found(1, 0)["problem_type"] == "single_label_classification"
     assert found(0.5, 2) == {"num_labels": 1, "problem_type": "regression"}
     assert found([0.5, 1.0], kind="regression")["num_labels"] == 2
@@ -590,6 +595,20 @@ def test_labels_of_rows():
     tags = rows_of([{"tokens": ["a", "b"], "labels": ["I-X", "O"]}, {"tokens": ["c"], "labels": ["B-X"]}])
     assert label_values("token-classification", tags, None)["id2label"] == {0: "O", 1: "B-X", 2: "I-X"}
     assert label_values("fill-mask", tags, None) == {}
+
+
+def test_numbers_are_no_places_among_names_that_look_like_numbers():
+    def class_of(label, *names):
+        config = SimpleNamespace(label2id={name: place for place, name in enumerate(names)}, num_labels=len(names))
+        return Task._class_of(
+            SimpleNamespace(model=SimpleNamespace(config=config)), next(rows_of([("a", label)])()), label
+        )
+
+    assert [class_of(label, "1", "2") for label in ("1", "2", 0)] == [0, 1, 0]
+    assert [class_of(label, "NEGATIVE", "POSITIVE") for label in ("1", 1, "NEGATIVE")] == [1, 1, 0]
+    for label, *names in (("0", "1", "2"), ("0", "01", "1"), ("0", "-1", "1"), (True, "a", "b"), ("c", "a", "b")):
+        with pytest.raises(RowError, match=f"has the label {label!r}, but the model's are {names[0]}, {names[1]}"):
+            class_of(label, *names)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import io
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -197,7 +198,8 @@ class OpenVinoFunction:
         expected = self._function(*inputs)  # what it refuses is no fault of OpenVINO's
         concrete = self._function.get_concrete_function()
         try:
-            model = _converted(concrete)
+            with ThreadPoolExecutor(1) as pool:  # an interrupt comes to the main thread, where C++ would swallow it
+                model = pool.submit(_converted, concrete).result()
             if self._quantize:
                 model = _quantized(model)
             self._model = openvino.Core().compile_model(
@@ -205,12 +207,13 @@ class OpenVinoFunction:
             )
             self._read_interface(concrete)
             outputs = self._infer(inputs)
-        except Exception as error:
-            self._model = None
+            if any(map(self._differ, tf.nest.flatten(outputs), tf.nest.flatten(expected))):
+                raise EngineError("OpenVINO computes something else than TensorFlow for this model.")
+        except BaseException as error:
+            self._model = None  # it is not proven
+            if isinstance(error, EngineError) or not isinstance(error, Exception):
+                raise
             raise EngineError(f"OpenVINO cannot run this model: {_reason(error):.300}") from error
-        if any(map(self._differ, tf.nest.flatten(outputs), tf.nest.flatten(expected))):
-            self._model = None
-            raise EngineError("OpenVINO computes something else than TensorFlow for this model.")
         return outputs
 
     def _read_interface(self, concrete: Any) -> None:

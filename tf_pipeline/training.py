@@ -291,6 +291,8 @@ class TrainingMixin:
             )
         # Replicas of tf.distribute add their gradients up, so that each contributes its share of the mean.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:  # one that is left without rows of the last batch has no mean
+            loss = tf.where(tf.shape(tf.nest.flatten(x)[0])[0] > 0, loss, tf.zeros_like(loss))
         return tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)]) / replicas
 
     def hf_compute_loss(self, labels: Any, logits: Any) -> tf.Tensor:
@@ -420,10 +422,13 @@ class TrainingMixin:
 
 
 def _as_data_set(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of ``predict`` with arrays as the data set that Keras makes of them, which is not tuned."""
+    """The arguments of ``predict`` with arrays as the data set that Keras makes of them, which is not tuned.
+
+    With ``steps``, Keras itself finds the size of a batch.
+    """
     x = arguments["x"]
     arrays = [*x.values()] if isinstance(x, Mapping) else [x]
-    if all(isinstance(array, (np.ndarray, tf.Tensor)) and array.ndim for array in arrays):
+    if arguments.get("steps") is None and all(isinstance(one, (np.ndarray, tf.Tensor)) and one.ndim for one in arrays):
         if len({len(array) for array in arrays}) == 1:
             batch_size = arguments.pop("batch_size", None) or 32
             x = tf.data.Dataset.from_tensor_slices(dict(x) if isinstance(x, Mapping) else x).batch(batch_size)

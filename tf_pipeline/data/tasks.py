@@ -116,7 +116,7 @@ class Task:
         return {name: list(encoded[name][place]) for name in encoded if name in self.model.tensor_names}
 
     def _class_of(self, row: Row, value: Any) -> int:
-        """The number of a label, given by its name or its number.
+        """The number of a label, given by its name or, unless names look like numbers, by its number.
 
         Raises:
             RowError: if there is none.
@@ -125,8 +125,9 @@ class Task:
         if isinstance(value, str):
             if value in config.label2id:
                 return config.label2id[value]
-            value = int(value) if is_number(value) else value
-        if isinstance(value, (int, np.integer)) and 0 <= int(value) < config.num_labels:
+            if is_number(value) and not any(str(name).lstrip("-").isdecimal() for name in config.label2id):
+                value = int(value)
+        if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= int(value) < config.num_labels:
             return int(value)
         names = ", ".join(map(str, list(config.label2id)[:10]))
         raise row.error(f"has the label {value!r:.80}, but the model's are {names}, or 0 to {config.num_labels - 1}")

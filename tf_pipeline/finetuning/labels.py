@@ -25,7 +25,11 @@ def class_names(data: Any) -> Sequence[str] | None:
 
 
 def label_values(
-    task: str, rows: Callable[[], Iterator[Row]], problem_type: str | None, names: Sequence[str] | None = None
+    task: str,
+    rows: Callable[[], Iterator[Row]],
+    problem_type: str | None,
+    names: Sequence[str] | None = None,
+    known: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The values of a config for the labels of rows.
 
@@ -34,6 +38,7 @@ def label_values(
         rows: reads them.
         problem_type: of texts; guessed if not given: numbers with a fraction are regression, lists several labels.
         names: of the classes, where the source of the rows has them.
+        known: names of the checkpoint's classes, which stay if they are all that the rows have.
 
     Returns:
         ``id2label``, ``label2id`` and ``problem_type``, or ``num_labels`` for numbers; nothing for other tasks.
@@ -42,7 +47,7 @@ def label_values(
         RowError: for a row whose label is of another kind than those before.
         ValueError: for too few or too many classes.
     """
-    found = _Classes(names)
+    found = _Classes(names, known)
     if task == "token-classification":
         for row in rows():
             found.add(row, row.listed("labels", "tags", "ner_tags"))
@@ -78,11 +83,12 @@ class _Classes:
     """Collects the classes of rows, which are names or numbers, but not both.
 
     Args:
-        names: of the classes, if they are known.
+        names: of the classes, where the source of the rows has them.
+        known: names of the checkpoint's classes.
     """
 
-    def __init__(self, names: Sequence[str] | None):
-        self.names, self.found, self._kind = names, set(), None
+    def __init__(self, names: Sequence[str] | None, known: Sequence[str]):
+        self.names, self.known, self.found, self._kind = names, list(known), set(), None
 
     def add(self, row: Row, labels: Sequence[Any]) -> None:
         """Take the labels of a row.
@@ -103,6 +109,8 @@ class _Classes:
 
     def values(self, least: int = 2) -> dict[str, Any]:
         """``id2label`` and ``label2id``; the order of names that are found is fixed."""
+        if not self.names and self.found and self.found <= set(self.known):
+            return _named(self.known, least)
         return _named(self.names or _sorted(self.found, least), least)
 
 

@@ -124,7 +124,8 @@ def train(
         tokenizer = AutoTokenizer.from_pretrained(model, add_prefix_space=True)
     names = class_names(train)
     config = AutoConfig.from_pretrained(model)
-    values = fitting(label_values(task, read, problem_type, names), config, names is not None)
+    found = label_values(task, read, problem_type, names, list(config.label2id or ()))
+    values = fitting(found, config, names is not None)
     _warn_of_other_labels(config, values.get("id2label"))
     loader = pipeline_class(task).auto_class()
     # A head that does not fit the labels is made new.

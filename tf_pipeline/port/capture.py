@@ -621,19 +621,19 @@ def _sizes_of(condition) -> tuple[int, ...]:
     None, if there is no such code for one of its functions.
     """
     (axis,) = condition.free_symbols
-    printed = PythonPrinter().doprint(condition.xreplace({axis: sympy.Symbol("size")}))
-    code = eval(f"lambda size: {printed}", {"math": math, "torch": torch})  # hundreds of times as fast as SymPy
-
-    def holds(size: int) -> bool:
-        try:
-            return bool(code(size))
-        except ZeroDivisionError:  # a block longer than one token has no part of a text that short
-            return False
-
-    try:
-        return tuple(filter(holds, range(1, _LENGTHS + 1)))
-    except NameError:
+    condition = condition.xreplace({axis: sympy.Symbol("size")})
+    try:  # hundreds of times as fast as SymPy
+        code = eval(f"lambda size: {PythonPrinter().doprint(condition)}", {"math": math, "torch": torch})
+        return tuple(size for size in range(1, _LENGTHS + 1) if _holds(code, size))
+    except (ArithmeticError, AssertionError, NameError, NotImplementedError, ValueError):
         return ()
+
+
+def _holds(code: Callable[[int], bool], size: int) -> bool:
+    try:
+        return bool(code(size))
+    except ZeroDivisionError:  # a block longer than one token has no part of a text that short
+        return False
 
 
 def _ranges(numbers: Collection[int], last: int) -> str:
