@@ -4,6 +4,7 @@ A subclass of :class:`Task` says how rows are tokenized (:meth:`Task.features`, 
 (:meth:`Task.finished`, for every batch, where chance is involved).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -135,7 +136,7 @@ class Task:
 
 def is_number(label: str) -> bool:
     """Whether a label is a number as one writes it: ``01`` and ``1`` are names of two classes."""
-    return label.isdecimal() and label == str(int(label))
+    return re.fullmatch("0|[1-9][0-9]{,17}", label) is not None
 
 
 # Names of the first and the second text of a row in GLUE, XNLI and their kin; QNLI asks a "question" of a "sentence".
