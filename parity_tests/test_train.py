@@ -31,6 +31,7 @@ from parity_tests.sentences import film_reviews
 from parity_tests.tiers import exhaustive
 from tf_pipeline import AutoTokenizer, pipeline
 from tf_pipeline.checkpoint import checkpoint_folder
+from tf_pipeline.cli.interruptions import InterruptedRunError
 from tf_pipeline.cli.main import app
 from tf_pipeline.data import prepare
 from tf_pipeline.data.sources import RowError, rows_of
@@ -434,7 +435,7 @@ def test_errors_of_tensorflow_are_told_in_a_line(arguments, monkeypatch, error, 
 def test_an_interruption_leaves_nothing(arguments, monkeypatch, name):
     def interrupted(task, model, rows, output, *_, **__):
         with checkpoint_folder(output):
-            signal.raise_signal(getattr(signal, name))  # os.kill may be late: it picks any thread
+            raise InterruptedRunError(getattr(signal, name))  # of which `test_rows_kills.py` sends real ones
 
     monkeypatch.setattr("tf_pipeline.finetuning.train", interrupted)
     given, folder = arguments
@@ -606,7 +607,7 @@ def test_numbers_are_no_places_among_names_that_look_like_numbers():
 
     assert [class_of(label, "1", "2") for label in ("1", "2", 0)] == [0, 1, 0]
     assert [class_of(label, "NEGATIVE", "POSITIVE") for label in ("1", 1, "NEGATIVE")] == [1, 1, 0]
-    for label, *names in (("0", "1", "2"), ("0", "01", "1"), ("0", "-1", "1"), (True, "a", "b"), ("c", "a", "b")):
+    for label, *names in (("0", "1", "2"), ("0", "01", "1"), ("0", "-1", "1"), ("c", "a", "b")):
         with pytest.raises(RowError, match=f"has the label {label!r}, but the model's are {names[0]}, {names[1]}"):
             class_of(label, *names)
 

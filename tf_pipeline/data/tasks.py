@@ -128,7 +128,7 @@ class Task:
                 return config.label2id[value]
             if is_number(value) and not any(str(name).lstrip("-").isdecimal() for name in config.label2id):
                 value = int(value)
-        if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= int(value) < config.num_labels:
+        if isinstance(value, (int, np.integer)) and 0 <= int(value) < config.num_labels:
             return int(value)
         names = ", ".join(map(str, list(config.label2id)[:10]))
         raise row.error(f"has the label {value!r:.80}, but the model's are {names}, or 0 to {config.num_labels - 1}")
