@@ -571,6 +571,10 @@ def test_labels_of_rows():
     rows = rows_of([("a", "2"), ("b", "1")])  # which are the names of a checkpoint's classes
     kept = label_values("text-classification", rows, None, known=["1", "2", "3"])
     assert kept["label2id"] == {"1": 0, "2": 1, "3": 2}
+    many = label_values("text-classification", rows, None, known=[str(place) for place in range(2000)])
+    assert len(many["label2id"]) == 2000  # of which the rows have two
+    with pytest.raises(ValueError, match="The rows have 1 class, and a classifier needs from 2"):
+        label_values("text-classification", rows_of([("a", "1")]), None, known=["1", "2"])
     assert found(1, 0)["problem_type"] == "single_label_classification"
     assert found(0.5, 2) == {"num_labels": 1, "problem_type": "regression"}
     assert found([0.5, 1.0], kind="regression")["num_labels"] == 2

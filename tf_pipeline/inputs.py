@@ -448,9 +448,9 @@ def check_range(name: str, value: tf.Tensor, size: int, words: str) -> None:
 def without_autotuning(data: Any) -> Any:
     """A data set of ``tf.data`` that is not tuned while it runs, unless its own options say so; all else as it is.
 
-    The thread that tunes looks after 10, 20, 40, … ms, up to a minute, and does not always hear that the data is no
-    longer read: the end of an epoch, an evaluation or a prediction then waits for its next look. That is seen where an
-    iterator has not been read to its end, as in Keras, and takes as long again as all before it (TensorFlow 2.21).
+    TensorFlow 2.21 tunes in a thread that wakes after 10, 20, 40, … ms. Keras does not read an iterator to its end, and
+    that thread does not always notice that it is gone: an epoch, an evaluation or a prediction then ends only when the
+    thread wakes again, which may take as long as all that came before.
     """
     if not isinstance(data, tf.data.Dataset) or data.options().autotune.enabled is not None:
         return data

@@ -109,9 +109,13 @@ class _Classes:
 
     def values(self, least: int = 2) -> dict[str, Any]:
         """``id2label`` and ``label2id``; the order of names that are found is fixed."""
-        if not self.names and self.found and self.found <= set(self.known):
-            return _named(self.known, least)
-        return _named(self.names or _sorted(self.found, least), least)
+        if not self.names and self.found <= set(self.known):
+            _check_count(len(self.found), least)
+            names = self.known
+        else:
+            names = self.names or _sorted(self.found, least)
+            _check_count(len(names), least)
+        return {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
 
 
 def _sorted(labels: set[Any], least: int) -> list[str]:
@@ -121,11 +125,6 @@ def _sorted(labels: set[Any], least: int) -> list[str]:
         _check_count(count, least)
         return [f"LABEL_{place}" for place in range(count)]
     return sorted(labels, key=lambda name: (name != "O", name))
-
-
-def _named(names: Sequence[str], least: int) -> dict[str, Any]:
-    _check_count(len(names), least)
-    return {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
 
 
 def _check_count(count: int, least: int) -> None:

@@ -616,9 +616,9 @@ class Writer:
 
 @cache
 def _sizes_of(condition) -> tuple[int, ...]:
-    """The sizes of its only symbol for which a condition holds, by the code that PyTorch checks its guards with.
+    """The sizes of its only symbol for which a condition holds, by the code with which PyTorch checks its guards.
 
-    None, if there is no such code for one of its functions.
+    Empty if one of its functions has no such code.
     """
     (axis,) = condition.free_symbols
     condition = condition.xreplace({axis: sympy.Symbol("size")})
