@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
 from tf_pipeline import heads
 from tf_pipeline.encoder import LanguageModel, QuestionAnswering, TokenClassification
 from tf_pipeline.inputs import check_size
-from tf_pipeline.layers import Cache, LayerCache, attention_bias
+from tf_pipeline.layers import Cache, Dropout, LayerCache, attention_bias
 from tf_pipeline.layers.cache import allocate, extend, reorder, tokens_in_slots, write
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.outputs import (
@@ -305,10 +304,10 @@ def decoder_outputs(output_class: type[ModelOutput], body: ModelOutput, **result
     )
 
 
-def classifier_dropout(config, dtype) -> keras.layers.Dropout:
+def classifier_dropout(config, dtype) -> Dropout:
     """The dropout before a classifier of tokens: ``classifier_dropout``, else ``hidden_dropout``, else 0.1."""
     rates = (getattr(config, name, None) for name in ("classifier_dropout", "hidden_dropout"))
-    return keras.layers.Dropout(next((rate for rate in rates if rate is not None), 0.1), dtype=dtype)
+    return Dropout(next((rate for rate in rates if rate is not None), 0.1), dtype=dtype)
 
 
 @heads.CAUSAL_LM

@@ -16,6 +16,7 @@ from tf_pipeline.layers.core import (
     VocabularyHead,
     VocabularyProjector,
 )
+from tf_pipeline.layers.dropout import Dropout
 from tf_pipeline.layers.embeddings import flatten_choices, position_vectors, sinusoidal_positions, token_positions
 from tf_pipeline.layers.products import gather_rows
 from tf_pipeline.layers.relative import (
@@ -42,6 +43,7 @@ __all__ = [
     "Cache",
     "Conv1D",
     "Conv1d",
+    "Dropout",
     "Embedding",
     "LayerCache",
     "LayerInputs",

@@ -4,10 +4,13 @@ The table mirrors ``transformers.activations.ACT2FN``. Constants are made in the
 TensorFlow casts passes through float32, which would cost float64 models nine digits.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
 import tensorflow as tf
+
+from tf_pipeline.layers.fused import fused, is_fusing
 
 
 def _constant(value: float, x: tf.Tensor) -> tf.Tensor:
@@ -90,11 +93,24 @@ ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 
 
 def get_activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The activation that a config names.
+    """The activation that a config names, as one loop where a training step is made of such.
 
     Raises:
         ValueError: for a name that is not in the table; the message lists the table.
     """
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(f"Activation {name!r} is not supported; supported are {', '.join(sorted(ACTIVATIONS))}.")
-    return ACTIVATIONS[name]
+    return functools.partial(_activate, name)
+
+
+def _activate(name: str, x: tf.Tensor) -> tf.Tensor:
+    return (_loop_of(name) if is_fusing() else ACTIVATIONS[name])(x)
+
+
+@functools.cache
+def _loop_of(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    def rounded_once(x: tf.Tensor) -> tf.Tensor:  # half precision, as by PyTorch's kernels
+        wide = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+        return tf.cast(ACTIVATIONS[name](wide), x.dtype)
+
+    return fused(rounded_once)

@@ -5,14 +5,16 @@ Each leaf says in :meth:`checkpoint_parameters` how it is stored in a checkpoint
 variable be created directly from the tensor on disk.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tf_pipeline.layers.fused import fused, is_fusing
 from tf_pipeline.layers.lora import Adaptable, unlocked
 from tf_pipeline.layers.products import dense, lookup
 
@@ -225,7 +227,15 @@ class LayerNorm(keras.layers.LayerNormalization):
 
     def call(self, inputs):
         """Normalise ``[..., dim]``."""
+        if is_fusing():
+            parameters = (self.gamma, self.beta) if self.center else (self.gamma,)
+            return _layer_norm_loop(self.epsilon)(inputs, *map(tf.convert_to_tensor, parameters))
         return normalize(inputs, self.gamma, self.beta if self.center else None, self.epsilon)
+
+
+@functools.cache
+def _layer_norm_loop(eps: float) -> Callable[..., tf.Tensor]:
+    return fused(lambda x, gamma, beta=None: normalize(x, gamma, beta, eps))
 
 
 def normalize(
@@ -286,14 +296,28 @@ class RMSNorm(keras.layers.Layer):
 
     def call(self, inputs):
         """Normalise ``[..., dim]``."""
-        wide = tf.cast(inputs, tf.float32) if inputs.dtype.size < 4 else inputs
+        options = (self.epsilon, self.unit_offset, self.scale_in_float32, self.compute_dtype)
+        parameters = (tf.convert_to_tensor(self.gamma),) if self.use_scale else ()
+        return (_rms_norm_loop if is_fusing() else _rms_norm)(*options)(inputs, *parameters)
+
+
+def _rms_norm(eps: float, unit_offset: bool, scale_in_float32: bool, dtype: str) -> Callable[..., tf.Tensor]:
+    def normalized(x: tf.Tensor, gamma: tf.Tensor | None = None) -> tf.Tensor:
+        wide = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
         mean_square = tf.reduce_mean(tf.square(wide), axis=-1, keepdims=True)
-        normal = wide * tf.math.rsqrt(mean_square + tf.constant(self.epsilon, wide.dtype))
-        if not self.use_scale:
-            return tf.cast(normal, self.compute_dtype)
-        normal = normal if self.scale_in_float32 else tf.cast(normal, self.compute_dtype)
-        scale = tf.cast(self.gamma, normal.dtype)
-        return tf.cast(normal * (1 + scale if self.unit_offset else scale), self.compute_dtype)
+        normal = wide * tf.math.rsqrt(mean_square + tf.constant(eps, wide.dtype))
+        if gamma is None:
+            return tf.cast(normal, dtype)
+        normal = normal if scale_in_float32 else tf.cast(normal, dtype)
+        scale = tf.cast(gamma, normal.dtype)
+        return tf.cast(normal * (1 + scale if unit_offset else scale), dtype)
+
+    return normalized
+
+
+@functools.cache
+def _rms_norm_loop(*options: Any) -> Callable[..., tf.Tensor]:
+    return fused(_rms_norm(*options))
 
 
 class Bias(keras.layers.Layer):

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pipeline.layers.dropout import Dropout
 from tf_pipeline.layers.products import dense, lookup
 
 
@@ -58,7 +59,7 @@ class LoraUpdate(keras.layers.Layer):
         self.is_table, self.padding_idx, self.rows_are_inputs = place.is_table, place.padding_idx, place.rows_are_inputs
         self.active = False
         drops = dropout and not place.is_table
-        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy) if drops else None
+        self.dropout = Dropout(dropout, dtype=self.dtype_policy) if drops else None
         inputs, outputs = place.sizes
         starts = _initializers(inputs, rank, init, place.is_table)
         self.a = self.add_weight(shape=(inputs, rank), initializer=starts[0], name="a")

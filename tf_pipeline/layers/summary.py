@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_pipeline.layers.activations import get_activation
 from tf_pipeline.layers.core import Linear
+from tf_pipeline.layers.dropout import Dropout
 
 
 def _at(hidden_states: tf.Tensor, places: tf.Tensor | None) -> tf.Tensor:
@@ -43,9 +44,9 @@ class SequenceSummary(keras.layers.Layer):
             self.summary = Linear(config.hidden_size, size, config.initializer_range, dtype=dtype)
         self.activation = get_activation(config.summary_activation or "linear")
         if rate := getattr(config, "summary_first_dropout", 0.0):
-            self.first_dropout = keras.layers.Dropout(rate, dtype=dtype)
+            self.first_dropout = Dropout(rate, dtype=dtype)
         if rate := getattr(config, "summary_last_dropout", 0.0):
-            self.last_dropout = keras.layers.Dropout(rate, dtype=dtype)
+            self.last_dropout = Dropout(rate, dtype=dtype)
 
     def call(self, hidden_states, places=None, training=None):
         """``[..., seq, hidden]`` to the summaries; ``places`` ``[...]`` are those of ``"cls_index"``."""

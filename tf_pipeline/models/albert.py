@@ -20,6 +20,7 @@ from tf_pipeline.encoder import (
 )
 from tf_pipeline.heads import head_of
 from tf_pipeline.layers import (
+    Dropout,
     LayerNorm,
     Linear,
     VocabularyHead,
@@ -59,8 +60,8 @@ class AlbertAttention(keras.layers.Layer):
         self.value = Linear(size, size, std, dtype=dtype)
         self.dense = Linear(size, size, std, dtype=dtype)
         self.LayerNorm = LayerNorm(size, config.layer_norm_eps, dtype=dtype)
-        self.attention_dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=dtype)
-        self.output_dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        self.attention_dropout = Dropout(config.attention_probs_dropout_prob, dtype=dtype)
+        self.output_dropout = Dropout(config.hidden_dropout_prob, dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         queries = inputs.computed(rows)
@@ -84,7 +85,7 @@ class AlbertLayer(keras.layers.Layer):
         self.ffn_output = Linear(config.intermediate_size, size, std, dtype=dtype)
         self.activation = get_activation(config.hidden_act)
         # Checkpoints and configs know it, but PyTorch does not apply it either.
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         attended, probabilities = self.attention(rows, inputs=inputs, training=training)
@@ -135,7 +136,7 @@ class AlbertSOPHead(keras.layers.Layer):
 
     def __init__(self, config, dtype=None):
         super().__init__(dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.classifier_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.classifier_dropout_prob, dtype=dtype)
         self.classifier = Linear(config.hidden_size, config.num_labels, config.initializer_range, dtype=dtype)
 
     def call(self, pooled, training=None):
@@ -169,9 +170,9 @@ class TFAlbertPreTrainedModel(TFPreTrainedModel):
         """Scores of a text from its pooled first token, in models that have a classifier of texts."""
         return self.classifier(self.dropout(body.pooler_output, training=training))
 
-    def new_dropout(self) -> keras.layers.Dropout:
+    def new_dropout(self) -> Dropout:
         """The dropout before a classifier (config: ``classifier_dropout_prob``)."""
-        return keras.layers.Dropout(self.config.classifier_dropout_prob, dtype=self.dtype_policy)
+        return Dropout(self.config.classifier_dropout_prob, dtype=self.dtype_policy)
 
 
 class AlbertPooler(Linear):

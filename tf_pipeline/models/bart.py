@@ -26,6 +26,7 @@ from tf_pipeline.encoder_decoder import (
 )
 from tf_pipeline.layers import (
     Bias,
+    Dropout,
     Embedding,
     LayerCache,
     LayerNorm,
@@ -65,7 +66,7 @@ class BartAttention(keras.layers.Layer):
         self.v_proj = Linear(size, size, std, dtype=dtype)
         self.q_proj = Linear(size, size, std, dtype=dtype)
         self.out_proj = Linear(size, size, std, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.attention_dropout, dtype=dtype)
+        self.dropout = Dropout(config.attention_dropout, dtype=dtype)
 
     def keys_and_values(self, rows, length) -> LayerCache:
         """Of rows ``[batch * length, hidden]``."""
@@ -104,9 +105,9 @@ class BartBlock(keras.layers.Layer):
         self.fc2 = Linear(wide, size, std, dtype=dtype)
         self.final_layer_norm = LayerNorm(size, LAYER_NORM_EPS, dtype=dtype)
         self.activation = get_activation(config.activation_function)
-        self.activation_dropout = keras.layers.Dropout(config.activation_dropout, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.dropout, dtype=dtype)
-        self.layerdrop = keras.layers.Dropout(getattr(config, f"{half}_layerdrop"), dtype=dtype)
+        self.activation_dropout = Dropout(config.activation_dropout, dtype=dtype)
+        self.dropout = Dropout(config.dropout, dtype=dtype)
+        self.layerdrop = Dropout(getattr(config, f"{half}_layerdrop"), dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         normal = self.before(self.self_attn_layer_norm, rows)
@@ -187,7 +188,7 @@ class BartStack(Stack):
             self.layernorm_embedding = LayerNorm(size, LAYER_NORM_EPS, dtype=dtype)
         if self.normalises_last:
             self.layer_norm = LayerNorm(size, LAYER_NORM_EPS, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.dropout, dtype=dtype)
+        self.dropout = Dropout(config.dropout, dtype=dtype)
 
     @property
     def blocks(self) -> list[BartBlock]:

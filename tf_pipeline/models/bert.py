@@ -21,6 +21,7 @@ from tf_pipeline.encoder import (
 )
 from tf_pipeline.heads import NEXT_SENTENCE_PREDICTION, head_of
 from tf_pipeline.layers import (
+    Dropout,
     Embedding,
     LayerNorm,
     Linear,
@@ -45,7 +46,7 @@ class BertEmbeddings(keras.layers.Layer):
         self.position_embeddings = Embedding(config.max_position_embeddings, size, std, position_padding, dtype=dtype)
         self.token_type_embeddings = Embedding(config.type_vocab_size, size, std, dtype=dtype)
         self.LayerNorm = LayerNorm(size, config.layer_norm_eps, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=dtype)
 
     def call(self, input_ids=None, token_type_ids=None, position_ids=None, inputs_embeds=None, training=None):
         if inputs_embeds is None:
@@ -71,7 +72,7 @@ class BertSelfAttention(keras.layers.Layer):
         self.query = Linear(size, size, std, dtype=dtype)
         self.key = Linear(size, size, std, dtype=dtype)
         self.value = Linear(size, size, std, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.attention_probs_dropout_prob, dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         query, key, value = self.query(inputs.computed(rows)), self.key(rows), self.value(rows)
@@ -85,7 +86,7 @@ class BertSelfOutput(keras.layers.Layer):
         super().__init__(dtype=dtype)
         self.dense = Linear(in_features, config.hidden_size, config.initializer_range, dtype=dtype)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=dtype)
 
     def call(self, hidden_states, residual, training=None):
         return self.LayerNorm(add_residual(self.dropout(self.dense(hidden_states), training=training), residual))
@@ -187,10 +188,10 @@ class BertHeads(keras.layers.Layer):
             self.seq_relationship = Linear(config.hidden_size, 2, config.initializer_range, dtype=dtype)
 
 
-def classifier_dropout(config, dtype) -> keras.layers.Dropout:
+def classifier_dropout(config, dtype) -> Dropout:
     """The dropout before a classifier: ``classifier_dropout``, else ``hidden_dropout_prob``."""
     rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
-    return keras.layers.Dropout(rate, dtype=dtype)
+    return Dropout(rate, dtype=dtype)
 
 
 class TFBertPreTrainedModel(TFPreTrainedModel):

@@ -25,6 +25,7 @@ from tf_pipeline.encoder import (
 from tf_pipeline.layers import (
     Bias,
     Conv1d,
+    Dropout,
     Embedding,
     LayerInputs,
     LayerNorm,
@@ -72,7 +73,7 @@ class DebertaV2Embeddings(keras.layers.Layer):
         if size != config.hidden_size:
             self.embed_proj = Linear(size, config.hidden_size, std, use_bias=False, dtype=dtype)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=dtype)
 
     def call(self, input_ids=None, token_type_ids=None, position_ids=None, inputs_embeds=None, training=None):
         embeddings = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
@@ -117,12 +118,12 @@ class DisentangledSelfAttention(keras.layers.Layer):
         self.by_distance = {kind: config.relative_attention and kind in kinds for kind in ("c2p", "p2c")}
         self.share_att_key = getattr(config, "share_att_key", False)
         if config.relative_attention:
-            self.pos_dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+            self.pos_dropout = Dropout(config.hidden_dropout_prob, dtype=dtype)
         if self.by_distance["c2p"] and not self.share_att_key:
             self.pos_key_proj = Linear(size, size, std, dtype=dtype)
         if self.by_distance["p2c"] and not self.share_att_key:
             self.pos_query_proj = Linear(size, size, std, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.attention_probs_dropout_prob, dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         query, key, value = self.query_proj(inputs.computed(rows)), self.key_proj(rows), self.value_proj(rows)
@@ -196,7 +197,7 @@ class ConvLayer(keras.layers.Layer):
         size, width, groups = config.hidden_size, config.conv_kernel_size, getattr(config, "conv_groups", 1)
         self.conv = Conv1d(size, size, width, groups, config.initializer_range, dtype=dtype)
         self.LayerNorm = LayerNorm(size, config.layer_norm_eps, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=dtype)
         self.activation = get_activation(getattr(config, "conv_act", "tanh"))
 
     def call(self, embeddings, hidden_states, real=None, training=None):
@@ -261,7 +262,7 @@ class ContextPooler(keras.layers.Layer):
         if size != config.hidden_size:
             raise ValueError(f"pooler_hidden_size {size} is not hidden_size {config.hidden_size}.")
         self.dense = Linear(size, size, config.initializer_range, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.pooler_dropout, dtype=dtype)
+        self.dropout = Dropout(config.pooler_dropout, dtype=dtype)
         self.activation = get_activation(config.pooler_hidden_act)
 
     def call(self, hidden_states, training=None):
@@ -344,7 +345,7 @@ class TFDebertaV2PreTrainedModel(TFPreTrainedModel):
         self.pooler = ContextPooler(config, dtype=dtype)
         self.classifier = Linear(config.hidden_size, num_outputs, config.initializer_range, dtype=dtype)
         rate = getattr(config, "cls_dropout", None)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob if rate is None else rate, dtype=dtype)
+        self.dropout = Dropout(config.hidden_dropout_prob if rate is None else rate, dtype=dtype)
 
     def text_logits(self, body: BaseModelOutput, training: bool = False) -> tf.Tensor:
         """Scores of a text from its first token, in models that have a classifier of texts."""
@@ -443,7 +444,7 @@ class TFDebertaV2ForTokenClassification(TokenClassification, TFDebertaV2PreTrain
         super().__init__(config, **kwargs)
         dtype, std = self.dtype_policy, config.initializer_range
         self.deberta = TFDebertaV2Model(config, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=dtype)
         self.classifier = Linear(config.hidden_size, config.num_labels, std, dtype=dtype)
 
 

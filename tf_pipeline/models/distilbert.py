@@ -18,6 +18,7 @@ from tf_pipeline.encoder import (
 )
 from tf_pipeline.inputs import INPUT_NAMES
 from tf_pipeline.layers import (
+    Dropout,
     Embedding,
     LayerNorm,
     Linear,
@@ -46,7 +47,7 @@ class Embeddings(keras.layers.Layer):
         if config.sinusoidal_pos_embds:
             self.position_embeddings.embeddings_initializer = sinusoidal_positions
         self.LayerNorm = LayerNorm(config.dim, LAYER_NORM_EPS, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.dropout, dtype=dtype)
+        self.dropout = Dropout(config.dropout, dtype=dtype)
 
     def call(self, input_ids=None, position_ids=None, inputs_embeds=None, training=None):
         if inputs_embeds is None:
@@ -68,7 +69,7 @@ class DistilBertSelfAttention(keras.layers.Layer):
         self.k_lin = Linear(config.dim, config.dim, std, dtype=dtype)
         self.v_lin = Linear(config.dim, config.dim, std, dtype=dtype)
         self.out_lin = Linear(config.dim, config.dim, std, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.attention_dropout, dtype=dtype)
+        self.dropout = Dropout(config.attention_dropout, dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         query, key, value = self.q_lin(inputs.computed(rows)), self.k_lin(rows), self.v_lin(rows)
@@ -86,7 +87,7 @@ class FFN(keras.layers.Layer):
         self.lin1 = Linear(config.dim, config.hidden_dim, config.initializer_range, dtype=dtype)
         self.lin2 = Linear(config.hidden_dim, config.dim, config.initializer_range, dtype=dtype)
         self.activation = get_activation(config.activation)
-        self.dropout = keras.layers.Dropout(config.dropout, dtype=dtype)
+        self.dropout = Dropout(config.dropout, dtype=dtype)
 
     def call(self, hidden_states, training=None):
         return self.dropout(self.lin2(self.activation(self.lin1(hidden_states))), training=training)
@@ -182,7 +183,7 @@ class TFDistilBertForSequenceClassification(SequenceClassification, TFDistilBert
         self.distilbert = TFDistilBertModel(config, dtype=dtype)
         self.pre_classifier = Linear(config.dim, config.dim, std, dtype=dtype)
         self.classifier = Linear(config.dim, config.num_labels, std, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.seq_classif_dropout, dtype=dtype)
+        self.dropout = Dropout(config.seq_classif_dropout, dtype=dtype)
 
 
 class TFDistilBertForQuestionAnswering(QuestionAnswering, TFDistilBertPreTrainedModel):
@@ -192,7 +193,7 @@ class TFDistilBertForQuestionAnswering(QuestionAnswering, TFDistilBertPreTrained
         super().__init__(config, **kwargs)
         self.distilbert = TFDistilBertModel(config, dtype=self.dtype_policy)
         self.qa_outputs = Linear(config.dim, 2, config.initializer_range, dtype=self.dtype_policy)
-        self.dropout = keras.layers.Dropout(config.qa_dropout, dtype=self.dtype_policy)
+        self.dropout = Dropout(config.qa_dropout, dtype=self.dtype_policy)
 
     def span_logits(self, hidden_states: tf.Tensor, training: bool = False) -> tf.Tensor:
         """``[batch, seq, hidden]`` to ``[batch, seq, 2]``."""
@@ -206,7 +207,7 @@ class TFDistilBertForTokenClassification(TokenClassification, TFDistilBertPreTra
         super().__init__(config, **kwargs)
         dtype = self.dtype_policy
         self.distilbert = TFDistilBertModel(config, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.dropout, dtype=dtype)
+        self.dropout = Dropout(config.dropout, dtype=dtype)
         self.classifier = Linear(config.dim, config.num_labels, config.initializer_range, dtype=dtype)
 
 
@@ -219,4 +220,4 @@ class TFDistilBertForMultipleChoice(MultipleChoice, TFDistilBertPreTrainedModel)
         self.distilbert = TFDistilBertModel(config, dtype=dtype)
         self.pre_classifier = Linear(config.dim, config.dim, std, dtype=dtype)
         self.classifier = Linear(config.dim, 1, std, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.seq_classif_dropout, dtype=dtype)
+        self.dropout = Dropout(config.seq_classif_dropout, dtype=dtype)

@@ -25,6 +25,7 @@ from tf_pipeline.heads import head_of
 from tf_pipeline.inputs import INPUT_NAMES, check_places
 from tf_pipeline.layers import (
     Conv1D,
+    Dropout,
     Embedding,
     LayerNorm,
     Linear,
@@ -64,8 +65,8 @@ class GPT2Attention(keras.layers.Layer):
         self.upcast = config.reorder_and_upcast_attn
         self.c_attn = Conv1D(size, 3 * size, config.initializer_range, dtype=dtype)
         self.c_proj = Conv1D(size, size, residual_std(config), dtype=dtype)
-        self.attn_dropout = keras.layers.Dropout(config.attn_pdrop, dtype=dtype)
-        self.resid_dropout = keras.layers.Dropout(config.resid_pdrop, dtype=dtype)
+        self.attn_dropout = Dropout(config.attn_pdrop, dtype=dtype)
+        self.resid_dropout = Dropout(config.resid_pdrop, dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         parts = tf.split(self.c_attn(rows), 3, axis=-1)
@@ -88,7 +89,7 @@ class GPT2MLP(keras.layers.Layer):
         self.c_fc = Conv1D(size, wide, config.initializer_range, dtype=dtype)
         self.c_proj = Conv1D(wide, size, residual_std(config), dtype=dtype)
         self.activation = get_activation(config.activation_function)
-        self.dropout = keras.layers.Dropout(config.resid_pdrop, dtype=dtype)
+        self.dropout = Dropout(config.resid_pdrop, dtype=dtype)
 
     def call(self, rows, training=None):
         return self.dropout(self.c_proj(self.activation(self.c_fc(rows))), training=training)
@@ -128,7 +129,7 @@ class TFGPT2Model(DecoderBody, TFGPT2PreTrainedModel):
         dtype, std = self.dtype_policy, config.initializer_range
         self.wte = Embedding(config.vocab_size, config.n_embd, std, dtype=dtype)
         self.wpe = Embedding(config.n_positions, config.n_embd, std, dtype=dtype)
-        self.drop = keras.layers.Dropout(config.embd_pdrop, dtype=dtype)
+        self.drop = Dropout(config.embd_pdrop, dtype=dtype)
         self.h = [GPT2Block(config, index, dtype=dtype) for index in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon, dtype=dtype)
 

@@ -22,6 +22,7 @@ from tf_pipeline.decoder import (
 )
 from tf_pipeline.inputs import INPUT_NAMES
 from tf_pipeline.layers import (
+    Dropout,
     Embedding,
     Linear,
     RMSNorm,
@@ -59,7 +60,7 @@ class LlamaAttention(keras.layers.Layer):
             )
         self.scale = self.size**-0.5
         self.add_projections(config, dtype)
-        self._dropout = keras.layers.Dropout(config.attention_dropout or 0.0, dtype=dtype)
+        self._dropout = Dropout(config.attention_dropout or 0.0, dtype=dtype)
 
     def biases(self, config) -> tuple[bool, bool]:
         """Whether the projections of queries, keys and values have a bias, and whether that of the output has one."""

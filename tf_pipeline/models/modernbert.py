@@ -21,6 +21,7 @@ from tf_pipeline.encoder import (
 )
 from tf_pipeline.inputs import INPUT_NAMES
 from tf_pipeline.layers import (
+    Dropout,
     Embedding,
     LayerInputs,
     LayerNorm,
@@ -63,7 +64,7 @@ class ModernBertEmbeddings(keras.layers.Layer):
         self.tok_embeddings = Embedding(config.vocab_size, config.hidden_size, std, config.pad_token_id, dtype=dtype)
         self.tok_embeddings.embeddings_initializer = initializer(config, std)
         self.norm = norm(config, dtype)
-        self.drop = keras.layers.Dropout(config.embedding_dropout, dtype=dtype)
+        self.drop = Dropout(config.embedding_dropout, dtype=dtype)
 
     def call(self, input_ids=None, inputs_embeds=None, training=None):
         embeddings = self.tok_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
@@ -79,7 +80,7 @@ class ModernBertMLP(keras.layers.Layer):
         self.Wi = Linear(size, 2 * wide, initializer(config, config.initializer_range), use_bias=bias, dtype=dtype)
         self.Wo = Linear(wide, size, initializer(config, output_std(config)), use_bias=bias, dtype=dtype)
         self.activation = get_activation(config.hidden_activation)
-        self.drop = keras.layers.Dropout(config.mlp_dropout, dtype=dtype)
+        self.drop = Dropout(config.mlp_dropout, dtype=dtype)
 
     def call(self, rows, training=None):
         hidden_states, gate = tf.split(self.Wi(rows), 2, axis=-1)
@@ -113,7 +114,7 @@ class ModernBertAttention(keras.layers.Layer):
         self.Wo = Linear(size, size, initializer(config, output_std(config)), use_bias=bias, dtype=dtype)
         self.out_drop = None
         if config.attention_dropout > 0:
-            self.out_drop = keras.layers.Dropout(config.attention_dropout, dtype=dtype)
+            self.out_drop = Dropout(config.attention_dropout, dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         query, key, value = tf.split(self.Wqkv(rows), 3, axis=-1)
@@ -175,7 +176,7 @@ class TFModernBertPreTrainedModel(TFPreTrainedModel):
         config, dtype = self.config, self.dtype_policy
         self.model = TFModernBertModel(config, dtype=dtype)
         self.head = ModernBertPredictionHead(config, dtype=dtype)
-        self.drop = keras.layers.Dropout(config.classifier_dropout, dtype=dtype)
+        self.drop = Dropout(config.classifier_dropout, dtype=dtype)
         init = initializer(config, config.hidden_size**-0.5)
         self.classifier = Linear(config.hidden_size, num_outputs, init, dtype=dtype)
 

@@ -20,6 +20,7 @@ from tf_pipeline.encoder import (
 )
 from tf_pipeline.inputs import INPUT_NAMES
 from tf_pipeline.layers import (
+    Dropout,
     Embedding,
     LayerNorm,
     Linear,
@@ -48,7 +49,7 @@ class MPNetEmbeddings(keras.layers.Layer):
         self.word_embeddings = Embedding(config.vocab_size, size, std, PADDING_IDX, dtype=dtype)
         self.position_embeddings = Embedding(config.max_position_embeddings, size, std, PADDING_IDX, dtype=dtype)
         self.LayerNorm = LayerNorm(size, config.layer_norm_eps, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=dtype)
 
     def call(self, input_ids=None, position_ids=None, inputs_embeds=None, training=None):
         if position_ids is None:
@@ -74,7 +75,7 @@ class MPNetSelfAttention(keras.layers.Layer):
         self.k = Linear(size, size, std, dtype=dtype)
         self.v = Linear(size, size, std, dtype=dtype)
         self.o = Linear(size, size, std, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.attention_probs_dropout_prob, dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         query, key, value = self.q(inputs.computed(rows)), self.k(rows), self.v(rows)
@@ -91,7 +92,7 @@ class MPNetAttention(keras.layers.Layer):
         super().__init__(dtype=dtype)
         self.attn = MPNetSelfAttention(config, dtype=dtype)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         attended, probabilities = self.attn(rows, inputs=inputs, training=training)
@@ -188,7 +189,7 @@ class TFMPNetForSequenceClassification(SequenceClassification, TFMPNetPreTrained
 
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
-        dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=self.dtype_policy)
+        dropout = Dropout(config.hidden_dropout_prob, dtype=self.dtype_policy)
         self.mpnet = TFMPNetModel(config, add_pooling_layer=False, dtype=self.dtype_policy)
         self.classifier = ClassificationHead(config, dropout, "tanh", dtype=self.dtype_policy)
 
@@ -203,7 +204,7 @@ class TFMPNetForMultipleChoice(MultipleChoice, TFMPNetPreTrainedModel):
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.mpnet = TFMPNetModel(config, dtype=self.dtype_policy)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=self.dtype_policy)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=self.dtype_policy)
         self.classifier = Linear(config.hidden_size, 1, config.initializer_range, dtype=self.dtype_policy)
 
     def text_logits(self, body: BaseModelOutputWithPooling, training: bool = False) -> tf.Tensor:
@@ -218,7 +219,7 @@ class TFMPNetForTokenClassification(TokenClassification, TFMPNetPreTrainedModel)
         super().__init__(config, **kwargs)
         dtype, std = self.dtype_policy, config.initializer_range
         self.mpnet = TFMPNetModel(config, add_pooling_layer=False, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=dtype)
         self.classifier = Linear(config.hidden_size, config.num_labels, std, dtype=dtype)
 
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tf_pipeline.layers import Linear, add_residual, get_activation, split_heads
+from tf_pipeline.layers import Dropout, Linear, add_residual, get_activation, split_heads
 from tf_pipeline.models import llama
 
 
@@ -49,8 +49,8 @@ class Phi3DecoderLayer(llama.LlamaDecoderLayer):
 
     def __init__(self, config, index, dtype=None):
         super().__init__(config, index, dtype=dtype)
-        self.resid_attn_dropout = keras.layers.Dropout(config.resid_pdrop, dtype=dtype)
-        self.resid_mlp_dropout = keras.layers.Dropout(config.resid_pdrop, dtype=dtype)
+        self.resid_attn_dropout = Dropout(config.resid_pdrop, dtype=dtype)
+        self.resid_mlp_dropout = Dropout(config.resid_pdrop, dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         attended, probabilities, cache = self.self_attn(self.input_layernorm(rows), inputs=inputs, training=training)

@@ -18,7 +18,7 @@ from tf_pipeline.encoder import (
     SequenceClassification,
     TokenClassification,
 )
-from tf_pipeline.layers import LayerNorm, Linear, VocabularyHead, get_activation, token_positions
+from tf_pipeline.layers import Dropout, LayerNorm, Linear, VocabularyHead, get_activation, token_positions
 from tf_pipeline.model import TFPreTrainedModel
 from tf_pipeline.models.bert import BertEmbeddings, BertEncoder, BertPooler, classifier_dropout
 from tf_pipeline.outputs import BaseModelOutputWithPooling
@@ -156,7 +156,7 @@ class TFRobertaForMultipleChoice(MultipleChoice, TFRobertaPreTrainedModel):
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.roberta = self.new_body(add_pooling_layer=True)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=self.dtype_policy)
+        self.dropout = Dropout(config.hidden_dropout_prob, dtype=self.dtype_policy)
         self.classifier = Linear(config.hidden_size, 1, config.initializer_range, dtype=self.dtype_policy)
 
     def text_logits(self, body: BaseModelOutputWithPooling, training: bool = False) -> tf.Tensor:

@@ -23,6 +23,7 @@ from tf_pipeline.encoder_decoder import (
     Stack,
 )
 from tf_pipeline.layers import (
+    Dropout,
     Embedding,
     LayerCache,
     Linear,
@@ -83,7 +84,7 @@ class T5Attention(keras.layers.Layer):
         if has_relative_attention_bias:
             buckets = config.relative_attention_num_buckets
             self.relative_attention_bias = Embedding(buckets, self.num_heads, initial_std(config, size), dtype=dtype)
-        self._dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype)
+        self._dropout = Dropout(config.dropout_rate, dtype=dtype)
 
     def keys_and_values(self, rows, length) -> LayerCache:
         """Of rows ``[batch * length, hidden]``."""
@@ -104,7 +105,7 @@ class T5LayerSelfAttention(keras.layers.Layer):
         super().__init__(dtype=dtype, autocast=False)
         self.SelfAttention = T5Attention(config, has_relative_attention_bias, dtype=dtype)
         self.layer_norm = T5LayerNorm(config, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype)
+        self.dropout = Dropout(config.dropout_rate, dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         normal = self.layer_norm(rows)
@@ -122,7 +123,7 @@ class T5LayerCrossAttention(keras.layers.Layer):
         super().__init__(dtype=dtype, autocast=False)
         self.EncDecAttention = T5Attention(config, dtype=dtype)
         self.layer_norm = T5LayerNorm(config, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype)
+        self.dropout = Dropout(config.dropout_rate, dtype=dtype)
 
     def call(self, rows, inputs, training=None):
         normal, cross = self.layer_norm(rows), inputs.cross
@@ -144,7 +145,7 @@ class T5DenseActDense(keras.layers.Layer):
             setattr(self, name, Linear(size, wide, initial_std(config, size), use_bias=False, dtype=dtype))
         std, policy = initial_std(config, wide), wide_policy(self.dtype_policy)
         self.wo = Linear(wide, size, std, use_bias=False, dtype=policy)
-        self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype)
+        self.dropout = Dropout(config.dropout_rate, dtype=dtype)
         self.is_gated, self.activation = config.is_gated_act, get_activation(config.dense_act_fn)
 
     def call(self, rows, training=None):
@@ -159,7 +160,7 @@ class T5LayerFF(keras.layers.Layer):
         super().__init__(dtype=dtype, autocast=False)
         self.DenseReluDense = T5DenseActDense(config, dtype=dtype)
         self.layer_norm = T5LayerNorm(config, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=wide_policy(self.dtype_policy))
+        self.dropout = Dropout(config.dropout_rate, dtype=wide_policy(self.dtype_policy))
 
     def call(self, rows, training=None):
         forwarded = self.DenseReluDense(self.layer_norm(rows), training=training)
@@ -193,7 +194,7 @@ class T5Stack(Stack):
         count = config.num_decoder_layers if is_decoder else config.num_layers
         self.block = [T5Block(config, is_decoder, index == 0, dtype=dtype) for index in range(count)]
         self.final_layer_norm = T5LayerNorm(config, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype)
+        self.dropout = Dropout(config.dropout_rate, dtype=dtype)
         self.buckets = causal_buckets if is_decoder else bidirectional_buckets
         self.bucket_sizes = config.relative_attention_num_buckets, config.relative_attention_max_distance
         self.buckets(tf.constant(0), *self.bucket_sizes)  # refuses sizes that do not fit
@@ -338,7 +339,7 @@ class TFT5ForTokenClassification(TokenClassification, TFT5PreTrainedModel):
     def __init__(self, config, **kwargs: Any):
         super().__init__(config, **kwargs)
         self.transformer = TFAutoModelForTextEncoding.model_class(config)(config, dtype=self.dtype_policy)
-        self.dropout = keras.layers.Dropout(config.classifier_dropout, dtype=self.dtype_policy)
+        self.dropout = Dropout(config.classifier_dropout, dtype=self.dtype_policy)
         self.classifier = Linear(config.d_model, config.num_labels, config.initializer_factor, dtype=self.dtype_policy)
 
 
