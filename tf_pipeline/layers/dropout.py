@@ -35,7 +35,8 @@ def drop(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
 def _dropout_of(rate: float) -> Callable[..., tf.Tensor]:
     def dropped(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         places = tf.bitcast(tf.range(tf.size(x)), tf.uint32)
-        bits = _mixed(tf.bitwise.bitwise_xor(_mixed(places + seed[0]), seed[1]))
+        key = _mixed(seed[1] + _mixed(seed[0]))  # differs from layer to layer, where counts of calls are the same
+        bits = _mixed(tf.bitwise.bitwise_xor(_mixed(places + seed[0]), key))
         is_kept = tf.reshape(bits >= tf.constant(math.floor(rate * 2**32), bits.dtype), tf.shape(x))
         return tf.where(is_kept, x * tf.constant(1 / (1 - rate), x.dtype), tf.zeros([], x.dtype))
 
