@@ -8,12 +8,14 @@
 Every contender starts from the same random weights and takes the same batches with AdamW. First without dropout: the
 losses of three steps have to be those of float32 PyTorch. Then with dropout 0.1, as in fine-tuning, the steps are
 timed. In bfloat16, weights are float32 and products bfloat16: autocast in PyTorch, ``mixed_bfloat16`` in Keras. The
-number reported is PyTorch eager's median time over the contender's, in the same dtype. Memory is the process's peak
-above what it held before the first step, as a multiple of PyTorch's. KerasHub's classifier has a pooler of its own, so
+number reported is PyTorch eager's median time over the contender's, in the same dtype. Memory is what a process of its
+own takes at most to load the model and take three steps, without what its imports take, as a multiple of PyTorch's.
+KerasHub's classifier has a pooler of its own, so
 that its losses are not compared.
 """
 
 import argparse
+import importlib
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,10 +65,11 @@ class Trainer:
     Attributes:
         label: name in the report.
         packages: modules that it needs.
+        imports: modules that are no part of the memory which training takes.
         is_compared: whether its losses have to be PyTorch's.
     """
 
-    label, packages, is_compared = "", (), True
+    label, packages, imports, is_compared = "", (), (), True
 
     def __init__(self, checkpoint: Path, dtype: str, threads: int, batch: int):
         self.checkpoint, self.dtype, self.threads, self.batch = checkpoint, dtype, threads, batch
@@ -83,12 +86,20 @@ class Trainer:
         """Losses without dropout."""
         return self._train(self._make(0.0), ids, labels)
 
-    def warm_up(self, ids: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-        """Make the model with dropout and train it a little: seconds of that, and bytes that it took at most."""
+    def memory(self, ids: np.ndarray, labels: np.ndarray) -> int:
+        """Bytes that it takes at most to make the model with dropout and train it a little, in a new process."""
+        for module in self.imports:
+            importlib.import_module(module)
+        before = reset_peak()
+        self._train(self._make(0.1), ids, labels)
+        return peak_memory() - before
+
+    def warm_up(self, ids: np.ndarray, labels: np.ndarray) -> float:
+        """Make the model with dropout and train it a little: seconds of that."""
         self.model = self._make(0.1)
-        before, start = reset_peak(), time.perf_counter()
+        start = time.perf_counter()
         self._train(self.model, ids, labels)
-        return time.perf_counter() - start, peak_memory() - before
+        return time.perf_counter() - start
 
     def time(self, ids: np.ndarray, labels: np.ndarray) -> float:
         """Seconds of a step, in the mean of all batches."""
@@ -101,6 +112,7 @@ class Torch(Trainer):
     """PyTorch eager, with its fused AdamW."""
 
     label, packages, is_compiled = "PyTorch eager", ("torch",), False
+    imports = ("torch", "transformers.models.bert.modeling_bert")
 
     def _make(self, dropout):
         import torch
@@ -163,7 +175,7 @@ class _Keras(Trainer):
 class Ours(_Keras):
     """tf_pipeline, with the model's own loss."""
 
-    label, packages = "tf_pipeline", ("tensorflow",)
+    label, packages, imports = "tf_pipeline", ("tensorflow",), ("keras", "tf_pipeline.models.bert")
 
     def _make(self, dropout):
         from tf_pipeline import AdamWeightDecay, TFBertForSequenceClassification
@@ -180,7 +192,8 @@ class Ours(_Keras):
 class KerasHub(_Keras):
     """KerasHub's classifier over the same body."""
 
-    label, packages, is_compared = "KerasHub", ("keras_hub", "tensorflow"), False
+    label, packages, imports = "KerasHub", ("keras_hub", "tensorflow"), ("keras", "keras_hub")
+    is_compared = False
 
     def _make(self, dropout):
         import keras
@@ -210,7 +223,7 @@ class Row:
     Attributes:
         losses: of the first steps, without dropout.
         first: seconds of the first steps with dropout, compilation included.
-        bytes: peak of memory above the model's own.
+        bytes: peak of memory, the model's included.
         seconds: of a step, by round.
         against_torch: ratio of medians, PyTorch eager's over this one's.
         reason: why it was not timed.
@@ -239,17 +252,18 @@ def start(args: argparse.Namespace, dtype: str, checkpoint: Path, folder: Path) 
             continue
         with console.status(f"Warming up {trainer.label}, {dtype}"):
             try:
+                given = (trainer, checkpoint, dtype, args.threads, args.batch)
+                with Apart(*given, log=folder / f"train-{name}-{dtype}-memory.log") as process:
+                    row.bytes = process.call("memory", *few)
                 log = folder / f"train-{name}-{dtype}.log"
-                process = processes[trainer.label] = Apart(
-                    trainer, checkpoint, dtype, args.threads, args.batch, log=log
-                )
+                process = processes[trainer.label] = Apart(*given, log=log)
                 row.losses = process.call("losses", *few)
                 reference = row.losses if reference is None else reference
                 difference = np.abs(np.subtract(row.losses, reference)).max()
                 if trainer.is_compared and not difference <= TOLERANCE[dtype]:
                     row.reason = f"wrong: a loss is off by {difference:.1e}, limit {TOLERANCE[dtype]:.0e}"
                 else:
-                    row.first, row.bytes = process.call("warm_up", *few)
+                    row.first = process.call("warm_up", *few)
             except ContenderError as error:
                 row.reason = str(error)
     if rows[0].reason:

@@ -15,7 +15,6 @@ def main(kind: str, target: str, index: int = 0, ports: tuple[int, ...] = ()) ->
         os.environ["TF_CONFIG"] = json.dumps(
             {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
         )
-    import keras
     import numpy as np
     import tensorflow as tf
 
@@ -28,12 +27,12 @@ def main(kind: str, target: str, index: int = 0, ports: tuple[int, ...] = ()) ->
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     assert strategy is None or strategy.num_replicas_in_sync == 2
     from parity_tests.keras_helpers import tiny_inputs, tiny_labels, tiny_model
-    from tf_pipeline import training
+    from tf_pipeline import AdamWeightDecay, training
 
     training._MANY_WEIGHTS = 0 if strategy else float("inf")  # loops against plain operations
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = tiny_model("TFBertForSequenceClassification", "float64")
-        model.compile(keras.optimizers.Adam(1e-3))
+        model.compile(AdamWeightDecay(1e-3, weight_decay_rate=0.1))
     batch = tiny_inputs(model, 4 * STEPS) | tiny_labels(model, 4 * STEPS)
     rows = tf.data.Dataset.from_tensor_slices(batch).batch(4)
     options = tf.data.Options()

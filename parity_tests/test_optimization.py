@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 import transformers
 from transformers.trainer_pt_utils import get_parameter_names
@@ -203,3 +204,24 @@ def test_weights_in_bfloat16_take_the_steps_of_pytorch(amsgrad):
     actual = np.asarray(keras.ops.cast(ours, "float32"))
     np.testing.assert_allclose(actual, theirs.detach().float(), atol=0.03)
     assert np.abs(actual - start[0]).max() > 0.2
+
+
+def test_weights_decay_after_their_gradients():
+    """Early, TensorFlow would keep a second copy of each weight for the forward pass."""
+    weight = keras.Variable(np.ones((3, 2)), name="kernel", dtype="float32")
+    optimizer = AdamWeightDecay(0.1, weight_decay_rate=0.5)
+    optimizer.build([weight])
+
+    def step(x):
+        gradient = tf.cast(tf.identity(x, name="the_gradient"), "float32")
+        optimizer.apply([gradient], [weight])
+
+    graph = tf.function(step).get_concrete_function(tf.TensorSpec([3, 2], tf.float64)).graph
+    (decay,) = (op for op in graph.get_operations() if op.type == "AssignSubVariableOp")
+    waiting, before = [decay], set()
+    while waiting:
+        op = waiting.pop()
+        if op.name not in before:
+            before.add(op.name)
+            waiting += [*op.control_inputs, *(tensor.op for tensor in op.inputs)]
+    assert "the_gradient" in before

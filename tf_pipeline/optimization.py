@@ -100,11 +100,7 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         return rate * self._factors[_path(variable)] if self._factors else rate
 
     def _apply_weight_decay(self, variables: Any) -> None:
-        if self.weight_decay is None:
-            return
-        for variable in filter(self._use_weight_decay, variables):
-            rate = self._rate(variable, self._get_current_learning_rate())
-            self.assign_sub(variable, variable * rate * ops.cast(self.weight_decay, variable.dtype))
+        """Leave it to :meth:`update_step`."""
 
     def _use_weight_decay(self, variable: Any) -> bool:
         path = _path(variable)
@@ -117,7 +113,12 @@ class AdamWeightDecay(keras.optimizers.AdamW):
         return len(variable.shape) > 1 and not _matches(_NOT_DECAYED, path.lower())
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Change one variable by its gradient."""
+        """Let one variable decay, and change it by its gradient."""
+        if self.weight_decay is not None and self._use_weight_decay(variable):
+            # Otherwise, all weights of a graph decay first, and are kept as they were for the forward pass.
+            with tf.control_dependencies([gradient]):
+                decay = self._rate(variable, learning_rate) * ops.cast(self.weight_decay, variable.dtype)
+                self.assign_sub(variable, variable * decay)
         # In bfloat16 a beta of 0.999 is 1, and the correction of its bias 0: narrow weights are updated in float32.
         own = keras.backend.standardize_dtype(variable.dtype)
         dtype = keras.backend.result_type(own, "float32")
