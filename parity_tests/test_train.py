@@ -4,6 +4,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from functools import cache
 from pathlib import Path
@@ -442,6 +444,22 @@ def test_an_interruption_leaves_nothing(arguments, monkeypatch, name):
     before = sorted(folder.iterdir())
     done = command("text-classification", *given)
     assert done.exit_code == 128 + getattr(signal, name) and done.stderr.strip() == "Interrupted."
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_in_the_middle_leaves_nothing(arguments, name):
+    given, folder = arguments
+    before = sorted(folder.iterdir())
+    given = [*map(str, given), "--epochs", "100000"]
+    started = [sys.executable, "-m", "tf_pipeline.cli", "train", "text-classification", *given]
+    with subprocess.Popen(started, stderr=subprocess.PIPE, text=True) as process:
+        assert any(line.split()[:1] == ["3"] for line in process.stderr)  # the row of an epoch
+        process.send_signal(getattr(signal, name))
+        errors = process.communicate()[1]
+    assert process.returncode == 128 + getattr(signal, name)
+    assert errors.strip().splitlines()[-1] == "Interrupted." and "Traceback" not in errors
     assert sorted(folder.iterdir()) == before
 
 
