@@ -2,6 +2,8 @@
 
 import gc
 import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ import tensorflow as tf
 from parity_tests.keras_helpers import tiny_inputs, tiny_labels, tiny_model
 from parity_tests.tiers import exhaustive
 from tf_pipeline import training
-from tf_pipeline.layers import ACTIVATIONS, Dropout, LayerNorm, RMSNorm, fused, get_activation
+from tf_pipeline.layers import ACTIVATIONS, Dropout, LayerNorm, RMSNorm, core, fused, get_activation
 from tf_pipeline.layers.dropout import drop
 from tf_pipeline.tracing import compiled
 
@@ -190,8 +192,33 @@ def test_jit_compile_is_kept(tmp_path):
         model.save(tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras")
         assert loaded._fuses_loops is (value == "auto") and loaded.jit_compile is False
-    with pytest.raises(ValueError, match="jit_compile is True, False or \"auto\"; got 'always'"):
-        model.compile("sgd", jit_compile="always")
+    for value in ("always", None, np.array([True, False])):
+        with pytest.raises(ValueError, match='jit_compile is True, False or "auto"; got '):
+            model.compile("sgd", jit_compile=value)
+
+
+def test_threads_that_begin_together():
+    """TensorFlow makes the gradients of a function at their first use, without a lock."""
+    together = threading.Barrier(4)
+
+    def gradient():
+        layer = LayerNorm(8, 1e-5)
+        layer.create_variables()
+        together.wait()
+
+        def step(x):
+            with fused.fusing(), tf.GradientTape() as tape:
+                tape.watch(x)
+                value = tf.reduce_sum(tf.sin(layer(x)))
+                return tape.gradient(value, x)
+
+        return compiled(step)(tf.reshape(tf.range(48.0), [2, 3, 8]))
+
+    for _ in range(3):  # each finds no loops
+        core._layer_norm_loop.cache_clear()
+        with ThreadPoolExecutor(4) as threads:
+            results = [threads.submit(gradient) for _ in range(4)]
+        assert all(np.array_equal(one.result(), results[0].result()) for one in results)
 
 
 @pytest.mark.slow

@@ -225,3 +225,26 @@ def test_weights_decay_after_their_gradients():
             before.add(op.name)
             waiting += [*op.control_inputs, *(tensor.op for tensor in op.inputs)]
     assert "the_gradient" in before
+
+
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"clipnorm": 0.1}, {"global_clipnorm": 0.1}])
+def test_rows_that_are_read_twice(options):
+    """Slices of one row are added up before they are squared or clipped, as in PyTorch."""
+
+    def trained(read):
+        table = tf.Variable(np.arange(12, dtype="float64").reshape(4, 3))
+        optimizer = AdamWeightDecay(0.1, weight_decay_rate=0.1, **options)
+        for step in range(3):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(read(table, [1, 1, 3]) ** 2) * (step - 1.5)
+            optimizer.apply(tape.gradient(loss, [table]), [table])
+        return table.numpy()
+
+    dense = trained(lambda table, ids: tf.one_hot(ids, 4, dtype=tf.float64) @ table)
+    np.testing.assert_allclose(trained(tf.gather), dense, rtol=1e-12)
+
+
+def test_weight_decay_is_not_rounded():
+    weight = tf.Variable(np.ones([2, 2]))
+    AdamWeightDecay(1.0, weight_decay_rate=0.1).apply([tf.zeros([2, 2], tf.float64)], [weight])
+    np.testing.assert_allclose(weight.numpy(), 0.9, rtol=1e-15)

@@ -112,12 +112,17 @@ class AdamWeightDecay(keras.optimizers.AdamW):
             return not _matches(self.excluded, path)
         return len(variable.shape) > 1 and not _matches(_NOT_DECAYED, path.lower())
 
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Take a step. Slices, such as gradients of ``tf.gather``, are added up first: a row read twice has two."""
+        grads = [tf.convert_to_tensor(one) if isinstance(one, tf.IndexedSlices) else one for one in grads]
+        super().apply(grads, trainable_variables)
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Let one variable decay, and change it by its gradient."""
         if self.weight_decay is not None and self._use_weight_decay(variable):
             # Otherwise, all weights of a graph decay first, and are kept as they were for the forward pass.
             with tf.control_dependencies([gradient]):
-                decay = self._rate(variable, learning_rate) * ops.cast(self.weight_decay, variable.dtype)
+                decay = self._rate(variable, learning_rate) * ops.convert_to_tensor(self.weight_decay, variable.dtype)
                 self.assign_sub(variable, variable * decay)
         # In bfloat16 a beta of 0.999 is 1, and the correction of its bias 0: narrow weights are updated in float32.
         own = keras.backend.standardize_dtype(variable.dtype)

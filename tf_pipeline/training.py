@@ -56,8 +56,9 @@ class TrainingMixin:
                 ``transformers`` had for it: ``"passthrough"``, ``model.hf_compute_loss``, ``model.compute_loss``.
             *args: of Keras.
             jit_compile: whether XLA compiles the steps: ``True``, again for every shape of a batch; ``False``, never:
-                a graph of dynamic shape is traced once; or ``"auto"``, activations, norms and dropout of ``fit`` alone,
-                on a CPU, for a model of at least 10 million weights, where all texts have the same length.
+                a graph of dynamic shape is traced once; or ``"auto"``, activations, norms and dropout of ``fit`` and
+                ``train_on_batch`` alone, on a CPU, for a model of at least 10 million weights, where all texts have the
+                same length. Dropout draws other elements then.
             label_smoothing: share of each label, from 0 to below 1, that is spread over all classes in the head's own
                 cross entropy, as by ``torch.nn.CrossEntropyLoss``; in ``evaluate`` too, as by Keras' losses.
             **kwargs: of Keras.
@@ -65,7 +66,7 @@ class TrainingMixin:
         Raises:
             ValueError: for a share out of its range, or next to a loss of your own, and for another ``jit_compile``.
         """
-        if jit_compile not in (True, False, "auto"):
+        if not isinstance(jit_compile, (bool, np.bool_)) and str(jit_compile) != "auto":
             raise ValueError(f'jit_compile is True, False or "auto"; got {jit_compile!r:.80}.')
         label_smoothing = check_smoothing(label_smoothing)
         if _is_own_loss(loss):

@@ -5,8 +5,9 @@ Matrix products stay with oneDNN, which computes them faster than XLA.
 """
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -16,15 +17,24 @@ from tf_pipeline.tracing import compiled
 
 _FUSING: ContextVar[bool] = ContextVar("fusing", default=False)
 
+# Of loops, which all models share: TensorFlow makes the gradients of a function at their first use, without a lock.
+_TRACING = threading.RLock()
+
 
 @contextmanager
 def fusing(enabled: bool = True) -> Iterator[None]:
-    """Trace activations, norms and dropout as loops, which XLA compiles for each shape of a batch."""
-    token = _FUSING.set(enabled)
-    try:
-        yield
-    finally:
-        _FUSING.reset(token)
+    """Trace activations, norms and dropout as loops, which XLA compiles for each shape of a batch.
+
+    One thread at a time traces such, except for the threads of several replicas, which take turns and wait for one
+    another.
+    """
+    takes_turns = tf.distribute.has_strategy() and len(tf.distribute.get_strategy().extended.worker_devices) > 1
+    with _TRACING if enabled and not takes_turns else nullcontext():
+        token = _FUSING.set(enabled)
+        try:
+            yield
+        finally:
+            _FUSING.reset(token)
 
 
 def is_fusing() -> bool:
