@@ -10,8 +10,7 @@ losses of three steps have to be those of float32 PyTorch. Then with dropout 0.1
 timed. In bfloat16, weights are float32 and products bfloat16: autocast in PyTorch, ``mixed_bfloat16`` in Keras. The
 number reported is PyTorch eager's median time over the contender's, in the same dtype. Memory is what a process of its
 own takes at most to load the model and take three steps, without what its imports take, as a multiple of PyTorch's.
-KerasHub's classifier has a pooler of its own, so
-that its losses are not compared.
+KerasHub's classifier has a pooler of its own, so that its losses are not compared.
 """
 
 import argparse

@@ -128,21 +128,23 @@ def test_a_dropout_layer_draws_again_at_each_call_and_its_gradient_does_not():
     assert all(len(set(row)) == 1 for row in rows)
 
 
-def trained(class_name, jit_compile, changes=None, dropout=False, batches=2, **arguments):
+def trained(class_name, jit_compile, dropout=False, recomputes=False, batches=2, **arguments):
     """Losses and weights after ``fit``, the last batch of which is smaller."""
-    model = tiny_model(class_name, "float64", dropout=dropout, **(changes or {}))
+    model = tiny_model(class_name, "float64", dropout=dropout)
+    if recomputes:
+        model.gradient_checkpointing_enable()
     model.compile(keras.optimizers.SGD(0.01), jit_compile=jit_compile, **arguments)
     data = tiny_inputs(model, 3 * batches - 1) | tiny_labels(model, 3 * batches - 1)
     losses = model.fit(data, batch_size=3, shuffle=False, verbose=0, epochs=2).history["loss"]
-    return model, [np.array(losses), *model.get_weights()]
+    return [np.array(losses), *model.get_weights()]
 
 
 @pytest.mark.parametrize("class_name", exhaustive(CLASSES, ["TFBertForSequenceClassification"]))
 def test_fit(class_name, monkeypatch, loops_of):
-    plain = trained(class_name, False)[1]
+    plain = trained(class_name, False)
     assert loops_of == []
     monkeypatch.setattr(training, "_MANY_WEIGHTS", 0)
-    loops = trained(class_name, "auto")[1]
+    loops = trained(class_name, "auto")
     assert "call" in loops_of
     for one, other in zip(loops, plain, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-10 * max(1, np.abs(other).max()))
@@ -151,16 +153,8 @@ def test_fit(class_name, monkeypatch, loops_of):
 @pytest.mark.slow
 def test_fit_with_recomputed_layers_draws_the_same(monkeypatch):
     monkeypatch.setattr(training, "_MANY_WEIGHTS", 0)
-    own = tiny_model
-
-    def recomputing(*args, **kwargs):
-        model = own(*args, **kwargs)
-        model.gradient_checkpointing_enable()
-        return model
-
-    kept = trained("TFBertForSequenceClassification", "auto", dropout=True)[1]
-    monkeypatch.setitem(globals(), "tiny_model", recomputing)
-    again = trained("TFBertForSequenceClassification", "auto", dropout=True)[1]
+    kept = trained("TFBertForSequenceClassification", "auto", dropout=True)
+    again = trained("TFBertForSequenceClassification", "auto", dropout=True, recomputes=True)
     for one, other in zip(again, kept, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-10)
 

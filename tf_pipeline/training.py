@@ -26,7 +26,7 @@ from tf_pipeline.layers.fused import fusing
 from tf_pipeline.losses import check_smoothing, class_weights_for
 from tf_pipeline.outputs import LogitsOutput, ModelOutput
 
-# Number of weights from which on steps take long enough to compile loops for them, which takes about a second.
+# Number of weights from which on steps take long enough to compile loops for them, half a second for each shape.
 _MANY_WEIGHTS = 10_000_000
 
 _CROSS_ENTROPIES = ("binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy")
@@ -89,10 +89,10 @@ class TrainingMixin:
     def get_compile_config(self) -> dict[str, Any]:
         """The arguments of :meth:`compile`, for ``.keras`` files."""
         config = super().get_compile_config()
-        if not config:
-            return config
-        config |= {"jit_compile": "auto"} if self._fuses_loops else {}
-        return config | {"label_smoothing": self._label_smoothing} if self._label_smoothing else config
+        own = {"jit_compile": "auto"} if self._fuses_loops else {}
+        if self._label_smoothing:
+            own["label_smoothing"] = self._label_smoothing
+        return config | own if config else config
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as the model in a ``.keras`` file was; Keras leaves that to classes with their own ``compile``."""

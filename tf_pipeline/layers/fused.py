@@ -1,6 +1,6 @@
-"""Activations, norms and dropout of a training step as loops that XLA compiles, each one pass over memory.
+"""Activations, norms and dropout of a training step as loops that XLA compiles.
 
-TensorFlow runs a norm and its gradient as about thirty operations, each of which reads and writes all activations.
+TensorFlow runs a norm and its gradient as dozens of operations, most of which read and write all activations.
 Matrix products stay with oneDNN, which computes them faster than XLA.
 """
 
